@@ -1,0 +1,98 @@
+"""The classifier that replaces VGG19's own: built, saved with all that prediction needs, and loaded."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from celebflow.backbone import FEATURE_COUNT, BackboneSource
+from celebflow.errors import CelebflowError
+from celebflow.images import Transform
+
+
+@dataclass(frozen=True)
+class ClassifierCard:
+    """What a saved classifier needs to be used; prediction never reads params.yaml."""
+
+    class_names: tuple[str, ...]
+    hidden_units: tuple[int, ...]
+    dropout: float
+    transform: Transform
+    backbone: BackboneSource
+
+
+class Classifier(nn.Module):
+    """Features → logits: linear layers with ReLU and Dropout between them, one output a person."""
+
+    def __init__(self, card: ClassifierCard) -> None:
+        super().__init__()
+        self.card = card
+        widths = [FEATURE_COUNT, *card.hidden_units]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(card.dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], len(card.class_names)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Turn (N, 25088) features, or (N, 512, 7, 7) pool5 maps, into (N, people) logits."""
+        logits: Tensor = self.layers(features)
+        return logits
+
+
+def make_classifier(
+    class_names: Sequence[str],
+    hidden_units: Sequence[int],
+    dropout: float,
+    transform: Transform,
+    backbone: BackboneSource,
+) -> Classifier:
+    """Build a fresh classifier; its first weights follow from torch's global seed."""
+    return Classifier(ClassifierCard(tuple(class_names), tuple(hidden_units), dropout, transform, backbone))
+
+
+def save_classifier(classifier: Classifier, path: Path) -> None:
+    """Write weights and card to a safetensors file, the same bytes for the same values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    # One key: safetensors writes several in no fixed order.
+    save_file(state, path, metadata={"celebflow": json.dumps(asdict(classifier.card), sort_keys=True)})
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Load what save_classifier wrote, in evaluation mode on the CPU.
+
+    Raises CelebflowError when the file is no classifier of celebflow's.
+    """
+    with torch.device("meta"):
+        classifier = Classifier(load_card(path))
+    try:
+        classifier.load_state_dict(load_file(path), assign=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise CelebflowError(f"{path} does not hold what its card says ({error}). Run `dvc repro`.") from None
+    return classifier.eval()
+
+
+def load_card(path: Path) -> ClassifierCard:
+    """Read a saved classifier's card, without its weights; raise CelebflowError when the file has none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return _parse_card(json.loads(file.metadata()["celebflow"]))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CelebflowError(f"{path} is no classifier that celebflow saved ({error}). Run `dvc repro`.") from None
+
+
+def _parse_card(values: dict[str, Any]) -> ClassifierCard:
+    return ClassifierCard(
+        class_names=tuple(values["class_names"]),
+        hidden_units=tuple(values["hidden_units"]),
+        dropout=values["dropout"],
+        transform=Transform.from_dict(values["transform"]),
+        backbone=BackboneSource(**values["backbone"]),
+    )

@@ -1,0 +1,33 @@
+"""Where each artefact of the pipeline lies, relative to the folder that dvc.yaml stands in; makes no folder."""
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DATA = Path("data")
+
+PHOTOS = Path("splits/photos.csv")
+LEFT_OUT = Path("splits/left_out.csv")
+
+BACKBONE = Path("models/backbone.safetensors")
+FEATURES = Path("features")
+CLASSIFIER = Path("models/classifier.safetensors")
+MLFLOW_RUN_ID = Path("models/mlflow_run_id.txt")
+
+REPORTS = Path("reports")
+HISTORY = REPORTS / "history.csv"
+METRICS = REPORTS / "metrics.json"
+FIGURES = REPORTS / "figures"
+
+
+def repository() -> Path:
+    """Return the user's repository, also inside the temporary copy in which DVC runs queued experiments.
+
+    DVC sets DVC_ROOT to it for every stage that it runs; outside DVC it is the working directory.
+    """
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd())
+
+
+def feature_cache() -> Path:
+    """Return the folder of the feature cache, one for all branches and experiments of a repository."""
+    return Path(os.environ.get("CELEBFLOW_CACHE") or repository() / ".celebflow" / "features")

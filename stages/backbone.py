@@ -1,0 +1,18 @@
+"""Get the frozen convolutions of VGG19."""
+
+from celebflow import paths
+from celebflow.backbone import make_backbone, save_backbone
+from celebflow.errors import run_to_exit
+from celebflow.params import load_params
+
+
+def main() -> None:
+    """Write models/backbone.safetensors."""
+    params = load_params(paths.PARAMS).backbone
+    backbone = make_backbone(params.weights, params.seed, paths.repository())
+    save_backbone(backbone, paths.BACKBONE)
+    print(f"Backbone {params.weights}, fingerprint {backbone.source.fingerprint[:12]}. {backbone.source.warning()}")
+
+
+if __name__ == "__main__":
+    run_to_exit(main)

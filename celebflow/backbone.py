@@ -152,7 +152,8 @@ def _with_negatives(weight: Tensor) -> Tensor:
 
 
 def _unit_norm(weight: Tensor) -> Tensor:
-    return weight / weight.flatten(1).norm(dim=1)[:, None, None, None]
+    norm: Tensor = torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True)
+    return weight / norm
 
 
 def _draw_colours_and_edges(generator: torch.Generator) -> Tensor:

@@ -60,11 +60,11 @@ def load_history(path: Path) -> list[EpochResult]:
 
 
 def save_metrics(metrics: dict[str, dict[str, float]], source: BackboneSource, path: Path) -> None:
-    """Write metrics.json: split → figure → value, and a warning where the backbone is untrained."""
+    """Write metrics.json: split → figure → value, and a word of warning where the backbone is untrained."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {split: _rounded(figures) for split, figures in metrics.items()}
-    if source.warning():
-        content = {"warning": source.warning(), **content}
+    if not source.trained:
+        content = {"backbone": "UNTRAINED", **content}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

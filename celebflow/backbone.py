@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 import torch
@@ -217,6 +217,8 @@ def fetch_imagenet_weights(url: str = VGG19_Weights.IMAGENET1K_V1.url) -> dict[s
         try:
             torch.hub.download_url_to_file(url, str(file), hash_prefix)
         except (URLError, OSError, RuntimeError) as error:  # RuntimeError: the hash does not fit
+            if isinstance(error, HTTPError):
+                error.close()  # it holds the connection
             raise CelebflowError(
                 f"The ImageNet weights could not be downloaded from {url}: {error}. {remedy}"
             ) from None

@@ -107,14 +107,21 @@ def compute_mean_rocs(
 ) -> list[RocCurve]:
     """Return the macro curve (the mean of the persons' curves) and the micro one (all decisions pooled).
 
-    The macro curve follows scikit-learn's example of multiclass ROC: true positive rates averaged at every false
-    positive rate that occurs. Its area is the mean of the persons' areas.
+    The macro curve is the vertical average of Fawcett (2006, "An introduction to ROC analysis"): true positive rates
+    averaged at every false positive rate that occurs, just before and just after it, since curves rise in steps.
+    Its area is the mean of the persons' areas.
     """
     if not person_rocs:
         return []
-    rates = np.unique(np.concatenate([[0.0], *[curve.false_positive_rate for curve in person_rocs]]))
-    mean = np.mean([np.interp(rates, c.false_positive_rate, c.true_positive_rate) for c in person_rocs], axis=0)
-    macro = RocCurve("macro", rates, mean, float(np.mean([curve.area for curve in person_rocs])))
+    rates = np.unique(np.concatenate([curve.false_positive_rate for curve in person_rocs]))
+    before, after = [], []
+    for curve in person_rocs:
+        x, y = curve.false_positive_rate, curve.true_positive_rate
+        # Where a rate occurs several times, np.interp takes the last; backwards, that is the lowest.
+        before.append(np.interp(-rates, -x[::-1], y[::-1]))
+        after.append(np.interp(rates, x, y))
+    mean = np.stack([np.mean(before, axis=0), np.mean(after, axis=0)], axis=1).ravel()
+    macro = RocCurve("macro", np.repeat(rates, 2), mean, float(np.mean([curve.area for curve in person_rocs])))
     one_hot = labels[:, None] == np.arange(probabilities.shape[1])
     return [macro, _roc("micro", one_hot.ravel(), probabilities.ravel())]
 

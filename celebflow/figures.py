@@ -111,7 +111,7 @@ def draw_roc(mean_rocs: Sequence[RocCurve], person_rocs: Sequence[RocCurve], spl
         axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=colour, linewidth=width, label=label)
     persons, _ = axes.get_legend_handles_labels()
     for curve, colour, style in zip(mean_rocs, (BLUE, ORANGE), ("-", "--"), strict=False):
-        x, y = np.append(0, curve.false_positive_rate), np.append(0, curve.true_positive_rate)
+        x, y = curve.false_positive_rate, curve.true_positive_rate
         label = f"{curve.area:.3f}  {curve.name}"
         axes.plot(x, y, color=colour, linewidth=2.4, linestyle=style, label=label)
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")

@@ -8,10 +8,11 @@ from celebflow.params import load_params
 
 def main() -> None:
     """Write models/backbone.safetensors."""
-    params = load_params(paths.PARAMS).backbone
-    backbone = make_backbone(params.weights, params.seed, paths.repository())
+    params = load_params(paths.PARAMS)
+    backbone = make_backbone(params.backbone.weights, params.backbone.seed, paths.repository())
     save_backbone(backbone, paths.BACKBONE)
-    print(f"Backbone {params.weights}, fingerprint {backbone.source.fingerprint[:12]}. {backbone.source.warning()}")
+    source = backbone.source
+    print(f"Backbone {source.weights}, fingerprint {source.fingerprint[:12]}. {source.warning()}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,32 @@
+# Each command makes its own .venv if there is none, with the versions in constraints.txt.
+PYTHON ?= python3
+# Stages and DVC find the environment's programs first.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help install demo check test
+
+help:
+	@echo "make demo     draw the invented people and run the whole pipeline on them"
+	@echo "make test     all checks and tests"
+	@echo "make check    format, lint and types alone"
+	@echo "make install  the environment alone (.venv)"
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	test -d .venv || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	celebflow sample data
+	dvc exp run --set-param backbone.weights=untrained
+	@echo "See the figures in reports/figures, or run: . .venv/bin/activate && mlflow ui"
+
+check: install
+	ruff format --check .
+	ruff check .
+	mypy
+
+test: check
+	pytest

@@ -1,0 +1,41 @@
+"""Photographs, params and a small pipeline that tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from celebflow.backbone import Backbone, make_backbone
+from celebflow.params import Params, load_params
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def params() -> Params:
+    """Return the base recipe as committed."""
+    return load_params(REPOSITORY / "params.yaml")
+
+
+@pytest.fixture
+def draw_people(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that draws `count` different noise photographs of each named person into tmp_path/data."""
+
+    def draw(*names: str, count: int = 8, size: int = 40) -> Path:
+        for person, name in enumerate(names):
+            (tmp_path / "data" / name).mkdir(parents=True)
+            for number in range(count):
+                noise = np.random.default_rng([person, number]).integers(0, 255, (size, size, 3), np.uint8)
+                noise[..., person % 3] = 255  # a person's own colour, so that there is something to learn
+                Image.fromarray(noise).save(tmp_path / "data" / name / f"{number}.jpg")
+        return tmp_path / "data"
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    """Return an untrained VGG19, whole and frozen."""
+    return make_backbone("untrained", 0, Path())

@@ -1,0 +1,97 @@
+"""The design holds: imports point one way, and dvc.yaml tells the truth about the stages."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+
+# A module imports only from rows above its own, or from its own.
+LAYERS = [
+    {"errors"},
+    {"params", "paths"},
+    {"data", "images", "backbone", "classifier", "samples"},
+    {"features", "training", "evaluation", "reports", "figures"},
+    {"tracking"},
+    {"cli"},
+]
+STAGES: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def _celebflow_imports(path: Path) -> set[str]:
+    modules = {path.stem for path in (REPOSITORY / "celebflow").glob("*.py")}
+    parts = (name.split(".") for name in _imports(path) if name.startswith("celebflow."))
+    return {part[1] for part in parts if part[1] in modules}
+
+
+def _reached(path: Path) -> set[str]:
+    reached: set[str] = set()
+    waiting = [path]
+    while waiting:
+        new = _celebflow_imports(waiting.pop()) - reached
+        reached |= new
+        waiting += [REPOSITORY / "celebflow" / f"{name}.py" for name in new]
+    return reached
+
+
+def _sections(path: Path) -> set[str]:
+    """Find what a stage reads: params.section, or load_params(…).section."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            value = node.value
+            if (isinstance(value, ast.Name) and value.id == "params") or (
+                isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "load_params"
+            ):
+                found.add(node.attr)
+    return found
+
+
+def test_imports_point_one_way() -> None:
+    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    modules = {path.stem: path for path in (REPOSITORY / "celebflow").glob("*.py") if path.stem != "__init__"}
+    assert set(level) == set(modules)
+    for name, path in modules.items():
+        assert all(level[imported] <= level[name] for imported in _celebflow_imports(path)), name
+        assert name not in _reached(path), f"{name} imports itself by a detour"
+
+
+def test_only_tracking_imports_mlflow() -> None:
+    paths = [*(REPOSITORY / "celebflow").glob("*.py"), *(REPOSITORY / "stages").glob("*.py")]
+    importers = [path.stem for path in paths if any(name.split(".")[0] == "mlflow" for name in _imports(path))]
+    assert importers == ["tracking"]
+
+
+def test_stages_are_the_six_and_have_a_script_of_their_name() -> None:
+    assert list(STAGES) == ["prepare", "backbone", "extract", "train", "evaluate", "plot"]
+    scripts = {path.stem for path in (REPOSITORY / "stages").glob("*.py")} - {"__init__"}
+    assert scripts == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_is_short_and_declares_all_that_it_reaches(stage: str) -> None:
+    script = REPOSITORY / "stages" / f"{stage}.py"
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert len(script.read_text(encoding="utf-8").splitlines()) <= 25
+    code = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert code == {f"stages/{stage}.py"} | {f"celebflow/{name}.py" for name in _reached(script)}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_declares_exactly_the_params_that_it_reads(stage: str) -> None:
+    passed_whole = {"tracking"} if stage == "train" else set()  # start_run takes the whole, to log it
+    script = REPOSITORY / "stages" / f"{stage}.py"
+    assert set(STAGES[stage].get("params", [])) == _sections(script) | passed_whole

@@ -1,0 +1,67 @@
+"""params.yaml is checked by key before any work."""
+
+from pathlib import Path
+
+import pytest
+
+from celebflow.errors import CelebflowError
+from celebflow.params import Params, load_params
+from tests.conftest import REPOSITORY
+
+COMMITTED = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
+
+
+def test_committed_params_are_the_base_recipe(params: Params) -> None:
+    assert params.backbone.weights == "imagenet"
+    assert params.extract.image_size_px == 224
+    train = params.train
+    assert (train.hidden_units, train.dropout, train.learning_rate) == ((4096, 4096), 0.5, 1e-4)
+    assert (train.batch_size, train.epochs, params.compute.device) == (32, 10, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("epochs: 10", "epochs: ten", "train.epochs: Input should be a valid integer, not 'ten'"),
+        ("epochs: 10", "epochs: true", "train.epochs: Input should be a valid integer, not True"),
+        ("epochs: 10", "epochs: 10.5", "train.epochs: Input should be a valid integer"),
+        ("epochs: 10", "epochs: 0", "train.epochs: Input should be greater than 0"),
+        ("epochs: 10", "epoch: 10", "train.epoch: unknown"),
+        ("epochs: 10", "epoch: 10", "train.epochs: missing"),
+        ("learning_rate: 0.0001", "learning_rate: .nan", "train.learning_rate"),
+        ("learning_rate: 0.0001", "learning_rate: '0.0001'", "train.learning_rate"),
+        ("dropout: 0.5", "dropout: 1.0", "train.dropout: Input should be less than 1"),
+        ("keep_epoch: last", "keep_epoch: first", "train.keep_epoch: Input should be 'last' or 'best'"),
+        ("device: cpu", "device: tpu", "compute.device"),
+        ("image_size_px: 224", "image_size_px: 16", "extract.image_size_px"),
+        ("weights: imagenet", "weights: 7", "backbone.weights: Input should be a valid string"),
+        ("unreadable: stop", "unreadable: ignore", "prepare.unreadable"),
+        ("val_fraction: 0.15", "val_fraction: 0.9", "prepare: val_fraction + test_fraction must be below 1"),
+        ("plot:\n  resolution_dpi: 150", "plots:\n  resolution_dpi: 150", "plots: unknown"),
+        ("epochs: 10", "epochs: 10\n  epochs: 11", "duplicate key"),
+        ("epochs: 10", "epochs: [10", "is no YAML"),
+    ],
+)
+def test_bad_params_are_refused_by_name(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in COMMITTED
+    (tmp_path / "params.yaml").write_text(COMMITTED.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(CelebflowError) as caught:
+        load_params(tmp_path / "params.yaml")
+    assert expected in str(caught.value)
+
+
+def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
+    content = COMMITTED.replace("epochs: 10", "epochs: ten").replace("  dropout: 0.5\n", "")
+    (tmp_path / "params.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(CelebflowError, match="(?s)train.dropout: missing.*train.epochs"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_exponents_are_numbers_as_they_are_for_dvc(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(COMMITTED.replace("0.0001", "1e-3"), encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml").train.learning_rate == 0.001
+
+
+def test_missing_params_file_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(CelebflowError, match=r"params\.yaml is missing"):
+        load_params(tmp_path / "params.yaml")

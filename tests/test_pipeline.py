@@ -1,0 +1,259 @@
+"""The real pipeline in small: a real git repository, the real dvc, and a real MLflow store."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+
+from celebflow import samples
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+# Six people, small images and a small classifier: the stages are the real ones.
+CHANGES = {
+    "weights: imagenet": "weights: untrained",
+    "image_size_px: 224": "image_size_px: 64",
+    "  hidden_units:\n  - 4096\n  - 4096\n": "  hidden_units:\n  - 64\n",
+    "epochs: 10": "epochs: 3",
+    "learning_rate: 0.0001": "learning_rate: 0.001",
+}
+EVERY_STAGE = ["prepare", "backbone", "extract", "train", "evaluate", "plot"]
+
+
+class Repository:
+    """A clone of the project, with small params, where commands run as a user would type them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            **{
+                f"GIT_{who}_{what}": "tester@example.org"
+                for who in ("AUTHOR", "COMMITTER")
+                for what in ("NAME", "EMAIL")
+            },
+        }
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own, as a shell does."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, status: int = 0) -> str:
+        """Run a command, hold it to an exit status, and return what it printed."""
+        process = self.start(*command)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == status, output
+        return output
+
+    def repro(self, *arguments: str) -> list[str]:
+        """Run dvc repro and return the stages that ran."""
+        return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
+
+    def edit(self, old: str, new: str) -> None:
+        """Change params.yaml."""
+        file = self.folder / "params.yaml"
+        content = file.read_text(encoding="utf-8")
+        assert old in content
+        file.write_text(content.replace(old, new), encoding="utf-8")
+
+    def runs(self) -> list[Run]:
+        """Return the MLflow runs, newest first."""
+        client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
+
+
+def _make_repository(folder: Path) -> Repository:
+    shutil.copytree(REPOSITORY / "celebflow", folder / "celebflow", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, folder / name)
+    for person, name in enumerate(samples.PEOPLE[:6]):
+        (folder / "data" / name).mkdir(parents=True)
+        for number in range(10):
+            samples.draw_photograph(person, number).save(folder / "data" / name / f"{number}.png")
+    repository = Repository(folder)
+    for old, new in CHANGES.items():
+        repository.edit(old, new)
+    repository.run("git", "init", "--quiet")
+    repository.run("dvc", "init", "--quiet")
+    repository.run("dvc", "add", "--quiet", "data")
+    repository.run("git", "add", ".")
+    repository.run("git", "commit", "--quiet", "--message", "start")
+    return repository
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
+    """Run the whole pipeline once, commit its result, and hand the repository on from test to test."""
+    repository = _make_repository(tmp_path_factory.mktemp("repository"))
+    assert repository.repro() == EVERY_STAGE
+    repository.run("git", "add", ".")
+    repository.run("git", "commit", "--quiet", "--message", "first result")
+    yield repository
+
+
+@pytest.fixture
+def repository(reproduced: Repository) -> Iterator[Repository]:
+    """Hand out the repository with the first result, and put that back afterwards."""
+    yield reproduced
+    reproduced.run("git", "checkout", "--quiet", "--force", "HEAD")
+    reproduced.run("dvc", "checkout", "--quiet", "--force")
+
+
+def test_second_repro_runs_nothing(repository: Repository) -> None:
+    assert repository.repro() == []
+    assert "up to date" in repository.run("dvc", "status")
+
+
+def test_results_are_there_and_readable(repository: Repository) -> None:
+    metrics = json.loads((repository.folder / "reports" / "metrics.json").read_text())
+    assert metrics["backbone"] == "UNTRAINED"
+    names = ["accuracy", "balanced_accuracy", "loss", "macro_auc", "top_5_accuracy"]
+    assert sorted(metrics["val"]) == sorted(metrics["test"]) == names
+    with (repository.folder / "reports" / "history.csv").open() as file:
+        history = list(csv.DictReader(file))
+    assert [row["epoch"] for row in history] == ["1", "2", "3"]
+    assert float(history[-1]["val_accuracy"]) == pytest.approx(metrics["val"]["accuracy"], abs=1e-6)
+
+
+def test_mlflow_run_has_params_curves_metrics_and_figures(repository: Repository) -> None:
+    (run,) = repository.runs()
+    assert run.info.status == "FINISHED"
+    assert "UNTRAINED" in run.info.run_name
+    assert run.data.params["train.learning_rate"] == "0.001"
+    assert run.data.tags["celebflow.backbone_trained"] == "false"
+    client = mlflow.MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
+    for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+        assert [metric.step for metric in client.get_metric_history(run.info.run_id, name)] == [1, 2, 3]
+    metrics = json.loads((repository.folder / "reports" / "metrics.json").read_text())
+    assert run.data.metrics["final_test/accuracy"] == pytest.approx(metrics["test"]["accuracy"], abs=1e-6)
+    stored = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, tracking_uri=client.tracking_uri))
+    files = {path.relative_to(stored).as_posix() for path in stored.rglob("*") if path.is_file()}
+    assert {"params.yaml", "reports/metrics.json", "reports/val/predictions.csv"} <= files
+    assert len([file for file in files if file.startswith("reports/figures/")]) == 6
+
+
+def test_learning_rate_re_runs_train_evaluate_and_plot_alone(repository: Repository) -> None:
+    before = len(repository.runs())
+    repository.edit("learning_rate: 0.001", "learning_rate: 0.002")
+    assert repository.repro() == ["train", "evaluate", "plot"]
+    assert len(repository.runs()) == before + 1
+    assert re.search(r"train.learning_rate\s+0.001\s+0.002", repository.run("dvc", "params", "diff"))
+    assert "val.accuracy" in repository.run("dvc", "metrics", "diff", "--all")
+    repository.run("dvc", "plots", "diff", "HEAD", "workspace")
+    page = (repository.folder / "dvc_plots" / "index.html").read_text()
+    for plot in ("accuracy", "loss", "roc", "confusion_matrix"):
+        assert f'id = "{plot}"' in page or f"{plot}" in page
+    assert "HEAD" in page and "workspace" in page
+
+
+def test_another_split_extracts_nothing_again(repository: Repository) -> None:
+    repository.edit("prepare:\n  seed: 0", "prepare:\n  seed: 1")
+    output = repository.run("dvc", "repro", "extract")
+    assert re.findall(r"Running stage '(\w+)'", output) == ["prepare", "extract"]
+    assert "0 photographs extracted, 60 found in the cache" in output
+
+
+def test_forced_training_gives_the_same_classifier_and_a_new_run(repository: Repository) -> None:
+    classifier = repository.folder / "models" / "classifier.safetensors"
+    before, count = classifier.read_bytes(), len(repository.runs())
+    repository.run("dvc", "repro", "--force", "--single-item", "train")
+    assert classifier.read_bytes() == before
+    assert len(repository.runs()) == count + 1
+
+
+def test_experiments_outside_the_workspace_log_to_the_one_store_and_share_the_cache(repository: Repository) -> None:
+    count = len(repository.runs())
+    output = repository.run("dvc", "exp", "run", "--temp", "--set-param", "prepare.seed=7")
+    assert "0 photographs extracted" in output
+    runs = repository.runs()
+    assert len(runs) == count + 1
+    assert runs[0].info.artifact_uri.startswith((repository.folder / "mlartifacts").as_uri())
+
+
+def test_bad_params_stop_the_first_stage_before_any_work(repository: Repository) -> None:
+    repository.edit("epochs: 3", "epoch: three")
+    output = repository.run("dvc", "repro", "--force", status=255)
+    assert "train.epochs: missing" in output
+    assert "train.epoch: unknown" in output
+    assert "Traceback" not in output
+    assert re.findall(r"Running stage '(\w+)'", output) == ["prepare"]
+
+
+def test_a_failing_run_ends_as_failed(repository: Repository) -> None:
+    repository.edit("device: cpu", "device: cuda:9")
+    repository.edit("seed: 0\n  hidden", "seed: 1\n  hidden")
+    output = repository.run("python", "-m", "stages.train", status=1)
+    assert "compute.device is cuda:9" in output
+    assert repository.runs()[0].info.status == "FAILED"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_as_killed(repository: Repository, number: signal.Signals, status: int) -> None:
+    repository.edit("epochs: 3", "epochs: 100000")
+    count = len(repository.runs())
+    process = repository.start("python", "-m", "stages.train")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (len(runs := repository.runs()) == count or not runs[0].data.metrics):
+        time.sleep(0.2)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == status, output
+    assert "Traceback" not in output
+    assert repository.runs()[0].info.status == "KILLED"
+
+
+def test_a_result_from_another_machine_goes_on_in_one_new_run(repository: Repository) -> None:
+    id_file = repository.folder / "models" / "mlflow_run_id.txt"
+    id_file.unlink()
+    id_file.write_text("0123456789abcdef0123456789abcdef")
+    count = len(repository.runs())
+    assert "lacks train's run" in repository.run("python", "-m", "stages.evaluate")
+    repository.run("python", "-m", "stages.plot")
+    runs = repository.runs()
+    assert len(runs) == count + 1
+    assert runs[0].data.tags["celebflow.continues"] == "0123456789abcdef0123456789abcdef"
+
+
+def test_a_store_that_cannot_be_used_is_told_before_training(repository: Repository) -> None:
+    repository.environment["MLFLOW_TRACKING_URI"] = "sqlite:////nowhere/at/all/mlflow.db"
+    try:
+        output = repository.run("python", "-m", "stages.train", status=1)
+    finally:
+        del repository.environment["MLFLOW_TRACKING_URI"]
+    assert "sqlite:////nowhere/at/all/mlflow.db cannot be used" in output
+    assert "Teaching" not in output
+
+
+def test_mlflow_tracking_uri_is_honoured(repository: Repository, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    count = len(repository.runs())
+    repository.environment["MLFLOW_TRACKING_URI"] = uri
+    try:
+        repository.run("python", "-m", "stages.train")
+    finally:
+        del repository.environment["MLFLOW_TRACKING_URI"]
+    client = mlflow.MlflowClient(uri)
+    assert len(client.search_runs([client.get_experiment_by_name("celebflow").experiment_id])) == 1
+    assert len(repository.runs()) == count

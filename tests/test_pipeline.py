@@ -236,14 +236,16 @@ def test_a_result_from_another_machine_goes_on_in_one_new_run(repository: Reposi
     assert runs[0].data.tags["celebflow.continues"] == "0123456789abcdef0123456789abcdef"
 
 
-def test_a_store_that_cannot_be_used_is_told_before_training(repository: Repository) -> None:
-    repository.environment["MLFLOW_TRACKING_URI"] = "sqlite:////nowhere/at/all/mlflow.db"
+@pytest.mark.parametrize("uri", ["sqlite:////dev/null/mlflow.db", "http://127.0.0.1:9"])
+def test_a_store_that_cannot_be_used_is_told_before_training(repository: Repository, uri: str) -> None:
+    repository.environment |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     try:
         output = repository.run("python", "-m", "stages.train", status=1)
     finally:
         del repository.environment["MLFLOW_TRACKING_URI"]
-    assert "sqlite:////nowhere/at/all/mlflow.db cannot be used" in output
+    assert f"{uri} cannot be used" in output
     assert "Teaching" not in output
+    assert "Traceback" not in output
 
 
 def test_mlflow_tracking_uri_is_honoured(repository: Repository, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The command line `celebflow`; torch and mlflow are imported only by the commands that need them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -9,11 +8,10 @@ from celebflow import errors
 
 
 class _Group(click.Group):
-    """A group of commands that ends on Ctrl-C, SIGTERM and CelebflowError as the stages do."""
+    """A group of commands that ends on SIGTERM and CelebflowError as the stages do; Ctrl-C is click's."""
 
     def __call__(self, *args: object, **kwargs: object) -> None:
-        run: Callable[[], None] = lambda: self.main(standalone_mode=True)  # noqa: E731
-        errors.run_to_exit(run)
+        errors.run_to_exit(self.main)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

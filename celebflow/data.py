@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields, replace
@@ -148,14 +147,6 @@ def _leave_one_to_train_on(count: int, val: int, test: int) -> tuple[int, int]:
 
 def _rank(seed: int, photo: Photo) -> str:
     return hashlib.sha256(f"{seed} {photo.sha256}".encode()).hexdigest()
-
-
-def count_photographs(photos: Iterable[Photo]) -> dict[str, dict[str, int]]:
-    """Count a data set's photographs: split → person → count, with a zero for nobody."""
-    counts: dict[str, dict[str, int]] = {split: defaultdict(int) for split in SPLITS}
-    for photo in photos:
-        counts[photo.split][photo.person] += 1
-    return counts
 
 
 def list_persons(photos: Iterable[Photo]) -> list[str]:

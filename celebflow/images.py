@@ -66,7 +66,6 @@ def decode_photograph(content: bytes) -> Image.Image:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PhotographError(_too_large(image.width, image.height))
-            image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise PhotographError(f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None

@@ -11,12 +11,17 @@ from celebflow.backbone import Backbone, make_backbone
 from celebflow.params import Params, load_params
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# params.yaml as committed, also after `make demo` has changed this one line.
+COMMITTED_PARAMS = (
+    (REPOSITORY / "params.yaml").read_text(encoding="utf-8").replace("weights: untrained", "weights: imagenet")
+)
 
 
 @pytest.fixture
-def params() -> Params:
+def params(tmp_path: Path) -> Params:
     """Return the base recipe as committed."""
-    return load_params(REPOSITORY / "params.yaml")
+    (tmp_path / "base.yaml").write_text(COMMITTED_PARAMS, encoding="utf-8")
+    return load_params(tmp_path / "base.yaml")
 
 
 @pytest.fixture

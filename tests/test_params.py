@@ -6,9 +6,7 @@ import pytest
 
 from celebflow.errors import CelebflowError
 from celebflow.params import Params, load_params
-from tests.conftest import REPOSITORY
-
-COMMITTED = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
+from tests.conftest import COMMITTED_PARAMS
 
 
 def test_committed_params_are_the_base_recipe(params: Params) -> None:
@@ -43,22 +41,22 @@ def test_committed_params_are_the_base_recipe(params: Params) -> None:
     ],
 )
 def test_bad_params_are_refused_by_name(tmp_path: Path, old: str, new: str, expected: str) -> None:
-    assert old in COMMITTED
-    (tmp_path / "params.yaml").write_text(COMMITTED.replace(old, new, 1), encoding="utf-8")
+    assert old in COMMITTED_PARAMS
+    (tmp_path / "params.yaml").write_text(COMMITTED_PARAMS.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(CelebflowError) as caught:
         load_params(tmp_path / "params.yaml")
     assert expected in str(caught.value)
 
 
 def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
-    content = COMMITTED.replace("epochs: 10", "epochs: ten").replace("  dropout: 0.5\n", "")
+    content = COMMITTED_PARAMS.replace("epochs: 10", "epochs: ten").replace("  dropout: 0.5\n", "")
     (tmp_path / "params.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(CelebflowError, match="(?s)train.dropout: missing.*train.epochs"):
         load_params(tmp_path / "params.yaml")
 
 
 def test_exponents_are_numbers_as_they_are_for_dvc(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(COMMITTED.replace("0.0001", "1e-3"), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(COMMITTED_PARAMS.replace("0.0001", "1e-3"), encoding="utf-8")
     assert load_params(tmp_path / "params.yaml").train.learning_rate == 0.001
 
 

@@ -17,7 +17,7 @@ import pytest
 from mlflow.entities import Run
 
 from celebflow import samples
-from tests.conftest import REPOSITORY
+from tests.conftest import COMMITTED_PARAMS, REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -86,8 +86,9 @@ class Repository:
 def _make_repository(folder: Path) -> Repository:
     shutil.copytree(REPOSITORY / "celebflow", folder / "celebflow", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(REPOSITORY / name, folder / name)
+    (folder / "params.yaml").write_text(COMMITTED_PARAMS, encoding="utf-8")
     for person, name in enumerate(samples.PEOPLE[:6]):
         (folder / "data" / name).mkdir(parents=True)
         for number in range(10):

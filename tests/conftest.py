@@ -1,5 +1,6 @@
 """Photographs, params and a small pipeline that tests share."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 COMMITTED_PARAMS = (
     (REPOSITORY / "params.yaml").read_text(encoding="utf-8").replace("weights: untrained", "weights: imagenet")
 )
+
+# A shell that runs the tests in the background has them ignore SIGINT, and programs that they start would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

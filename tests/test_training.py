@@ -109,10 +109,20 @@ def test_first_steps_are_those_of_plain_adam(params: Params) -> None:
         torch.testing.assert_close(value, states[1][name], rtol=1e-5, atol=1e-6)
 
 
+def test_dropout_is_at_work_in_every_epochs_training_and_in_no_validation(params: Params) -> None:
+    modes: list[tuple[bool, bool]] = []
+    settings = _train_params(params)
+    classifier = make_classifier("abc", settings.hidden_units, settings.dropout, Transform(224), SOURCE)
+    classifier.register_forward_hook(lambda module, _, logits: modes.append((module.training, logits.requires_grad)))
+    fit(classifier, Clusters(16, 0), Clusters(8, 1), settings, CPU, lambda _: None, lambda _: None)
+    assert modes == [(True, True), (True, True), (False, False)] * settings.epochs
+
+
 def test_best_epoch_is_kept_when_asked_for(params: Params) -> None:
-    settings = _train_params(params, learning_rate=0.05, epochs=6, keep_epoch="best")
+    settings = _train_params(params, learning_rate=0.003, epochs=6, keep_epoch="best")
     classifier, history = _teach(settings)
     best = max(result.val_accuracy for result in history)
+    assert best > history[-1].val_accuracy, "this rate is so high that a later epoch is worse"
     logits, labels = compute_logits(classifier, Clusters(30, 1), 8, CPU)
     assert (logits.argmax(axis=1) == labels).mean() == pytest.approx(best)
     last, _ = _teach(settings.model_copy(update={"keep_epoch": "last"}))

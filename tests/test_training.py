@@ -1,6 +1,7 @@
 """The classifier learns, the backbone does not, and the same seed gives the same bits."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,8 +80,8 @@ def test_backbone_weights_unchanged_after_fit(params: Params, backbone: Backbone
     held: list[list[nn.Parameter]] = []
 
     class Recorder(torch.optim.Adam):
-        def __init__(self, parameters: object, **options: object) -> None:
-            super().__init__(parameters, **options)  # type: ignore[arg-type]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             held.append([parameter for group in self.param_groups for parameter in group["params"]])
 
     with pytest.MonkeyPatch.context() as patch:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models import VGG19_Weights
-from torchvision.models.vgg import cfgs, make_layers
 
 from celebflow.errors import CelebflowError
 
 FEATURE_COUNT = 512 * 7 * 7  # pool5, flattened channel-first like torchvision
+# Filters of each 3×3 convolution of VGG19, five groups with max-pooling after each (Simonyan and Zisserman, 2015).
+_GROUPS = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
 UNTRAINED_WARNING = "UNTRAINED BACKBONE: random filters, no ImageNet weights; these figures say nothing of real faces."
 
 
@@ -70,8 +70,7 @@ class Backbone(nn.Module):
     def extract(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Turn one (3, size, size) transformed photograph into its (25088,) features.
 
-        One photograph at a time is as fast as a batch on a CPU, where a convolution alone fills the cores, and its
-        features cannot depend on what else stands in the batch.
+        One photograph at a time, features cannot depend on what else stands in a batch.
         """
         device = next(self.parameters()).device
         features: NDArray[np.float32] = self(torch.from_numpy(image)[None].to(device))[0].cpu().numpy()
@@ -79,9 +78,15 @@ class Backbone(nn.Module):
 
 
 def _build_features() -> nn.Sequential:
-    with torch.device("meta"):
-        layers: nn.Sequential = make_layers(cfgs["E"], batch_norm=False)
-    return layers
+    """Build the layers, without values, in torchvision's order and so with its names."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for group in _GROUPS:
+        for filters in group:
+            layers += [nn.Conv2d(channels, filters, 3, padding=1, device="meta"), nn.ReLU(inplace=True)]
+            channels = filters
+        layers.append(nn.MaxPool2d(2, 2))
+    return nn.Sequential(*layers)
 
 
 def make_backbone(weights: str, seed: int, folder: Path) -> Backbone:
@@ -95,7 +100,11 @@ def make_backbone(weights: str, seed: int, folder: Path) -> Backbone:
     if weights == "untrained":
         state = initialise_untrained(seed)
     elif weights == "imagenet":
-        state = _keep_features(fetch_imagenet_weights(), "torchvision's VGG19_Weights.IMAGENET1K_V1")
+        from torchvision.models import VGG19_Weights  # torchvision takes as long to import as torch
+
+        state = _keep_features(
+            fetch_imagenet_weights(VGG19_Weights.IMAGENET1K_V1.url), "torchvision's VGG19_Weights.IMAGENET1K_V1"
+        )
     else:
         state = load_state(folder / weights)
     return Backbone(state, BackboneSource(weights, weights != "untrained", fingerprint_state(state)))
@@ -197,7 +206,7 @@ def fingerprint_state(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def fetch_imagenet_weights(url: str = VGG19_Weights.IMAGENET1K_V1.url) -> dict[str, Tensor]:
+def fetch_imagenet_weights(url: str) -> dict[str, Tensor]:
     """Load torchvision's ImageNet weights from torch's cache, after downloading them there if need be.
 
     The file's SHA-256 must start with the digits in its name, also when it lay in the cache before.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from celebflow.backbone import FEATURE_COUNT, BackboneSource
 from celebflow.errors import CelebflowError
 from celebflow.images import Transform
+from celebflow.sparse import SparseBatch, SparseLinear
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,16 @@ class Classifier(nn.Module):
     def __init__(self, card: ClassifierCard) -> None:
         super().__init__()
         self.card = card
-        widths = [FEATURE_COUNT, *card.hidden_units]
-        layers: list[nn.Module] = [nn.Flatten()]
+        widths = [*card.hidden_units, len(card.class_names)]
+        self.first = SparseLinear(FEATURE_COUNT, widths[0])
+        layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(card.dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], len(card.class_names)))
+            layers += [nn.ReLU(), nn.Dropout(card.dropout), nn.Linear(inputs, outputs)]
+        self.rest = nn.Sequential(*layers)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Turn (N, 25088) features, or (N, 512, 7, 7) pool5 maps, into (N, people) logits."""
-        logits: Tensor = self.layers(features)
+    def forward(self, features: SparseBatch) -> Tensor:
+        """Turn (N, 25088) features into (N, people) logits."""
+        logits: Tensor = self.rest(self.first(features))
         return logits
 
 

@@ -16,60 +16,51 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from celebflow.backbone import FEATURE_COUNT, Backbone, BackboneSource
-from celebflow.data import Photo
+from celebflow.backbone import FEATURE_COUNT, BackboneSource, load_backbone, load_backbone_source
+from celebflow.data import Photo, load_photos
 from celebflow.errors import CelebflowError
 from celebflow.images import Transform, decode_photograph
+from celebflow.params import ComputeParams, ExtractParams
+from celebflow.runtimes import RuntimeName, build_runtime, choose_runtime
+from celebflow.sparse import SparseBatch, SparseRow
 
 # LMDB reserves address space, not disk: room for six million photographs.
 _CACHE_SIZE_BYTES = 64 * 2**30
 _CHECKSUM_BYTES = 16
-_DECODERS = 2
-_DECODED_AHEAD = 8
 
 
 @dataclass(frozen=True)
-class SparseRow:
-    """One photograph's features without the zeros that ReLU leaves: (K,) positions, ascending, and (K,) values."""
+class FeatureOrigin:
+    """What, beside the photographs, determines features; stored with them."""
 
-    indices: NDArray[np.uint16]
-    values: NDArray[np.float32]
+    backbone: BackboneSource
+    transform: Transform
+    runtime: RuntimeName
 
-    @classmethod
-    def from_dense(cls, features: NDArray[np.float32]) -> "SparseRow":
-        """Keep what is not zero of a (FEATURE_COUNT,) vector."""
-        indices = np.flatnonzero(features)
-        return cls(indices.astype(np.uint16), features[indices])
-
-    def to_bytes(self) -> bytes:
-        """Return a checksum, the positions and the values, little-endian."""
-        content = self.indices.astype("<u2").tobytes() + self.values.astype("<f4").tobytes()
-        return _checksum(content) + content
+    def save(self, path: Path) -> None:
+        """Write a JSON file."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def from_bytes(cls, stored: bytes) -> "SparseRow | None":
-        """Restore what to_bytes returned; None when it is damaged."""
-        checksum, content = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
-        if _checksum(content) != checksum:
-            return None
-        count = len(content) // 6
-        return cls(np.frombuffer(content, "<u2", count), np.frombuffer(content, "<f4", count, 2 * count))
-
-
-def _checksum(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=_CHECKSUM_BYTES).digest()
+    def load(cls, path: Path) -> "FeatureOrigin":
+        """Read what `save` wrote."""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        backbone, transform = BackboneSource(**values["backbone"]), Transform.from_dict(values["transform"])
+        return cls(backbone, transform, values["runtime"])
 
 
 class FeatureCache:
     """Every photograph's features that were ever computed here, below DVC: the store survives killed runs, other
     splits and other branches, and several pipelines may use it at once.
 
-    A key is the SHA-256 of the file's bytes, the transform and the backbone's fingerprint taken together.
+    A key is the SHA-256 of the file's bytes, the transform, the backbone's fingerprint and the runtime together.
     """
 
-    def __init__(self, environment: lmdb.Environment, transform: Transform, fingerprint: str) -> None:
+    def __init__(self, environment: lmdb.Environment, origin: FeatureOrigin) -> None:
+        self.origin = origin
         self._environment = environment
-        self._recipe = json.dumps([transform.to_dict(), fingerprint], sort_keys=True)
+        recipe = [origin.transform.to_dict(), origin.backbone.fingerprint, origin.runtime]
+        self._recipe = json.dumps(recipe, sort_keys=True)
 
     def _key(self, photo: Photo) -> bytes:
         return hashlib.sha256(f"{photo.sha256} {self._recipe}".encode()).digest()
@@ -78,13 +69,13 @@ class FeatureCache:
         """Return a photograph's features; None when they are not there or damaged."""
         with self._environment.begin() as transaction:
             stored = transaction.get(self._key(photo))
-        return None if stored is None else SparseRow.from_bytes(stored)
+        return None if stored is None else _unpack(stored)
 
     def put(self, photo: Photo, row: SparseRow) -> None:
         """Store a photograph's features, at once and for good."""
         try:
             with self._environment.begin(write=True) as transaction:
-                transaction.put(self._key(photo), row.to_bytes())
+                transaction.put(self._key(photo), _pack(row))
         except lmdb.MapFullError:
             raise CelebflowError(
                 f"The feature cache {self._environment.path()} is full ({_CACHE_SIZE_BYTES / 2**30:.0f} GiB). "
@@ -92,9 +83,28 @@ class FeatureCache:
             ) from None
 
 
+def _pack(row: SparseRow) -> bytes:
+    """Return a checksum, the positions and the values, little-endian."""
+    content = row.indices.astype("<u2").tobytes() + row.values.astype("<f4").tobytes()
+    return _checksum(content) + content
+
+
+def _unpack(stored: bytes) -> SparseRow | None:
+    """Restore what _pack returned; None when it is damaged."""
+    checksum, content = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
+    if _checksum(content) != checksum:
+        return None
+    count = len(content) // 6
+    return SparseRow(np.frombuffer(content, "<u2", count), np.frombuffer(content, "<f4", count, 2 * count))
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_CHECKSUM_BYTES).digest()
+
+
 @contextmanager
-def open_cache(folder: Path, transform: Transform, fingerprint: str) -> Iterator[FeatureCache]:
-    """Open the cache in `folder`, which is made if need be, for one transform and one backbone.
+def open_cache(folder: Path, origin: FeatureOrigin) -> Iterator[FeatureCache]:
+    """Open the cache in `folder`, which is made if need be, for features of one origin.
 
     Raises CelebflowError when the folder holds no cache that can be read.
     """
@@ -107,30 +117,44 @@ def open_cache(folder: Path, transform: Transform, fingerprint: str) -> Iterator
             f"The feature cache {folder} cannot be opened ({error}). Remove the folder: it is computed again."
         ) from None
     with environment:
-        yield FeatureCache(environment, transform, fingerprint)
+        yield FeatureCache(environment, origin)
+
+
+def determine_origin(backbone_file: Path, extract: ExtractParams, compute: ComputeParams) -> FeatureOrigin:
+    """Return what features will come from; raise CelebflowError when the runtime asked for cannot be had."""
+    runtime = choose_runtime(extract.runtime, compute.device)
+    return FeatureOrigin(load_backbone_source(backbone_file), Transform(extract.image_size_px), runtime)
 
 
 def extract_missing(
-    photos: Sequence[Photo],
-    folder: Path,
-    backbone: Backbone,
-    transform: Transform,
-    cache: FeatureCache,
+    photos: Sequence[Photo], folder: Path, backbone_file: Path, compute: ComputeParams, cache: FeatureCache
 ) -> int:
     """Compute the features of every photograph that the cache lacks, and return how many they were.
 
-    Photographs are read and transformed in other threads while the convolutions run.
+    The backbone is loaded from `backbone_file` only if there are any. Each of the runtime's workers reads, transforms
+    and computes a photograph of its own.
 
     Raises CelebflowError when a file is not the one that prepare saw.
     """
     missing = list({photo.sha256: photo for photo in photos if cache.get(photo) is None}.values())
-    with ThreadPoolExecutor(_DECODERS) as pool:
-        ahead: deque[Future[NDArray[np.float32]]] = deque()
+    if not missing:
+        return 0
+    transform = cache.origin.transform
+    backbone = load_backbone(backbone_file, compute.device)
+    runtime = build_runtime(cache.origin.runtime, backbone, transform.image_size_px)
+
+    def extract(photo: Photo) -> SparseRow:
+        image = _load_image(folder / photo.path, photo.sha256, transform)
+        return SparseRow.from_dense(runtime.extract(image))
+
+    description = f"extracting with {cache.origin.runtime}"
+    with ThreadPoolExecutor(runtime.workers) as workers:
+        ahead: deque[Future[SparseRow]] = deque()
         waiting = iter(missing)
-        for photo in tqdm(missing, "extracting", unit="photograph", disable=None):
-            while len(ahead) < _DECODED_AHEAD and (following := next(waiting, None)) is not None:
-                ahead.append(pool.submit(_load_image, folder / following.path, following.sha256, transform))
-            cache.put(photo, SparseRow.from_dense(backbone.extract(ahead.popleft().result())))
+        for photo in tqdm(missing, description, unit="photograph", disable=None):
+            while len(ahead) < 2 * runtime.workers and (following := next(waiting, None)) is not None:
+                ahead.append(workers.submit(extract, following))
+            cache.put(photo, ahead.popleft().result())
     return len(missing)
 
 
@@ -154,24 +178,21 @@ class Features:
     offsets: NDArray[np.int64]
     indices: NDArray[np.uint16]
     values: NDArray[np.float32]
-    source: BackboneSource
-    transform: Transform
+    photos: list[Photo]
+    origin: FeatureOrigin
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def dense(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return the (len(rows), FEATURE_COUNT) dense features of some photographs."""
-        dense = np.zeros((len(rows), FEATURE_COUNT), np.float32)
-        for position, row in enumerate(rows):
-            part = slice(self.offsets[row], self.offsets[row + 1])
-            dense[position, self.indices[part]] = self.values[part]
-        return torch.from_numpy(dense)
+    def batch(self, rows: NDArray[np.int64]) -> SparseBatch:
+        """Return the features of some photographs."""
+        parts = [slice(self.offsets[row], self.offsets[row + 1]) for row in rows]
+        return SparseBatch.from_rows(
+            [SparseRow(self.indices[part], self.values[part]) for part in parts], FEATURE_COUNT
+        )
 
 
-def save_features(
-    photos: Sequence[Photo], cache: FeatureCache, source: BackboneSource, transform: Transform, folder: Path
-) -> None:
+def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) -> None:
     """Write the cached features of `photos` to `folder`, in their order, a photograph at a time.
 
     Raises CelebflowError when the cache has lost one since it was computed.
@@ -189,8 +210,7 @@ def save_features(
     indices.flush()
     values.flush()
     np.save(folder / "offsets.npy", offsets)
-    origin = {"backbone": asdict(source), "transform": transform.to_dict()}
-    (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    cache.origin.save(folder / "origin.json")
 
 
 def _require(cache: FeatureCache, photo: Photo) -> SparseRow:
@@ -200,12 +220,16 @@ def _require(cache: FeatureCache, photo: Photo) -> SparseRow:
     return row
 
 
-def load_features(folder: Path) -> Features:
-    """Open what save_features wrote."""
-    origin = json.loads((folder / "origin.json").read_text(encoding="utf-8"))
+def load_features(folder: Path, photos_file: Path) -> Features:
+    """Open what save_features wrote of the photographs that `photos_file` lists.
+
+    Raises CelebflowError when they are not as many.
+    """
+    photos = load_photos(photos_file)
     offsets, indices, values = (np.load(folder / f"{name}.npy", "r") for name in ("offsets", "indices", "values"))
-    source = BackboneSource(**origin["backbone"])
-    return Features(offsets, indices, values, source, Transform.from_dict(origin["transform"]))
+    if len(photos) != len(offsets) - 1:
+        raise CelebflowError(f"{folder} is not of the photographs in {photos_file}. Run `dvc repro`.")
+    return Features(offsets, indices, values, photos, FeatureOrigin.load(folder / "origin.json"))
 
 
 @dataclass(frozen=True)
@@ -219,15 +243,13 @@ class LabelledFeatures:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return (B, FEATURE_COUNT) features and (B,) labels."""
-        return self.features.dense(self.rows[positions]), torch.from_numpy(self.labels[positions])
+    def batch(self, positions: NDArray[np.int64]) -> tuple[SparseBatch, Tensor]:
+        """Return the features of B photographs and (B,) labels."""
+        return self.features.batch(self.rows[positions]), torch.from_numpy(self.labels[positions])
 
 
-def select_split(
-    features: Features, photos: Sequence[Photo], class_names: Sequence[str], split: str
-) -> LabelledFeatures:
+def select_split(features: Features, class_names: Sequence[str], split: str) -> LabelledFeatures:
     """Pick one split's photographs and label each by its person's place in `class_names`."""
-    rows = np.array([row for row, photo in enumerate(photos) if photo.split == split], np.int64)
+    rows = np.array([row for row, photo in enumerate(features.photos) if photo.split == split], np.int64)
     index = {name: position for position, name in enumerate(class_names)}
-    return LabelledFeatures(features, rows, np.array([index[photos[row].person] for row in rows], np.int64))
+    return LabelledFeatures(features, rows, np.array([index[features.photos[row].person] for row in rows], np.int64))

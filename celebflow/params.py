@@ -45,6 +45,7 @@ class ExtractParams(_Section):
     """How photographs become features."""
 
     image_size_px: Annotated[int, Field(ge=32)]  # five poolings halve it: below 32 nothing is left
+    runtime: Literal["auto", "ncnn", "torch"]
 
 
 class TrainParams(_Section):

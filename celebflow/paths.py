@@ -31,3 +31,8 @@ def repository() -> Path:
 def feature_cache() -> Path:
     """Return the folder of the feature cache, one for all branches and experiments of a repository."""
     return Path(os.environ.get("CELEBFLOW_CACHE") or repository() / ".celebflow" / "features")
+
+
+def checkpoints() -> Path:
+    """Return the folder of the checkpoints of trainings that are running or were killed."""
+    return repository() / ".celebflow" / "checkpoints"

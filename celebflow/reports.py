@@ -73,24 +73,24 @@ def _rounded(figures: dict[str, float]) -> dict[str, float]:
 
 
 def report_splits(
-    classifier: Classifier, features: Features, photos: Sequence[Photo], compute: ComputeParams, folder: Path
+    classifier: Classifier, features: Features, compute: ComputeParams, folder: Path
 ) -> dict[str, dict[str, float]]:
     """Classify val and test; write the files of each to folder/<split>, and return each one's headline figures.
 
     Raises CelebflowError when the classifier was taught on another backbone's features.
     """
-    if classifier.card.backbone.fingerprint != features.source.fingerprint:
+    if classifier.card.backbone.fingerprint != features.origin.backbone.fingerprint:
         raise CelebflowError("The classifier was taught on another backbone's features. Run `dvc repro`.")
     device = select_device(compute.device)
     class_names = classifier.card.class_names
     metrics = {}
     for split in REPORTED_SPLITS:
-        examples = select_split(features, photos, class_names, split)
-        logits, labels = compute_logits(classifier.to(device), examples, _BATCH_SIZE, device)
-        save_split_report(logits, labels, [photos[row] for row in examples.rows], class_names, folder / split)
+        examples = select_split(features, class_names, split)
+        logits, labels = compute_logits(classifier.to(device), examples, _BATCH_SIZE)
+        save_split_report(logits, labels, [features.photos[row] for row in examples.rows], class_names, folder / split)
         metrics[split] = compute_metrics(logits, labels)
         print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics[split].items()))
-    print(features.source.warning(), end="\n" if features.source.warning() else "")
+    print(features.origin.backbone.warning(), end="\n" if features.origin.backbone.warning() else "")
     return metrics
 
 

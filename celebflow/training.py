@@ -1,6 +1,6 @@
 """The loop that teaches the classifier on stored features; knows nothing of files or MLflow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,9 +12,11 @@ from tqdm import tqdm
 
 from celebflow.backbone import select_device
 from celebflow.classifier import Classifier, make_classifier
-from celebflow.data import Photo, list_persons
+from celebflow.data import list_persons
 from celebflow.features import Features, select_split
+from celebflow.optimizer import ClassifierAdam
 from celebflow.params import ComputeParams, TrainParams
+from celebflow.sparse import SparseBatch
 
 
 class Examples(Protocol):
@@ -22,8 +24,8 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return (B, features) inputs and (B,) labels."""
+    def batch(self, positions: NDArray[np.int64]) -> tuple[SparseBatch, Tensor]:
+        """Return the features of B photographs and (B,) labels."""
         ...
 
 
@@ -38,26 +40,50 @@ class EpochResult:
     val_accuracy: float
 
 
+class Checkpoints(Protocol):
+    """What a training that was killed goes on from."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> list[EpochResult]:
+        """Fill `tensors` with those last saved, and return the epochs that led there: none where nothing was saved."""
+        ...
+
+    def save(self, tensors: Mapping[str, Tensor], history: Sequence[EpochResult]) -> None:
+        """Keep the state after the epochs of `history`."""
+        ...
+
+    def restore_best(self, tensors: Mapping[str, Tensor]) -> None:
+        """Fill `tensors` with those of the best epoch."""
+        ...
+
+    def save_best(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the best epoch's."""
+        ...
+
+
 def teach_classifier(
     features: Features,
-    photos: Sequence[Photo],
     params: TrainParams,
     compute: ComputeParams,
+    checkpoints: Checkpoints,
     log_epoch: Callable[[EpochResult], None],
 ) -> tuple[Classifier, list[EpochResult]]:
-    """Build a classifier for the persons in `photos` and teach it, showing progress; return it and its history.
+    """Build a classifier for the persons in `features` and teach it, showing progress; return it and its history.
 
-    The same features, params and number of threads give the same weights, bit for bit, on one machine.
+    The same features, params and number of threads give the same weights, bit for bit, on one machine, also when the
+    training was killed and went on from a checkpoint. `log_epoch` hears of every epoch, those before that included.
     """
     seed_everything(params.seed)
-    class_names = list_persons(photos)
-    train, val = (select_split(features, photos, class_names, split) for split in ("train", "val"))
-    classifier = make_classifier(class_names, params.hidden_units, params.dropout, features.transform, features.source)
-    print(f"{features.source.warning()}\n" if features.source.warning() else "", end="")
+    class_names = list_persons(features.photos)
+    train, val = (select_split(features, class_names, split) for split in ("train", "val"))
+    classifier = make_classifier(
+        class_names, params.hidden_units, params.dropout, features.origin.transform, features.origin.backbone
+    )
+    print(f"{features.origin.backbone.warning()}\n" if features.origin.backbone.warning() else "", end="")
     print(f"Teaching {sum(p.numel() for p in classifier.parameters()):,} parameters on {len(train)} photographs.")
     with tqdm(desc="training", total=len(train) * params.epochs, unit="photograph", disable=None) as bar:
 
         def report_epoch(result: EpochResult) -> None:
+            bar.update(result.epoch * len(train) - bar.n)  # the epochs that a checkpoint spares
             log_epoch(result)
             bar.write(
                 f"epoch {result.epoch:>{len(str(params.epochs))}}/{params.epochs}  "
@@ -65,52 +91,60 @@ def teach_classifier(
                 f"val: loss {result.val_loss:.3f}, accuracy {result.val_accuracy:.3f}"
             )
 
-        history = fit(classifier, train, val, params, select_device(compute.device), bar.update, report_epoch)
+        device = select_device(compute.device)
+        history = fit(classifier, train, val, params, device, checkpoints, bar.update, report_epoch)
     return classifier, history
 
 
-def seed_everything(seed: int) -> None:
+def seed_everything(*seeds: int) -> None:
     """Make what follows repeatable: torch's random numbers, and deterministic algorithms alone."""
-    torch.manual_seed(seed)
+    torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
     torch.use_deterministic_algorithms(True)
 
 
 def fit(
-    classifier: nn.Module,
+    classifier: Classifier,
     train: Examples,
     val: Examples,
     params: TrainParams,
     device: torch.device,
+    checkpoints: Checkpoints,
     on_batch: Callable[[int], object],
     on_epoch: Callable[[EpochResult], None],
 ) -> list[EpochResult]:
-    """Teach `classifier` in place and return every epoch's result.
+    """Teach `classifier` in place, from the last checkpoint on, and return every epoch's result.
 
     It is left with the weights of the last epoch or of the one with the highest validation accuracy (the first of
     equals), as `params.keep_epoch` says. `on_batch` gets the number of examples just learned from.
     """
     classifier.to(device)
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=params.learning_rate, fused=True)
-    order = np.random.default_rng(params.seed)
-    results: list[EpochResult] = []
-    best: dict[str, Tensor] = {}
-    for epoch in range(1, params.epochs + 1):
+    optimizer = ClassifierAdam(classifier, params.learning_rate)
+    results = checkpoints.restore(optimizer.tensors())
+    for result in results:
+        on_epoch(result)
+    optimizer.step_count = len(results) * -(-len(train) // params.batch_size)
+    for epoch in range(len(results) + 1, params.epochs + 1):
+        # Each epoch's randomness follows from its number, so that a checkpoint need not hold it.
+        seed_everything(params.seed, epoch)
+        order = np.random.default_rng([params.seed, epoch]).permutation(len(train))
         train_loss, train_accuracy = train_one_epoch(
-            classifier, optimizer, train, order.permutation(len(train)), params.batch_size, device, on_batch
+            classifier, optimizer, train, order, params.batch_size, device, on_batch
         )
-        val_loss, val_accuracy = validate(classifier, val, params.batch_size, device)
+        val_loss, val_accuracy = validate(classifier, val, params.batch_size)
         if params.keep_epoch == "best" and all(val_accuracy > result.val_accuracy for result in results):
-            best = {name: tensor.detach().clone() for name, tensor in classifier.state_dict().items()}
+            checkpoints.save_best(optimizer.parameters)
         results.append(EpochResult(epoch, train_loss, train_accuracy, val_loss, val_accuracy))
         on_epoch(results[-1])
-    if best:
-        classifier.load_state_dict(best)
+        if epoch < params.epochs:
+            checkpoints.save(optimizer.tensors(), results)
+    if params.keep_epoch == "best":
+        checkpoints.restore_best(optimizer.parameters)
     return results
 
 
 def train_one_epoch(
-    classifier: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    classifier: Classifier,
+    optimizer: ClassifierAdam,
     examples: Examples,
     order: NDArray[np.int64],
     batch_size: int,
@@ -121,10 +155,10 @@ def train_one_epoch(
     classifier.train()
     loss_sum, correct = 0.0, 0
     for positions in _batches(order, batch_size):
-        inputs, labels = (tensor.to(device) for tensor in examples.batch(positions))
+        inputs, labels = examples.batch(positions)
+        labels = labels.to(device)
         logits = classifier(inputs)
         loss = nn.functional.cross_entropy(logits, labels)
-        optimizer.zero_grad(set_to_none=False)
         torch.autograd.backward(loss)
         optimizer.step()
         loss_sum += loss.item() * len(labels)
@@ -133,23 +167,23 @@ def train_one_epoch(
     return loss_sum / len(examples), correct / len(examples)
 
 
-def validate(classifier: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
+def validate(classifier: Classifier, examples: Examples, batch_size: int) -> tuple[float, float]:
     """Return mean loss and accuracy without learning."""
-    logits, labels = (torch.from_numpy(array) for array in compute_logits(classifier, examples, batch_size, device))
+    logits, labels = (torch.from_numpy(array) for array in compute_logits(classifier, examples, batch_size))
     loss = nn.functional.cross_entropy(logits, labels).item()
     return loss, (logits.argmax(1) == labels).float().mean().item()
 
 
 @torch.inference_mode()
 def compute_logits(
-    classifier: nn.Module, examples: Examples, batch_size: int, device: torch.device
+    classifier: Classifier, examples: Examples, batch_size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return (N, people) logits and (N,) labels of all examples, in their order and in evaluation mode."""
     classifier.eval()
     logits, labels = [], []
     for positions in _batches(np.arange(len(examples)), batch_size):
         inputs, batch_labels = examples.batch(positions)
-        logits.append(classifier(inputs.to(device)).cpu().numpy())
+        logits.append(classifier(inputs).cpu().numpy())
         labels.append(batch_labels.numpy())
     return np.concatenate(logits), np.concatenate(labels)
 

@@ -2,7 +2,6 @@
 
 from celebflow import paths, tracking
 from celebflow.classifier import load_classifier
-from celebflow.data import load_photos
 from celebflow.errors import run_to_exit
 from celebflow.features import load_features
 from celebflow.params import load_params
@@ -13,8 +12,8 @@ def main() -> None:
     """Write reports/metrics.json, reports/val and reports/test."""
     params, classifier = load_params(paths.PARAMS), load_classifier(paths.CLASSIFIER)
     with tracking.continue_run(paths.MLFLOW_RUN_ID, params, classifier.card.backbone):
-        features, photos = load_features(paths.FEATURES), load_photos(paths.PHOTOS)
-        metrics = report_splits(classifier, features, photos, params.compute, paths.REPORTS)
+        features = load_features(paths.FEATURES, paths.PHOTOS)
+        metrics = report_splits(classifier, features, params.compute, paths.REPORTS)
         save_metrics(metrics, classifier.card.backbone, paths.METRICS)
         tracking.log_final_metrics(metrics)
         tracking.log_files(paths.METRICS, *(paths.REPORTS / split for split in metrics))

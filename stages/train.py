@@ -1,8 +1,8 @@
 """Teach the replacement classifier on the features, as a new MLflow run."""
 
 from celebflow import paths, tracking
+from celebflow.checkpoints import open_checkpoints
 from celebflow.classifier import save_classifier
-from celebflow.data import load_photos
 from celebflow.errors import run_to_exit
 from celebflow.features import load_features
 from celebflow.params import load_params
@@ -12,10 +12,13 @@ from celebflow.training import teach_classifier
 
 def main() -> None:
     """Write models/classifier.safetensors, models/mlflow_run_id.txt and reports/history.csv."""
-    params, features = load_params(paths.PARAMS), load_features(paths.FEATURES)
-    with tracking.start_run(paths.MLFLOW_RUN_ID, params, features.source):
-        photos = load_photos(paths.PHOTOS)
-        classifier, history = teach_classifier(features, photos, params.train, params.compute, tracking.log_epoch)
+    params, features = load_params(paths.PARAMS), load_features(paths.FEATURES, paths.PHOTOS)
+    what = features, params.train, params.compute
+    with (
+        tracking.start_run(paths.MLFLOW_RUN_ID, params, features.origin.backbone),
+        open_checkpoints(*what) as checkpoints,
+    ):
+        classifier, history = teach_classifier(*what, checkpoints, tracking.log_epoch)
         save_history(history, paths.HISTORY)
         save_classifier(classifier, paths.CLASSIFIER)
         tracking.log_files(paths.PARAMS, paths.HISTORY)

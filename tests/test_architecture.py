@@ -13,8 +13,8 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     {"errors"},
     {"params", "paths"},
-    {"data", "images", "backbone", "classifier", "samples"},
-    {"features", "training", "evaluation", "reports", "figures"},
+    {"data", "images", "sparse", "backbone", "classifier", "samples"},
+    {"runtimes", "features", "optimizer", "training", "checkpoints", "evaluation", "reports", "figures"},
     {"tracking"},
     {"cli"},
 ]

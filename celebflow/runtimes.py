@@ -1,0 +1,131 @@
+"""What computes the frozen features: PyTorch anywhere, or on a CPU the two to three times faster ncnn."""
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from celebflow.backbone import Backbone
+from celebflow.errors import CelebflowError
+
+RuntimeName = Literal["ncnn", "torch"]
+MAX_RELATIVE_ERROR = 1e-5
+
+
+class Runtime(Protocol):
+    """Photographs → features. `extract` may be called from as many threads as `workers` says, and gains by it."""
+
+    workers: int
+
+    def extract(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn one (3, size, size) transformed photograph into its (25088,) features."""
+        ...
+
+
+def choose_runtime(name: Literal["auto", "ncnn", "torch"], device: str) -> RuntimeName:
+    """Return the runtime that extract.runtime names; for "auto", the fastest that is installed for the device.
+
+    Raises CelebflowError when it is ncnn, and that is not installed or the device is no CPU.
+    """
+    usable = device == "cpu" and find_spec("ncnn") is not None
+    if name == "auto":
+        return "ncnn" if usable else "torch"
+    if name == "ncnn" and not usable:
+        reason = f"compute.device is {device}" if device != "cpu" else "it is not installed (pip install ncnn)"
+        raise CelebflowError(f"extract.runtime is ncnn, which runs on the CPU only: {reason}. Or set it to auto.")
+    return name
+
+
+def build_runtime(name: RuntimeName, backbone: Backbone, image_size_px: int) -> Runtime:
+    """Make `backbone` ready to run on photographs of one size.
+
+    Raises CelebflowError when ncnn's features are not PyTorch's.
+    """
+    return NcnnRuntime(backbone, image_size_px) if name == "ncnn" else TorchRuntime(backbone)
+
+
+class TorchRuntime:
+    """PyTorch, one photograph at a time: a convolution alone fills the cores, or the GPU.
+
+    While it computes for one worker, the other reads the next photograph.
+    """
+
+    workers = 2
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        # PyTorch keeps a team of threads for each thread that calls it: let that be one.
+        self._caller = ThreadPoolExecutor(1)
+
+    def extract(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn one (3, size, size) transformed photograph into its (25088,) features."""
+        return self._caller.submit(self._backbone.extract, image).result()
+
+
+class NcnnRuntime:
+    """ncnn: Winograd's minimal filtering (Lavin and Gray, 2016) in float32, with one photograph a core."""
+
+    def __init__(self, backbone: Backbone, image_size_px: int) -> None:
+        import ncnn
+
+        self._ncnn = ncnn
+        self._net = ncnn.Net()
+        options = self._net.opt
+        options.num_threads = 1  # cores share out photographs, not layers: nobody waits for the slower half
+        for half_precision in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
+            setattr(options, f"use_{half_precision}", False)
+        self._load(backbone)
+        self.workers = torch.get_num_threads()
+        self._compare(backbone, image_size_px)
+
+    def _load(self, backbone: Backbone) -> None:
+        """Write the layers in ncnn's own two formats, a text of layers and a file of weights, and have them read."""
+        layers = ["Input input 0 1 blob0"]
+        with tempfile.TemporaryDirectory() as folder:
+            weights = Path(folder) / "weights.bin"
+            with weights.open("wb") as file:
+                for layer in backbone.features:
+                    blobs = f"1 1 blob{len(layers) - 1} blob{len(layers)}"
+                    if isinstance(layer, nn.Conv2d):
+                        # 0: filters, 1: kernel size, 4: padding, 5: has a bias, 6: count of weights, 9: then ReLU
+                        keys = f"0={layer.out_channels} 1=3 4=1 5=1 6={layer.weight.numel()} 9=1"
+                        # Three channels are too few to repay Winograd's transformations; 31=64 switches them off.
+                        keys += " 31=64" if layer.in_channels == 3 else ""
+                        layers.append(f"Convolution convolution{len(layers)} {blobs} {keys}")
+                        file.write(bytes(4))  # the mark of float32
+                        file.write(layer.weight.detach().contiguous().numpy().tobytes())
+                        file.write(layer.bias.detach().numpy().tobytes() if layer.bias is not None else b"")
+                    elif isinstance(layer, nn.MaxPool2d):
+                        # 0: maximum, 1: kernel size, 2: stride, 5: no padding
+                        layers.append(f"Pooling pooling{len(layers)} {blobs} 0=0 1=2 2=2 5=1")
+            # 0: average, 7 and 8: adaptive, to 7×7
+            layers.append(f"Pooling average 1 1 blob{len(layers) - 1} features 0=1 7=1 8=7")
+            text = "\n".join(["7767517", f"{len(layers)} {len(layers)}", *layers, ""])
+            if self._net.load_param_mem(text) or self._net.load_model(str(weights)):
+                raise CelebflowError("ncnn refused the backbone. Set extract.runtime to torch.")
+
+    def extract(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn one (3, size, size) transformed photograph into its (25088,) features."""
+        extractor = self._net.create_extractor()
+        extractor.input("blob0", self._ncnn.Mat(image))
+        status, features = extractor.extract("features")
+        if status:
+            raise CelebflowError(f"ncnn could not compute (status {status}). Set extract.runtime to torch.")
+        flat: NDArray[np.float32] = np.array(features).reshape(-1)
+        return flat
+
+    def _compare(self, backbone: Backbone, image_size_px: int) -> None:
+        image = np.random.default_rng(0).standard_normal((3, image_size_px, image_size_px), np.float32)
+        expected, found = backbone.extract(image), self.extract(image)
+        error = float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), np.finfo(np.float32).tiny))
+        if not error <= MAX_RELATIVE_ERROR:
+            raise CelebflowError(
+                f"ncnn's features differ from PyTorch's by {error:.1e}, more than {MAX_RELATIVE_ERROR:.0e}. "
+                "Set extract.runtime to torch."
+            )

@@ -24,29 +24,29 @@ _CONTINUES = "celebflow.continues"
 
 
 @contextmanager
-def start_run(id_file: Path, params: Params, source: BackboneSource) -> Iterator[None]:
-    """Open a new MLflow run with all params, and write its id to `id_file` for the stages that continue it.
+def start_run(params: Params, source: BackboneSource) -> Iterator[None]:
+    """Open a new MLflow run with all params, and write its id to models/mlflow_run_id.txt for the stages that continue it.
 
     The run ends as FINISHED, as FAILED on an exception, and as KILLED on Ctrl-C or SIGTERM.
 
     Raises CelebflowError when the tracking store cannot be used.
     """
     run_id = _create_run(params, source, {})
-    id_file.parent.mkdir(parents=True, exist_ok=True)
-    id_file.write_text(run_id)
+    paths.MLFLOW_RUN_ID.parent.mkdir(parents=True, exist_ok=True)
+    paths.MLFLOW_RUN_ID.write_text(run_id)
     with _resume(run_id):
         yield
 
 
 @contextmanager
-def continue_run(id_file: Path, params: Params, source: BackboneSource) -> Iterator[None]:
-    """Open the run whose id train wrote to `id_file` once more, to add to it.
+def continue_run(params: Params, source: BackboneSource) -> Iterator[None]:
+    """Open the run whose id train wrote down once more, to add to it.
 
     Where the store does not know the run, because the result came from another machine, a run that continues it is
     created once, and told on standard error.
     """
     _select_store()
-    run_id = id_file.read_text()
+    run_id = paths.MLFLOW_RUN_ID.read_text()
     try:
         mlflow.get_run(run_id)
     except MlflowException:

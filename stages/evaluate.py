@@ -11,7 +11,7 @@ from celebflow.reports import report_splits, save_metrics
 def main() -> None:
     """Write reports/metrics.json, reports/val and reports/test."""
     params, classifier = load_params(paths.PARAMS), load_classifier(paths.CLASSIFIER)
-    with tracking.continue_run(paths.MLFLOW_RUN_ID, params, classifier.card.backbone):
+    with tracking.continue_run(params, classifier.card.backbone):
         features = load_features(paths.FEATURES, paths.PHOTOS)
         metrics = report_splits(classifier, features, params.compute, paths.REPORTS)
         save_metrics(metrics, classifier.card.backbone, paths.METRICS)

@@ -11,7 +11,7 @@ from celebflow.reports import load_report
 def main() -> None:
     """Write reports/figures."""
     params, card = load_params(paths.PARAMS), load_card(paths.CLASSIFIER)
-    with tracking.continue_run(paths.MLFLOW_RUN_ID, params, card.backbone):
+    with tracking.continue_run(params, card.backbone):
         report = load_report(paths.HISTORY, paths.REPORTS)
         save_figures(draw_all(report, card), params.plot.resolution_dpi, paths.FIGURES)
         tracking.log_files(paths.FIGURES)

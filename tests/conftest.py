@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from celebflow.backbone import Backbone, make_backbone
+from celebflow.backbone import Backbone, make_backbone, save_backbone
 from celebflow.params import Params, load_params
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -48,3 +48,11 @@ def draw_people(tmp_path: Path) -> Callable[..., Path]:
 def backbone() -> Backbone:
     """Return an untrained VGG19, whole and frozen."""
     return make_backbone("untrained", 0, Path())
+
+
+@pytest.fixture(scope="session")
+def backbone_file(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Path:
+    """Save it, as the stage backbone does."""
+    file = tmp_path_factory.mktemp("models") / "backbone.safetensors"
+    save_backbone(backbone, file)
+    return file

@@ -1,0 +1,74 @@
+"""The classifier's Adam is torch's."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from celebflow import sparse
+from celebflow.backbone import FEATURE_COUNT, BackboneSource
+from celebflow.classifier import Classifier, make_classifier
+from celebflow.images import Transform
+from celebflow.optimizer import ClassifierAdam
+from celebflow.sparse import SparseBatch, SparseRow
+
+STEPS = 4
+
+
+def _make_classifier() -> Classifier:
+    torch.manual_seed(0)
+    return make_classifier("abc", (32, 16), 0.0, Transform(224), BackboneSource("untrained", False, "0" * 64))
+
+
+def _draw_batches() -> list[tuple[SparseBatch, Tensor]]:
+    random = np.random.default_rng(0)
+    batches = []
+    for _ in range(STEPS):
+        dense = random.random((8, FEATURE_COUNT), np.float32) * (random.random((8, FEATURE_COUNT)) < 0.06)
+        rows = [SparseRow.from_dense(row) for row in dense]
+        labels = torch.from_numpy(random.integers(0, 3, 8))
+        batches.append((SparseBatch.from_rows(rows, FEATURE_COUNT), labels))
+    return batches
+
+
+def _take_plain_steps(classifier: Classifier) -> dict[str, Tensor]:
+    """Return what torch.optim.Adam, as it comes, makes of the same first weights with dense features."""
+    first = nn.Linear(FEATURE_COUNT, 32)
+    first.load_state_dict({"weight": classifier.first.weight.detach().T, "bias": classifier.first.bias.detach()})
+    model = nn.Sequential(first, *classifier.rest)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for batch, labels in _draw_batches():
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(torch.from_numpy(batch.to_dense())), labels)
+        torch.autograd.backward(loss)
+        optimizer.step()
+    others = {name: parameter for name, parameter in classifier.named_parameters() if name.startswith("rest")}
+    return {"first.weight": first.weight.detach().T, "first.bias": first.bias.detach(), **others}
+
+
+def test_first_steps_are_those_of_plain_adam(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "_BLOCK_VALUES", 100_000)  # several blocks
+    expected = _take_plain_steps(_make_classifier())
+    classifier = _make_classifier()
+    first = {name: parameter.detach().clone() for name, parameter in classifier.named_parameters()}
+    optimizer = ClassifierAdam(classifier, 1e-3)
+    for batch, labels in _draw_batches():
+        torch.autograd.backward(nn.functional.cross_entropy(classifier(batch), labels))
+        optimizer.step()
+    for name, parameter in classifier.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=1e-4, atol=2e-6)
+        assert (parameter - first[name]).abs().max() > 2e-3, "the steps are far longer than what rounding explains"
+    assert optimizer.step_count == STEPS
+
+
+def test_it_holds_two_moments_of_every_parameter_and_forgets_gradients() -> None:
+    classifier = _make_classifier()
+    optimizer = ClassifierAdam(classifier, 1e-3)
+    batch, labels = _draw_batches()[0]
+    torch.autograd.backward(nn.functional.cross_entropy(classifier(batch), labels))
+    optimizer.step()
+    names = [name for name, _ in classifier.named_parameters()]
+    groups = ("parameter", "mean", "square")
+    assert list(optimizer.tensors()) == [f"{group}.{name}" for group in groups for name in names]
+    assert all(parameter.grad is None for parameter in classifier.parameters())
+    assert all(tensor.abs().max() > 0 for tensor in optimizer.tensors().values())

@@ -1,0 +1,64 @@
+"""ncnn and PyTorch give the same features, and what cannot run says so."""
+
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from celebflow import runtimes
+from celebflow.backbone import Backbone, make_backbone
+from celebflow.errors import CelebflowError
+from celebflow.runtimes import NcnnRuntime, TorchRuntime, build_runtime, choose_runtime
+
+
+@pytest.fixture
+def without_ncnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make ncnn look as if it were not installed."""
+
+    def find_nothing(name: str) -> ModuleSpec | None:
+        return None
+
+    monkeypatch.setattr(runtimes, "find_spec", find_nothing)
+
+
+def _draw_image(size_px: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.random.default_rng(1).standard_normal((3, size_px, size_px), np.float32)
+
+
+@pytest.mark.parametrize("size_px", [32, 75, 224, 256])  # smaller and larger pool5 than the 7×7 that remain
+def test_ncnn_computes_the_features_of_pytorch(backbone: Backbone, size_px: int) -> None:
+    image = _draw_image(size_px)
+    expected = TorchRuntime(backbone).extract(image)
+    found = NcnnRuntime(backbone, size_px).extract(image)
+    assert np.count_nonzero(expected) > 1000
+    assert found.shape == expected.shape == (25088,)
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+    np.testing.assert_array_equal(expected, backbone.extract(image))
+
+
+def test_features_that_differ_are_an_error(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    shifted = make_backbone("untrained", 1, Path())
+    monkeypatch.setattr(backbone, "extract", shifted.extract)
+    with pytest.raises(CelebflowError, match=r"differ from PyTorch's by .*Set extract\.runtime to torch"):
+        NcnnRuntime(backbone, 32)
+
+
+def test_auto_is_ncnn_on_a_cpu() -> None:
+    assert choose_runtime("auto", "cpu") == choose_runtime("ncnn", "cpu") == "ncnn"
+    assert choose_runtime("torch", "cpu") == choose_runtime("torch", "cuda") == "torch"
+    assert choose_runtime("auto", "cuda:1") == choose_runtime("auto", "mps") == "torch"
+    with pytest.raises(CelebflowError, match=r"runs on the CPU only: compute\.device is cuda"):
+        choose_runtime("ncnn", "cuda")
+
+
+def test_auto_does_without_ncnn_where_it_is_not_installed(without_ncnn: None) -> None:
+    assert choose_runtime("auto", "cpu") == "torch"
+    with pytest.raises(CelebflowError, match="not installed"):
+        choose_runtime("ncnn", "cpu")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ncnn", NcnnRuntime), ("torch", TorchRuntime)])
+def test_runtimes_are_built_by_name(backbone: Backbone, name: Literal["ncnn", "torch"], kind: type) -> None:
+    assert isinstance(build_runtime(name, backbone, 32), kind)

@@ -3,11 +3,13 @@ PYTHON ?= python3
 # Stages and DVC find the environment's programs first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install demo check test
+.PHONY: help install demo check test bench
 
 help:
 	@echo "make demo     draw the invented people and run the whole pipeline on them"
 	@echo "make test     all checks and tests"
+	@echo "make bench    compare with the plain script, and renew the README's table; for figures of real faces:"
+	@echo "              make bench DATA=folder WEIGHTS=vgg19.pth"
 	@echo "make check    format, lint and types alone"
 	@echo "make install  the environment alone (.venv)"
 
@@ -30,3 +32,6 @@ check: install
 
 test: check
 	pytest
+
+bench: install
+	python -m benchmarks.compare $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')

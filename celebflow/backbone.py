@@ -54,8 +54,6 @@ class Backbone(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d((7, 7))
         self.requires_grad_(False)
         self.eval()
-        # oneDNN's channels_last convolutions are a quarter faster than the default layout's on a CPU.
-        self.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode whatever is asked."""
@@ -297,7 +295,7 @@ def load_backbone(path: Path, device: str) -> Backbone:
     Raises CelebflowError when the values do not have the fingerprint that the file states.
     """
     source = load_backbone_source(path)
-    state = load_state(path)
+    state = {name.removeprefix("features."): tensor for name, tensor in _read_state(path).items()}
     if fingerprint_state(state) != source.fingerprint:
         raise CelebflowError(f"{path} is damaged: its values do not have the fingerprint that it states. Remove it.")
     return Backbone(state, source).to(select_device(device))

@@ -27,6 +27,7 @@ from celebflow.sparse import SparseBatch, SparseRow
 # LMDB reserves address space, not disk: room for six million photographs.
 _CACHE_SIZE_BYTES = 64 * 2**30
 _CHECKSUM_BYTES = 16
+_BYTES_A_FEATURE = 2 + 4
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ class FeatureCache:
             stored = transaction.get(self._key(photo))
         return None if stored is None else _unpack(stored)
 
+    def count(self, photo: Photo) -> int:
+        """Return how many of a photograph's features are not zero, by the size of the entry alone."""
+        with self._environment.begin(buffers=True) as transaction:
+            stored = transaction.get(self._key(photo))
+            return 0 if stored is None else (len(stored) - _CHECKSUM_BYTES) // _BYTES_A_FEATURE
+
     def put(self, photo: Photo, row: SparseRow) -> None:
         """Store a photograph's features, at once and for good."""
         try:
@@ -94,7 +101,7 @@ def _unpack(stored: bytes) -> SparseRow | None:
     checksum, content = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
     if _checksum(content) != checksum:
         return None
-    count = len(content) // 6
+    count = len(content) // _BYTES_A_FEATURE
     return SparseRow(np.frombuffer(content, "<u2", count), np.frombuffer(content, "<f4", count, 2 * count))
 
 
@@ -200,7 +207,7 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     offsets = np.zeros(len(photos) + 1, np.int64)
     for position, photo in enumerate(photos):
-        offsets[position + 1] = offsets[position] + len(_require(cache, photo).indices)
+        offsets[position + 1] = offsets[position] + cache.count(photo)
     total = (int(offsets[-1]),)
     indices = np.lib.format.open_memmap(folder / "indices.npy", "w+", np.uint16, total)
     values = np.lib.format.open_memmap(folder / "values.npy", "w+", np.float32, total)

@@ -59,7 +59,8 @@ class TorchRuntime:
     workers = 2
 
     def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
+        # oneDNN's channels_last convolutions are a quarter faster than the default layout's on a CPU.
+        self._backbone = backbone.to(memory_format=torch.channels_last)
         # PyTorch keeps a team of threads for each thread that calls it: let that be one.
         self._caller = ThreadPoolExecutor(1)
 
@@ -77,12 +78,15 @@ class NcnnRuntime:
         self._ncnn = ncnn
         self._net = ncnn.Net()
         options = self._net.opt
-        options.num_threads = 1  # cores share out photographs, not layers: nobody waits for the slower half
+        options.num_threads = 1  # cores share out photographs, not layers: none waits for another
+        self.workers = torch.get_num_threads()
         for half_precision in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
             setattr(options, f"use_{half_precision}", False)
-        self._load(backbone)
-        self.workers = torch.get_num_threads()
-        self._compare(backbone, image_size_px)
+        image = np.random.default_rng(0).standard_normal((3, image_size_px, image_size_px), np.float32)
+        with ThreadPoolExecutor(1) as other:
+            expected = other.submit(backbone.extract, image)
+            self._load(backbone)
+            self._compare(image, expected.result())
 
     def _load(self, backbone: Backbone) -> None:
         """Write the layers in ncnn's own two formats, a text of layers and a file of weights, and have them read."""
@@ -120,9 +124,8 @@ class NcnnRuntime:
         flat: NDArray[np.float32] = np.array(features).reshape(-1)
         return flat
 
-    def _compare(self, backbone: Backbone, image_size_px: int) -> None:
-        image = np.random.default_rng(0).standard_normal((3, image_size_px, image_size_px), np.float32)
-        expected, found = backbone.extract(image), self.extract(image)
+    def _compare(self, image: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        found = self.extract(image)
         error = float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), np.finfo(np.float32).tiny))
         if not error <= MAX_RELATIVE_ERROR:
             raise CelebflowError(

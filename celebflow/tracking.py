@@ -25,7 +25,7 @@ _CONTINUES = "celebflow.continues"
 
 @contextmanager
 def start_run(params: Params, source: BackboneSource) -> Iterator[None]:
-    """Open a new MLflow run with all params, and write its id to models/mlflow_run_id.txt for the stages that continue it.
+    """Open a new MLflow run with all params, and write down its id for the stages that continue it.
 
     The run ends as FINISHED, as FAILED on an exception, and as KILLED on Ctrl-C or SIGTERM.
 

@@ -173,7 +173,7 @@ def test_another_split_extracts_nothing_again(repository: Repository) -> None:
     repository.edit("prepare:\n  seed: 0", "prepare:\n  seed: 1")
     output = repository.run("dvc", "repro", "extract")
     assert re.findall(r"Running stage '(\w+)'", output) == ["prepare", "extract"]
-    assert "0 photographs extracted, 60 found in the cache" in output
+    assert "0 photographs extracted with ncnn, 60 found in the cache" in output
 
 
 def test_forced_training_gives_the_same_classifier_and_a_new_run(repository: Repository) -> None:

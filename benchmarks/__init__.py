@@ -1,0 +1,1 @@
+"""How fast celebflow is, against a plain script."""

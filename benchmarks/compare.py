@@ -1,0 +1,309 @@
+"""celebflow against the plain script, on one machine in one run, alternating; see `make bench`.
+
+For figures of real faces:
+  python -m benchmarks.compare --data faces --weights vgg19.pth
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks import plain
+from celebflow import paths
+from celebflow.classifier import make_classifier
+from celebflow.data import Photo, list_persons, load_photos
+from celebflow.features import (
+    determine_origin,
+    extract_missing,
+    load_features,
+    open_cache,
+    save_features,
+    select_split,
+)
+from celebflow.optimizer import ClassifierAdam
+from celebflow.params import Params, load_params
+from celebflow.training import train_one_epoch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MARKS = "<!-- benchmark -->", "<!-- end of benchmark -->"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: medians of the reference and of celebflow, and what the ratio should at least be."""
+
+    what: str
+    reference: str
+    reference_seconds: float
+    celebflow_seconds: float
+    aim: str
+
+    @property
+    def ratio(self) -> float:
+        """Return how many times as long the reference takes."""
+        return self.reference_seconds / self.celebflow_seconds
+
+
+def main() -> None:
+    """Measure, print, and write results.json and the README's table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="a folder of photographs a person; without it the invented people")
+    parser.add_argument("--weights", default="untrained", help="as backbone.weights; a path, or untrained")
+    arguments = parser.parse_args()
+    weights = arguments.weights if arguments.weights == "untrained" else str(Path(arguments.weights).resolve())
+    with tempfile.TemporaryDirectory(prefix="celebflow-bench-") as folder:
+        repository = Path(folder) / "repository"
+        prepare_repository(repository, arguments.data, weights)
+        os.chdir(repository)
+        results = measure()
+    (REPOSITORY / "benchmarks" / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_table(results)
+
+
+def measure() -> dict[str, object]:
+    """Run every comparison in a repository that has run nothing yet, and is the working directory."""
+    seconds = {
+        "prepare and backbone": time_command("dvc", "repro", "prepare", "backbone"),
+        "extract": time_command("dvc", "repro", "extract"),
+        "train, evaluate and plot": time_command("dvc", "repro"),
+    }
+    first_run_seconds = sum(seconds.values())
+    params, photos = load_params(Path("params.yaml")), load_photos(Path("splits/photos.csv"))
+    examples = {split: list_examples(photos, split) for split in ("train", "val")}
+    with start_plain(len(list_persons(photos))) as call_plain:
+        rows = [compare_extraction(call_plain, photos, params), compare_steps(call_plain, params)]
+        epoch_seconds = call_plain(plain.time_epoch, examples["train"], examples["val"])
+    plain_seconds = epoch_seconds * params.train.epochs
+    reference = f"the plain script: {params.train.epochs} times one epoch"
+    rows.append(Row("a first whole run", reference, plain_seconds, first_run_seconds, "18 (25)"))
+    rows.append(Row("a run after a change of train.*", reference, plain_seconds, time_changed_rates(params), "50"))
+    rows.append(compare_ten_new(photos, params))
+    rows.append(compare_no_op())
+    seconds["train alone"], peak_bytes = time_stage("train")
+    feature_bytes = sum(file.stat().st_size for file in Path("features").iterdir())
+    return {
+        "machine": describe_machine(),
+        "photographs": len(photos),
+        "comparisons": [{**asdict(row), "ratio": row.ratio} for row in rows],
+        "first_run_seconds": seconds,
+        "peak_memory_of_train_gib": peak_bytes / 2**30,
+        "features_kb_a_photograph": feature_bytes / 1000 / len(photos),
+    }
+
+
+def prepare_repository(folder: Path, data: Path | None, weights: str) -> None:
+    """Clone the project as committed, with the photographs and weights to measure with."""
+    run("git", "clone", "--quiet", str(REPOSITORY), str(folder))
+    if data is None:
+        run("celebflow", "sample", str(folder / "data"))
+    else:
+        shutil.copytree(data, folder / "data", copy_function=shutil.copyfile)
+    file = folder / "params.yaml"
+    content = file.read_text(encoding="utf-8").replace("weights: imagenet", f"weights: {json.dumps(weights)}")
+    file.write_text(content, encoding="utf-8")
+    run("dvc", "add", "--quiet", "data", folder=folder)
+
+
+def run(*command: str, folder: Path | None = None) -> None:
+    """Run a command, and show what it printed if it fails."""
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)}:\n{result.stdout}{result.stderr}")
+
+
+def time_command(*command: str) -> float:
+    """Return a command's seconds."""
+    started = time.perf_counter()
+    run(*command)
+    return time.perf_counter() - started
+
+
+def time_stage(name: str) -> tuple[float, int]:
+    """Run a stage without DVC; return its seconds and the most memory that it held, in bytes."""
+    started = time.perf_counter()
+    process = os.posix_spawn(sys.executable, [sys.executable, "-m", f"stages.{name}"], os.environ)
+    _, status, usage = os.wait4(process, 0)
+    if status:
+        sys.exit(f"the stage {name} failed")
+    return time.perf_counter() - started, usage.ru_maxrss * 1024
+
+
+def alternate(rounds: int, *actions: Callable[[], float]) -> list[float]:
+    """Return the median of the seconds that each action returns, after one round that does not count."""
+    taken = [[action() for action in actions] for _ in range(rounds + 1)]
+    return [statistics.median(seconds) for seconds in zip(*taken[1:], strict=True)]
+
+
+@contextmanager
+def start_plain(person_count: int) -> Iterator[Callable[..., Any]]:
+    """Start the plain script in a process of its own, without celebflow's settings; yield a way to call it."""
+    file = Path("models/backbone.safetensors").resolve()
+    torch.empty(1)  # this process has read the setting now
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "0"
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, plain.initialise, (file, person_count)) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
+
+
+def list_examples(photos: Sequence[Photo], split: str) -> plain.Examples:
+    """Return one split's files and labels, as the plain script reads them."""
+    people = list_persons(photos)
+    return [(paths.DATA / photo.path, people.index(photo.person)) for photo in photos if photo.split == split]
+
+
+def time_extraction(folder: Path, photos: Sequence[Photo], params: Params) -> float:
+    """Extract what the cache in `folder` lacks; return the seconds from files to stored features.
+
+    They include loading the backbone and holding it against PyTorch.
+    """
+    started = time.perf_counter()
+    origin = determine_origin(paths.BACKBONE, params.extract, params.compute)
+    with open_cache(folder / "cache", origin) as cache:
+        extract_missing(photos, paths.DATA, paths.BACKBONE, params.compute, cache)
+        save_features(photos, cache, folder / "features")
+    return time.perf_counter() - started
+
+
+def compare_extraction(call_plain: Callable[..., Any], photos: Sequence[Photo], params: Params) -> Row:
+    """Compare files → stored features."""
+    chosen = random.Random(0).sample(photos, 160)
+    examples = [(paths.DATA / photo.path, 0) for photo in chosen]
+
+    def extract() -> float:
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            return time_extraction(Path(folder), chosen, params)
+
+    plain_seconds, our_seconds = alternate(3, lambda: call_plain(plain.time_extraction, examples), extract)
+    what = f"extraction of {len(chosen)} photographs, files to stored features"
+    return Row(what, "PyTorch eager, batches of 32", plain_seconds, our_seconds, "3.0 (3.5)")
+
+
+def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
+    """Compare a training step on 32 photographs; celebflow's includes reading their features."""
+    features = load_features(paths.FEATURES, paths.PHOTOS)
+    names, origin = list_persons(features.photos), features.origin
+    train = select_split(features, names, "train")
+    classifier = make_classifier(
+        names, params.train.hidden_units, params.train.dropout, origin.transform, origin.backbone
+    )
+    optimizer = ClassifierAdam(classifier, params.train.learning_rate)
+    orders = np.random.default_rng(0)
+    inputs, labels = train.batch(orders.permutation(len(train))[:32])
+
+    def step_plainly() -> float:
+        return statistics.median(call_plain(plain.time_steps, inputs.to_dense(), labels.numpy(), 5))
+
+    def step() -> float:
+        seconds = []
+        for _ in range(5):
+            order = orders.permutation(len(train))[:32]
+            started = time.perf_counter()
+            train_one_epoch(classifier, optimizer, train, order, 32, torch.device("cpu"), lambda _: None)
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds)
+
+    plain_seconds, our_seconds = alternate(7, step_plainly, step)
+    return Row("a training step at batch 32", "torch.optim.Adam as it comes", plain_seconds, our_seconds, "4.5 (6)")
+
+
+def time_changed_rates(params: Params) -> float:
+    """Return the median seconds of `dvc repro` after a change of the learning rate."""
+
+    def change(rate: float) -> float:
+        text = paths.PARAMS.read_text(encoding="utf-8")
+        paths.PARAMS.write_text(re.sub("learning_rate: .*", f"learning_rate: {rate}", text), encoding="utf-8")
+        return time_command("dvc", "repro")
+
+    return statistics.median(change(params.train.learning_rate * factor) for factor in (1.1, 1.2, 1.3))
+
+
+def compare_ten_new(photos: Sequence[Photo], params: Params) -> Row:
+    """Compare the extraction of all photographs with that of the last ten alone."""
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        folder = Path(name)
+        all_seconds = time_extraction(folder, photos, params)
+        new_seconds = []
+        for round_number in range(3):
+            new = []
+            for number in range(10):
+                old = random.Random(number).choice(photos)
+                path = f"{old.person}/new {round_number} {number}.png"
+                with Image.open(paths.DATA / old.path) as image:
+                    image.convert("RGB").rotate(round_number * 10 + number + 1).save(paths.DATA / path)
+                content = (paths.DATA / path).read_bytes()
+                new.append(Photo(path, old.person, "train", hashlib.sha256(content).hexdigest()))
+            new_seconds.append(time_extraction(folder, [*photos, *new], params))
+            for photo in new:
+                (paths.DATA / photo.path).unlink()
+    what = f"extraction after ten photographs came to {len(photos)}"
+    return Row(what, "extraction of all", all_seconds, statistics.median(new_seconds), "100")
+
+
+def compare_no_op() -> Row:
+    """Compare a `dvc repro` that has nothing to do with `dvc status`."""
+    time_command("dvc", "repro")
+    seconds = alternate(7, lambda: time_command("dvc", "status"), lambda: time_command("dvc", "repro"))
+    return Row("a dvc repro with nothing to do", "dvc status", *seconds, "1/2")
+
+
+def describe_machine() -> dict[str, str]:
+    """Return what the seconds depend on."""
+    model = re.search("model name\t: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
+    libraries = ("torch", "torchvision", "ncnn", "dvc", "mlflow")
+    return {
+        "processor": f"{model[1] if model else platform.processor()}, {os.cpu_count()} cores",
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        **{library: version(library) for library in libraries},
+    }
+
+
+def write_table(results: dict[str, Any]) -> None:
+    """Put the results between the marks in README.md."""
+    machine = results["machine"]
+    lines = [
+        f"{results['photographs']} photographs on {machine['processor']} ({machine['capability']}), "
+        f"torch {machine['torch']}, ncnn {machine['ncnn']}, DVC {machine['dvc']}, MLflow {machine['mlflow']}; medians.",
+        "",
+        "| what | compared with | seconds there | seconds here | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for row in results["comparisons"]:
+        there, here = (f"{row[side]:.3g}" for side in ("reference_seconds", "celebflow_seconds"))
+        lines.append(f"| {row['what']} | {row['reference']} | {there} | {here} | {row['ratio']:.3g} |")
+    memory, size = results["peak_memory_of_train_gib"], results["features_kb_a_photograph"]
+    lines += ["", f"Training held at most {memory:.2f} GiB; stored features take {size:.1f} KB a photograph."]
+    print("\n".join(lines))
+    readme = REPOSITORY / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    table = "\n".join(lines)
+    readme.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

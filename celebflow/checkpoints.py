@@ -98,7 +98,7 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
         lock = _try_lock(own)
     try:
         yield Checkpoints(own)
-        shutil.rmtree(own, ignore_errors=True)
+        remove_checkpoints(own)
     finally:
         if lock is not None:
             lock.release()
@@ -112,6 +112,12 @@ def list_abandoned() -> list[Path]:
             lock.release()
             abandoned.append(own)
     return abandoned
+
+
+def remove_checkpoints(own: Path) -> None:
+    """Remove one training's checkpoints and its mark."""
+    shutil.rmtree(own, ignore_errors=True)
+    own.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _try_lock(own: Path) -> FileLock | None:

@@ -26,7 +26,7 @@ def main() -> None:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def sample(folder: Path) -> None:
-    r"""Draw the demo's photographs of 31 invented people into FOLDER.
+    """Draw the demo's photographs of 31 invented people into FOLDER.
 
     They are the same files, byte for byte, each time. Files of other names in FOLDER are an error, so that nobody's
     own photographs are mixed with invented ones.
@@ -43,6 +43,64 @@ def sample(folder: Path) -> None:
     for _ in tqdm(drawn, "drawing", samples.PHOTOGRAPH_COUNT, unit="photograph", disable=None):
         pass
     click.echo(f"{samples.PHOTOGRAPH_COUNT} photographs of {len(samples.PEOPLE)} invented people are in {folder}.")
+
+
+@main.group(invoke_without_command=True)
+@click.pass_context
+def cache(context: click.Context) -> None:
+    """Show what is kept in .celebflow to spare work, and how large it is.
+
+    \b
+    Examples:
+      celebflow cache           # how large
+      celebflow cache prune     # keep only what the photographs here need
+    """
+    if context.invoked_subcommand is None:
+        _show_cache()
+
+
+@cache.command()
+@click.option("--all", "everything", is_flag=True, help="Drop the features of the photographs here, too.")
+def prune(everything: bool) -> None:
+    """Drop the features of photographs that are no longer here, or that another backbone, image size or runtime made.
+
+    Interrupted trainings lose their checkpoints. Nothing is lost for good: what is needed later is computed again.
+
+    \b
+    Examples:
+      celebflow cache prune          # after photographs went, or to forget other backbones
+      celebflow cache prune --all    # to free all the room
+    """
+    import shutil
+
+    from celebflow import checkpoints, features, paths
+    from celebflow.data import load_photos
+
+    origin_file = features.origin_file(paths.FEATURES)
+    if not everything and not (origin_file.exists() and paths.PHOTOS.exists()):
+        raise errors.CelebflowError(
+            f"{origin_file} or {paths.PHOTOS} is missing, so it is not known what the photographs here need. Run "
+            "`dvc repro` first, or drop all with --all."
+        )
+    if everything:
+        shutil.rmtree(paths.feature_cache(), ignore_errors=True)
+    else:
+        features.prune_cache(paths.feature_cache(), load_photos(paths.PHOTOS), features.FeatureOrigin.load(origin_file))
+    for folder in checkpoints.list_abandoned():
+        checkpoints.remove_checkpoints(folder)
+    _show_cache()
+
+
+def _show_cache() -> None:
+    from celebflow import checkpoints, features, paths
+
+    size = features.measure_cache(paths.feature_cache())
+    click.echo(f"{paths.feature_cache()}: features of {size.entries:,} photographs, {size.disk_bytes / 1e6:,.1f} MB")
+    abandoned = checkpoints.list_abandoned()
+    abandoned_bytes = sum(file.stat().st_size for folder in abandoned for file in folder.iterdir())
+    click.echo(
+        f"{paths.checkpoints()}: checkpoints of {len(abandoned)} interrupted trainings, {abandoned_bytes / 1e6:,.1f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import auc, precision_recall_fscore_support, roc_curve
 
 FloatArray = NDArray[np.float64]
 TOP_K = 5
@@ -73,6 +72,8 @@ def compute_person_metrics(
     """Return precision, recall, F1 and AUC of every person, also of those that the split lacks."""
     everyone = np.arange(len(class_names))
     predicted = logits.argmax(axis=1)
+    from sklearn.metrics import precision_recall_fscore_support  # takes a second to import, and train needs none of it
+
     scores = precision_recall_fscore_support(labels, predicted, labels=everyone, zero_division=0)
     areas = {curve.name: curve.area for curve in compute_person_rocs(softmax(logits), labels, class_names)}
     rows = []
@@ -127,5 +128,7 @@ def compute_mean_rocs(
 
 
 def _roc(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> RocCurve:
+    from sklearn.metrics import auc, roc_curve
+
     false_positive_rate, true_positive_rate, _ = roc_curve(positive, scores)
     return RocCurve(name, false_positive_rate, true_positive_rate, float(auc(false_positive_rate, true_positive_rate)))

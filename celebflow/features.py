@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,26 +64,27 @@ class FeatureCache:
         recipe = [origin.transform.to_dict(), origin.backbone.fingerprint, origin.runtime]
         self._recipe = json.dumps(recipe, sort_keys=True)
 
-    def _key(self, photo: Photo) -> bytes:
+    def key(self, photo: Photo) -> bytes:
+        """Return what a photograph's features are stored under."""
         return hashlib.sha256(f"{photo.sha256} {self._recipe}".encode()).digest()
 
     def get(self, photo: Photo) -> SparseRow | None:
         """Return a photograph's features; None when they are not there or damaged."""
         with self._environment.begin() as transaction:
-            stored = transaction.get(self._key(photo))
+            stored = transaction.get(self.key(photo))
         return None if stored is None else _unpack(stored)
 
     def count(self, photo: Photo) -> int:
         """Return how many of a photograph's features are not zero, by the size of the entry alone."""
         with self._environment.begin(buffers=True) as transaction:
-            stored = transaction.get(self._key(photo))
+            stored = transaction.get(self.key(photo))
             return 0 if stored is None else (len(stored) - _CHECKSUM_BYTES) // _BYTES_A_FEATURE
 
     def put(self, photo: Photo, row: SparseRow) -> None:
         """Store a photograph's features, at once and for good."""
         try:
             with self._environment.begin(write=True) as transaction:
-                transaction.put(self._key(photo), _pack(row))
+                transaction.put(self.key(photo), _pack(row))
         except lmdb.MapFullError:
             raise CelebflowError(
                 f"The feature cache {self._environment.path()} is full ({_CACHE_SIZE_BYTES / 2**30:.0f} GiB). "
@@ -116,15 +118,60 @@ def open_cache(folder: Path, origin: FeatureOrigin) -> Iterator[FeatureCache]:
     Raises CelebflowError when the folder holds no cache that can be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with _open_store(folder) as environment:
+        yield FeatureCache(environment, origin)
+
+
+def _open_store(folder: Path) -> lmdb.Environment:
     try:
         # Without metasync a power cut may cost the last photograph, but never the store.
-        environment = lmdb.open(str(folder), map_size=_CACHE_SIZE_BYTES, metasync=False)
+        return lmdb.open(str(folder), map_size=_CACHE_SIZE_BYTES, metasync=False)
     except lmdb.Error as error:
         raise CelebflowError(
             f"The feature cache {folder} cannot be opened ({error}). Remove the folder: it is computed again."
         ) from None
-    with environment:
-        yield FeatureCache(environment, origin)
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """How much a feature cache holds."""
+
+    entries: int
+    disk_bytes: int
+
+
+def measure_cache(folder: Path) -> CacheSize:
+    """Return the size of the cache in `folder`, zero where there is none.
+
+    Raises CelebflowError when it cannot be read.
+    """
+    if not (folder / "data.mdb").exists():
+        return CacheSize(0, 0)
+    with _open_store(folder) as environment:
+        return CacheSize(environment.stat()["entries"], (folder / "data.mdb").stat().st_blocks * 512)
+
+
+def prune_cache(folder: Path, photos: Sequence[Photo], origin: FeatureOrigin) -> None:
+    """Drop from the cache in `folder` all but the features of `photos` that came from `origin`.
+
+    What is kept is copied, and takes the cache's place when it is whole. A pipeline that is running meanwhile goes on
+    with the cache that it has opened; what it still computes is not kept.
+    """
+    if not (folder / "data.mdb").exists():
+        return
+    kept, dropped = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("kept", "dropped"))
+    for leftover in (kept, dropped):
+        shutil.rmtree(leftover, ignore_errors=True)
+    kept.mkdir()
+    with _open_store(folder) as source, _open_store(kept) as target:
+        cache = FeatureCache(source, origin)
+        with source.begin(buffers=True) as reading, target.begin(write=True) as writing:
+            for key in {cache.key(photo) for photo in photos}:
+                if (stored := reading.get(key)) is not None:
+                    writing.put(key, stored)
+    folder.rename(dropped)
+    kept.rename(folder)
+    shutil.rmtree(dropped)
 
 
 def determine_origin(backbone_file: Path, extract: ExtractParams, compute: ComputeParams) -> FeatureOrigin:
@@ -217,7 +264,7 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
     indices.flush()
     values.flush()
     np.save(folder / "offsets.npy", offsets)
-    cache.origin.save(folder / "origin.json")
+    cache.origin.save(origin_file(folder))
 
 
 def _require(cache: FeatureCache, photo: Photo) -> SparseRow:
@@ -225,6 +272,11 @@ def _require(cache: FeatureCache, photo: Photo) -> SparseRow:
     if row is None:
         raise CelebflowError(f"The features of {photo.path} went missing from the cache. Run `dvc repro` again.")
     return row
+
+
+def origin_file(folder: Path) -> Path:
+    """Return where save_features writes what the features in `folder` came from."""
+    return folder / "origin.json"
 
 
 def load_features(folder: Path, photos_file: Path) -> Features:
@@ -236,7 +288,7 @@ def load_features(folder: Path, photos_file: Path) -> Features:
     offsets, indices, values = (np.load(folder / f"{name}.npy", "r") for name in ("offsets", "indices", "values"))
     if len(photos) != len(offsets) - 1:
         raise CelebflowError(f"{folder} is not of the photographs in {photos_file}. Run `dvc repro`.")
-    return Features(offsets, indices, values, photos, FeatureOrigin.load(folder / "origin.json"))
+    return Features(offsets, indices, values, photos, FeatureOrigin.load(origin_file(folder)))
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,8 @@ def teach_classifier(
 def seed_everything(*seeds: int) -> None:
     """Make what follows repeatable: torch's random numbers, and deterministic algorithms alone."""
     torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
-    torch.use_deterministic_algorithms(True)
+    # What torch.use_deterministic_algorithms does, without its import of torch's whole compiler.
+    torch.set_deterministic_debug_mode("error")
 
 
 def fit(

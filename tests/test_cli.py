@@ -5,9 +5,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "celebflow.cli", *arguments], capture_output=True, text=True)
+from celebflow import paths
+from celebflow.backbone import BackboneSource
+from celebflow.checkpoints import Checkpoints
+from celebflow.data import Photo, load_photos, save_photos
+from celebflow.features import FeatureOrigin, open_cache, save_features
+from celebflow.images import Transform
+from celebflow.sparse import SparseRow
+
+
+def _run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "celebflow.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
 
 def test_help_names_the_commands() -> None:
@@ -15,7 +28,10 @@ def test_help_names_the_commands() -> None:
         result = _run(*arguments)
         assert result.returncode == 0
         assert "sample" in result.stdout
-    assert "celebflow sample data" in _run("sample", "--help").stdout
+    for command in (["sample"], ["cache"], ["cache", "prune"]):
+        help_text = _run(*command, "--help").stdout
+        assert f"\n    celebflow {' '.join(command)}" in help_text, "examples stand on lines of their own"
+        assert "\\b" not in help_text
 
 
 def test_help_imports_neither_torch_nor_mlflow() -> None:
@@ -41,3 +57,66 @@ run_to_exit(lambda: os.kill(os.getpid(), {int(number)}))
 """
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert (result.returncode, result.stderr.strip()) == (128 + number, word)
+
+
+@pytest.fixture
+def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a repository with three photographs, features of four and of another runtime, and a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("CELEBFLOW_CACHE", raising=False)
+    photos = [Photo(f"Ann/{number}.jpg", "Ann", "train", f"{number:064}") for number in range(4)]
+    row = SparseRow.from_dense(np.arange(5000, dtype=np.float32))
+    for runtime in ("torch", "ncnn"):
+        origin = FeatureOrigin(BackboneSource("imagenet", True, "0" * 64), Transform(224), runtime)
+        with open_cache(paths.feature_cache(), origin) as cache:
+            for photo in photos:
+                cache.put(photo, row)
+            save_features(photos[1:], cache, paths.FEATURES)
+    save_photos(photos[1:], paths.PHOTOS)
+    Checkpoints(paths.checkpoints() / "abc").save({"a": torch.zeros(250_000)}, [])
+    return tmp_path
+
+
+def test_cache_shows_its_size(filled: Path, tmp_path: Path) -> None:
+    result = _run("cache", folder=filled)
+    features, checkpoints = result.stdout.splitlines()
+    assert "features of 8 photographs, 0.3 MB" in features
+    assert "checkpoints of 1 interrupted trainings, 1.0 MB" in checkpoints
+    (tmp_path / "empty").mkdir()
+    assert "features of 0 photographs, 0.0 MB" in _run("cache", folder=tmp_path / "empty").stdout
+
+
+def test_cache_prune_keeps_what_the_photographs_here_need(filled: Path) -> None:
+    result = _run("cache", "prune", folder=filled)
+    assert "features of 3 photographs" in result.stdout
+    assert "checkpoints of 0 interrupted trainings" in result.stdout
+    origin = FeatureOrigin.load(paths.FEATURES / "origin.json")
+    photos = load_photos(paths.PHOTOS)
+    with open_cache(paths.feature_cache(), origin) as cache:
+        assert [cache.get(photo) is not None for photo in photos] == [True] * 3
+    assert sorted(path.name for path in (filled / ".celebflow").iterdir()) == ["checkpoints", "features"]
+    assert list((filled / ".celebflow" / "checkpoints").iterdir()) == []
+
+
+def test_cache_prune_without_a_result_drops_nothing_unless_all(filled: Path) -> None:
+    (filled / "splits" / "photos.csv").unlink()
+    result = _run("cache", "prune", folder=filled)
+    assert (result.returncode, "--all" in result.stderr) == (1, True)
+    assert "features of 8 photographs" in _run("cache", folder=filled).stdout
+    assert "features of 0 photographs, 0.0 MB" in _run("cache", "prune", "--all", folder=filled).stdout
+
+
+def test_cache_prune_during_a_pipeline_leaves_it_its_own(filled: Path) -> None:
+    origin = FeatureOrigin.load(paths.FEATURES / "origin.json")
+    photos = load_photos(paths.PHOTOS)
+    with open_cache(paths.feature_cache(), origin) as cache:
+        assert _run("cache", "prune", "--all", folder=filled).returncode == 0
+        cache.put(photos[0], SparseRow.from_dense(np.ones(7, np.float32)))
+        assert all(cache.get(photo) is not None for photo in photos)
+
+
+def test_a_cache_that_cannot_be_read_is_a_clear_error(filled: Path) -> None:
+    (filled / ".celebflow" / "features" / "data.mdb").write_bytes(b"x" * 8192)
+    result = _run("cache", folder=filled)
+    assert (result.returncode, "cannot be opened" in result.stderr) == (1, True)

@@ -1,8 +1,8 @@
 """Find the photographs, check each, and split them into train, val and test."""
 
-import csv
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields, replace
@@ -13,13 +13,14 @@ from tqdm import tqdm
 from celebflow.errors import CelebflowError
 from celebflow.images import PhotographError, decode_photograph
 from celebflow.params import PrepareParams
+from celebflow.tables import load_table, save_table
 
 SPLITS = ("train", "val", "test")
 # What operating systems leave in folders; listed among what is left out, but no reason to stop.
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Photo:
     """One photograph; `path` is relative to the data folder, with forward slashes, and starts with the person."""
 
@@ -156,23 +157,17 @@ def list_persons(photos: Iterable[Photo]) -> list[str]:
 
 def save_photos(photos: Iterable[Photo], path: Path) -> None:
     """Write photos.csv."""
-    _save_rows(path, Photo, photos)
+    save_table(path, [field.name for field in fields(Photo)], (astuple(photo) for photo in photos))
 
 
 def save_left_out(files: Iterable[LeftOut], path: Path) -> None:
     """Write the list of files that are left out; with its header alone when there are none."""
-    _save_rows(path, LeftOut, files)
-
-
-def _save_rows(path: Path, kind: type[Photo] | type[LeftOut], rows: Iterable[Photo] | Iterable[LeftOut]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(kind))
-        writer.writerows(astuple(row) for row in rows)
+    save_table(path, [field.name for field in fields(LeftOut)], (astuple(file) for file in files))
 
 
 def load_photos(path: Path) -> list[Photo]:
     """Read what save_photos wrote."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [Photo(**row) for row in csv.DictReader(file)]
+    return [
+        Photo(row["path"], sys.intern(row["person"]), sys.intern(row["split"]), row["sha256"])
+        for row in load_table(path)
+    ]

@@ -1,6 +1,5 @@
 """The files of a result: what train and evaluate write, and plot, DVC plots and MLflow read."""
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -24,6 +23,7 @@ from celebflow.evaluation import (
 )
 from celebflow.features import Features, select_split
 from celebflow.params import ComputeParams
+from celebflow.tables import load_table, save_table
 from celebflow.training import EpochResult, compute_logits
 
 REPORTED_SPLITS = ("val", "test")
@@ -50,12 +50,12 @@ class Report:
 
 def save_history(history: Iterable[EpochResult], path: Path) -> None:
     """Write history.csv, one row an epoch."""
-    _save_csv(path, [field.name for field in fields(EpochResult)], (astuple(result) for result in history))
+    save_table(path, [field.name for field in fields(EpochResult)], (astuple(result) for result in history))
 
 
 def load_history(path: Path) -> list[EpochResult]:
     """Read what save_history wrote."""
-    rows = _load_csv(path)
+    rows = load_table(path)
     return [EpochResult(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()}) for row in rows]
 
 
@@ -107,7 +107,7 @@ def save_split_report(
     """
     probabilities = softmax(logits)
     predicted = logits.argmax(axis=1)
-    _save_csv(
+    save_table(
         folder / "predictions.csv",
         ["path", "actual", "predicted", "probability", "probability_of_actual"],
         (
@@ -116,7 +116,7 @@ def save_split_report(
         ),
     )
     persons = compute_person_metrics(logits, labels, class_names)
-    _save_csv(folder / "persons.csv", list(asdict(persons[0])), (astuple(person) for person in persons))
+    save_table(folder / "persons.csv", list(asdict(persons[0])), (astuple(person) for person in persons))
     person_rocs = compute_person_rocs(probabilities, labels, class_names)
     # A file each, since DVC plots draws all points of a file as one line.
     for curve in compute_mean_rocs(person_rocs, probabilities, labels):
@@ -130,7 +130,7 @@ def load_report(history: Path, folder: Path) -> Report:
 
 
 def _load_split(folder: Path) -> SplitReport:
-    rows = _load_csv(folder / "predictions.csv")
+    rows = list(load_table(folder / "predictions.csv"))
     actual, predicted = [row["actual"] for row in rows], [row["predicted"] for row in rows]
     files = [folder / f"roc_{name}.csv" for name in ("macro", "micro")]
     mean_rocs = [curve for file in files if file.exists() for curve in _load_rocs(file)]
@@ -144,28 +144,15 @@ def _save_rocs(path: Path, curves: Iterable[RocCurve]) -> None:
         for curve in curves
         for x, y in zip(curve.false_positive_rate, curve.true_positive_rate, strict=True)
     )
-    _save_csv(path, header, rows)
+    save_table(path, header, rows)
 
 
 def _load_rocs(path: Path) -> list[RocCurve]:
     points: dict[str, list[tuple[float, float, float]]] = {}
-    for row in _load_csv(path):
+    for row in load_table(path):
         point = (float(row["false_positive_rate"]), float(row["true_positive_rate"]), float(row["area"]))
         points.setdefault(row["curve"], []).append(point)
     return [
         RocCurve(name, np.array([p[0] for p in group]), np.array([p[1] for p in group]), group[0][2])
         for name, group in points.items()
     ]
-
-
-def _save_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def _load_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

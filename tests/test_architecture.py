@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 # A module imports only from rows above its own, or from its own.
 LAYERS = [
     {"errors"},
-    {"params", "paths"},
+    {"params", "paths", "tables"},
     {"data", "images", "sparse", "backbone", "classifier", "samples"},
     {"runtimes", "features", "optimizer", "training", "checkpoints", "evaluation", "reports", "figures"},
     {"tracking"},

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -260,3 +261,33 @@ def test_mlflow_tracking_uri_is_honoured(repository: Repository, tmp_path: Path)
     client = mlflow.MlflowClient(uri)
     assert len(client.search_runs([client.get_experiment_by_name("celebflow").experiment_id])) == 1
     assert len(repository.runs()) == count
+
+
+def test_killed_at_any_moment_the_next_repro_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    repositories = [_make_repository(tmp_path / name) for name in ("undisturbed", "killed")]
+    for repository in repositories:
+        repository.edit("epochs: 3", "epochs: 60")
+        repository.edit("image_size_px: 64", "image_size_px: 96")
+    undisturbed, killed = repositories
+    assert undisturbed.repro() == EVERY_STAGE
+    moments = random.Random(0)
+    for number in range(10):
+        if number == 5:
+            killed.repro("extract")
+        process = killed.start("dvc", "repro")
+        assert process.stdout is not None
+        stage = "extract" if number < 5 else "train"
+        while (line := process.stdout.readline()) and f"Running stage '{stage}'" not in line:
+            pass
+        time.sleep(moments.uniform(0, 3.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    killed.repro()
+    ours, theirs = (
+        {path.relative_to(repository.folder): path.read_bytes()
+         for path in [*(repository.folder / "features").iterdir(), repository.folder / "models/classifier.safetensors"]}
+        for repository in (killed, undisturbed)
+    )  # fmt: skip
+    assert len(ours) == 5
+    assert ours == theirs
+    assert list((killed.folder / ".celebflow" / "checkpoints").iterdir()) == []

@@ -1,11 +1,13 @@
 """Where a training stands after each epoch, so that one that was killed goes on from there; below DVC."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +28,12 @@ _LAST, _BEST = "last.safetensors", "best.safetensors"
 _CHUNK_BYTES = 16 * 2**20
 _WRITERS = 2
 _ALLOWED_SHARE = 0.1
+# The code whose change would have a training go on otherwise than it began.
+_DETERMINING_MODULES = ("classifier.py", "features.py", "optimizer.py", "sparse.py", "training.py")
+
+
+class _UnfitError(Exception):
+    """A file is no whole checkpoint of this classifier."""
 
 
 class Checkpoints:
@@ -34,7 +42,7 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._saved_at_seconds = -float("inf")
-        self._cost_seconds = 0.0
+        self._cost_seconds = 0.0  # of the last checkpoint, and of the best epochs since
 
     def restore(self, tensors: Mapping[str, Tensor]) -> list[EpochResult]:
         """Fill `tensors` with those of the last checkpoint, and return the epochs that led there: none without one."""
@@ -43,9 +51,13 @@ class Checkpoints:
             return _read(self._folder / _LAST, tensors)
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except _UnfitError as error:
             print(f"The checkpoint cannot be used ({error}); beginning anew.", file=sys.stderr)
             return []
+        except OSError as error:
+            raise CelebflowError(
+                f"{self._folder} cannot be read ({error.strerror}). Remove it to begin anew."
+            ) from None
 
     def save(self, tensors: Mapping[str, Tensor], history: Sequence[EpochResult]) -> None:
         """Keep `tensors` as the state after the epochs of `history`, in the place of an earlier state.
@@ -65,6 +77,7 @@ class Checkpoints:
 
     def save_best(self, tensors: Mapping[str, Tensor]) -> None:
         """Keep `tensors` as those of the best epoch so far."""
+        started = time.monotonic()
         try:
             _write(self._folder / _BEST, tensors, [])
         except OSError as error:
@@ -72,10 +85,15 @@ class Checkpoints:
                 f"The best epoch could not be written to {self._folder} ({error.strerror}). Make room there, or set "
                 "train.keep_epoch to last."
             ) from None
+        self._cost_seconds += time.monotonic() - started
 
     def restore_best(self, tensors: Mapping[str, Tensor]) -> None:
         """Fill `tensors` with those of the best epoch."""
-        _read(self._folder / _BEST, tensors)
+        try:
+            _read(self._folder / _BEST, tensors)
+        except (OSError, _UnfitError) as error:
+            remove_checkpoints(self._folder)
+            raise CelebflowError(f"The best epoch cannot be read ({error}). Run `dvc repro` to train anew.") from None
 
 
 @contextmanager
@@ -87,15 +105,21 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
     """
     recipe = features.origin, features.photos, params, compute, torch.__version__, torch.get_num_threads()
     digest = hashlib.sha256(repr(recipe).encode())
-    for module in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(module.read_bytes())
+    for name in _DETERMINING_MODULES:
+        digest.update((Path(__file__).with_name(name)).read_bytes())
     folder = paths.checkpoints()
     folder.mkdir(parents=True, exist_ok=True)
     own = folder / digest.hexdigest()[:16]
-    lock = _try_lock(own)
+    lock = _try_lock(own, patience_seconds=1)
     if lock is None:  # the same training runs twice at once
-        own = folder / f"{own.name}-{os.getpid()}"
+        own = folder / f"{own.name}-{uuid.uuid4().hex}"
         lock = _try_lock(own)
+    if abandoned := list_abandoned():
+        size_bytes = sum(file.stat().st_size for other in abandoned for file in other.iterdir())
+        print(
+            f"{len(abandoned)} interrupted trainings of other recipes hold {size_bytes / 1e9:.1f} GB in {folder}; "
+            "`celebflow cache prune` drops them."
+        )
     try:
         yield Checkpoints(own)
         remove_checkpoints(own)
@@ -105,7 +129,7 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
 
 
 def list_abandoned() -> list[Path]:
-    """Return the checkpoints of trainings that are not running now: each would go on if it were started again."""
+    """Return the folders of trainings that are not running now."""
     abandoned = []
     for own in sorted(path for path in paths.checkpoints().glob("*") if path.is_dir()):
         if (lock := _try_lock(own)) is not None:
@@ -114,17 +138,27 @@ def list_abandoned() -> list[Path]:
     return abandoned
 
 
+def remove_abandoned() -> None:
+    """Remove the checkpoints of trainings that are not running now."""
+    marks = paths.checkpoints().glob("*.lock")
+    for own in {*list_abandoned(), *(mark.with_suffix("") for mark in marks)}:
+        if (lock := _try_lock(own)) is not None:
+            remove_checkpoints(own)
+            lock.release()
+
+
 def remove_checkpoints(own: Path) -> None:
     """Remove one training's checkpoints and its mark."""
+    (own / _LAST).unlink(missing_ok=True)  # first, so that none is found without its best epoch
     shutil.rmtree(own, ignore_errors=True)
     own.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def _try_lock(own: Path) -> FileLock | None:
+def _try_lock(own: Path, patience_seconds: float = 0) -> FileLock | None:
     """Mark a training's folder as in use; None when it is already. The mark ends with the process."""
     lock = FileLock(own.with_suffix(".lock"))
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=patience_seconds)
     except Timeout:
         return None
     return lock
@@ -149,9 +183,13 @@ def _write(path: Path, tensors: Mapping[str, Tensor], history: Sequence[EpochRes
         chunks += [(offset + start, content[start : start + _CHUNK_BYTES])
                    for start in range(0, len(content), _CHUNK_BYTES)]  # fmt: skip
         offset += len(content)
-    with part.open("wb", buffering=0) as file, ThreadPoolExecutor(_WRITERS) as writers:
-        list(writers.map(lambda chunk: _write_chunk(file.fileno(), *chunk), chunks))
-    part.replace(path)
+    try:
+        with part.open("wb", buffering=0) as file, ThreadPoolExecutor(_WRITERS) as writers:
+            list(writers.map(lambda chunk: _write_chunk(file.fileno(), *chunk), chunks))
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)  # a full disk is not for it to fill
+        raise
 
 
 def _write_chunk(file: int, offset: int, content: memoryview) -> None:
@@ -165,23 +203,32 @@ def _write_chunk(file: int, offset: int, content: memoryview) -> None:
 
 
 def _read(path: Path, tensors: Mapping[str, Tensor]) -> list[EpochResult]:
-    """Read what _write wrote straight into `tensors`, and return the history; raise OSError when it does not fit."""
+    """Read what _write wrote straight into `tensors`, and return the history.
+
+    Raises _UnfitError, with the tensors as they were, when the file is not whole or of another classifier.
+    """
     with path.open("rb", buffering=0) as file:
         header_length = int.from_bytes(file.read(8), "little")
         size_bytes = 8 + header_length + sum(tensor.nbytes for tensor in tensors.values())
         if path.stat().st_size != size_bytes:
-            raise OSError(f"{path} is damaged")
-        header = json.loads(file.read(header_length))
-        metadata = header.pop("__metadata__")
+            raise _UnfitError(f"{path} is cut off or of another classifier")
+        try:
+            header = json.loads(file.read(header_length))
+            history = [EpochResult(**result) for result in json.loads(header.pop("__metadata__")["history"])]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _UnfitError(f"{path} is damaged: {error!r}") from None
         if header != _layout(tensors):
-            raise OSError(f"{path} is of another classifier")
+            raise _UnfitError(f"{path} is of another classifier")
         for tensor in tensors.values():
             target = tensor.detach().cpu()  # the tensor itself, where it is in memory already
             content = _bytes_of(target)
             while content:
-                content = content[file.readinto(content) :]
+                count = file.readinto(content)
+                if not count:
+                    raise OSError(errno.EIO, "the file ended while it was read")
+                content = content[count:]
             tensor.detach().copy_(target)
-    return [EpochResult(**result) for result in json.loads(metadata["history"])]
+    return history
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -86,8 +86,7 @@ def prune(everything: bool) -> None:
         shutil.rmtree(paths.feature_cache(), ignore_errors=True)
     else:
         features.prune_cache(paths.feature_cache(), load_photos(paths.PHOTOS), features.FeatureOrigin.load(origin_file))
-    for folder in checkpoints.list_abandoned():
-        checkpoints.remove_checkpoints(folder)
+    checkpoints.remove_abandoned()
     _show_cache()
 
 

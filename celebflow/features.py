@@ -13,6 +13,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -27,6 +28,8 @@ from celebflow.sparse import SparseBatch, SparseRow
 
 # LMDB reserves address space, not disk: room for six million photographs.
 _CACHE_SIZE_BYTES = 64 * 2**30
+# Count up whenever a change of the code gives the same photograph other features.
+_CODE_VERSION = 1
 _CHECKSUM_BYTES = 16
 _BYTES_A_FEATURE = 2 + 4
 
@@ -61,7 +64,7 @@ class FeatureCache:
     def __init__(self, environment: lmdb.Environment, origin: FeatureOrigin) -> None:
         self.origin = origin
         self._environment = environment
-        recipe = [origin.transform.to_dict(), origin.backbone.fingerprint, origin.runtime]
+        recipe = [_CODE_VERSION, origin.transform.to_dict(), origin.backbone.fingerprint, origin.runtime]
         self._recipe = json.dumps(recipe, sort_keys=True)
 
     def key(self, photo: Photo) -> bytes:
@@ -85,10 +88,10 @@ class FeatureCache:
         try:
             with self._environment.begin(write=True) as transaction:
                 transaction.put(self.key(photo), _pack(row))
-        except lmdb.MapFullError:
+        except lmdb.Error as error:
             raise CelebflowError(
-                f"The feature cache {self._environment.path()} is full ({_CACHE_SIZE_BYTES / 2**30:.0f} GiB). "
-                "Remove the folder: what is needed is computed again."
+                f"The feature cache {self._environment.path()} cannot be written ({error}). Is the disk full? "
+                "`celebflow cache prune --all` makes room: what is needed is computed again."
             ) from None
 
 
@@ -117,19 +120,29 @@ def open_cache(folder: Path, origin: FeatureOrigin) -> Iterator[FeatureCache]:
 
     Raises CelebflowError when the folder holds no cache that can be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _open_store(folder) as environment:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):  # no prune takes it away meanwhile
+        if not folder.exists() and (dropped := folder.with_name(f"{folder.name}.dropped")).exists():
+            dropped.rename(folder)  # a prune was killed between two steps
+        folder.mkdir(exist_ok=True)
+        environment = _open_store(folder)
+    with environment:
         yield FeatureCache(environment, origin)
 
 
 def _open_store(folder: Path) -> lmdb.Environment:
     try:
         # Without metasync a power cut may cost the last photograph, but never the store.
-        return lmdb.open(str(folder), map_size=_CACHE_SIZE_BYTES, metasync=False)
+        environment = lmdb.open(str(folder), map_size=_CACHE_SIZE_BYTES, metasync=False)
+        needed_bytes = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if (folder / "data.mdb").stat().st_size < needed_bytes:  # reading beyond its end would kill the process
+            environment.close()
+            raise lmdb.CorruptedError("it is cut off")
     except lmdb.Error as error:
         raise CelebflowError(
             f"The feature cache {folder} cannot be opened ({error}). Remove the folder: it is computed again."
         ) from None
+    return environment
 
 
 @dataclass(frozen=True)
@@ -159,6 +172,11 @@ def prune_cache(folder: Path, photos: Sequence[Photo], origin: FeatureOrigin) ->
     """
     if not (folder / "data.mdb").exists():
         return
+    with FileLock(folder.with_suffix(".lock")):
+        _swap_for_needed(folder, photos, origin)
+
+
+def _swap_for_needed(folder: Path, photos: Sequence[Photo], origin: FeatureOrigin) -> None:
     kept, dropped = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("kept", "dropped"))
     for leftover in (kept, dropped):
         shutil.rmtree(leftover, ignore_errors=True)

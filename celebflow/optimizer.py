@@ -36,10 +36,9 @@ class ClassifierAdam:
         for block, block_gradient in self._first.gradient_blocks():
             self._update([weight[block]], [block_gradient], [mean[block]], [square[block]])
         others = [name for name in self.parameters if name != _FIRST]
-        gradients = [gradient for name in others if (gradient := self.parameters[name].grad) is not None]
         self._update(
             [self.parameters[name] for name in others],
-            gradients,
+            [_require_gradient(self.parameters[name]) for name in others],
             [self.means[name] for name in others],
             [self.squares[name] for name in others],
         )
@@ -68,3 +67,9 @@ class ClassifierAdam:
             eps=1e-8,
             weight_decay=0.0,
         )
+
+
+def _require_gradient(parameter: Tensor) -> Tensor:
+    if parameter.grad is None:
+        raise RuntimeError("no backward pass has come to this parameter")
+    return parameter.grad

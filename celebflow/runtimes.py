@@ -2,7 +2,6 @@
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -33,13 +32,21 @@ def choose_runtime(name: Literal["auto", "ncnn", "torch"], device: str) -> Runti
 
     Raises CelebflowError when it is ncnn, and that is not installed or the device is no CPU.
     """
-    usable = device == "cpu" and find_spec("ncnn") is not None
+    usable = device == "cpu" and _can_import_ncnn()
     if name == "auto":
         return "ncnn" if usable else "torch"
     if name == "ncnn" and not usable:
-        reason = f"compute.device is {device}" if device != "cpu" else "it is not installed (pip install ncnn)"
+        reason = f"compute.device is {device}" if device != "cpu" else "it cannot be imported (pip install ncnn)"
         raise CelebflowError(f"extract.runtime is ncnn, which runs on the CPU only: {reason}. Or set it to auto.")
     return name
+
+
+def _can_import_ncnn() -> bool:
+    try:
+        import ncnn  # noqa: F401
+    except (ImportError, OSError):  # not installed, or not for this machine
+        return False
+    return True
 
 
 def build_runtime(name: RuntimeName, backbone: Backbone, image_size_px: int) -> Runtime:
@@ -81,7 +88,8 @@ class NcnnRuntime:
         options.num_threads = 1  # cores share out photographs, not layers: none waits for another
         self.workers = torch.get_num_threads()
         for half_precision in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
-            setattr(options, f"use_{half_precision}", False)
+            if hasattr(options, f"use_{half_precision}"):  # not every version has each
+                setattr(options, f"use_{half_precision}", False)
         image = np.random.default_rng(0).standard_normal((3, image_size_px, image_size_px), np.float32)
         with ThreadPoolExecutor(1) as other:
             expected = other.submit(backbone.extract, image)

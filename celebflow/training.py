@@ -101,6 +101,8 @@ def seed_everything(*seeds: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
     # What torch.use_deterministic_algorithms does, without its import of torch's whole compiler.
     torch.set_deterministic_debug_mode("error")
+    # It also fills every new tensor with NaN, to show up who reads what was never written: a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def fit(

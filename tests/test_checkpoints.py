@@ -1,9 +1,12 @@
 """A training that was killed goes on from its last epoch, and ends as if nothing had happened."""
 
+import errno
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -121,6 +124,7 @@ while True:
     print(len(history), flush=True)
     history.append(history[-1])
 """
+    moments = random.Random(0)
     for _ in range(5):
         process = subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path / "own")], stdout=subprocess.PIPE, text=True
@@ -129,6 +133,7 @@ while True:
             assert process.stdout is not None
             lines = iter(process.stdout)
             assert [next(lines) for _ in range(3)] == ["1\n", "2\n", "3\n"]
+            time.sleep(moments.uniform(0, 0.1))
             os.kill(process.pid, signal.SIGKILL)
         tensors = {"a": torch.zeros(3, 4_000_000), "b": torch.zeros(5)}
         history = Checkpoints(tmp_path / "own").restore(tensors)
@@ -142,7 +147,7 @@ def test_a_checkpoint_is_a_safetensors_file(tmp_path: Path) -> None:
     _assert_equal(load_file(tmp_path / "last.safetensors"), tensors)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "another"])
+@pytest.mark.parametrize("damage", ["truncated", "header", "another"])
 def test_a_checkpoint_that_does_not_fit_is_told_and_left(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +155,11 @@ def test_a_checkpoint_that_does_not_fit_is_told_and_left(
     Checkpoints(tmp_path).save({"a": torch.ones(100), "b": torch.ones(2)}, [result])
     if damage == "truncated":
         os.truncate(tmp_path / "last.safetensors", 300)
+        tensors = {"a": torch.zeros(100), "b": torch.zeros(2)}
+    elif damage == "header":
+        content = bytearray((tmp_path / "last.safetensors").read_bytes())
+        content[20] ^= 0x80
+        (tmp_path / "last.safetensors").write_bytes(content)
         tensors = {"a": torch.zeros(100), "b": torch.zeros(2)}
     else:
         tensors = {"a": torch.zeros(2), "b": torch.zeros(100)}
@@ -193,6 +203,34 @@ def test_checkpoints_that_would_take_more_than_a_tenth_of_the_time_are_left_out(
     kept._saved_at_seconds -= 9.1
     kept.save(tensors, results)
     assert kept.restore(tensors) == results
+
+
+def test_a_best_epoch_that_is_gone_is_told_and_the_next_run_begins_anew(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path / "own")
+    tensors = {"a": torch.zeros(10)}
+    kept.save(tensors, [EpochResult(1, 0.5, 0.5, 0.5, 0.5)])
+    with pytest.raises(CelebflowError, match="Run `dvc repro` to train anew"):
+        kept.restore_best(tensors)
+    assert kept.restore(tensors) == []
+
+
+def test_a_full_disk_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_up(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", fill_up)
+    Checkpoints(tmp_path).save({"a": torch.zeros(10)}, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_best_epochs_count_among_what_checkpoints_may_cost(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path)
+    tensors = {"a": torch.zeros(10)}
+    kept.restore(tensors)
+    kept.save(tensors, [])
+    before = kept._cost_seconds
+    kept.save_best(tensors)
+    assert kept._cost_seconds > before
 
 
 def test_a_disk_that_cannot_be_written_stops_no_training_but_the_best_epoch(

@@ -95,7 +95,11 @@ def test_cache_prune_keeps_what_the_photographs_here_need(filled: Path) -> None:
     photos = load_photos(paths.PHOTOS)
     with open_cache(paths.feature_cache(), origin) as cache:
         assert [cache.get(photo) is not None for photo in photos] == [True] * 3
-    assert sorted(path.name for path in (filled / ".celebflow").iterdir()) == ["checkpoints", "features"]
+    assert sorted(path.name for path in (filled / ".celebflow").iterdir()) == [
+        "checkpoints",
+        "features",
+        "features.lock",
+    ]
     assert list((filled / ".celebflow" / "checkpoints").iterdir()) == []
 
 

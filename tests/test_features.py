@@ -1,5 +1,6 @@
 """Each photograph's features are computed once, stored sparse, and come back as they were."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,26 @@ def test_a_file_that_is_no_cache_is_a_clear_error(tmp_path: Path, origin: Featur
     (tmp_path / "data.mdb").write_bytes(b"x" * 8192)
     with pytest.raises(CelebflowError, match="cannot be opened"), open_cache(tmp_path, origin):
         pass
+
+
+def test_a_cache_that_is_cut_off_is_a_clear_error(
+    tmp_path: Path, data: Path, photos: list[Photo], backbone_file: Path, origin: FeatureOrigin
+) -> None:
+    with open_cache(tmp_path / "cache", origin) as cache:
+        extract_missing(photos, data, backbone_file, CPU, cache)
+    os.truncate(tmp_path / "cache" / "data.mdb", 3 * 4096)
+    with pytest.raises(CelebflowError, match="cut off"), open_cache(tmp_path / "cache", origin):
+        pass
+
+
+def test_a_prune_that_was_killed_between_its_steps_loses_nothing(
+    tmp_path: Path, data: Path, photos: list[Photo], backbone_file: Path, origin: FeatureOrigin
+) -> None:
+    with open_cache(tmp_path / "cache", origin) as cache:
+        extract_missing(photos, data, backbone_file, CPU, cache)
+    (tmp_path / "cache").rename(tmp_path / "cache.dropped")
+    with open_cache(tmp_path / "cache", origin) as cache:
+        assert all(cache.get(photo) is not None for photo in photos)
 
 
 def test_features_of_other_photographs_are_refused(tmp_path: Path, features: Features) -> None:

@@ -1,4 +1,4 @@
-"""celebflow against the plain script, on one machine in one run, alternating; see `make bench`.
+"""celebflow against the plain script on one machine in one run, alternating where it is short; see `make bench`.
 
 For figures of real faces:
   python -m benchmarks.compare --data faces --weights vgg19.pth
@@ -44,7 +44,7 @@ from celebflow.features import (
 )
 from celebflow.optimizer import ClassifierAdam
 from celebflow.params import Params, load_params
-from celebflow.training import train_one_epoch
+from celebflow.training import seed_everything, train_one_epoch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MARKS = "<!-- benchmark -->", "<!-- end of benchmark -->"
@@ -77,12 +77,12 @@ def main() -> None:
         repository = Path(folder) / "repository"
         prepare_repository(repository, arguments.data, weights)
         os.chdir(repository)
-        results = measure()
+        results = measure(arguments.data, weights)
     (REPOSITORY / "benchmarks" / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    write_table(results)
+    write_table(results, into_readme=results["trained_backbone"])
 
 
-def measure() -> dict[str, object]:
+def measure(data: Path | None, weights: str) -> dict[str, Any]:
     """Run every comparison in a repository that has run nothing yet, and is the working directory."""
     seconds = {
         "prepare and backbone": time_command("dvc", "repro", "prepare", "backbone"),
@@ -99,13 +99,15 @@ def measure() -> dict[str, object]:
     reference = f"the plain script: {params.train.epochs} times one epoch"
     rows.append(Row("a first whole run", reference, plain_seconds, first_run_seconds, "18 (25)"))
     rows.append(Row("a run after a change of train.*", reference, plain_seconds, time_changed_rates(params), "50"))
-    rows.append(compare_ten_new(photos, params))
+    feature_bytes = sum(file.stat().st_size for file in Path("features").iterdir())
     rows.append(compare_no_op())
     seconds["train alone"], peak_bytes = time_stage("train")
-    feature_bytes = sum(file.stat().st_size for file in Path("features").iterdir())
+    rows += compare_ten_new(photos, params, seconds["extract"])
     return {
         "machine": describe_machine(),
-        "photographs": len(photos),
+        "commit": ask("git", "-C", str(REPOSITORY), "rev-parse", "HEAD"),
+        "photographs": f"{len(photos)} in {data.name}" if data else f"{len(photos)} of invented people",
+        "trained_backbone": weights != "untrained",
         "comparisons": [{**asdict(row), "ratio": row.ratio} for row in rows],
         "first_run_seconds": seconds,
         "peak_memory_of_train_gib": peak_bytes / 2**30,
@@ -115,13 +117,19 @@ def measure() -> dict[str, object]:
 
 def prepare_repository(folder: Path, data: Path | None, weights: str) -> None:
     """Clone the project as committed, with the photographs and weights to measure with."""
+    code = ("celebflow", "stages", "benchmarks", "dvc.yaml", "params.yaml")
+    if ask("git", "-C", str(REPOSITORY), "status", "--porcelain", *code):
+        sys.exit("There are uncommitted changes: commit them first, so that it is known what was measured.")
     run("git", "clone", "--quiet", str(REPOSITORY), str(folder))
     if data is None:
         run("celebflow", "sample", str(folder / "data"))
     else:
         shutil.copytree(data, folder / "data", copy_function=shutil.copyfile)
     file = folder / "params.yaml"
-    content = file.read_text(encoding="utf-8").replace("weights: imagenet", f"weights: {json.dumps(weights)}")
+    content = file.read_text(encoding="utf-8")
+    if "weights: imagenet" not in content:
+        sys.exit("params.yaml is not that of the base recipe: git checkout params.yaml")
+    content = content.replace("weights: imagenet", f"weights: {json.dumps(weights)}")
     file.write_text(content, encoding="utf-8")
     run("dvc", "add", "--quiet", "data", folder=folder)
 
@@ -133,6 +141,11 @@ def run(*command: str, folder: Path | None = None) -> None:
         sys.exit(f"{' '.join(command)}:\n{result.stdout}{result.stderr}")
 
 
+def ask(*command: str) -> str:
+    """Return what a command says."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def time_command(*command: str) -> float:
     """Return a command's seconds."""
     started = time.perf_counter()
@@ -141,13 +154,16 @@ def time_command(*command: str) -> float:
 
 
 def time_stage(name: str) -> tuple[float, int]:
-    """Run a stage without DVC; return its seconds and the most memory that it held, in bytes."""
+    """Run a stage without DVC; return its seconds and the most memory that it held, in bytes.
+
+    A small process starts it: a child's peak begins with its parent's.
+    """
+    program = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+    program += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)"
+    stage = [sys.executable, "-m", f"stages.{name}"]
     started = time.perf_counter()
-    process = os.posix_spawn(sys.executable, [sys.executable, "-m", f"stages.{name}"], os.environ)
-    _, status, usage = os.wait4(process, 0)
-    if status:
-        sys.exit(f"the stage {name} failed")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024
+    result = subprocess.run([sys.executable, "-c", program, *stage], capture_output=True, text=True, check=True)
+    return time.perf_counter() - started, int(result.stdout)
 
 
 def alternate(rounds: int, *actions: Callable[[], float]) -> list[float]:
@@ -209,6 +225,7 @@ def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
     classifier = make_classifier(
         names, params.train.hidden_units, params.train.dropout, origin.transform, origin.backbone
     )
+    seed_everything(0)  # as in training, deterministic algorithms alone
     optimizer = ClassifierAdam(classifier, params.train.learning_rate)
     orders = np.random.default_rng(0)
     inputs, labels = train.batch(orders.permutation(len(train))[:32])
@@ -240,8 +257,8 @@ def time_changed_rates(params: Params) -> float:
     return statistics.median(change(params.train.learning_rate * factor) for factor in (1.1, 1.2, 1.3))
 
 
-def compare_ten_new(photos: Sequence[Photo], params: Params) -> Row:
-    """Compare the extraction of all photographs with that of the last ten alone."""
+def compare_ten_new(photos: Sequence[Photo], params: Params, first_stage_seconds: float) -> list[Row]:
+    """Compare the extraction of all photographs with that of the last ten alone, and the same of the whole stage."""
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name)
         all_seconds = time_extraction(folder, photos, params)
@@ -259,7 +276,19 @@ def compare_ten_new(photos: Sequence[Photo], params: Params) -> Row:
             for photo in new:
                 (paths.DATA / photo.path).unlink()
     what = f"extraction after ten photographs came to {len(photos)}"
-    return Row(what, "extraction of all", all_seconds, statistics.median(new_seconds), "100")
+    row = Row(what, "extraction of all", all_seconds, statistics.median(new_seconds), "100")
+    return [row, compare_stage_with_ten_new(photos, first_stage_seconds)]
+
+
+def compare_stage_with_ten_new(photos: Sequence[Photo], first_seconds: float) -> Row:
+    """Compare `dvc repro extract` of all photographs with that after ten more, the start of Python and DVC included."""
+    for number, old in enumerate(random.Random(1).sample(list(photos), 10)):
+        with Image.open(paths.DATA / old.path) as image:
+            image.convert("RGB").rotate(number + 90).save(paths.DATA / old.person / f"added {number}.png")
+    run("dvc", "add", "--quiet", "data")
+    run("dvc", "repro", "prepare")
+    seconds = time_command("dvc", "repro", "extract")
+    return Row("dvc repro extract after ten photographs came", "dvc repro extract of all", first_seconds, seconds, "")
 
 
 def compare_no_op() -> Row:
@@ -281,22 +310,26 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def write_table(results: dict[str, Any]) -> None:
-    """Put the results between the marks in README.md."""
+def write_table(results: dict[str, Any], *, into_readme: bool) -> None:
+    """Print the results, and put them between the marks in README.md where they say something of real photographs."""
     machine = results["machine"]
     lines = [
-        f"{results['photographs']} photographs on {machine['processor']} ({machine['capability']}), "
-        f"torch {machine['torch']}, ncnn {machine['ncnn']}, DVC {machine['dvc']}, MLflow {machine['mlflow']}; medians.",
+        f"{results['photographs']}, {'ImageNet weights' if results['trained_backbone'] else 'UNTRAINED BACKBONE'}, "
+        f"on {machine['processor']} ({machine['capability']}), "
+        f"torch {machine['torch']}, ncnn {machine['ncnn']}, DVC {machine['dvc']}, MLflow {machine['mlflow']}; "
+        "medians where there are several.",
         "",
-        "| what | compared with | seconds there | seconds here | ratio |",
-        "|---|---|---|---|---|",
+        "| what | compared with | seconds there | seconds here | ratio | at least (aim) |",
+        "|---|---|---|---|---|---|",
     ]
     for row in results["comparisons"]:
         there, here = (f"{row[side]:.3g}" for side in ("reference_seconds", "celebflow_seconds"))
-        lines.append(f"| {row['what']} | {row['reference']} | {there} | {here} | {row['ratio']:.3g} |")
+        lines.append(f"| {row['what']} | {row['reference']} | {there} | {here} | {row['ratio']:.3g} | {row['aim']} |")
     memory, size = results["peak_memory_of_train_gib"], results["features_kb_a_photograph"]
     lines += ["", f"Training held at most {memory:.2f} GiB; stored features take {size:.1f} KB a photograph."]
     print("\n".join(lines))
+    if not into_readme:
+        return
     readme = REPOSITORY / "README.md"
     text = readme.read_text(encoding="utf-8")
     before, rest = text.split(MARKS[0])

@@ -90,6 +90,37 @@ def prune(everything: bool) -> None:
     _show_cache()
 
 
+@main.command()
+@click.option("--commits", default=1, show_default=True, help="How many of the last commits; -1 for all.")
+def runs(commits: int) -> None:
+    """List the results of commits and experiments, each with its MLflow run.
+
+    Beside their metrics stands what differs in their params from the last commit.
+
+    \b
+    Examples:
+      celebflow runs                 # the workspace, the last commit and the experiments from it
+      celebflow runs --commits -1    # all
+    """
+    from tabulate import tabulate
+
+    from celebflow.experiments import list_results
+
+    results = list_results(commits)
+    metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
+    rows = [
+        [
+            result.experiment or result.revision,
+            *(result.metrics.get(name) for name in metrics),
+            ", ".join(f"{name}={value}" for name, value in result.changed_params.items()),
+            result.run_id,
+        ]
+        for result in results
+    ]
+    headers = ["result", *metrics, "params that differ", "MLflow run"]
+    click.echo(tabulate(rows, headers, tablefmt="plain", floatfmt=".4f", disable_numparse=[len(headers) - 1]))
+
+
 def _show_cache() -> None:
     from celebflow import checkpoints, features, paths
 

@@ -1,6 +1,7 @@
 """Results → MLflow: one run per execution of train, which evaluate and plot continue; the only importer of mlflow."""
 
 import os
+import platform
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
+import psutil
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,24 +21,37 @@ from sqlalchemy.exc import SQLAlchemyError
 from celebflow import paths
 from celebflow.backbone import BackboneSource
 from celebflow.errors import CelebflowError, Terminated
+from celebflow.features import Features
 from celebflow.params import Params
+from celebflow.provenance import (
+    Provenance,
+    describe_machine,
+    find_changed_params,
+    find_provenance,
+    flatten,
+    read_lock,
+)
 from celebflow.training import EpochResult
 
 _CONTINUES = "celebflow.continues"
+_PROCESS = "celebflow.process"
+# Sections of params.yaml that make no difference to a result.
+_UNINFORMATIVE = ("plot.", "tracking.")
 
 
 @contextmanager
-def start_run(params: Params, source: BackboneSource) -> Iterator[None]:
+def start_run(params: Params, features: Features) -> Iterator[None]:
     """Open a new MLflow run with all params, and write down its id for the stages that continue it.
 
     The run ends as FINISHED, as FAILED on an exception, and as KILLED on Ctrl-C or SIGTERM.
 
     Raises CelebflowError when the tracking store cannot be used.
     """
-    run_id = _create_run(params, source, {})
+    run_id = _create_run(params, features.origin.backbone, {})
     paths.MLFLOW_RUN_ID.parent.mkdir(parents=True, exist_ok=True)
     paths.MLFLOW_RUN_ID.write_text(run_id)
     with _resume(run_id):
+        _log_datasets(features)
         yield
 
 
@@ -53,6 +70,7 @@ def continue_run(params: Params, source: BackboneSource) -> Iterator[None]:
         run_id = _find_continuation(run_id, params) or _create_run(params, source, {_CONTINUES: run_id})
         print(f"The MLflow store {mlflow.get_tracking_uri()} lacks train's run; going on in {run_id}.", file=sys.stderr)
     with _resume(run_id):
+        mlflow.set_tags({f"celebflow.{name}_md5": md5 for name, md5 in read_lock().items()})
         yield
 
 
@@ -68,9 +86,12 @@ def log_epoch(result: EpochResult) -> None:
 
 
 def log_final_metrics(metrics: Mapping[str, Mapping[str, float]]) -> None:
-    """Log the headline figures of each split to the open run, as final_val/accuracy and so on."""
+    """Log the headline figures of each split to the open run, as val/final_accuracy and so on, and describe it."""
     for split, figures in metrics.items():
-        mlflow.log_metrics({f"final_{split}/{name}": value for name, value in figures.items()})
+        mlflow.log_metrics({f"{split}/final_{name}": value for name, value in figures.items()})
+    run = mlflow.active_run()
+    if run is not None:
+        mlflow.set_tag("mlflow.note.content", _describe(run.info.run_id, metrics))
 
 
 def log_files(*files: Path) -> None:
@@ -80,6 +101,37 @@ def log_files(*files: Path) -> None:
             mlflow.log_artifacts(str(file), file.as_posix())
         else:
             mlflow.log_artifact(str(file), file.parent.as_posix() if file.parent != Path() else None)
+
+
+def _log_datasets(features: Features) -> None:
+    md5 = read_lock().get("data")
+    source = CodeDatasetSource({"folder": paths.DATA.as_posix(), "recorded in": "data.dvc", "md5": md5 or "unknown"})
+    for split in ("train", "val", "test"):
+        count = sum(photo.split == split for photo in features.photos)
+        name = f"{split}: {count} photographs"  # equal names would be one dataset
+        dataset = MetaDataset(source, name, md5[:8] if md5 else None)  # type: ignore[abstract] # in MLflow, it is not
+        mlflow.log_input(dataset, context=split)
+
+
+def _describe(run_id: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a run's description in Markdown: warning, headline figures, pictures, and how to restore it."""
+    tags = mlflow.get_run(run_id).data.tags
+    warning, restore = tags.get("celebflow.warning"), tags.get("celebflow.restore")
+    names = list(next(iter(metrics.values())))
+    table = [
+        f"| | {' | '.join(name.replace('_', ' ') for name in names)} |",
+        f"|---|{'---|' * len(names)}",
+        *(
+            f"| {split} | {' | '.join(f'{figures[name]:.4f}' for name in names)} |"
+            for split, figures in metrics.items()
+        ),
+    ]
+    pictures = [
+        f"![{name}](get-artifact?path=reports/figures/{name}.png&run_uuid={run_id})"
+        for name in ("accuracy", "val_confusion_matrix")
+    ]
+    restoring = f"Restore it: `{restore}`" if restore else "Made with changes that are not committed; see params.yaml."
+    return "\n\n".join([*([f"**{warning}**"] if warning else []), "\n".join(table), restoring, "\n".join(pictures)])
 
 
 def _select_store() -> None:
@@ -102,7 +154,8 @@ def _select_experiment(name: str) -> str:
     local = mlflow.get_tracking_uri().startswith("sqlite:")
     location = (paths.repository() / "mlartifacts").resolve().as_uri() if local else None
     try:
-        return str(mlflow.create_experiment(name, location))
+        # The kind has MLflow's pages open with what belongs to training, not to language models.
+        return str(mlflow.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"}))
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
@@ -111,22 +164,19 @@ def _select_experiment(name: str) -> str:
 
 def _create_run(params: Params, source: BackboneSource, tags: dict[str, str]) -> str:
     _select_store()
-    name = os.environ.get("DVC_EXP_NAME") or f"{Path(source.weights).stem}, {params.train.epochs} epochs"
-    warning = source.warning()
+    provenance = find_provenance()
+    values = flatten(params.model_dump(mode="json"))
+    informative = {name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)}
     try:
+        experiment_id = _select_experiment(params.tracking.experiment)
+        _end_killed_runs(experiment_id)
         run = mlflow.MlflowClient().create_run(
-            _select_experiment(params.tracking.experiment),
-            run_name=f"{name} (UNTRAINED BACKBONE)" if warning else name,
-            tags={
-                "celebflow.backbone_weights": source.weights,
-                "celebflow.backbone_trained": str(source.trained).lower(),
-                "celebflow.backbone_fingerprint": source.fingerprint,
-                "mlflow.note.content": f"**{warning}**" if warning else "",
-                **tags,
-            },
+            experiment_id,
+            run_name=_name_run(provenance, source, find_changed_params(informative, provenance.commit)),
+            tags={**_describe_origin(provenance, source), **tags},
         )
         with _resume(run.info.run_id):
-            mlflow.log_params(_flatten(params.model_dump(mode="json")))
+            mlflow.log_params(informative)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).split("\n")[0]
         raise CelebflowError(
@@ -134,6 +184,32 @@ def _create_run(params: Params, source: BackboneSource, tags: dict[str, str]) ->
             "Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository."
         ) from None
     return str(run.info.run_id)
+
+
+def _name_run(provenance: Provenance, source: BackboneSource, changed: Mapping[str, object]) -> str:
+    """Say what was tried: the experiment's name, and what differs from the params that are committed."""
+    changes = ", ".join(f"{name.split('.')[-1]} {value}" for name, value in changed.items())
+    name = ": ".join(part for part in (provenance.experiment, changes) if part) or "committed params"
+    return name if source.trained else f"{name} (UNTRAINED BACKBONE)"
+
+
+def _describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str, str]:
+    """Return the tags that lead from a run to its code, data, params and machine."""
+    tags = {
+        "mlflow.source.name": "dvc.yaml",
+        "mlflow.source.git.commit": provenance.commit,
+        "mlflow.source.git.branch": provenance.branch,
+        "celebflow.git_dirty": str(provenance.dirty).lower() if provenance.commit else "",
+        "celebflow.dvc_experiment": provenance.experiment,
+        "celebflow.restore": provenance.restore_command(),
+        "celebflow.warning": source.warning(),
+        "celebflow.backbone_weights": source.weights,
+        "celebflow.backbone_trained": str(source.trained).lower(),
+        "celebflow.backbone_fingerprint": source.fingerprint,
+        **{f"celebflow.{name}_md5": md5 for name, md5 in read_lock().items() if name != "classifier"},
+        **{f"celebflow.{name}": value for name, value in describe_machine().items()},
+    }
+    return {name: value for name, value in tags.items() if value}
 
 
 def _find_continuation(run_id: str, params: Params) -> str | None:
@@ -148,6 +224,7 @@ def _resume(run_id: str) -> Iterator[None]:
     mlflow.start_run(run_id)
     status = "FAILED"
     try:
+        mlflow.set_tag(_PROCESS, _name_process(os.getpid()))
         yield
         status = "FINISHED"
     except (KeyboardInterrupt, Terminated):
@@ -157,8 +234,17 @@ def _resume(run_id: str) -> Iterator[None]:
         mlflow.end_run(status)
 
 
-def _flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+def _name_process(number: int) -> str:
+    return f"{number} since {psutil.Process(number).create_time()} on {platform.node()}"
+
+
+def _end_killed_runs(experiment_id: str) -> None:
+    """End runs as KILLED that still stand as RUNNING, though their process on this machine is gone."""
+    client = mlflow.MlflowClient()
+    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+        process = run.data.tags.get(_PROCESS, "")
+        number, _, rest = process.partition(" ")
+        if not rest.endswith(f" on {platform.node()}"):
+            continue
+        if not psutil.pid_exists(int(number)) or _name_process(int(number)) != process:
+            client.set_terminated(run.info.run_id, "KILLED")

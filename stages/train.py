@@ -14,7 +14,7 @@ def main() -> None:
     """Write models/classifier.safetensors, models/mlflow_run_id.txt and reports/history.csv."""
     params, features = load_params(paths.PARAMS), load_features(paths.FEATURES, paths.PHOTOS)
     what = features, params.train, params.compute
-    with tracking.start_run(params, features.origin.backbone), open_checkpoints(*what) as checkpoints:
+    with tracking.start_run(params, features), open_checkpoints(*what) as checkpoints:
         classifier, history = teach_classifier(*what, checkpoints, tracking.log_epoch)
         save_history(history, paths.HISTORY)
         save_classifier(classifier, paths.CLASSIFIER)

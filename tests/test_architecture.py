@@ -14,8 +14,8 @@ LAYERS = [
     {"errors"},
     {"params", "paths", "tables"},
     {"data", "images", "sparse", "backbone", "classifier", "samples"},
-    {"runtimes", "features", "optimizer", "training", "checkpoints", "evaluation", "reports", "figures"},
-    {"tracking"},
+    {"provenance", "runtimes", "features", "optimizer", "training", "checkpoints", "evaluation", "reports", "figures"},
+    {"tracking", "experiments"},
     {"cli"},
 ]
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -69,10 +69,11 @@ def test_imports_point_one_way() -> None:
         assert name not in _reached(path), f"{name} imports itself by a detour"
 
 
-def test_only_tracking_imports_mlflow() -> None:
+@pytest.mark.parametrize(("library", "module"), [("mlflow", "tracking"), ("dvc", "experiments")])
+def test_only_one_module_imports(library: str, module: str) -> None:
     paths = [*(REPOSITORY / "celebflow").glob("*.py"), *(REPOSITORY / "stages").glob("*.py")]
-    importers = [path.stem for path in paths if any(name.split(".")[0] == "mlflow" for name in _imports(path))]
-    assert importers == ["tracking"]
+    importers = [path.stem for path in paths if any(name.split(".")[0] == library for name in _imports(path))]
+    assert importers == [module]
 
 
 def test_stages_are_the_six_and_have_a_script_of_their_name() -> None:

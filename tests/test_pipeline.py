@@ -15,6 +15,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 from mlflow.entities import Run
 
 from celebflow import samples
@@ -77,6 +78,10 @@ class Repository:
         content = file.read_text(encoding="utf-8")
         assert old in content
         file.write_text(content.replace(old, new), encoding="utf-8")
+
+    def run_id(self) -> str:
+        """Return the id of the MLflow run that the workspace's result belongs to."""
+        return (self.folder / "models" / "mlflow_run_id.txt").read_text()
 
     def runs(self) -> list[Run]:
         """Return the MLflow runs, newest first."""
@@ -145,15 +150,51 @@ def test_mlflow_run_has_params_curves_metrics_and_figures(repository: Repository
     assert "UNTRAINED" in run.info.run_name
     assert run.data.params["train.learning_rate"] == "0.001"
     assert run.data.tags["celebflow.backbone_trained"] == "false"
+    assert "plot.resolution_dpi" not in run.data.params, "it makes no difference to a result"
     client = mlflow.MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
     for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
         assert [metric.step for metric in client.get_metric_history(run.info.run_id, name)] == [1, 2, 3]
     metrics = json.loads((repository.folder / "reports" / "metrics.json").read_text())
-    assert run.data.metrics["final_test/accuracy"] == pytest.approx(metrics["test"]["accuracy"], abs=1e-6)
+    assert run.data.metrics["test/final_accuracy"] == pytest.approx(metrics["test"]["accuracy"], abs=1e-6)
     stored = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, tracking_uri=client.tracking_uri))
     files = {path.relative_to(stored).as_posix() for path in stored.rglob("*") if path.is_file()}
     assert {"params.yaml", "reports/metrics.json", "reports/val/predictions.csv"} <= files
     assert len([file for file in files if file.startswith("reports/figures/")]) == 6
+
+
+def test_mlflow_run_leads_back_to_code_data_and_machine(repository: Repository) -> None:
+    (run,) = [run for run in repository.runs() if run.info.run_id == repository.run_id()]
+    tags = run.data.tags
+    head = repository.run("git", "rev-parse", "HEAD~1").strip()
+    assert tags["mlflow.source.git.commit"] == head
+    assert tags["celebflow.restore"] == f"git checkout {head} && dvc repro"
+    assert tags["celebflow.restore"] in tags["mlflow.note.content"]
+    assert "UNTRAINED" in tags["mlflow.note.content"]
+    assert "| val |" in tags["mlflow.note.content"]
+    lock = yaml.safe_load((repository.folder / "dvc.lock").read_text())["stages"]
+    outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
+    assert tags["celebflow.features_md5"] == outs["features"]
+    assert tags["celebflow.classifier_md5"] == outs["models/classifier.safetensors"]
+    assert tags["celebflow.data_md5"].endswith(".dir")
+    datasets = {item.tags[0].value: item.dataset.name for item in run.inputs.dataset_inputs}
+    assert datasets == {"train": "train: 36 photographs", "val": "val: 12 photographs", "test": "test: 12 photographs"}
+
+
+def test_a_killed_run_is_ended_by_the_next(repository: Repository) -> None:
+    repository.edit("epochs: 3", "epochs: 100000")
+    count = len(repository.runs())
+    process = repository.start("python", "-m", "stages.train")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (len(runs := repository.runs()) == count or not runs[0].data.metrics):
+        time.sleep(0.2)
+    killed = repository.runs()[0].info.run_id
+    process.kill()
+    process.communicate()
+    repository.edit("epochs: 100000", "epochs: 3")
+    repository.run("python", "-m", "stages.train")
+    statuses = {run.info.run_id: run.info.status for run in repository.runs()}
+    assert statuses.pop(killed) == "KILLED"
+    assert "RUNNING" not in statuses.values()
 
 
 def test_learning_rate_re_runs_train_evaluate_and_plot_alone(repository: Repository) -> None:
@@ -161,6 +202,8 @@ def test_learning_rate_re_runs_train_evaluate_and_plot_alone(repository: Reposit
     repository.edit("learning_rate: 0.001", "learning_rate: 0.002")
     assert repository.repro() == ["train", "evaluate", "plot"]
     assert len(repository.runs()) == before + 1
+    assert repository.runs()[0].info.run_name.startswith("learning_rate 0.002"), "it says what was tried"
+    assert "celebflow.restore" not in repository.runs()[0].data.tags, "no commit has this change"
     assert re.search(r"train.learning_rate\s+0.001\s+0.002", repository.run("dvc", "params", "diff"))
     assert "val.accuracy" in repository.run("dvc", "metrics", "diff", "--all")
     repository.run("dvc", "plots", "diff", "HEAD", "workspace")
@@ -187,11 +230,60 @@ def test_forced_training_gives_the_same_classifier_and_a_new_run(repository: Rep
 
 def test_experiments_outside_the_workspace_log_to_the_one_store_and_share_the_cache(repository: Repository) -> None:
     count = len(repository.runs())
-    output = repository.run("dvc", "exp", "run", "--temp", "--set-param", "prepare.seed=7")
+    output = repository.run("dvc", "exp", "run", "--temp", "--name", "other-split", "--set-param", "prepare.seed=7")
     assert "0 photographs extracted" in output
     runs = repository.runs()
     assert len(runs) == count + 1
+    assert runs[0].info.run_name.startswith("other-split: seed 7")
+    assert runs[0].data.tags["celebflow.restore"] == "dvc exp apply other-split"
     assert runs[0].info.artifact_uri.startswith((repository.folder / "mlartifacts").as_uri())
+
+
+def test_a_result_from_the_run_cache_still_points_to_its_own_run(repository: Repository) -> None:
+    first, count = repository.run_id(), len(repository.runs())
+    repository.edit("dropout: 0.5", "dropout: 0.4")
+    assert repository.repro() == ["train", "evaluate", "plot"]
+    assert repository.run_id() != first
+    repository.edit("dropout: 0.4", "dropout: 0.5")
+    assert repository.repro() == []
+    assert (repository.run_id(), len(repository.runs())) == (first, count + 1)
+
+
+def test_evaluate_and_plot_again_continue_the_run(repository: Repository) -> None:
+    count = len(repository.runs())
+    repository.run("dvc", "repro", "--force", "--single-item", "evaluate")
+    repository.edit("resolution_dpi: 150", "resolution_dpi: 100")
+    assert repository.repro() == ["plot"]
+    assert len(repository.runs()) == count
+
+
+def test_queued_experiments_with_two_workers_log_a_run_each(repository: Repository) -> None:
+    count = len(repository.runs())
+    rates = ("0.0003", "0.0004")
+    for rate in rates:
+        repository.run(
+            "dvc", "exp", "run", "--queue", "--name", f"rate-{rate[2:]}", "-S", f"train.learning_rate={rate}"
+        )
+    repository.run("dvc", "queue", "start", "--jobs", "2")
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and repository.run("dvc", "queue", "status").count("Success") < 2:
+        time.sleep(1)
+    runs = repository.runs()[: len(repository.runs()) - count]
+    assert sorted(run.data.params["train.learning_rate"] for run in runs) == list(rates)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["celebflow.restore"] for run in runs} == {f"dvc exp apply rate-{rate[2:]}" for rate in rates}
+
+
+def test_runs_are_listed_with_commits_and_experiments(repository: Repository) -> None:
+    repository.run("dvc", "exp", "run", "--temp", "--name", "listed", "-S", "train.learning_rate=0.0005")
+    rows = [line.split() for line in repository.run("celebflow", "runs").splitlines()]
+    by_name = {row[0]: row for row in rows}
+    metrics = json.loads((repository.folder / "reports" / "metrics.json").read_text())
+    head = repository.run("git", "rev-parse", "--abbrev-ref", "HEAD").strip()
+    for name in ("workspace", head):
+        assert by_name[name][-1] == repository.run_id()
+        assert float(by_name[name][1]) == pytest.approx(metrics["val"]["accuracy"], abs=1e-4)
+    assert by_name["listed"][-2:] == ["train.learning_rate=0.0005", repository.runs()[0].info.run_id]
 
 
 def test_bad_params_stop_the_first_stage_before_any_work(repository: Repository) -> None:

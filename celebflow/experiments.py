@@ -1,0 +1,72 @@
+"""The results that DVC knows of, commits and experiments, each with its MLflow run; the only importer of dvc."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dvc.api
+from dvc.exceptions import DvcException
+from dvc.scm import RevError
+
+from celebflow import paths
+from celebflow.errors import CelebflowError
+from celebflow.params import Params
+
+_METRICS = ("val.accuracy", "val.macro_auc", "test.accuracy")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One commit, experiment, or the workspace: its MLflow run ("" for none), metrics, and params that differ from
+    those of the commit that was last made.
+    """
+
+    revision: str
+    experiment: str
+    run_id: str
+    metrics: dict[str, float]
+    changed_params: dict[str, object]
+
+
+def list_results(commit_count: int) -> list[Result]:
+    """Return the workspace's result, those of the last commits, and those of the experiments that began from them.
+
+    Raises CelebflowError outside a repository of git and DVC.
+    """
+    try:
+        rows = dvc.api.exp_show(num=commit_count)
+    except (DvcException, RevError) as error:
+        raise CelebflowError(
+            f"DVC cannot tell of its experiments: {error}. Run from the repository's folder."
+        ) from None
+    commits = [row for row in rows if row["typ"] == "baseline" and row["rev"] != "workspace"]
+    latest = _pick_params(commits[0]) if commits else {}
+    return [_make_result(row, latest) for row in rows if row["State"] in (None, "Success")]
+
+
+def _make_result(row: Mapping[str, Any], latest: Mapping[str, object]) -> Result:
+    values = {name.rpartition(":")[2]: value for name, value in row.items()}
+    return Result(
+        revision=row["rev"],
+        experiment=row["Experiment"] or "",
+        run_id=_read_run_id(row["rev"]),
+        metrics={name: values[name] for name in _METRICS if isinstance(values.get(name), float)},
+        changed_params={
+            name: value for name, value in _pick_params(row).items() if name in latest and latest[name] != value
+        },
+    )
+
+
+def _pick_params(row: Mapping[str, Any]) -> dict[str, object]:
+    sections = tuple(f"{section}." for section in Params.model_fields)
+    return {name: value for name, value in row.items() if name.startswith(sections)}
+
+
+def _read_run_id(revision: str) -> str:
+    """Return the run that train wrote down in a revision: DVC keeps the file in its cache with the classifier."""
+    try:
+        if revision == "workspace":
+            return paths.MLFLOW_RUN_ID.read_text()
+        return str(dvc.api.read(paths.MLFLOW_RUN_ID.as_posix(), rev=revision))
+    except (OSError, DvcException):
+        return ""

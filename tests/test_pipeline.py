@@ -240,11 +240,13 @@ def test_experiments_outside_the_workspace_log_to_the_one_store_and_share_the_ca
 
 
 def test_a_result_from_the_run_cache_still_points_to_its_own_run(repository: Repository) -> None:
+    repository.edit("dropout: 0.5", "dropout: 0.3")
+    assert repository.repro() == ["train", "evaluate", "plot"]
     first, count = repository.run_id(), len(repository.runs())
-    repository.edit("dropout: 0.5", "dropout: 0.4")
+    repository.edit("dropout: 0.3", "dropout: 0.4")
     assert repository.repro() == ["train", "evaluate", "plot"]
     assert repository.run_id() != first
-    repository.edit("dropout: 0.4", "dropout: 0.5")
+    repository.edit("dropout: 0.4", "dropout: 0.3")
     assert repository.repro() == []
     assert (repository.run_id(), len(repository.runs())) == (first, count + 1)
 

@@ -115,9 +115,9 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
         own = folder / f"{own.name}-{uuid.uuid4().hex}"
         lock = _try_lock(own)
     if abandoned := list_abandoned():
-        size_bytes = sum(file.stat().st_size for other in abandoned for file in other.iterdir())
+        gigabytes = measure_checkpoints(abandoned) / 1e9
         print(
-            f"{len(abandoned)} interrupted trainings of other recipes hold {size_bytes / 1e9:.1f} GB in {folder}; "
+            f"{len(abandoned)} interrupted trainings of other recipes hold {gigabytes:.1f} GB in {folder}; "
             "`celebflow cache prune` drops them."
         )
     try:
@@ -136,6 +136,11 @@ def list_abandoned() -> list[Path]:
             lock.release()
             abandoned.append(own)
     return abandoned
+
+
+def measure_checkpoints(folders: Sequence[Path]) -> int:
+    """Return how many bytes some trainings' checkpoints take."""
+    return sum(file.stat().st_size for folder in folders for file in folder.iterdir())
 
 
 def remove_abandoned() -> None:

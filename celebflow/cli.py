@@ -127,10 +127,8 @@ def _show_cache() -> None:
     size = features.measure_cache(paths.feature_cache())
     click.echo(f"{paths.feature_cache()}: features of {size.entries:,} photographs, {size.disk_bytes / 1e6:,.1f} MB")
     abandoned = checkpoints.list_abandoned()
-    abandoned_bytes = sum(file.stat().st_size for folder in abandoned for file in folder.iterdir())
-    click.echo(
-        f"{paths.checkpoints()}: checkpoints of {len(abandoned)} interrupted trainings, {abandoned_bytes / 1e6:,.1f} MB"
-    )
+    megabytes = checkpoints.measure_checkpoints(abandoned) / 1e6
+    click.echo(f"{paths.checkpoints()}: checkpoints of {len(abandoned)} interrupted trainings, {megabytes:,.1f} MB")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,15 @@ class Repository:
         """Run dvc repro and return the stages that ran."""
         return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
 
+    def start_training(self) -> subprocess.Popen[str]:
+        """Start the stage train by itself, and return when it has logged an epoch."""
+        count = len(self.runs())
+        process = self.start("python", "-m", "stages.train")
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and (len(runs := self.runs()) == count or not runs[0].data.metrics):
+            time.sleep(0.2)
+        return process
+
     def edit(self, old: str, new: str) -> None:
         """Change params.yaml."""
         file = self.folder / "params.yaml"
@@ -182,11 +191,7 @@ def test_mlflow_run_leads_back_to_code_data_and_machine(repository: Repository) 
 
 def test_a_killed_run_is_ended_by_the_next(repository: Repository) -> None:
     repository.edit("epochs: 3", "epochs: 100000")
-    count = len(repository.runs())
-    process = repository.start("python", "-m", "stages.train")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (len(runs := repository.runs()) == count or not runs[0].data.metrics):
-        time.sleep(0.2)
+    process = repository.start_training()
     killed = repository.runs()[0].info.run_id
     process.kill()
     process.communicate()
@@ -308,11 +313,7 @@ def test_a_failing_run_ends_as_failed(repository: Repository) -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_ends_as_killed(repository: Repository, number: signal.Signals, status: int) -> None:
     repository.edit("epochs: 3", "epochs: 100000")
-    count = len(repository.runs())
-    process = repository.start("python", "-m", "stages.train")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (len(runs := repository.runs()) == count or not runs[0].data.metrics):
-        time.sleep(0.2)
+    process = repository.start_training()
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == status, output

@@ -154,7 +154,7 @@ def _select_experiment(name: str) -> str:
     local = mlflow.get_tracking_uri().startswith("sqlite:")
     location = (paths.repository() / "mlartifacts").resolve().as_uri() if local else None
     try:
-        # The kind has MLflow's pages open with what belongs to training, not to language models.
+        # The kind says training, not language models; MLflow 3.17 opens a run's own link under GenAI all the same.
         return str(mlflow.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"}))
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):

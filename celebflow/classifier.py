@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from celebflow.backbone import FEATURE_COUNT, BackboneSource
 from celebflow.errors import CelebflowError
 from celebflow.images import Transform
-from celebflow.sparse import SparseBatch, SparseLinear
+from celebflow.layers import DenseLinear, SparseLinear
+from celebflow.sparse import SparseBatch
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Classifier(nn.Module):
         self.first = SparseLinear(FEATURE_COUNT, widths[0])
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            layers += [nn.ReLU(), nn.Dropout(card.dropout), nn.Linear(inputs, outputs)]
+            layers += [nn.ReLU(), nn.Dropout(card.dropout), DenseLinear(inputs, outputs)]
         self.rest = nn.Sequential(*layers)
 
     def forward(self, features: SparseBatch) -> Tensor:

@@ -1,5 +1,6 @@
 """What goes wrong in a way that the user can mend, and how a program ends then."""
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -20,6 +21,8 @@ def run_to_exit(main: Callable[[], None]) -> None:
     A CelebflowError ends with status 1, Ctrl-C with 130, SIGTERM with 143; other exceptions keep their traceback.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
+    gc.freeze()  # what was imported is there to stay
+    gc.enable()
     try:
         main()
     except CelebflowError as error:
@@ -31,6 +34,8 @@ def run_to_exit(main: Callable[[], None]) -> None:
     except Terminated:
         print("terminated", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
+    finally:
+        gc.freeze()  # else the interpreter would look through torch and MLflow for garbage, for a second, as it ends
 
 
 def _raise_terminated(signal_number: int, frame: FrameType | None) -> None:

@@ -5,21 +5,24 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from celebflow.classifier import Classifier
-
-_FIRST = "first.weight"
+from celebflow.layers import BlockwiseLinear
 
 
 class ClassifierAdam:
     """torch.optim.Adam with its defaults, over all parameters of a classifier and no others.
 
-    The gradient of the first layer is never whole: a block of it is computed, applied while the processor's cache
+    The gradient of a layer's weight is never whole: a block of it is computed, applied while the processor's cache
     holds it, and forgotten. After Kingma and Ba, 2015; the arithmetic is torch's own fused kernel.
     """
 
     def __init__(self, classifier: Classifier, learning_rate: float) -> None:
         self.learning_rate = learning_rate
         self.step_count = 0
-        self._first = classifier.first
+        self._layers = {
+            f"{name}.weight": module
+            for name, module in classifier.named_modules()
+            if isinstance(module, BlockwiseLinear)
+        }
         self.parameters: dict[str, Tensor] = dict(classifier.named_parameters())
         self.means = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         self.squares = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
@@ -32,10 +35,11 @@ class ClassifierAdam:
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter from the gradients of the last backward pass, and forget those."""
-        weight, mean, square = self.parameters[_FIRST], self.means[_FIRST], self.squares[_FIRST]
-        for block, block_gradient in self._first.gradient_blocks():
-            self._update([weight[block]], [block_gradient], [mean[block]], [square[block]])
-        others = [name for name in self.parameters if name != _FIRST]
+        for name, layer in self._layers.items():
+            weight, mean, square = self.parameters[name], self.means[name], self.squares[name]
+            for block, block_gradient in layer.gradient_blocks():
+                self._update([weight[block]], [block_gradient], [mean[block]], [square[block]])
+        others = [name for name in self.parameters if name not in self._layers]
         self._update(
             [self.parameters[name] for name in others],
             [_require_gradient(self.parameters[name]) for name in others],

@@ -1,22 +1,23 @@
-"""Rows of features without their zeros, and the linear layer that takes them as they are.
+"""Rows of features without their zeros, and products with them.
 
-ReLU and max-pooling leave 94 % of VGG19's features zero. With the layer's weights stored a feature after another,
-a product needs only the rows of the features that a batch touches.
+ReLU and max-pooling leave 94 % of VGG19's features zero. With a layer's weights stored a feature after another, a
+product needs only the rows of the features that a batch touches.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-# Weights are worked on in blocks of 8 MB, which the processor's cache still holds when the next photograph of a batch,
-# or the optimizer, comes to them.
+# Gradients are made in blocks of 8 MB, which the processor's cache still holds when the optimizer comes to them with
+# as much of the weights and of its two moments.
 _BLOCK_VALUES = 2**21
+# Products read weights in blocks of 16 MB, which it still holds when the next photograph of a batch comes to them.
+_PRODUCT_BLOCK_VALUES = 2**22
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class SparseBatch:
 
     def multiply(self, weight: Tensor) -> Tensor:
         """Return the (B, outputs) product with a (column_count, outputs) matrix, on its device."""
-        block_size = _block_size(weight)
+        block_size = max(1, _PRODUCT_BLOCK_VALUES // weight.shape[1])
         blocks = self.columns // block_size
-        order = np.argsort(blocks, kind="stable")
+        order = np.argsort(blocks.astype(np.uint16), kind="stable")  # of 16 bits, numpy sorts by radix
         # A bag is the part of a row that lies in one block, so that a block serves every row before the next comes.
         bags = (blocks * self.row_count + self.rows)[order]
         block_count = -(-self.column_count // block_size)
@@ -76,21 +77,22 @@ class SparseBatch:
         parts = _weigh(weight, columns, values, starts)
         return parts.view(block_count, self.row_count, weight.shape[1]).sum(0)
 
-    def gradient_blocks(self, weight: Tensor, output_gradient: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the gradient of `weight` in `multiply`, some columns of the batch (rows of the weight) at a time."""
+    def gradient_blocks(self, output_gradient: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the gradient of the matrix in `multiply`, some of its rows (columns of the batch) at a time."""
         order = np.argsort(self.columns.astype(np.uint16), kind="stable")
         rows, values = self.rows[order], self.values[order]
         starts = _starts(self.columns, self.column_count)
-        block_size = _block_size(weight)
-        for start in range(0, self.column_count, block_size):
-            block = slice(start, min(start + block_size, self.column_count))
+        for block in split_rows(self.column_count, output_gradient.shape[1]):
             used = slice(starts[block.start], starts[block.stop])
             block_starts = starts[block] - used.start
             yield block, _weigh(output_gradient, rows[used], values[used], block_starts)
 
 
-def _block_size(weight: Tensor) -> int:
-    return max(1, _BLOCK_VALUES // weight.shape[1])
+def split_rows(row_count: int, column_count: int) -> Iterator[slice]:
+    """Yield the blocks of rows in which the gradient of a matrix is made."""
+    block_size = max(1, _BLOCK_VALUES // column_count)
+    for start in range(0, row_count, block_size):
+        yield slice(start, min(start + block_size, row_count))
 
 
 def _starts(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -104,43 +106,3 @@ def _weigh(matrix: Tensor, rows: NDArray[np.int64], weights: NDArray[np.float32]
     """Return sums of weighted rows of `matrix`, one sum for each start."""
     indices, offsets, factors = (torch.from_numpy(array).to(matrix.device) for array in (rows, starts, weights))
     return embedding_bag(indices, matrix, offsets, mode="sum", per_sample_weights=factors)
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, layer: "SparseLinear", batch: SparseBatch) -> Tensor:
-        ctx.layer, ctx.batch = layer, batch
-        return batch.multiply(weight)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
-        ctx.layer.gradient_factors = ctx.batch, gradients[0]
-        return None, None, None
-
-
-class SparseLinear(nn.Module):
-    """A linear layer on sparse rows: (B, inputs) → (B, outputs).
-
-    `weight` is (inputs, outputs), so that a feature's weights lie together. A backward pass leaves the gradient of
-    `weight` as the two factors it is the product of, for `gradient_blocks`; the whole would be as large as the weight.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        bound = inputs**-0.5  # as nn.Linear draws its first weights
-        self.weight = nn.Parameter(torch.empty(inputs, outputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
-        self.gradient_factors: tuple[SparseBatch, Tensor] | None = None
-
-    def forward(self, batch: SparseBatch) -> Tensor:
-        """Return the layer's (B, outputs)."""
-        product: Tensor = _Product.apply(self.weight, self, batch)
-        return product + self.bias
-
-    def gradient_blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the gradient of `weight` that the last backward pass found, some of its rows at a time."""
-        if self.gradient_factors is None:
-            raise RuntimeError("no backward pass has come to this layer")
-        batch, output_gradient = self.gradient_factors
-        self.gradient_factors = None
-        yield from batch.gradient_blocks(self.weight.detach(), output_gradient)

@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     {"errors"},
     {"params", "paths", "tables"},
-    {"data", "images", "sparse", "backbone", "classifier", "samples"},
+    {"data", "images", "sparse", "layers", "backbone", "classifier", "samples"},
     {"provenance", "runtimes", "features", "optimizer", "training", "checkpoints", "evaluation", "reports", "figures"},
     {"tracking", "experiments"},
     {"cli"},

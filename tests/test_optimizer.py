@@ -9,6 +9,7 @@ from celebflow import sparse
 from celebflow.backbone import FEATURE_COUNT, BackboneSource
 from celebflow.classifier import Classifier, make_classifier
 from celebflow.images import Transform
+from celebflow.layers import BlockwiseLinear, SparseLinear
 from celebflow.optimizer import ClassifierAdam
 from celebflow.sparse import SparseBatch, SparseRow
 
@@ -33,21 +34,32 @@ def _draw_batches() -> list[tuple[SparseBatch, Tensor]]:
 
 def _take_plain_steps(classifier: Classifier) -> dict[str, Tensor]:
     """Return what torch.optim.Adam, as it comes, makes of the same first weights with dense features."""
-    first = nn.Linear(FEATURE_COUNT, 32)
-    first.load_state_dict({"weight": classifier.first.weight.detach().T, "bias": classifier.first.bias.detach()})
-    model = nn.Sequential(first, *classifier.rest)
+    model = nn.Sequential(*(_as_torch_has_it(layer) for layer in (classifier.first, *classifier.rest)))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for batch, labels in _draw_batches():
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(torch.from_numpy(batch.to_dense())), labels)
         torch.autograd.backward(loss)
         optimizer.step()
-    others = {name: parameter for name, parameter in classifier.named_parameters() if name.startswith("rest")}
-    return {"first.weight": first.weight.detach().T, "first.bias": first.bias.detach(), **others}
+    linear = [layer for layer in model if isinstance(layer, nn.Linear)]
+    expected = {"first.weight": linear[0].weight.detach().T, "first.bias": linear[0].bias.detach()}
+    for name, layer in zip(("rest.2", "rest.5"), linear[1:], strict=True):
+        expected |= {f"{name}.weight": layer.weight.detach(), f"{name}.bias": layer.bias.detach()}
+    return expected
+
+
+def _as_torch_has_it(layer: nn.Module) -> nn.Module:
+    if not isinstance(layer, BlockwiseLinear):
+        return layer
+    weight = layer.weight.T if isinstance(layer, SparseLinear) else layer.weight
+    plain = nn.Linear(weight.shape[1], weight.shape[0])
+    plain.load_state_dict({"weight": weight.detach(), "bias": layer.bias.detach()})
+    return plain
 
 
 def test_first_steps_are_those_of_plain_adam(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparse, "_BLOCK_VALUES", 100_000)  # several blocks
+    monkeypatch.setattr(sparse, "_BLOCK_VALUES", 200)  # several blocks of each layer
+    monkeypatch.setattr(sparse, "_PRODUCT_BLOCK_VALUES", 100_000)
     expected = _take_plain_steps(_make_classifier())
     classifier = _make_classifier()
     first = {name: parameter.detach().clone() for name, parameter in classifier.named_parameters()}

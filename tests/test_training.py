@@ -14,6 +14,7 @@ from celebflow.backbone import FEATURE_COUNT, Backbone, BackboneSource, fingerpr
 from celebflow.classifier import Classifier, load_card, load_classifier, make_classifier, save_classifier
 from celebflow.errors import CelebflowError
 from celebflow.images import Transform
+from celebflow.layers import DenseLinear
 from celebflow.optimizer import ClassifierAdam
 from celebflow.params import Params, TrainParams
 from celebflow.sparse import SparseBatch, SparseRow
@@ -97,7 +98,7 @@ def test_base_classifier_has_the_parameters_of_the_model_card(params: Params) ->
         classifier = make_classifier(people, params.train.hidden_units, params.train.dropout, Transform(224), SOURCE)
     assert sum(parameter.numel() for parameter in classifier.parameters()) == 119_672_863
     assert classifier.first.weight.shape == (25088, 4096)
-    assert [type(layer) for layer in classifier.rest] == [nn.ReLU, nn.Dropout, nn.Linear] * 2
+    assert [type(layer) for layer in classifier.rest] == [nn.ReLU, nn.Dropout, DenseLinear] * 2
     assert [layer.p for layer in classifier.rest if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
 
 

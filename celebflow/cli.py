@@ -90,9 +90,10 @@ def prune(everything: bool) -> None:
     _show_cache()
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @click.option("--commits", default=1, show_default=True, help="How many of the last commits; -1 for all.")
-def runs(commits: int) -> None:
+@click.pass_context
+def runs(context: click.Context, commits: int) -> None:
     """List the results of commits and experiments, each with its MLflow run.
 
     Beside their metrics stands what differs in their params from the last commit.
@@ -101,19 +102,75 @@ def runs(commits: int) -> None:
     Examples:
       celebflow runs                 # the workspace, the last commit and the experiments from it
       celebflow runs --commits -1    # all
+      celebflow runs sync            # log the runs that MLflow's store could not take
     """
+    if context.invoked_subcommand is None:
+        _show_runs(commits)
+
+
+@runs.command()
+def sync() -> None:
+    """Log the runs that wait in the repository to MLflow's store.
+
+    With tracking.required set to false, a run waits there when the store cannot be reached.
+
+    \b
+    Example:
+      MLFLOW_TRACKING_URI=http://127.0.0.1:5000 celebflow runs sync
+    """
+    from celebflow.syncing import sync_runs
+
+    count = 0
+    for run in sync_runs():
+        count += 1
+        click.echo(f"{run.name}: {run.run_id}")
+    click.echo(f"{count} runs synced." if count else "No runs wait.")
+
+
+@main.command()
+@click.argument("run", required=False)
+@click.option(
+    "--metric", default="val/final_accuracy", show_default=True, help="Without RUN: what the best is best in."
+)
+@click.option("--alias", default="champion", show_default=True, help="What to call the version.")
+def register(run: str | None, metric: str, alias: str) -> None:
+    """Make a run's model a version of MLflow's registered model celebflow.
+
+    RUN is the id of an MLflow run, or its beginning, or the name of a DVC experiment. Without it, the best of the
+    runs on the present photographs and split is taken, by a metric of validation.
+
+    \b
+    Examples:
+      celebflow register
+      celebflow register --metric val/final_macro_auc
+      celebflow register faster-rate --alias challenger
+      mlflow models serve -m models:/celebflow@champion --env-manager local
+    """
+    from celebflow import registry
+
+    chosen, version = registry.register(run, metric, alias)
+    figures = ", ".join(f"{n} {v:.4f}" for n, v in chosen.data.metrics.items() if n == metric)
+    click.echo(
+        f"{chosen.info.run_name} ({chosen.info.run_id}{', ' if figures else ''}{figures}) is version "
+        f"{version.version} of {registry.NAME}, alias {alias}."
+    )
+    click.echo(f"Serve it: mlflow models serve -m models:/{registry.NAME}@{alias} --env-manager local")
+
+
+def _show_runs(commit_count: int) -> None:
     from tabulate import tabulate
 
     from celebflow.experiments import list_results
+    from celebflow.stores import resolve_run_id
 
-    results = list_results(commits)
+    results = list_results(commit_count)
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
     rows = [
         [
             result.experiment or result.revision,
             *(result.metrics.get(name) for name in metrics),
             ", ".join(f"{name}={value}" for name, value in result.changed_params.items()),
-            result.run_id,
+            resolve_run_id(result.run_id),
         ]
         for result in results
     ]

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dvc.api
 from dvc.exceptions import DvcException
+from dvc.repo import Repo
 from dvc.scm import RevError
 
 from celebflow import paths
@@ -42,6 +44,13 @@ def list_results(commit_count: int) -> list[Result]:
     commits = [row for row in rows if row["typ"] == "baseline" and row["rev"] != "workspace"]
     latest = _pick_params(commits[0]) if commits else {}
     return [_make_result(row, latest) for row in rows if row["State"] in (None, "Success")]
+
+
+def find_cached_file(md5: str) -> Path | None:
+    """Return the file with this md5 in DVC's cache, or None where it is not there."""
+    with Repo() as repository:
+        cache = repository.cache.local
+        return Path(cache.oid_to_path(md5)) if cache.exists(md5) else None
 
 
 def _make_result(row: Mapping[str, Any], latest: Mapping[str, object]) -> Result:

@@ -73,9 +73,11 @@ class ComputeParams(_Section):
 
 
 class TrackingParams(_Section):
-    """Where in MLflow a run is logged."""
+    """Where in MLflow a run is logged, and what of it."""
 
     experiment: Annotated[str, Field(min_length=1)]
+    required: bool
+    log_model: bool
 
 
 class Params(_Section):

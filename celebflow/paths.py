@@ -28,11 +28,21 @@ def repository() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
+def own_folder() -> Path:
+    """Return celebflow's folder in the user's repository, for what git and DVC do not keep."""
+    return repository() / ".celebflow"
+
+
 def feature_cache() -> Path:
     """Return the folder of the feature cache, one for all branches and experiments of a repository."""
-    return Path(os.environ.get("CELEBFLOW_CACHE") or repository() / ".celebflow" / "features")
+    return Path(os.environ.get("CELEBFLOW_CACHE") or own_folder() / "features")
 
 
 def checkpoints() -> Path:
     """Return the folder of the checkpoints of trainings that are running or were killed."""
-    return repository() / ".celebflow" / "checkpoints"
+    return own_folder() / "checkpoints"
+
+
+def waiting_runs() -> Path:
+    """Return the folder of the MLflow runs that wait until their store can be reached."""
+    return own_folder() / "waiting_runs"

@@ -68,15 +68,21 @@ def _ask_git(*arguments: str) -> str:
 
 
 def read_lock() -> dict[str, str]:
-    """Return the md5 that DVC has recorded of data, features and classifier, as far as it has.
+    """Return the md5 that DVC has recorded of what a stage reads, as far as it has.
 
     Outside DVC, which alone knows whether they still hold, nothing.
     """
-    if not os.environ.get("DVC_STAGE") or not _LOCK.exists():
+    return read_locked_md5s() if os.environ.get("DVC_STAGE") else {}
+
+
+def read_locked_md5s() -> dict[str, str]:
+    """Return the md5 of data, backbone, features and classifier that dvc.lock holds, as far as it does."""
+    if not _LOCK.exists():
         return {}
     stages = YAML(typ="safe", pure=True).load(_LOCK).get("stages", {})
     places = {
         "data": ("prepare", "deps", paths.DATA),
+        "backbone": ("backbone", "outs", paths.BACKBONE),
         "features": ("extract", "outs", paths.FEATURES),
         "classifier": ("train", "outs", paths.CLASSIFIER),
     }

@@ -137,7 +137,7 @@ def draw_photograph(person: int, number: int) -> Image.Image:
     traits = _draw_traits(person)
     random = np.random.default_rng([_SEED, 2, person, number])
     scene = _open_scene(random)
-    rotation = _rotation(_between(random, -0.18, 0.18), _between(random, -0.07, 0.07), _between(random, -0.06, 0.06))
+    rotation = _rotation(_between(random, -0.14, 0.14), _between(random, -0.06, 0.06), _between(random, -0.05, 0.05))
     _draw_head(scene, traits, rotation, random)
     _occlude(scene, random)
     return _expose(scene, random)
@@ -200,7 +200,7 @@ def _open_scene(random: np.random.Generator) -> Scene:
         inside = (x > left) & (x < left + _between(random, 0.1, 1.0))
         inside &= (y > bottom) & (y < bottom + _between(random, 0.1, 1.4))
         colour[inside] = _draw_colour(random)
-    side, height = _between(random, -0.7, 0.7), _between(random, -0.1, 0.7)
+    side, height = _between(random, -0.5, 0.5), _between(random, -0.1, 0.5)
     length = float(np.sqrt(side * side + height * height + 1))
     return Scene(
         x=x,
@@ -208,7 +208,7 @@ def _open_scene(random: np.random.Generator) -> Scene:
         depth=np.full((size, size), -np.inf),
         colour=colour,
         light=(side / length, height / length, 1 / length),
-        ambient=_between(random, 0.4, 0.65),
+        ambient=_between(random, 0.5, 0.7),
     )
 
 
@@ -369,7 +369,7 @@ def _draw_glasses(scene: Scene, rotation: Rotation, eye_x: float, eye_y: float, 
 
 def _occlude(scene: Scene, random: np.random.Generator) -> None:
     """Sometimes let something stand in front: a microphone, a shoulder, a hand, the brim of a hat."""
-    if float(random.random()) > 0.25:
+    if float(random.random()) > 0.12:
         return
     x, y = _between(random, -0.9, 0.9), _between(random, -1.3, 0.9)
     width, height = _between(random, 0.12, 0.45), _between(random, 0.12, 0.45)
@@ -390,15 +390,15 @@ def _exposed_channel(channel: Array, gain: float, noise: Array) -> NDArray[np.ui
 def _expose(scene: Scene, random: np.random.Generator) -> Image.Image:
     """Turn the scene into a photograph: exposure, white balance, grain, and now and then a blur or no colour."""
     size = PHOTOGRAPH_SIZE_PX
-    exposure = _between(random, 0.8, 1.2)
+    exposure = _between(random, 0.85, 1.15)
     warmth = _between(random, -0.08, 0.08)
     grain = _between(random, 2, 14)
     noise = (random.random((size, size)) - 0.5) * grain
     gains = (exposure * (1 + warmth), exposure, exposure * (1 - warmth))
     pixels = np.stack([_exposed_channel(scene.colour[..., c], gains[c], noise) for c in range(3)], axis=-1)
     photograph = Image.fromarray(pixels)
-    if float(random.random()) < 0.35:
+    if float(random.random()) < 0.2:
         photograph = photograph.filter(ImageFilter.BoxBlur(int(random.integers(1, 3))))
-    if float(random.random()) < 0.06:
+    if float(random.random()) < 0.03:
         photograph = photograph.convert("L").convert("RGB")
     return photograph

@@ -1,24 +1,21 @@
-"""Results → MLflow: one run per execution of train, which evaluate and plot continue; the only importer of mlflow."""
+"""Results → MLflow: one run per execution of train, which evaluate and plot continue."""
 
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Who works on photographs of people, or without a network, wants no usage reports sent.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-import mlflow
 import psutil
+from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from sqlalchemy.exc import SQLAlchemyError
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as MlflowRun
 
-from celebflow import paths
+from celebflow import paths, stores
 from celebflow.backbone import BackboneSource
 from celebflow.errors import CelebflowError, Terminated
 from celebflow.features import Features
@@ -33,89 +30,219 @@ from celebflow.provenance import (
 )
 from celebflow.training import EpochResult
 
-_CONTINUES = "celebflow.continues"
 _PROCESS = "celebflow.process"
 # Sections of params.yaml that make no difference to a result.
 _UNINFORMATIVE = ("plot.", "tracking.")
 
 
+class Run:
+    """A run of the pipeline in MLflow, to add to.
+
+    Where its store fails and `tracking.required` is false, it goes on in the store of the waiting runs.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, params: Params) -> None:
+        self.client = client
+        self.run_id = run_id
+        self._params = params
+
+    def log(self, action: Callable[[MlflowClient, str], object]) -> None:
+        """Do something with a client of the run's store and the run's id."""
+        try:
+            action(self.client, self.run_id)
+        except stores.STORE_ERRORS as error:
+            if stores.is_waiting_store(self.client):
+                raise
+            _insist_or_tell(error, self._params)
+            self.client, self.run_id = _wait_for(self.run_id, self._params)
+            action(self.client, self.run_id)
+
+    def log_epoch(self, result: EpochResult) -> None:
+        """Log one epoch's losses and accuracies."""
+        values = {
+            "train/loss": result.train_loss,
+            "train/accuracy": result.train_accuracy,
+            "val/loss": result.val_loss,
+            "val/accuracy": result.val_accuracy,
+        }
+        self._log_metrics(values, result.epoch)
+
+    def log_final_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Log the headline figures of each split, as val/final_accuracy and so on, and describe the run by them."""
+        self._log_metrics(
+            {f"{split}/final_{name}": value for split, figures in metrics.items() for name, value in figures.items()}
+        )
+
+        def describe(client: MlflowClient, run_id: str) -> None:
+            tags = client.get_run(run_id).data.tags
+            client.set_tag(run_id, "mlflow.note.content", _describe(run_id, tags, metrics))
+
+        self.log(describe)
+
+    def log_files(self, *files: Path) -> None:
+        """Store files and folders as artefacts, at the same relative paths."""
+
+        def store(client: MlflowClient, run_id: str) -> None:
+            for file in files:
+                if file.is_dir():
+                    client.log_artifacts(run_id, str(file), file.as_posix())
+                else:
+                    client.log_artifact(run_id, str(file), file.parent.as_posix() if file.parent != Path() else None)
+
+        self.log(store)
+
+    def log_datasets(self, features: Features) -> None:
+        """Log each split as a dataset, with the md5 of the photographs."""
+        md5 = read_lock().get("data")
+        source = CodeDatasetSource(
+            {"folder": paths.DATA.as_posix(), "recorded in": "data.dvc", "md5": md5 or "unknown"}
+        )
+        inputs = []
+        for split in ("train", "val", "test"):
+            count = sum(photo.split == split for photo in features.photos)
+            name = f"{split}: {count} photographs"  # equal names would be one dataset
+            dataset = MetaDataset(source, name, md5[:8] if md5 else None)  # type: ignore[abstract] # in MLflow, it is not
+            tags = [InputTag("mlflow.data.context", split)]
+            inputs.append(DatasetInput(dataset._to_mlflow_entity(), tags))
+        self.log(lambda client, run_id: client.log_inputs(run_id, inputs))
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        self.log(
+            lambda client, run_id: client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        )
+
+    def begin(self) -> None:
+        """Have it stand as running, in this process."""
+        self.log(lambda client, run_id: client.update_run(run_id, "RUNNING"))
+        self.set_tags({_PROCESS: _name_process(os.getpid())})
+
+    def end(self, status: str) -> None:
+        """End it, as FINISHED, FAILED or KILLED."""
+        self.log(lambda client, run_id: client.set_terminated(run_id, status))
+
+    def _log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        now_ms = int(time.time() * 1000)
+        metrics = [Metric(name, value, now_ms, step) for name, value in values.items()]
+        self.log(lambda client, run_id: client.log_batch(run_id, metrics))
+
+
 @contextmanager
-def start_run(params: Params, features: Features) -> Iterator[None]:
+def start_run(params: Params, features: Features) -> Iterator[Run]:
     """Open a new MLflow run with all params, and write down its id for the stages that continue it.
 
     The run ends as FINISHED, as FAILED on an exception, and as KILLED on Ctrl-C or SIGTERM.
 
-    Raises CelebflowError when the tracking store cannot be used.
+    Raises CelebflowError when the tracking store cannot be used and `tracking.required` is true.
     """
-    run_id = _create_run(params, features.origin.backbone, {})
+    if waiting := len(stores.list_waiting_runs()):
+        print(f"{waiting} earlier MLflow runs wait in the repository; `celebflow runs sync` logs them.")
+    client, run_id = _create_run(params, features.origin.backbone)
     paths.MLFLOW_RUN_ID.parent.mkdir(parents=True, exist_ok=True)
     paths.MLFLOW_RUN_ID.write_text(run_id)
-    with _resume(run_id):
-        _log_datasets(features)
-        yield
+    run = Run(client, run_id, params)
+    with _open(run):
+        run.log_datasets(features)
+        yield run
 
 
 @contextmanager
-def continue_run(params: Params, source: BackboneSource) -> Iterator[None]:
+def continue_run(params: Params, source: BackboneSource) -> Iterator[Run]:
     """Open the run whose id train wrote down once more, to add to it.
 
     Where the store does not know the run, because the result came from another machine, a run that continues it is
     created once, and told on standard error.
     """
-    _select_store()
-    run_id = paths.MLFLOW_RUN_ID.read_text()
+    run = Run(*_find_run(paths.MLFLOW_RUN_ID.read_text(), params, source), params)
+    with _open(run):
+        run.set_tags({f"celebflow.{name}_md5": md5 for name, md5 in read_lock().items()})
+        yield run
+
+
+@contextmanager
+def _open(run: Run) -> Iterator[None]:
+    run.begin()
     try:
-        mlflow.get_run(run_id)
-    except MlflowException:
-        run_id = _find_continuation(run_id, params) or _create_run(params, source, {_CONTINUES: run_id})
-        print(f"The MLflow store {mlflow.get_tracking_uri()} lacks train's run; going on in {run_id}.", file=sys.stderr)
-    with _resume(run_id):
-        mlflow.set_tags({f"celebflow.{name}_md5": md5 for name, md5 in read_lock().items()})
         yield
+    except BaseException as error:
+        with suppress(*stores.STORE_ERRORS, CelebflowError):  # what went wrong first is what to tell
+            run.end("KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED")
+        raise
+    run.end("FINISHED")
 
 
-def log_epoch(result: EpochResult) -> None:
-    """Log one epoch's losses and accuracies to the open run."""
-    values = {
-        "train/loss": result.train_loss,
-        "train/accuracy": result.train_accuracy,
-        "val/loss": result.val_loss,
-        "val/accuracy": result.val_accuracy,
-    }
-    mlflow.log_metrics(values, step=result.epoch)
+def _create_run(params: Params, source: BackboneSource) -> tuple[MlflowClient, str]:
+    try:
+        with stores.little_patience():
+            client = stores.open_store()
+            return client, _create_run_in(client, params, source, {})
+    except stores.STORE_ERRORS as error:
+        _insist_or_tell(error, params)
+    client = stores.open_waiting_store()
+    return client, _create_run_in(client, params, source, {})
 
 
-def log_final_metrics(metrics: Mapping[str, Mapping[str, float]]) -> None:
-    """Log the headline figures of each split to the open run, as val/final_accuracy and so on, and describe it."""
-    for split, figures in metrics.items():
-        mlflow.log_metrics({f"{split}/final_{name}": value for name, value in figures.items()})
-    run = mlflow.active_run()
-    if run is not None:
-        mlflow.set_tag("mlflow.note.content", _describe(run.info.run_id, metrics))
+def _create_run_in(client: MlflowClient, params: Params, source: BackboneSource, tags: Mapping[str, str]) -> str:
+    provenance = find_provenance()
+    values = flatten(params.model_dump(mode="json"))
+    informative = {name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)}
+    experiment_id = stores.select_experiment(client, params.tracking.experiment)
+    _end_killed_runs(client, experiment_id)
+    name = _name_run(provenance, source, find_changed_params(informative, provenance.commit))
+    run_id = client.create_run(
+        experiment_id, run_name=name, tags={**_describe_origin(provenance, source), **tags}
+    ).info.run_id
+    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in informative.items()])
+    return str(run_id)
 
 
-def log_files(*files: Path) -> None:
-    """Store files and folders as artefacts of the open run, at the same relative paths."""
-    for file in files:
-        if file.is_dir():
-            mlflow.log_artifacts(str(file), file.as_posix())
-        else:
-            mlflow.log_artifact(str(file), file.parent.as_posix() if file.parent != Path() else None)
+def _find_run(run_id: str, params: Params, source: BackboneSource) -> tuple[MlflowClient, str]:
+    waiting = stores.find_waiting_run(run_id)
+    if waiting is not None:
+        if stores.SYNCED_AS not in waiting.data.tags:
+            return stores.open_waiting_store(), str(waiting.info.run_id)
+        run_id = waiting.data.tags[stores.SYNCED_AS]
+    try:
+        with stores.little_patience():
+            client = stores.open_store()
+            run = stores.find_run(client, run_id) or stores.find_continuation(client, run_id)
+            if run is not None:
+                found = str(run.info.run_id)
+            else:
+                found = _create_run_in(client, params, source, {stores.CONTINUES: run_id})
+            if found != run_id:
+                print(
+                    f"The MLflow store {client.tracking_uri} lacks train's run; going on in {found}.", file=sys.stderr
+                )
+            return client, found
+    except stores.STORE_ERRORS as error:
+        _insist_or_tell(error, params)
+    return _wait_for(run_id, params)
 
 
-def _log_datasets(features: Features) -> None:
-    md5 = read_lock().get("data")
-    source = CodeDatasetSource({"folder": paths.DATA.as_posix(), "recorded in": "data.dvc", "md5": md5 or "unknown"})
-    for split in ("train", "val", "test"):
-        count = sum(photo.split == split for photo in features.photos)
-        name = f"{split}: {count} photographs"  # equal names would be one dataset
-        dataset = MetaDataset(source, name, md5[:8] if md5 else None)  # type: ignore[abstract] # in MLflow, it is not
-        mlflow.log_input(dataset, context=split)
+def _insist_or_tell(error: Exception, params: Params) -> None:
+    """Raise a store's failure as CelebflowError when tracking is required; else tell it, and where the run waits."""
+    failure = stores.describe_failure(error)
+    if params.tracking.required:
+        raise CelebflowError(
+            f"{failure}. Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository, or set "
+            "tracking.required to false to log later."
+        ) from None
+    print(f"{failure}. Going on; `celebflow runs sync` logs it later.", file=sys.stderr)
 
 
-def _describe(run_id: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
+def _wait_for(run_id: str, params: Params) -> tuple[MlflowClient, str]:
+    """Return a waiting run for what a run of a store that cannot be reached now lacks."""
+    client = stores.open_waiting_store()
+    run = stores.find_continuation(client, run_id)
+    if run is None:
+        experiment_id = stores.select_experiment(client, params.tracking.experiment)
+        run = client.create_run(experiment_id, run_name=f"continues {run_id}", tags={stores.CONTINUES: run_id})
+    return client, str(run.info.run_id)
+
+
+def _describe(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, Mapping[str, float]]) -> str:
     """Return a run's description in Markdown: warning, headline figures, pictures, and how to restore it."""
-    tags = mlflow.get_run(run_id).data.tags
     warning, restore = tags.get("celebflow.warning"), tags.get("celebflow.restore")
     names = list(next(iter(metrics.values())))
     table = [
@@ -132,58 +259,6 @@ def _describe(run_id: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
     ]
     restoring = f"Restore it: `{restore}`" if restore else "Made with changes that are not committed; see params.yaml."
     return "\n\n".join([*([f"**{warning}**"] if warning else []), "\n".join(table), restoring, "\n".join(pictures)])
-
-
-def _select_store() -> None:
-    """Use MLFLOW_TRACKING_URI, else mlflow.db in the user's repository, also from a temporary copy of DVC's."""
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(f"sqlite:///{paths.repository() / 'mlflow.db'}")
-
-
-def _select_experiment(name: str) -> str:
-    experiment = mlflow.get_experiment_by_name(name)
-    if experiment is not None:
-        if experiment.lifecycle_stage != "active":
-            raise CelebflowError(
-                f"The MLflow experiment {name} is deleted: run `mlflow experiments restore --experiment-id "
-                f"{experiment.experiment_id}`, or set tracking.experiment to another name."
-            )
-        return experiment.experiment_id
-    # A server knows where artefacts go; in a local store, MLflow would take the working directory, which may be a
-    # temporary copy of DVC's.
-    local = mlflow.get_tracking_uri().startswith("sqlite:")
-    location = (paths.repository() / "mlartifacts").resolve().as_uri() if local else None
-    try:
-        # The kind says training, not language models; MLflow 3.17 opens a run's own link under GenAI all the same.
-        return str(mlflow.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"}))
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
-        return _select_experiment(name)  # another pipeline was quicker
-
-
-def _create_run(params: Params, source: BackboneSource, tags: dict[str, str]) -> str:
-    _select_store()
-    provenance = find_provenance()
-    values = flatten(params.model_dump(mode="json"))
-    informative = {name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)}
-    try:
-        experiment_id = _select_experiment(params.tracking.experiment)
-        _end_killed_runs(experiment_id)
-        run = mlflow.MlflowClient().create_run(
-            experiment_id,
-            run_name=_name_run(provenance, source, find_changed_params(informative, provenance.commit)),
-            tags={**_describe_origin(provenance, source), **tags},
-        )
-        with _resume(run.info.run_id):
-            mlflow.log_params(informative)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = str(error).split("\n")[0]
-        raise CelebflowError(
-            f"MLflow's store {mlflow.get_tracking_uri()} cannot be used: {reason}. "
-            "Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository."
-        ) from None
-    return str(run.info.run_id)
 
 
 def _name_run(provenance: Provenance, source: BackboneSource, changed: Mapping[str, object]) -> str:
@@ -212,39 +287,21 @@ def _describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str
     return {name: value for name, value in tags.items() if value}
 
 
-def _find_continuation(run_id: str, params: Params) -> str | None:
-    experiment = _select_experiment(params.tracking.experiment)
-    filter_string = f"tags.`{_CONTINUES}` = '{run_id}'"
-    found = mlflow.MlflowClient().search_runs([experiment], filter_string, max_results=1)
-    return str(found[0].info.run_id) if found else None
-
-
-@contextmanager
-def _resume(run_id: str) -> Iterator[None]:
-    mlflow.start_run(run_id)
-    status = "FAILED"
-    try:
-        mlflow.set_tag(_PROCESS, _name_process(os.getpid()))
-        yield
-        status = "FINISHED"
-    except (KeyboardInterrupt, Terminated):
-        status = "KILLED"
-        raise
-    finally:
-        mlflow.end_run(status)
-
-
 def _name_process(number: int) -> str:
     return f"{number} since {psutil.Process(number).create_time()} on {platform.node()}"
 
 
-def _end_killed_runs(experiment_id: str) -> None:
+def _end_killed_runs(client: MlflowClient, experiment_id: str) -> None:
     """End runs as KILLED that still stand as RUNNING, though their process on this machine is gone."""
-    client = mlflow.MlflowClient()
     for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-        process = run.data.tags.get(_PROCESS, "")
-        number, _, rest = process.partition(" ")
-        if not rest.endswith(f" on {platform.node()}"):
-            continue
-        if not psutil.pid_exists(int(number)) or _name_process(int(number)) != process:
+        if not may_be_running(run):
             client.set_terminated(run.info.run_id, "KILLED")
+
+
+def may_be_running(run: MlflowRun) -> bool:
+    """Tell whether the process that a run stands in is there; of another machine's, nobody here knows."""
+    process = run.data.tags.get(_PROCESS, "")
+    number, _, rest = process.partition(" ")
+    if not rest.endswith(f" on {platform.node()}"):
+        return True
+    return psutil.pid_exists(int(number)) and _name_process(int(number)) == process

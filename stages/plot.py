@@ -11,10 +11,10 @@ from celebflow.reports import load_report
 def main() -> None:
     """Write reports/figures."""
     params, card = load_params(paths.PARAMS), load_card(paths.CLASSIFIER)
-    with tracking.continue_run(params, card.backbone):
+    with tracking.continue_run(params, card.backbone) as run:
         report = load_report(paths.HISTORY, paths.REPORTS)
         save_figures(draw_all(report, card), params.plot.resolution_dpi, paths.FIGURES)
-        tracking.log_files(paths.FIGURES)
+        run.log_files(paths.FIGURES)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ def main() -> None:
     """Write models/classifier.safetensors, models/mlflow_run_id.txt and reports/history.csv."""
     params, features = load_params(paths.PARAMS), load_features(paths.FEATURES, paths.PHOTOS)
     what = features, params.train, params.compute
-    with tracking.start_run(params, features), open_checkpoints(*what) as checkpoints:
-        classifier, history = teach_classifier(*what, checkpoints, tracking.log_epoch)
+    with tracking.start_run(params, features) as run, open_checkpoints(*what) as checkpoints:
+        classifier, history = teach_classifier(*what, checkpoints, run.log_epoch)
         save_history(history, paths.HISTORY)
         save_classifier(classifier, paths.CLASSIFIER)
-        tracking.log_files(paths.PARAMS, paths.HISTORY)
+        run.log_files(paths.PARAMS, paths.HISTORY)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,7 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,113 +13,16 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
-from mlflow.entities import Run
 
-from celebflow import samples
-from tests.conftest import COMMITTED_PARAMS, REPOSITORY
+from tests.repository import EVERY_STAGE, Repository, make_repository
 
 pytestmark = pytest.mark.slow
-
-# Six people, small images and a small classifier: the stages are the real ones.
-CHANGES = {
-    "weights: imagenet": "weights: untrained",
-    "image_size_px: 224": "image_size_px: 64",
-    "  hidden_units:\n  - 4096\n  - 4096\n": "  hidden_units:\n  - 64\n",
-    "epochs: 10": "epochs: 3",
-    "learning_rate: 0.0001": "learning_rate: 0.001",
-}
-EVERY_STAGE = ["prepare", "backbone", "extract", "train", "evaluate", "plot"]
-
-
-class Repository:
-    """A clone of the project, with small params, where commands run as a user would type them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            **{
-                f"GIT_{who}_{what}": "tester@example.org"
-                for who in ("AUTHOR", "COMMITTER")
-                for what in ("NAME", "EMAIL")
-            },
-        }
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command in a process group of its own, as a shell does."""
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, *command: str, status: int = 0) -> str:
-        """Run a command, hold it to an exit status, and return what it printed."""
-        process = self.start(*command)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == status, output
-        return output
-
-    def repro(self, *arguments: str) -> list[str]:
-        """Run dvc repro and return the stages that ran."""
-        return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
-
-    def start_training(self) -> subprocess.Popen[str]:
-        """Start the stage train by itself, and return when it has logged an epoch."""
-        count = len(self.runs())
-        process = self.start("python", "-m", "stages.train")
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and (len(runs := self.runs()) == count or not runs[0].data.metrics):
-            time.sleep(0.2)
-        return process
-
-    def edit(self, old: str, new: str) -> None:
-        """Change params.yaml."""
-        file = self.folder / "params.yaml"
-        content = file.read_text(encoding="utf-8")
-        assert old in content
-        file.write_text(content.replace(old, new), encoding="utf-8")
-
-    def run_id(self) -> str:
-        """Return the id of the MLflow run that the workspace's result belongs to."""
-        return (self.folder / "models" / "mlflow_run_id.txt").read_text()
-
-    def runs(self) -> list[Run]:
-        """Return the MLflow runs, newest first."""
-        client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
-        return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
-
-
-def _make_repository(folder: Path) -> Repository:
-    shutil.copytree(REPOSITORY / "celebflow", folder / "celebflow", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(REPOSITORY / name, folder / name)
-    (folder / "params.yaml").write_text(COMMITTED_PARAMS, encoding="utf-8")
-    for person, name in enumerate(samples.PEOPLE[:6]):
-        (folder / "data" / name).mkdir(parents=True)
-        for number in range(10):
-            samples.draw_photograph(person, number).save(folder / "data" / name / f"{number}.png")
-    repository = Repository(folder)
-    for old, new in CHANGES.items():
-        repository.edit(old, new)
-    repository.run("git", "init", "--quiet")
-    repository.run("dvc", "init", "--quiet")
-    repository.run("dvc", "add", "--quiet", "data")
-    repository.run("git", "add", ".")
-    repository.run("git", "commit", "--quiet", "--message", "start")
-    return repository
 
 
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
     """Run the whole pipeline once, commit its result, and hand the repository on from test to test."""
-    repository = _make_repository(tmp_path_factory.mktemp("repository"))
+    repository = make_repository(tmp_path_factory.mktemp("repository"))
     assert repository.repro() == EVERY_STAGE
     repository.run("git", "add", ".")
     repository.run("git", "commit", "--quiet", "--message", "first result")
@@ -333,6 +233,72 @@ def test_a_result_from_another_machine_goes_on_in_one_new_run(repository: Reposi
     assert runs[0].data.tags["celebflow.continues"] == "0123456789abcdef0123456789abcdef"
 
 
+def test_a_run_waits_when_its_store_is_away_and_is_synced_once(repository: Repository) -> None:
+    assert "No runs wait" in repository.run("celebflow", "runs", "sync")
+    count = len(repository.runs())
+    repository.edit("required: true", "required: false")
+    repository.edit("dropout: 0.5", "dropout: 0.45")
+    repository.environment |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    try:
+        output = repository.run("dvc", "repro")
+        assert "cannot be used" in output and "celebflow runs sync" in output
+        assert "still waits" in repository.run("celebflow", "runs", "sync", status=1)
+    finally:
+        del repository.environment["MLFLOW_TRACKING_URI"]
+    waiting_id = repository.run_id()
+    assert len(repository.runs()) == count
+    assert repository.run("celebflow", "runs", "sync").endswith("1 runs synced.\n")
+    assert "No runs wait" in repository.run("celebflow", "runs", "sync")
+    run = repository.runs()[0]
+    assert len(repository.runs()) == count + 1
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("dropout 0.45")
+    assert run.data.params["train.dropout"] == "0.45"
+    metrics = json.loads((repository.folder / "reports" / "metrics.json").read_text())
+    assert run.data.metrics["test/final_accuracy"] == pytest.approx(metrics["test"]["accuracy"], abs=1e-6)
+    client = mlflow.MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/loss")] == [1, 2, 3]
+    assert {item.dataset.name.split(":")[0] for item in run.inputs.dataset_inputs} == {"train", "val", "test"}
+    assert run.data.tags["celebflow.classifier_md5"]
+    assert waiting_id not in run.data.tags["mlflow.note.content"]
+    assert run.info.run_id in run.data.tags["mlflow.note.content"]
+    stored = {file.path for file in client.list_artifacts(run.info.run_id, "reports/figures")}
+    assert len(stored) == 6
+    # What comes later goes to the run that it has become, which is also the one that is listed.
+    repository.edit("resolution_dpi: 150", "resolution_dpi: 100")
+    assert repository.repro() == ["plot"]
+    assert len(repository.runs()) == count + 1
+    workspace = repository.run("celebflow", "runs").splitlines()[1].split()
+    assert (workspace[0], workspace[-1]) == ("workspace", run.info.run_id)
+
+
+def test_a_run_goes_on_when_its_store_fails_midway(repository: Repository, tmp_path: Path) -> None:
+    repository.edit("required: true", "required: false")
+    repository.edit("epochs: 3", "epochs: 300")
+    store = repository.folder / "mlflow.db"
+    process = repository.start_training()
+    run_id = repository.run_id()
+    logged = len(_epochs(repository, run_id))
+    away = store.rename(tmp_path / "away.db")
+    store.mkdir()  # no database can be there now
+    output, _ = process.communicate(timeout=300)
+    store.rmdir()
+    away.rename(store)
+    assert process.returncode == 0, output
+    assert "Going on" in output
+    assert logged <= len(_epochs(repository, run_id)) < 300
+    assert repository.run("celebflow", "runs", "sync").endswith("1 runs synced.\n")
+    assert _epochs(repository, run_id) == list(range(1, 301))
+    (run,) = [run for run in repository.runs() if run.info.run_id == run_id]
+    assert run.info.status == "FINISHED"
+    assert not run.info.run_name.startswith("continues")
+
+
+def _epochs(repository: Repository, run_id: str) -> list[int]:
+    client = mlflow.MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
+    return [metric.step for metric in client.get_metric_history(run_id, "train/loss")]
+
+
 @pytest.mark.parametrize("uri", ["sqlite:////dev/null/mlflow.db", "http://127.0.0.1:9"])
 def test_a_store_that_cannot_be_used_is_told_before_training(repository: Repository, uri: str) -> None:
     repository.environment |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
@@ -359,7 +325,7 @@ def test_mlflow_tracking_uri_is_honoured(repository: Repository, tmp_path: Path)
 
 
 def test_killed_at_any_moment_the_next_repro_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    undisturbed, killed = (_make_repository(tmp_path / name) for name in ("undisturbed", "killed"))
+    undisturbed, killed = (make_repository(tmp_path / name) for name in ("undisturbed", "killed"))
     for repository in (undisturbed, killed):
         repository.edit("epochs: 3", "epochs: 400")  # some seconds, with many checkpoints
         repository.edit("image_size_px: 64", "image_size_px: 224")

@@ -1,0 +1,143 @@
+"""A run's result → a model of MLflow's that holds all that prediction needs: code, weights, card, and no pickle."""
+
+import base64
+import io
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient, pyfunc
+from mlflow.entities import Run
+from mlflow.models import Model, ModelSignature
+from mlflow.types.schema import ColSpec, DataType, Map, Schema
+from PIL import Image
+
+from celebflow import paths, stores, tracking
+
+_MODEL = "model"  # its name within a run
+_LIBRARIES = ("mlflow", "ncnn", "numpy", "pandas", "pillow", "pydantic", "safetensors", "torch")
+
+
+def log_model(run: tracking.Run, classifier: Path, backbone: Path) -> None:
+    """Package the result of a run that is open; a waiting run gets no model, and that is told on standard error."""
+    if stores.is_waiting_store(run.client):
+        print("The model is not packaged: once the run is synced, `celebflow register` does it.", file=sys.stderr)
+        return
+    run.log(lambda client, run_id: package_model(client, client.get_run(run_id), classifier, backbone))
+
+
+def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Path, chosen_by: str = "") -> str:
+    """Log a run's model: code, classifier, backbone, signature, example, pinned requirements and card, and no pickle.
+
+    Returns its id. A run that has its model already keeps it.
+    """
+    experiment, mine = [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+    for logged in client.search_logged_models(experiment, mine):
+        if logged.name == _MODEL and str(logged.status) == "READY":
+            return str(logged.model_id)
+    mlflow.set_tracking_uri(client.tracking_uri)
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)
+    package = Path(__file__).parent
+    paths.own_folder().mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=paths.own_folder()) as folder:  # beside DVC's cache, where a link costs no room
+        files = {
+            "classifier": Path(folder) / paths.CLASSIFIER.name,
+            "backbone": Path(folder) / paths.BACKBONE.name,
+            "model_card": Path(folder) / "model_card.md",
+        }
+        _link(classifier, files["classifier"])
+        _link(backbone, files["backbone"])
+        files["model_card"].write_text(describe_model(run, chosen_by), encoding="utf-8")
+        info = Model.log(
+            None,
+            pyfunc,
+            name=_MODEL,
+            run_id=run.info.run_id,
+            python_model=str(package / "serving.py"),
+            code_paths=[str(package)],
+            artifacts={name: str(file) for name, file in files.items()},
+            signature=_describe_signature(),
+            input_example=pd.DataFrame({"photograph": [_draw_example()]}),
+            pip_requirements=[f"{library}=={version(library).partition('+')[0]}" for library in _LIBRARIES],
+        )
+    return str(info.model_id)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file another name, as DVC's cache has names of its own, and MLflow follows no symbolic links."""
+    try:
+        target.hardlink_to(source)
+    except OSError:  # the file system knows no links
+        shutil.copyfile(source, target)
+
+
+def describe_model(run: Run, chosen_by: str = "") -> str:
+    """Return a model card in Markdown: data, metrics with their splits, recipe, limits, and how to have it again."""
+    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
+    datasets = run.inputs.dataset_inputs if run.inputs is not None else []
+    warning = tags.get("celebflow.warning", "")
+    figures = {
+        name.removeprefix("val/final_"): (value, metrics.get(name.replace("val/", "test/")))
+        for name, value in sorted(metrics.items())
+        if name.startswith("val/final_")
+    }
+    chosen = (
+        f" Of the runs on the same split it was chosen by {chosen_by}; test data chose nothing." if chosen_by else ""
+    )
+    return "\n\n".join(
+        [
+            "# Who is in a photograph",
+            *([f"**{warning}**"] if warning else []),
+            "A VGG19 whose convolutions are frozen, and a classifier taught on top. It takes photographs in base64 and "
+            "answers with a name and the probability of every name it knows.",
+            "## Data",
+            "\n".join(f"- {item.dataset.name}" for item in datasets)
+            + f"\n- md5 of the photographs: {tags.get('celebflow.data_md5', 'unknown')}",
+            "## Metrics",
+            _tabulate({"": ("validation", "test")}, figures),
+            f"Test photographs had no part in the training.{chosen}",
+            "## Recipe",
+            "\n".join(f"- {name}: {value}" for name, value in sorted(params.items())),
+            f"- backbone: {tags.get('celebflow.backbone_weights', '')}, "
+            f"fingerprint {tags.get('celebflow.backbone_fingerprint', '')[:12]}",
+            "## Limits",
+            "It names one of the people it was taught, whoever is in the photograph; it knows nobody else, and finds "
+            "no faces. Who has few photographs in the data is named less reliably (see the run's "
+            "reports/val/persons.csv). A name is a guess, and no ground for decisions about people.",
+            "## Have it again",
+            f"`{tags['celebflow.restore']}`" if "celebflow.restore" in tags else "See the run's params.yaml.",
+        ]
+    )
+
+
+def _tabulate(head: Mapping[str, tuple[str, str]], rows: Mapping[str, tuple[float, float | None]]) -> str:
+    (corner, (first, second)), *_ = head.items()
+    lines = [f"| {corner} | {first} | {second} |", "|---|---|---|"]
+    for name, values in rows.items():
+        cells = " | ".join("" if value is None else f"{value:.4f}" for value in values)
+        lines.append(f"| {name.replace('_', ' ')} | {cells} |")
+    return "\n".join(lines)
+
+
+def _describe_signature() -> ModelSignature:
+    inputs = Schema([ColSpec(DataType.string, "photograph")])
+    outputs = Schema(
+        [
+            ColSpec(DataType.string, "name"),
+            ColSpec(DataType.double, "probability"),
+            ColSpec(Map(DataType.double), "probabilities"),
+        ]
+    )
+    return ModelSignature(inputs, outputs)
+
+
+def _draw_example() -> str:
+    """Return a small photograph of nobody, in base64."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,91 @@
+"""A run → a version of the registered model celebflow, the best by validation or one that is named."""
+
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+
+from celebflow import paths, stores
+from celebflow.errors import CelebflowError
+from celebflow.experiments import find_cached_file
+from celebflow.packaging import describe_model, package_model
+from celebflow.params import load_params
+from celebflow.provenance import flatten, read_locked_md5s
+
+NAME = "celebflow"
+
+
+def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelVersion]:
+    """Make a run's model a version of the registered model celebflow, give it an alias, and return both.
+
+    Without a name, the best run by `metric` is taken. A run that is registered already keeps its version.
+
+    Raises CelebflowError when there is no such run, its files are gone, or the store cannot be used.
+    """
+    try:
+        client = stores.open_store()
+        run = find_named_run(client, run_name) if run_name else find_best_run(client, metric)
+        mine = f"name = '{NAME}' and run_id = '{run.info.run_id}'"
+        found = client.search_model_versions(mine) if client.search_registered_models(f"name = '{NAME}'") else []
+        registered = found[0] if found else _register(client, run, "" if run_name else metric)
+        client.set_registered_model_alias(NAME, alias, registered.version)
+    except stores.STORE_ERRORS as error:
+        raise CelebflowError(f"{stores.describe_failure(error)}. Check MLFLOW_TRACKING_URI.") from None
+    return run, registered
+
+
+def find_best_run(client: MlflowClient, metric: str) -> Run:
+    """Return the finished run with the best `metric`, of those on the photographs and the split that are here now.
+
+    The least is best of a loss, the greatest of all else.
+
+    Raises CelebflowError when there is none, or when `metric` is not one of validation: what has seen test data may
+    not choose.
+    """
+    if not metric.startswith("val/"):
+        raise CelebflowError(f"--metric is {metric}; only a metric of validation, val/…, may choose a model.")
+    prepare = flatten({"prepare": load_params(paths.PARAMS).prepare.model_dump()})
+    data_md5 = read_locked_md5s().get("data")
+    candidates = [
+        run
+        for run in stores.list_runs(client, "attributes.status = 'FINISHED'")
+        if metric in run.data.metrics
+        and "celebflow.classifier_md5" in run.data.tags
+        and run.data.tags.get("celebflow.data_md5") == data_md5
+        and all(run.data.params.get(name) == str(value) for name, value in prepare.items())
+    ]
+    if not candidates:
+        raise CelebflowError(
+            f"No finished run on the photographs and the split that are here has {metric}. Run `dvc repro`, or name a "
+            "run: `celebflow runs` lists them."
+        )
+    sign = -1 if "loss" in metric else 1
+    return max(candidates, key=lambda run: sign * run.data.metrics[metric])
+
+
+def find_named_run(client: MlflowClient, name: str) -> Run:
+    """Return the run whose id begins so, or of the DVC experiment of this name, the newest first."""
+    for run in stores.list_runs(client):
+        if run.info.run_id.startswith(name) or run.data.tags.get("celebflow.dvc_experiment") == name:
+            return run
+    raise CelebflowError(f"There is no run {name} in {stores.store_uri()}: `celebflow runs` lists them.")
+
+
+def _register(client: MlflowClient, run: Run, chosen_by: str) -> ModelVersion:
+    classifier, backbone = (_find_file(run, name) for name in ("classifier", "backbone"))
+    model_id = package_model(client, run, classifier, backbone, chosen_by)
+    mlflow.set_tracking_uri(client.tracking_uri)
+    registered = mlflow.register_model(f"models:/{model_id}", NAME)
+    return client.update_model_version(NAME, registered.version, describe_model(run, chosen_by))
+
+
+def _find_file(run: Run, name: str) -> Path:
+    md5 = run.data.tags.get(f"celebflow.{name}_md5", "")
+    file = find_cached_file(md5) if md5 else None
+    if file is None:
+        restore = run.data.tags.get("celebflow.restore", "")
+        remedy = f"Bring it back with `{restore}`" if restore else "Run `dvc pull --all-commits`, or train it again"
+        raise CelebflowError(f"The {name} of run {run.info.run_id} is not in DVC's cache. {remedy}.")
+    return file

@@ -1,0 +1,58 @@
+"""The model that MLflow serves: photographs in base64 → names and probabilities. MLflow runs this file as it is."""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from PIL import Image
+
+from celebflow.classifier import load_classifier
+from celebflow.images import PhotographError, decode_photograph
+from celebflow.prediction import Predictor
+
+COLUMN = "photograph"
+
+
+class PhotographNamer(PythonModel):
+    """Who is in each photograph."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load classifier and backbone from the model's artefacts."""
+        artifacts = {name: Path(path) for name, path in context.artifacts.items()}
+        self._predictor = Predictor(load_classifier(artifacts["classifier"]), artifacts["backbone"])
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Return for each row's photograph the most probable name, its probability, and everybody's.
+
+        Raises MlflowException, which a server answers as a bad request, when a row holds no photograph in base64.
+        """
+        photographs = [_decode(row, text) for row, text in enumerate(model_input[COLUMN])]
+        names = self._predictor.card.class_names
+        answers = []
+        for probabilities in self._predictor.predict(photographs):
+            ranked = sorted(zip(names, probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
+            name, probability = ranked[0]
+            answers.append({"name": name, "probability": probability, "probabilities": dict(ranked)})
+        return pd.DataFrame(answers)
+
+
+def _decode(row: int, text: object) -> Image.Image:
+    try:
+        # Strictly: a path or an address is no base64, and is never opened.
+        return decode_photograph(base64.b64decode(str(text), validate=True))
+    except binascii.Error:
+        reason = "is not in base64; paths and addresses are not read"
+    except PhotographError as error:
+        reason = str(error)
+    raise MlflowException(f"{COLUMN} of row {row} {reason}.", INVALID_PARAMETER_VALUE)
+
+
+set_model(PhotographNamer())

@@ -1,0 +1,111 @@
+"""A real git and DVC repository with the project in small, where tests run commands as a user would type them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Run
+
+from celebflow import samples
+from tests.conftest import COMMITTED_PARAMS, REPOSITORY
+
+# Six people, small images and a small classifier: the stages are the real ones.
+CHANGES = {
+    "weights: imagenet": "weights: untrained",
+    "image_size_px: 224": "image_size_px: 64",
+    "  hidden_units:\n  - 4096\n  - 4096\n": "  hidden_units:\n  - 64\n",
+    "epochs: 10": "epochs: 3",
+    "learning_rate: 0.0001": "learning_rate: 0.001",
+}
+EVERY_STAGE = ["prepare", "backbone", "extract", "train", "evaluate", "plot"]
+
+
+class Repository:
+    """A clone of the project, with small params, where commands run as a user would type them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))},
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            **{
+                f"GIT_{who}_{what}": "tester@example.org"
+                for who in ("AUTHOR", "COMMITTER")
+                for what in ("NAME", "EMAIL")
+            },
+        }
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own, as a shell does."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, status: int = 0) -> str:
+        """Run a command, hold it to an exit status, and return what it printed."""
+        process = self.start(*command)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == status, output
+        return output
+
+    def repro(self, *arguments: str) -> list[str]:
+        """Run dvc repro and return the stages that ran."""
+        return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
+
+    def start_training(self) -> subprocess.Popen[str]:
+        """Start the stage train by itself, and return when it has logged an epoch."""
+        count = len(self.runs())
+        process = self.start("python", "-m", "stages.train")
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and (len(runs := self.runs()) == count or not runs[0].data.metrics):
+            time.sleep(0.2)
+        return process
+
+    def edit(self, old: str, new: str) -> None:
+        """Change params.yaml."""
+        file = self.folder / "params.yaml"
+        content = file.read_text(encoding="utf-8")
+        assert old in content
+        file.write_text(content.replace(old, new), encoding="utf-8")
+
+    def run_id(self) -> str:
+        """Return the id of the MLflow run that the workspace's result belongs to."""
+        return (self.folder / "models" / "mlflow_run_id.txt").read_text()
+
+    def runs(self) -> list[Run]:
+        """Return the MLflow runs, newest first."""
+        client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
+
+
+def make_repository(folder: Path) -> Repository:
+    shutil.copytree(REPOSITORY / "celebflow", folder / "celebflow", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, folder / name)
+    (folder / "params.yaml").write_text(COMMITTED_PARAMS, encoding="utf-8")
+    for person, name in enumerate(samples.PEOPLE[:6]):
+        (folder / "data" / name).mkdir(parents=True)
+        for number in range(10):
+            samples.draw_photograph(person, number).save(folder / "data" / name / f"{number}.png")
+    repository = Repository(folder)
+    for old, new in CHANGES.items():
+        repository.edit(old, new)
+    repository.run("git", "init", "--quiet")
+    repository.run("dvc", "init", "--quiet")
+    repository.run("dvc", "add", "--quiet", "data")
+    repository.run("git", "add", ".")
+    repository.run("git", "commit", "--quiet", "--message", "start")
+    return repository

@@ -1,0 +1,177 @@
+"""The best run becomes a registered model, and a real server answers with what evaluate found."""
+
+import base64
+import csv
+import json
+import os
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from tests.repository import Repository, make_repository
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Run an experiment that learns next to nothing after one that learns: the last is not the best."""
+    repository = make_repository(tmp_path_factory.mktemp("repository"))
+    repository.edit("epochs: 3", "epochs: 15")
+    repository.repro()
+    repository.edit("learning_rate: 0.001", "learning_rate: 1.0e-09")
+    repository.repro()
+    return repository
+
+
+def _client(repository: Repository) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
+
+
+def test_the_better_of_two_experiments_is_registered_once(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse, better = repository.runs()
+    assert worse.data.metrics["val/final_accuracy"] < better.data.metrics["val/final_accuracy"]
+    output = repository.run("celebflow", "register")
+    assert better.info.run_id in output and "val/final_accuracy" in output
+    assert "version 1 of celebflow, alias champion" in output
+    client = _client(repository)
+    version = client.get_model_version_by_alias("celebflow", "champion")
+    assert version.run_id == better.info.run_id
+    for part in (
+        "UNTRAINED",
+        "accuracy",
+        "validation",
+        "train: 36 photographs",
+        "Limits",
+        "train.learning_rate: 0.001",
+    ):
+        assert part in version.description
+    assert "version 1 of" in repository.run("celebflow", "register", "--metric", "val/final_loss")
+    assert len(client.search_model_versions("name = 'celebflow'")) == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+    stored = Path(mlflow.artifacts.download_artifacts("models:/celebflow@champion", dst_path=str(tmp_path)))
+    assert not [file for file in stored.rglob("*") if file.suffix in (".pkl", ".pickle", ".pth", ".pt")]
+    assert "torch==" in (stored / "requirements.txt").read_text()
+    assert (stored / "artifacts" / "model_card.md").read_text() == version.description
+    (logged,) = client.search_logged_models([better.info.experiment_id], f"source_run_id = '{better.info.run_id}'")
+    assert logged.artifact_location.startswith((repository.folder / "mlartifacts").as_uri())
+    named = repository.run("celebflow", "register", worse.info.run_id[:8], "--alias", "challenger")
+    assert "version 2 of celebflow, alias challenger" in named
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metric", "test/final_accuracy"], "only a metric of validation"),
+        (["--metric", "val/beauty"], "has val/beauty"),
+        (["nobody"], "There is no run nobody"),
+    ],
+)
+def test_what_cannot_be_registered_is_told(repository: Repository, arguments: list[str], message: str) -> None:
+    output = repository.run("celebflow", "register", *arguments, status=1)
+    assert message in output and "Traceback" not in output
+
+
+def test_runs_on_another_split_are_no_candidates(repository: Repository) -> None:
+    repository.edit("prepare:\n  seed: 0", "prepare:\n  seed: 5")
+    try:
+        assert "No finished run" in repository.run("celebflow", "register", status=1)
+    finally:
+        repository.edit("prepare:\n  seed: 5", "prepare:\n  seed: 0")
+
+
+def test_a_classifier_that_is_gone_is_told_with_the_remedy(repository: Repository) -> None:
+    repository.edit("learning_rate: 1.0e-09", "learning_rate: 2.0e-09")
+    repository.repro()
+    run = repository.runs()[0]
+    md5 = run.data.tags["celebflow.classifier_md5"]
+    file = repository.folder / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+    file.rename(file.with_name("kept"))
+    try:
+        output = repository.run("celebflow", "register", run.info.run_id, status=1)
+    finally:
+        file.with_name("kept").rename(file)
+    assert "is not in DVC's cache" in output and "dvc pull" in output
+
+
+@pytest.fixture(scope="module")
+def served(repository: Repository) -> Iterator[str]:
+    """Serve the champion, and yield the address to ask."""
+    repository.run("celebflow", "register")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    repository.environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{repository.folder / 'mlflow.db'}"
+    # From elsewhere: the model brings its own code.
+    command = ["mlflow", "models", "serve", "-m", "models:/celebflow@champion", "--env-manager", "local"]
+    process = repository.start(*command, "--port", str(port), "--host", "127.0.0.1")
+    del repository.environment["MLFLOW_TRACKING_URI"]
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=5)[0]
+            time.sleep(0.3)
+    yield f"http://127.0.0.1:{port}/invocations"
+    os.killpg(process.pid, 15)
+    process.communicate(timeout=60)
+
+
+def _ask(address: str, *photographs: str) -> tuple[int, Any]:
+    body = json.dumps({"dataframe_records": [{"photograph": photograph} for photograph in photographs]}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_server_answers_as_evaluate_did(repository: Repository, served: str) -> None:
+    better = _client(repository).get_model_version_by_alias("celebflow", "champion").run_id
+    stored = Path(
+        mlflow.artifacts.download_artifacts(
+            run_id=better, artifact_path="reports/test", tracking_uri=_client(repository).tracking_uri
+        )
+    )
+    with (stored / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    contents = [(repository.folder / "data" / row["path"]).read_bytes() for row in rows]
+    status, answer = _ask(served, *(base64.b64encode(content).decode() for content in contents))
+    assert status == 200
+    for row, predicted in zip(rows, answer["predictions"], strict=True):
+        assert predicted["name"] == row["predicted"]
+        assert predicted["probability"] == pytest.approx(float(row["probability"]), abs=1e-5)
+        assert sum(predicted["probabilities"].values()) == pytest.approx(1)
+        assert max(predicted["probabilities"], key=predicted["probabilities"].get) == row["predicted"]
+
+
+@pytest.mark.parametrize(
+    ("photograph", "message"),
+    [
+        ("/etc/passwd", "paths and addresses are not read"),
+        ("file:///etc/passwd", "paths and addresses are not read"),
+        ("http://127.0.0.1:9/a.png", "paths and addresses are not read"),
+        (base64.b64encode(b"no photograph").decode(), "is no JPEG"),
+        ("etc/passwd/", "is not in base64"),
+        ("abcd/efgh", "is no"),
+        ("", "is no JPEG"),
+    ],
+)
+def test_what_is_no_photograph_is_a_bad_request(served: str, photograph: str, message: str) -> None:
+    status, answer = _ask(served, photograph)
+    assert status == 400
+    assert re.search(message, answer), answer
+    assert "root:" not in answer

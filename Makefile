@@ -3,15 +3,16 @@ PYTHON ?= python3
 # Stages and DVC find the environment's programs first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install demo check test bench
+.PHONY: help install demo check test test-services bench
 
 help:
-	@echo "make demo     draw the invented people and run the whole pipeline on them"
-	@echo "make test     all checks and tests"
-	@echo "make bench    compare with the plain script, and renew the README's table; for figures of real faces:"
-	@echo "              make bench DATA=folder WEIGHTS=vgg19.pth"
-	@echo "make check    format, lint and types alone"
-	@echo "make install  the environment alone (.venv)"
+	@echo "make demo           draw the invented people and run the whole pipeline on them"
+	@echo "make test           all checks and tests"
+	@echo "make test-services  the tests that need PostgreSQL (sudo apt-get install postgresql)"
+	@echo "make bench          compare with the plain script, and renew the README's table; of real faces:"
+	@echo "                    make bench DATA=folder WEIGHTS=vgg19.pth"
+	@echo "make check          format, lint and types alone"
+	@echo "make install        the environment alone (.venv)"
 
 install: .venv/installed
 
@@ -32,6 +33,11 @@ check: install
 
 test: check
 	pytest
+
+test-services: install
+	@test -n "$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null)" || command -v pg_ctl >/dev/null \
+		|| { echo "PostgreSQL is missing: sudo apt-get install postgresql"; exit 1; }
+	pytest -m services
 
 bench: install
 	python -m benchmarks.compare $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')

@@ -109,22 +109,28 @@ def runs(context: click.Context, commits: int) -> None:
 
 
 @runs.command()
-def sync() -> None:
+@click.option("--here", is_flag=True, help="Also log runs to the present store that were meant for another.")
+def sync(here: bool) -> None:
     """Log the runs that wait in the repository to MLflow's store.
 
     With tracking.required set to false, a run waits there when the store cannot be reached.
 
     \b
-    Example:
+    Examples:
+      celebflow runs sync
       MLFLOW_TRACKING_URI=http://127.0.0.1:5000 celebflow runs sync
+      celebflow runs sync --here     # the server is gone for good
     """
     from celebflow.syncing import sync_runs
 
-    count = 0
-    for run in sync_runs():
-        count += 1
-        click.echo(f"{run.name}: {run.run_id}")
-    click.echo(f"{count} runs synced." if count else "No runs wait.")
+    outcomes = []
+    for outcome in sync_runs(here):
+        outcomes.append(outcome)
+        click.echo(f"{outcome.name}: {outcome.run_id or outcome.reason}")
+    left = sum(not outcome.run_id for outcome in outcomes)
+    click.echo(f"{len(outcomes) - left} runs synced." if outcomes else "No runs wait.")
+    if left:
+        raise errors.CelebflowError(f"{left} runs still wait.")
 
 
 @main.command()
@@ -161,7 +167,7 @@ def _show_runs(commit_count: int) -> None:
     from tabulate import tabulate
 
     from celebflow.experiments import list_results
-    from celebflow.stores import resolve_run_id
+    from celebflow.stores import follow_run
 
     results = list_results(commit_count)
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
@@ -170,7 +176,7 @@ def _show_runs(commit_count: int) -> None:
             result.experiment or result.revision,
             *(result.metrics.get(name) for name in metrics),
             ", ".join(f"{name}={value}" for name, value in result.changed_params.items()),
-            resolve_run_id(result.run_id),
+            follow_run(result.run_id)[0],
         ]
         for result in results
     ]

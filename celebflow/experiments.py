@@ -1,5 +1,6 @@
 """The results that DVC knows of, commits and experiments, each with its MLflow run; the only importer of dvc."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +48,18 @@ def list_results(commit_count: int) -> list[Result]:
 
 
 def find_cached_file(md5: str) -> Path | None:
-    """Return the file with this md5 in DVC's cache, or None where it is not there."""
-    with Repo() as repository:
-        cache = repository.cache.local
-        return Path(cache.oid_to_path(md5)) if cache.exists(md5) else None
+    """Return the file with this md5 in DVC's cache, or None where it is not there.
+
+    Raises CelebflowError outside a repository of DVC.
+    """
+    if not re.fullmatch("[0-9a-f]{32}", md5):  # it may come from a store that others write to
+        return None
+    try:
+        with Repo() as repository:
+            cache = repository.cache.local
+            return Path(cache.oid_to_path(md5)) if cache.exists(md5) else None
+    except DvcException as error:
+        raise CelebflowError(f"DVC's cache cannot be read: {error}. Run from the repository's folder.") from None
 
 
 def _make_result(row: Mapping[str, Any], latest: Mapping[str, object]) -> Result:

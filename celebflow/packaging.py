@@ -4,7 +4,7 @@ import base64
 import io
 import shutil
 import sys
-from collections.abc import Mapping
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +18,12 @@ from mlflow.types.schema import ColSpec, DataType, Map, Schema
 from PIL import Image
 
 from celebflow import paths, stores, tracking
+from celebflow.classifier import load_classifier
+from celebflow.errors import CelebflowError
+from celebflow.prediction import Predictor
 
 _MODEL = "model"  # its name within a run
-_LIBRARIES = ("mlflow", "ncnn", "numpy", "pandas", "pillow", "pydantic", "safetensors", "torch")
+_LIBRARIES = ("mlflow", "ncnn", "numpy", "pandas", "pillow", "safetensors", "torch")
 
 
 def log_model(run: tracking.Run, classifier: Path, backbone: Path) -> None:
@@ -28,23 +31,31 @@ def log_model(run: tracking.Run, classifier: Path, backbone: Path) -> None:
     if stores.is_waiting_store(run.client):
         print("The model is not packaged: once the run is synced, `celebflow register` does it.", file=sys.stderr)
         return
-    run.log(lambda client, run_id: package_model(client, client.get_run(run_id), classifier, backbone))
+    try:
+        package_model(run.client, run.client.get_run(run.run_id), classifier, backbone)
+    except stores.STORE_ERRORS as error:
+        if run.required:
+            raise CelebflowError(f"{stores.describe_failure(error)}. Or set tracking.log_model to false.") from None
+        print(f"{stores.describe_failure(error)}. The model is not packaged.", file=sys.stderr)
 
 
 def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Path, chosen_by: str = "") -> str:
     """Log a run's model: code, classifier, backbone, signature, example, pinned requirements and card, and no pickle.
 
     Returns its id. A run that has its model already keeps it.
+
+    Raises CelebflowError when classifier and backbone are not what they should be.
     """
     experiment, mine = [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
     for logged in client.search_logged_models(experiment, mine):
         if logged.name == _MODEL and str(logged.status) == "READY":
             return str(logged.model_id)
+    Predictor(load_classifier(classifier), backbone)  # refuses what would not answer
     mlflow.set_tracking_uri(client.tracking_uri)
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
     package = Path(__file__).parent
     paths.own_folder().mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=paths.own_folder()) as folder:  # beside DVC's cache, where a link costs no room
+    with TemporaryDirectory(dir=paths.own_folder()) as folder:
         files = {
             "classifier": Path(folder) / paths.CLASSIFIER.name,
             "backbone": Path(folder) / paths.BACKBONE.name,
@@ -71,7 +82,7 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
 def _link(source: Path, target: Path) -> None:
     """Give a file another name, as DVC's cache has names of its own, and MLflow follows no symbolic links."""
     try:
-        target.hardlink_to(source)
+        target.hardlink_to(source.resolve())
     except OSError:  # the file system knows no links
         shutil.copyfile(source, target)
 
@@ -89,6 +100,10 @@ def describe_model(run: Run, chosen_by: str = "") -> str:
     chosen = (
         f" Of the runs on the same split it was chosen by {chosen_by}; test data chose nothing." if chosen_by else ""
     )
+    table = ["| | validation | test |", "|---|---|---|"]
+    for name, values in figures.items():
+        cells = " | ".join("" if value is None else f"{value:.4f}" for value in values)
+        table.append(f"| {name.replace('_', ' ')} | {cells} |")
     return "\n\n".join(
         [
             "# Who is in a photograph",
@@ -99,11 +114,11 @@ def describe_model(run: Run, chosen_by: str = "") -> str:
             "\n".join(f"- {item.dataset.name}" for item in datasets)
             + f"\n- md5 of the photographs: {tags.get('celebflow.data_md5', 'unknown')}",
             "## Metrics",
-            _tabulate({"": ("validation", "test")}, figures),
+            "\n".join(table),
             f"Test photographs had no part in the training.{chosen}",
             "## Recipe",
-            "\n".join(f"- {name}: {value}" for name, value in sorted(params.items())),
-            f"- backbone: {tags.get('celebflow.backbone_weights', '')}, "
+            "\n".join(f"- {name}: {escape(value)}" for name, value in sorted(params.items())),
+            f"- backbone: {escape(tags.get('celebflow.backbone_weights', ''))}, "
             f"fingerprint {tags.get('celebflow.backbone_fingerprint', '')[:12]}",
             "## Limits",
             "It names one of the people it was taught, whoever is in the photograph; it knows nobody else, and finds "
@@ -113,15 +128,6 @@ def describe_model(run: Run, chosen_by: str = "") -> str:
             f"`{tags['celebflow.restore']}`" if "celebflow.restore" in tags else "See the run's params.yaml.",
         ]
     )
-
-
-def _tabulate(head: Mapping[str, tuple[str, str]], rows: Mapping[str, tuple[float, float | None]]) -> str:
-    (corner, (first, second)), *_ = head.items()
-    lines = [f"| {corner} | {first} | {second} |", "|---|---|---|"]
-    for name, values in rows.items():
-        cells = " | ".join("" if value is None else f"{value:.4f}" for value in values)
-        lines.append(f"| {name.replace('_', ' ')} | {cells} |")
-    return "\n".join(lines)
 
 
 def _describe_signature() -> ModelSignature:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Provenance:
     def restore_command(self) -> str:
         """Return the command that brings the result back to the workspace; empty where there is none."""
         if self.experiment:
-            return f"dvc exp apply {self.experiment}"
+            return f"dvc exp apply {shlex.quote(self.experiment)}"
         # From a clean commit, dvc repro finds the result in its run cache and runs nothing.
         return f"git checkout {self.commit} && dvc repro" if self.commit and not self.dirty else ""
 
@@ -76,12 +77,13 @@ def read_lock() -> dict[str, str]:
 
 
 def read_locked_md5s() -> dict[str, str]:
-    """Return the md5 of data, backbone, features and classifier that dvc.lock holds, as far as it does."""
+    """Return the md5 of data, splits, backbone, features and classifier that dvc.lock holds, as far as it does."""
     if not _LOCK.exists():
         return {}
     stages = YAML(typ="safe", pure=True).load(_LOCK).get("stages", {})
     places = {
         "data": ("prepare", "deps", paths.DATA),
+        "splits": ("prepare", "outs", paths.PHOTOS.parent),
         "backbone": ("backbone", "outs", paths.BACKBONE),
         "features": ("extract", "outs", paths.FEATURES),
         "classifier": ("train", "outs", paths.CLASSIFIER),

@@ -1,5 +1,7 @@
 """A run → a version of the registered model celebflow, the best by validation or one that is named."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -7,12 +9,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from celebflow import paths, stores
+from celebflow import stores
 from celebflow.errors import CelebflowError
 from celebflow.experiments import find_cached_file
 from celebflow.packaging import describe_model, package_model
-from celebflow.params import load_params
-from celebflow.provenance import flatten, read_locked_md5s
+from celebflow.provenance import read_locked_md5s
 
 NAME = "celebflow"
 
@@ -22,8 +23,11 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
 
     Without a name, the best run by `metric` is taken. A run that is registered already keeps its version.
 
-    Raises CelebflowError when there is no such run, its files are gone, or the store cannot be used.
+    Raises CelebflowError when there is no such run, its files are gone, the store cannot be used, or takes no such
+    alias.
     """
+    if not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+        raise CelebflowError(f"--alias is {alias}: it takes letters, digits, - and _, and is neither latest nor v1.")
     try:
         client = stores.open_store()
         run = find_named_run(client, run_name) if run_name else find_best_run(client, metric)
@@ -46,19 +50,17 @@ def find_best_run(client: MlflowClient, metric: str) -> Run:
     """
     if not metric.startswith("val/"):
         raise CelebflowError(f"--metric is {metric}; only a metric of validation, val/…, may choose a model.")
-    prepare = flatten({"prepare": load_params(paths.PARAMS).prepare.model_dump()})
-    data_md5 = read_locked_md5s().get("data")
+    here = read_locked_md5s()
     candidates = [
         run
         for run in stores.list_runs(client, "attributes.status = 'FINISHED'")
         if metric in run.data.metrics
         and "celebflow.classifier_md5" in run.data.tags
-        and run.data.tags.get("celebflow.data_md5") == data_md5
-        and all(run.data.params.get(name) == str(value) for name, value in prepare.items())
+        and all(run.data.tags.get(f"celebflow.{name}_md5") == here.get(name, "") for name in ("data", "splits"))
     ]
     if not candidates:
         raise CelebflowError(
-            f"No finished run on the photographs and the split that are here has {metric}. Run `dvc repro`, or name a "
+            f"No finished run on the photographs and the split of dvc.lock has {metric}. Run `dvc repro`, or name a "
             "run: `celebflow runs` lists them."
         )
     sign = -1 if "loss" in metric else 1
@@ -66,11 +68,26 @@ def find_best_run(client: MlflowClient, metric: str) -> Run:
 
 
 def find_named_run(client: MlflowClient, name: str) -> Run:
-    """Return the run whose id begins so, or of the DVC experiment of this name, the newest first."""
-    for run in stores.list_runs(client):
-        if run.info.run_id.startswith(name) or run.data.tags.get("celebflow.dvc_experiment") == name:
-            return run
-    raise CelebflowError(f"There is no run {name} in {stores.store_uri()}: `celebflow runs` lists them.")
+    """Return the run of this id, or the newest of the DVC experiment of this name, or that whose id alone begins so.
+
+    Raises CelebflowError when there is none, or more than one begins so.
+    """
+    name, _ = stores.follow_run(name)
+    runs = list(stores.list_runs(client))
+    tests: list[Callable[[Run], bool]] = [
+        lambda run: run.info.run_id == name,
+        lambda run: run.data.tags.get("celebflow.dvc_experiment") == name,
+    ]
+    for test in tests:
+        for run in runs:
+            if test(run):
+                return run
+    beginnings = [run for run in runs if run.info.run_id.startswith(name)]
+    if len(beginnings) > 1:
+        raise CelebflowError(f"The ids of {len(beginnings)} runs begin with {name}; name more of it.")
+    if not beginnings:
+        raise CelebflowError(f"There is no run {name} in {stores.describe_store()}: `celebflow runs` lists them.")
+    return beginnings[0]
 
 
 def _register(client: MlflowClient, run: Run, chosen_by: str) -> ModelVersion:
@@ -86,6 +103,9 @@ def _find_file(run: Run, name: str) -> Path:
     file = find_cached_file(md5) if md5 else None
     if file is None:
         restore = run.data.tags.get("celebflow.restore", "")
-        remedy = f"Bring it back with `{restore}`" if restore else "Run `dvc pull --all-commits`, or train it again"
-        raise CelebflowError(f"The {name} of run {run.info.run_id} is not in DVC's cache. {remedy}.")
+        remedy = f", or make it anew with `{restore}` and `dvc repro`" if restore else ""
+        raise CelebflowError(
+            f"The {name} of run {run.info.run_id} is not in DVC's cache. "
+            f"Fetch it with `dvc pull --all-commits`{remedy}."
+        )
     return file

@@ -1,7 +1,6 @@
 """The model that MLflow serves: photographs in base64 → names and probabilities. MLflow runs this file as it is."""
 
 import base64
-import binascii
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,8 @@ class PhotographNamer(PythonModel):
 
         Raises MlflowException, which a server answers as a bad request, when a row holds no photograph in base64.
         """
+        if model_input.empty:
+            raise MlflowException("There is no row with a photograph.", INVALID_PARAMETER_VALUE)
         photographs = [_decode(row, text) for row, text in enumerate(model_input[COLUMN])]
         names = self._predictor.card.class_names
         answers = []
@@ -48,7 +49,7 @@ def _decode(row: int, text: object) -> Image.Image:
     try:
         # Strictly: a path or an address is no base64, and is never opened.
         return decode_photograph(base64.b64decode(str(text), validate=True))
-    except binascii.Error:
+    except ValueError:
         reason = "is not in base64; paths and addresses are not read"
     except PhotographError as error:
         reason = str(error)

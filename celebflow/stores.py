@@ -1,13 +1,16 @@
 """MLflow's stores: the user's own, and one in the repository for runs that wait until the user's can be reached."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Who works on photographs of people, or without a network, wants no usage reports sent.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -17,11 +20,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from celebflow import paths
 from celebflow.errors import CelebflowError
 
-# What a store raises that cannot be used; requests' errors are OSErrors.
-STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+# What a store raises that cannot be used; requests' errors are OSErrors, a database's missing driver an ImportError.
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ImportError)
 # The run, perhaps of a store elsewhere, that a run is the continuation of.
 CONTINUES = "celebflow.continues"
-# The run in the user's store that a waiting run has become.
+# The store that a waiting run was meant for, and the run there that it has become.
+MEANT_FOR = "celebflow.meant_for"
 SYNCED_AS = "celebflow.synced_as"
 
 
@@ -33,20 +37,44 @@ def store_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.repository() / 'mlflow.db'}"
 
 
+def describe_store() -> str:
+    """Return the address of the user's store without the password that may stand in it."""
+    return re.sub("//[^/@]*@", "//…@", store_uri())
+
+
 def open_store() -> MlflowClient:
     """Open the user's store; raise one of STORE_ERRORS where it cannot be."""
-    return MlflowClient(store_uri())
+    return _open(store_uri())
 
 
 def open_waiting_store() -> MlflowClient:
     """Open the store of the waiting runs, which is made if need be."""
-    _waiting_database().parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(f"sqlite:///{_waiting_database()}")
+    paths.waiting_runs().mkdir(parents=True, exist_ok=True)
+    try:
+        return _open(_waiting_uri())
+    except STORE_ERRORS as error:
+        raise CelebflowError(
+            f"The MLflow runs that wait in {paths.waiting_runs()} cannot be read ({_first_line(error)}). "
+            f"Try `mlflow db upgrade {_waiting_uri()}`, or move that folder away."
+        ) from None
+
+
+def _open(uri: str) -> MlflowClient:
+    if not uri.startswith("sqlite:"):
+        return MlflowClient(uri)
+    # MLflow makes the tables of a new file, for which two pipelines must not meet.
+    paths.own_folder().mkdir(exist_ok=True)
+    with FileLock(paths.own_folder() / "stores.lock"):
+        return MlflowClient(uri)
 
 
 def is_waiting_store(client: MlflowClient) -> bool:
     """Tell whether a client is of the waiting runs' store."""
-    return str(client.tracking_uri) == f"sqlite:///{_waiting_database()}"
+    return str(client.tracking_uri) == _waiting_uri()
+
+
+def _waiting_uri() -> str:
+    return f"sqlite:///{_waiting_database()}"
 
 
 def _waiting_database() -> Path:
@@ -54,9 +82,22 @@ def _waiting_database() -> Path:
 
 
 @contextmanager
+def lock_waiting_runs() -> Iterator[None]:
+    """Keep a sync from taking a run that a stage is about to go on with, and two syncs apart."""
+    if not _waiting_database().exists():
+        yield
+        return
+    with FileLock(paths.waiting_runs() / "runs.lock"):
+        yield
+
+
+@contextmanager
 def little_patience() -> Iterator[None]:
-    """Give a server seconds to answer, where MLflow would try for minutes, unless the user has set how long."""
-    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    """Give a server seconds to answer, where MLflow would try for minutes, unless the user has set how long.
+
+    Asked once, a slow server does not make two runs where one was asked for.
+    """
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
     ours = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(ours)
     try:
@@ -68,8 +109,11 @@ def little_patience() -> Iterator[None]:
 
 def describe_failure(error: Exception) -> str:
     """Say of the user's store that it cannot be used, and why."""
-    reason = str(error).split("\n")[0]
-    return f"MLflow's store {store_uri()} cannot be used: {reason}"
+    return f"MLflow's store {describe_store()} cannot be used: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]
 
 
 def select_experiment(client: MlflowClient, name: str) -> str:
@@ -129,10 +173,18 @@ def find_continuation(client: MlflowClient, run_id: str) -> Run | None:
 
 def list_runs(client: MlflowClient, filter_string: str = "") -> Iterator[Run]:
     """Yield the runs of all experiments, the newest first."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    experiments = [
+        experiment.experiment_id
+        for experiment in _turn_pages(lambda token: client.search_experiments(page_token=token))
+    ]
+    if experiments:
+        yield from _turn_pages(lambda token: client.search_runs(experiments, filter_string, page_token=token))
+
+
+def _turn_pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
     token = None
-    while experiments:
-        page = client.search_runs(experiments, filter_string, page_token=token)
+    while True:
+        page = ask(token)
         yield from page
         token = page.token
         if not token:
@@ -141,20 +193,25 @@ def list_runs(client: MlflowClient, filter_string: str = "") -> Iterator[Run]:
 
 def list_waiting_runs() -> list[Run]:
     """Return the runs that wait to be synced, the oldest first."""
-    if not _waiting_database().exists():
-        return []
-    return [run for run in list_runs(open_waiting_store()) if SYNCED_AS not in run.data.tags][::-1]
+    return [run for run in _list_all_waiting_runs() if SYNCED_AS not in run.data.tags]
 
 
-def find_waiting_run(run_id: str) -> Run | None:
-    """Return the waiting run that has this id or continues it, synced or not."""
-    if not _waiting_database().exists():
-        return None
-    client = open_waiting_store()
-    return find_run(client, run_id) or find_continuation(client, run_id)
+def _list_all_waiting_runs() -> list[Run]:
+    return list(list_runs(open_waiting_store()))[::-1] if _waiting_database().exists() else []
 
 
-def resolve_run_id(run_id: str) -> str:
-    """Return the id that a run has in the user's store, where it waited and was synced; else its own."""
-    run = find_waiting_run(run_id)
-    return str(run.data.tags.get(SYNCED_AS, run_id)) if run else run_id
+def follow_run(run_id: str) -> tuple[str, Run | None]:
+    """Return the id that a run has in the user's store, and the waiting run that goes on from it, if there is one.
+
+    The id is the waiting run's own when it has been in no other store.
+    """
+    waiting = _list_all_waiting_runs() if run_id else []
+    passed: set[str] = set()
+    while run_id not in passed:
+        passed.add(run_id)
+        later = [run for run in waiting if run_id in (run.info.run_id, run.data.tags.get(CONTINUES))]
+        for run in later:
+            if SYNCED_AS not in run.data.tags:
+                return run_id, run
+            run_id = run.data.tags[SYNCED_AS]
+    return run_id, None

@@ -2,10 +2,11 @@
 
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,7 @@ from celebflow.provenance import (
 from celebflow.training import EpochResult
 
 _PROCESS = "celebflow.process"
+_CLOCK_TOLERANCE_SECONDS = 5  # a process seems to have started otherwise when the clock is set
 # Sections of params.yaml that make no difference to a result.
 _UNINFORMATIVE = ("plot.", "tracking.")
 
@@ -41,21 +43,29 @@ class Run:
     Where its store fails and `tracking.required` is false, it goes on in the store of the waiting runs.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, params: Params) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, params: Params, source: BackboneSource) -> None:
         self.client = client
         self.run_id = run_id
+        self.required = params.tracking.required
         self._params = params
+        self._source = source
 
     def log(self, action: Callable[[MlflowClient, str], object]) -> None:
         """Do something with a client of the run's store and the run's id."""
         try:
-            action(self.client, self.run_id)
+            with nullcontext() if self.required else stores.little_patience():
+                action(self.client, self.run_id)
         except stores.STORE_ERRORS as error:
             if stores.is_waiting_store(self.client):
                 raise
             _insist_or_tell(error, self._params)
-            self.client, self.run_id = _wait_for(self.run_id, self._params)
+            self.client, self.run_id = _wait_for(self.run_id, self._params, self._source)
             action(self.client, self.run_id)
+
+    def log_params(self) -> None:
+        """Log the params that make a difference to a result."""
+        params = [Param(name, str(value)) for name, value in _list_informative(self._params).items()]
+        self.log(lambda client, run_id: client.log_batch(run_id, params=params))
 
     def log_epoch(self, result: EpochResult) -> None:
         """Log one epoch's losses and accuracies."""
@@ -114,8 +124,7 @@ class Run:
 
     def begin(self) -> None:
         """Have it stand as running, in this process."""
-        self.log(lambda client, run_id: client.update_run(run_id, "RUNNING"))
-        self.set_tags({_PROCESS: _name_process(os.getpid())})
+        self.log(_mark_running)
 
     def end(self, status: str) -> None:
         """End it, as FINISHED, FAILED or KILLED."""
@@ -136,12 +145,12 @@ def start_run(params: Params, features: Features) -> Iterator[Run]:
     Raises CelebflowError when the tracking store cannot be used and `tracking.required` is true.
     """
     if waiting := len(stores.list_waiting_runs()):
-        print(f"{waiting} earlier MLflow runs wait in the repository; `celebflow runs sync` logs them.")
-    client, run_id = _create_run(params, features.origin.backbone)
-    paths.MLFLOW_RUN_ID.parent.mkdir(parents=True, exist_ok=True)
-    paths.MLFLOW_RUN_ID.write_text(run_id)
-    run = Run(client, run_id, params)
+        print(f"{waiting} MLflow runs wait in the repository; `celebflow runs sync` logs them.")
+    run = _create_run(params, features.origin.backbone)
     with _open(run):
+        paths.MLFLOW_RUN_ID.parent.mkdir(parents=True, exist_ok=True)
+        paths.MLFLOW_RUN_ID.write_text(run.run_id)
+        run.log_params()
         run.log_datasets(features)
         yield run
 
@@ -153,71 +162,90 @@ def continue_run(params: Params, source: BackboneSource) -> Iterator[Run]:
     Where the store does not know the run, because the result came from another machine, a run that continues it is
     created once, and told on standard error.
     """
-    run = Run(*_find_run(paths.MLFLOW_RUN_ID.read_text(), params, source), params)
+    run_id = paths.MLFLOW_RUN_ID.read_text()
+    if not re.fullmatch("[0-9a-f]{32}", run_id):
+        raise CelebflowError(
+            f"{paths.MLFLOW_RUN_ID} holds no id of a run. Run `dvc repro --force --single-item train`."
+        )
+    run, created = _find_run(run_id, params, source)
     with _open(run):
+        if created:
+            run.log_params()
         run.set_tags({f"celebflow.{name}_md5": md5 for name, md5 in read_lock().items()})
         yield run
 
 
 @contextmanager
 def _open(run: Run) -> Iterator[None]:
-    run.begin()
     try:
+        run.begin()
         yield
     except BaseException as error:
-        with suppress(*stores.STORE_ERRORS, CelebflowError):  # what went wrong first is what to tell
+        with (
+            suppress(*stores.STORE_ERRORS, CelebflowError),
+            stores.little_patience(),
+        ):  # the first error is the one to tell
             run.end("KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED")
         raise
     run.end("FINISHED")
 
 
-def _create_run(params: Params, source: BackboneSource) -> tuple[MlflowClient, str]:
+def _create_run(params: Params, source: BackboneSource) -> Run:
     try:
         with stores.little_patience():
             client = stores.open_store()
-            return client, _create_run_in(client, params, source, {})
+            return Run(client, _create_run_in(client, params, source, {}), params, source)
     except stores.STORE_ERRORS as error:
         _insist_or_tell(error, params)
     client = stores.open_waiting_store()
-    return client, _create_run_in(client, params, source, {})
+    tags = {stores.MEANT_FOR: stores.describe_store()}
+    return Run(client, _create_run_in(client, params, source, tags), params, source)
 
 
 def _create_run_in(client: MlflowClient, params: Params, source: BackboneSource, tags: Mapping[str, str]) -> str:
-    provenance = find_provenance()
-    values = flatten(params.model_dump(mode="json"))
-    informative = {name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)}
     experiment_id = stores.select_experiment(client, params.tracking.experiment)
     _end_killed_runs(client, experiment_id)
-    name = _name_run(provenance, source, find_changed_params(informative, provenance.commit))
-    run_id = client.create_run(
-        experiment_id, run_name=name, tags={**_describe_origin(provenance, source), **tags}
-    ).info.run_id
-    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in informative.items()])
-    return str(run_id)
+    provenance = find_provenance()
+    changed = find_changed_params(_list_informative(params), provenance.commit)
+    process = {_PROCESS: _name_process(os.getpid())}
+    run = client.create_run(
+        experiment_id,
+        run_name=_name_run(provenance, source, changed),
+        tags={**_describe_origin(provenance, source), **process, **tags},
+    )
+    return str(run.info.run_id)
 
 
-def _find_run(run_id: str, params: Params, source: BackboneSource) -> tuple[MlflowClient, str]:
-    waiting = stores.find_waiting_run(run_id)
-    if waiting is not None:
-        if stores.SYNCED_AS not in waiting.data.tags:
-            return stores.open_waiting_store(), str(waiting.info.run_id)
-        run_id = waiting.data.tags[stores.SYNCED_AS]
+def _list_informative(params: Params) -> dict[str, object]:
+    values = flatten(params.model_dump(mode="json"))
+    return {name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)}
+
+
+def _find_run(run_id: str, params: Params, source: BackboneSource) -> tuple[Run, bool]:
+    """Return the run to go on with, and whether it is new."""
+    with stores.lock_waiting_runs():
+        run_id, waiting = stores.follow_run(run_id)
+        if waiting is not None:
+            client = stores.open_waiting_store()
+            _mark_running(client, waiting.info.run_id)
+            return Run(client, waiting.info.run_id, params, source), False
     try:
         with stores.little_patience():
             client = stores.open_store()
-            run = stores.find_run(client, run_id) or stores.find_continuation(client, run_id)
-            if run is not None:
-                found = str(run.info.run_id)
-            else:
-                found = _create_run_in(client, params, source, {stores.CONTINUES: run_id})
-            if found != run_id:
-                print(
-                    f"The MLflow store {client.tracking_uri} lacks train's run; going on in {found}.", file=sys.stderr
-                )
-            return client, found
+            known = stores.find_run(client, run_id)
+            if known is not None:
+                return Run(client, run_id, params, source), False
+            known = stores.find_continuation(client, run_id)
+            going_on = (
+                known.info.run_id if known else _create_run_in(client, params, source, {stores.CONTINUES: run_id})
+            )
+            print(
+                f"MLflow's store {stores.describe_store()} lacks train's run; going on in {going_on}.", file=sys.stderr
+            )
+            return Run(client, str(going_on), params, source), known is None
     except stores.STORE_ERRORS as error:
         _insist_or_tell(error, params)
-    return _wait_for(run_id, params)
+    return Run(*_wait_for(run_id, params, source), params, source), True
 
 
 def _insist_or_tell(error: Exception, params: Params) -> None:
@@ -231,14 +259,16 @@ def _insist_or_tell(error: Exception, params: Params) -> None:
     print(f"{failure}. Going on; `celebflow runs sync` logs it later.", file=sys.stderr)
 
 
-def _wait_for(run_id: str, params: Params) -> tuple[MlflowClient, str]:
+def _wait_for(run_id: str, params: Params, source: BackboneSource) -> tuple[MlflowClient, str]:
     """Return a waiting run for what a run of a store that cannot be reached now lacks."""
-    client = stores.open_waiting_store()
-    run = stores.find_continuation(client, run_id)
-    if run is None:
-        experiment_id = stores.select_experiment(client, params.tracking.experiment)
-        run = client.create_run(experiment_id, run_name=f"continues {run_id}", tags={stores.CONTINUES: run_id})
-    return client, str(run.info.run_id)
+    with stores.lock_waiting_runs():
+        _, waiting = stores.follow_run(run_id)
+        client = stores.open_waiting_store()
+        if waiting is None:
+            tags = {stores.CONTINUES: run_id, stores.MEANT_FOR: stores.describe_store()}
+            return client, _create_run_in(client, params, source, tags)
+        _mark_running(client, waiting.info.run_id)
+        return client, str(waiting.info.run_id)
 
 
 def _describe(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, Mapping[str, float]]) -> str:
@@ -287,8 +317,13 @@ def _describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str
     return {name: value for name, value in tags.items() if value}
 
 
+def _mark_running(client: MlflowClient, run_id: str) -> None:
+    client.update_run(run_id, "RUNNING")
+    client.set_tag(run_id, _PROCESS, _name_process(os.getpid()))
+
+
 def _name_process(number: int) -> str:
-    return f"{number} since {psutil.Process(number).create_time()} on {platform.node()}"
+    return f"{number} since {psutil.Process(number).create_time():.0f} on {platform.node()}"
 
 
 def _end_killed_runs(client: MlflowClient, experiment_id: str) -> None:
@@ -300,8 +335,11 @@ def _end_killed_runs(client: MlflowClient, experiment_id: str) -> None:
 
 def may_be_running(run: MlflowRun) -> bool:
     """Tell whether the process that a run stands in is there; of another machine's, nobody here knows."""
-    process = run.data.tags.get(_PROCESS, "")
-    number, _, rest = process.partition(" ")
-    if not rest.endswith(f" on {platform.node()}"):
+    match = re.fullmatch(r"(\d+) since (\d+) on (.*)", run.data.tags.get(_PROCESS, ""))
+    if match is None or match[3] != platform.node():
         return True
-    return psutil.pid_exists(int(number)) and _name_process(int(number)) == process
+    try:
+        started: float = psutil.Process(int(match[1])).create_time()
+    except psutil.NoSuchProcess:
+        return False
+    return abs(started - int(match[2])) < _CLOCK_TOLERANCE_SECONDS

@@ -3,10 +3,16 @@
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import mlflow
 from mlflow.entities import Run
@@ -41,13 +47,23 @@ class Repository:
             },
         }
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    @contextmanager
+    def variables(self, **values: str) -> Iterator[None]:
+        """Set environment variables for a while."""
+        before = self.environment
+        self.environment = {**before, **values}
+        try:
+            yield
+        finally:
+            self.environment = before
+
+    def start(self, *command: str, log: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
         """Start a command in a process group of its own, as a shell does."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
             env=self.environment,
-            stdout=subprocess.PIPE,
+            stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
@@ -59,6 +75,17 @@ class Repository:
         output, _ = process.communicate(timeout=300)
         assert process.returncode == status, output
         return output
+
+    def run_queued(self, *changes: str) -> None:
+        """Queue an experiment for each change of the params, and run them with two workers."""
+        before = self.run("dvc", "queue", "status").count("Success")
+        for change in changes:
+            self.run("dvc", "exp", "run", "--queue", "--set-param", change, "--name", re.sub(r"\W", "-", change))
+        self.run("dvc", "queue", "start", "--jobs", "2")
+        deadline = time.monotonic() + 300
+        while self.run("dvc", "queue", "status").count("Success") < before + len(changes):
+            assert time.monotonic() < deadline, self.run("dvc", "queue", "status")
+            time.sleep(1)
 
     def repro(self, *arguments: str) -> list[str]:
         """Run dvc repro and return the stages that ran."""
@@ -83,6 +110,29 @@ class Repository:
     def run_id(self) -> str:
         """Return the id of the MLflow run that the workspace's result belongs to."""
         return (self.folder / "models" / "mlflow_run_id.txt").read_text()
+
+    @contextmanager
+    def serve(self, *command: str, path: str) -> Iterator[str]:
+        """Start a server with `--port`, wait until `path` answers, yield its address, and end it."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        with (self.folder / "server.log").open("w") as log:
+            process = self.start(*command, "--host", "127.0.0.1", "--port", str(port), log=log)
+        try:
+            while True:
+                try:
+                    urllib.request.urlopen(f"{address}{path}", timeout=5).close()  # noqa: S310
+                    break
+                except OSError:
+                    alive = process.poll() is None and time.monotonic() < deadline
+                    assert alive, (self.folder / "server.log").read_text()
+                    time.sleep(0.3)
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.communicate(timeout=60)
 
     def runs(self) -> list[Run]:
         """Return the MLflow runs, newest first."""

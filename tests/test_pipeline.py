@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ import yaml
 from tests.repository import EVERY_STAGE, Repository, make_repository
 
 pytestmark = pytest.mark.slow
+
+AWAY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
@@ -166,19 +169,12 @@ def test_evaluate_and_plot_again_continue_the_run(repository: Repository) -> Non
 
 def test_queued_experiments_with_two_workers_log_a_run_each(repository: Repository) -> None:
     count = len(repository.runs())
-    rates = ("0.0003", "0.0004")
-    for rate in rates:
-        repository.run(
-            "dvc", "exp", "run", "--queue", "--name", f"rate-{rate[2:]}", "-S", f"train.learning_rate={rate}"
-        )
-    repository.run("dvc", "queue", "start", "--jobs", "2")
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and repository.run("dvc", "queue", "status").count("Success") < 2:
-        time.sleep(1)
+    repository.run_queued("train.learning_rate=0.0003", "train.learning_rate=0.0004")
     runs = repository.runs()[: len(repository.runs()) - count]
-    assert sorted(run.data.params["train.learning_rate"] for run in runs) == list(rates)
+    assert sorted(run.data.params["train.learning_rate"] for run in runs) == ["0.0003", "0.0004"]
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert {run.data.tags["celebflow.restore"] for run in runs} == {f"dvc exp apply rate-{rate[2:]}" for rate in rates}
+    restored = {f"dvc exp apply train-learning_rate-0-000{number}" for number in (3, 4)}
+    assert {run.data.tags["celebflow.restore"] for run in runs} == restored
 
 
 def test_runs_are_listed_with_commits_and_experiments(repository: Repository) -> None:
@@ -238,17 +234,15 @@ def test_a_run_waits_when_its_store_is_away_and_is_synced_once(repository: Repos
     count = len(repository.runs())
     repository.edit("required: true", "required: false")
     repository.edit("dropout: 0.5", "dropout: 0.45")
-    repository.environment |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    try:
+    with repository.variables(MLFLOW_TRACKING_URI=AWAY):
         output = repository.run("dvc", "repro")
         assert "cannot be used" in output and "celebflow runs sync" in output
-        assert "still waits" in repository.run("celebflow", "runs", "sync", status=1)
-    finally:
-        del repository.environment["MLFLOW_TRACKING_URI"]
+        assert "1 runs still wait" in repository.run("celebflow", "runs", "sync", status=1)
+    assert "is meant for http://127.0.0.1:9" in repository.run("celebflow", "runs", "sync", status=1)
     waiting_id = repository.run_id()
     assert len(repository.runs()) == count
-    assert repository.run("celebflow", "runs", "sync").endswith("1 runs synced.\n")
-    assert "No runs wait" in repository.run("celebflow", "runs", "sync")
+    assert repository.run("celebflow", "runs", "sync", "--here").endswith("1 runs synced.\n")
+    assert "No runs wait" in repository.run("celebflow", "runs", "sync", "--here")
     run = repository.runs()[0]
     assert len(repository.runs()) == count + 1
     assert run.info.status == "FINISHED"
@@ -270,6 +264,61 @@ def test_a_run_waits_when_its_store_is_away_and_is_synced_once(repository: Repos
     assert len(repository.runs()) == count + 1
     workspace = repository.run("celebflow", "runs").splitlines()[1].split()
     assert (workspace[0], workspace[-1]) == ("workspace", run.info.run_id)
+    # And when the store is away once more, it waits once more.
+    repository.edit("resolution_dpi: 100", "resolution_dpi: 90")
+    with repository.variables(MLFLOW_TRACKING_URI=AWAY):
+        assert repository.repro() == ["plot"]
+    assert repository.run("celebflow", "runs", "sync", "--here").endswith("1 runs synced.\n")
+    assert len(repository.runs()) == count + 1
+    (again,) = [other for other in repository.runs() if other.info.run_id == run.info.run_id]
+    assert (again.info.status, again.info.run_name) == ("FINISHED", run.info.run_name)
+
+
+def test_a_sync_that_failed_is_repeated_without_doubling(repository: Repository) -> None:
+    repository.edit("required: true", "required: false")
+    repository.edit("dropout: 0.5", "dropout: 0.35")
+    with repository.variables(MLFLOW_TRACKING_URI=AWAY):
+        repository.run("python", "-m", "stages.train")
+    count = len(repository.runs())
+    artifacts = repository.folder / "mlartifacts"
+    artifacts.rename(repository.folder / "kept")
+    artifacts.write_text("no folder")  # the run is made, and its files cannot be stored
+    try:
+        assert "still wait" in repository.run("celebflow", "runs", "sync", "--here", status=1)
+    finally:
+        artifacts.unlink()
+        (repository.folder / "kept").rename(artifacts)
+    assert repository.run("celebflow", "runs", "sync", "--here").endswith("1 runs synced.\n")
+    assert len(repository.runs()) == count + 1
+    client = mlflow.MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
+    assert [file.path for file in client.list_artifacts(repository.runs()[0].info.run_id)] == ["params.yaml", "reports"]
+
+
+def test_a_waiting_run_that_was_killed_is_synced_as_killed(repository: Repository) -> None:
+    repository.edit("required: true", "required: false")
+    repository.edit("epochs: 3", "epochs: 100000")
+    before = repository.run_id()
+    with repository.variables(MLFLOW_TRACKING_URI=AWAY):
+        process = repository.start("python", "-m", "stages.train")
+        deadline = time.monotonic() + 120
+        while repository.run_id() == before and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert "is still at work" in repository.run("celebflow", "runs", "sync", "--here", status=1)
+        process.kill()
+        process.communicate()
+    assert repository.run("celebflow", "runs", "sync", "--here").endswith("1 runs synced.\n")
+    assert repository.runs()[0].info.status == "KILLED"
+
+
+def test_two_workers_wait_with_a_run_each(repository: Repository) -> None:
+    count = len(repository.runs())
+    repository.edit("required: true", "required: false")
+    shutil.rmtree(repository.folder / ".celebflow" / "waiting_runs", ignore_errors=True)  # made by both at once
+    with repository.variables(MLFLOW_TRACKING_URI=AWAY):
+        repository.run_queued("train.dropout=0.1", "train.dropout=0.2")
+    assert repository.run("celebflow", "runs", "sync", "--here").endswith("2 runs synced.\n")
+    runs = repository.runs()[: len(repository.runs()) - count]
+    assert sorted(run.data.params["train.dropout"] for run in runs) == ["0.1", "0.2"]
 
 
 def test_a_run_goes_on_when_its_store_fails_midway(repository: Repository, tmp_path: Path) -> None:
@@ -282,16 +331,18 @@ def test_a_run_goes_on_when_its_store_fails_midway(repository: Repository, tmp_p
     away = store.rename(tmp_path / "away.db")
     store.mkdir()  # no database can be there now
     output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    repository.run("python", "-m", "stages.evaluate")
     store.rmdir()
     away.rename(store)
-    assert process.returncode == 0, output
     assert "Going on" in output
     assert logged <= len(_epochs(repository, run_id)) < 300
-    assert repository.run("celebflow", "runs", "sync").endswith("1 runs synced.\n")
+    assert repository.run("celebflow", "runs", "sync", "--here").endswith("1 runs synced.\n")
     assert _epochs(repository, run_id) == list(range(1, 301))
     (run,) = [run for run in repository.runs() if run.info.run_id == run_id]
     assert run.info.status == "FINISHED"
     assert not run.info.run_name.startswith("continues")
+    assert run.data.tags["mlflow.note.content"].startswith("**"), "the warning of an untrained backbone"
 
 
 def _epochs(repository: Repository, run_id: str) -> list[int]:
@@ -301,11 +352,8 @@ def _epochs(repository: Repository, run_id: str) -> list[int]:
 
 @pytest.mark.parametrize("uri", ["sqlite:////dev/null/mlflow.db", "http://127.0.0.1:9"])
 def test_a_store_that_cannot_be_used_is_told_before_training(repository: Repository, uri: str) -> None:
-    repository.environment |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    try:
+    with repository.variables(MLFLOW_TRACKING_URI=uri):
         output = repository.run("python", "-m", "stages.train", status=1)
-    finally:
-        del repository.environment["MLFLOW_TRACKING_URI"]
     assert f"{uri} cannot be used" in output
     assert "Teaching" not in output
     assert "Traceback" not in output
@@ -314,11 +362,8 @@ def test_a_store_that_cannot_be_used_is_told_before_training(repository: Reposit
 def test_mlflow_tracking_uri_is_honoured(repository: Repository, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     count = len(repository.runs())
-    repository.environment["MLFLOW_TRACKING_URI"] = uri
-    try:
+    with repository.variables(MLFLOW_TRACKING_URI=uri):
         repository.run("python", "-m", "stages.train")
-    finally:
-        del repository.environment["MLFLOW_TRACKING_URI"]
     client = mlflow.MlflowClient(uri)
     assert len(client.search_runs([client.get_experiment_by_name("celebflow").experiment_id])) == 1
     assert len(repository.runs()) == count

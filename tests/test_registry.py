@@ -3,10 +3,7 @@
 import base64
 import csv
 import json
-import os
 import re
-import socket
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -75,6 +72,7 @@ def test_the_better_of_two_experiments_is_registered_once(
         (["--metric", "test/final_accuracy"], "only a metric of validation"),
         (["--metric", "val/beauty"], "has val/beauty"),
         (["nobody"], "There is no run nobody"),
+        (["--alias", "latest"], "--alias is latest"),
     ],
 )
 def test_what_cannot_be_registered_is_told(repository: Repository, arguments: list[str], message: str) -> None:
@@ -104,29 +102,26 @@ def test_a_classifier_that_is_gone_is_told_with_the_remedy(repository: Repositor
     assert "is not in DVC's cache" in output and "dvc pull" in output
 
 
+def test_a_run_that_packaged_its_model_is_registered_without_another(repository: Repository) -> None:
+    repository.edit("log_model: false", "log_model: true")
+    assert repository.repro() == ["evaluate"], "training does not depend on it"
+    client, run_id = _client(repository), repository.run_id()
+    (run,) = [run for run in repository.runs() if run.info.run_id == run_id]
+    (logged,) = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
+    repository.run("celebflow", "register", run_id, "--alias", "newest")
+    assert client.get_model_version_by_alias("celebflow", "newest").model_id == logged.model_id
+    assert len(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")) == 1
+
+
 @pytest.fixture(scope="module")
-def served(repository: Repository) -> Iterator[str]:
+def served(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve the champion, and yield the address to ask."""
     repository.run("celebflow", "register")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    repository.environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{repository.folder / 'mlflow.db'}"
-    # From elsewhere: the model brings its own code.
-    command = ["mlflow", "models", "serve", "-m", "models:/celebflow@champion", "--env-manager", "local"]
-    process = repository.start(*command, "--port", str(port), "--host", "127.0.0.1")
-    del repository.environment["MLFLOW_TRACKING_URI"]
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
-            break
-        except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=5)[0]
-            time.sleep(0.3)
-    yield f"http://127.0.0.1:{port}/invocations"
-    os.killpg(process.pid, 15)
-    process.communicate(timeout=60)
+    elsewhere = Repository(tmp_path_factory.mktemp("elsewhere"))  # the model brings its own code
+    command = ("mlflow", "models", "serve", "-m", "models:/celebflow@champion", "--env-manager", "local")
+    uri = f"sqlite:///{repository.folder / 'mlflow.db'}"
+    with elsewhere.variables(MLFLOW_TRACKING_URI=uri), elsewhere.serve(*command, path="/ping") as address:
+        yield f"{address}/invocations"
 
 
 def _ask(address: str, *photographs: str) -> tuple[int, Any]:
@@ -166,12 +161,14 @@ def test_the_server_answers_as_evaluate_did(repository: Repository, served: str)
         ("http://127.0.0.1:9/a.png", "paths and addresses are not read"),
         (base64.b64encode(b"no photograph").decode(), "is no JPEG"),
         ("etc/passwd/", "is not in base64"),
-        ("abcd/efgh", "is no"),
+        ("abcd/efgh", "is no JPEG"),
+        ("/home/Björn/a.jpg", "is not in base64"),
         ("", "is no JPEG"),
     ],
 )
 def test_what_is_no_photograph_is_a_bad_request(served: str, photograph: str, message: str) -> None:
     status, answer = _ask(served, photograph)
     assert status == 400
+    assert _ask(served)[0] == 400, "no rows at all"
     assert re.search(message, answer), answer
     assert "root:" not in answer

@@ -200,7 +200,7 @@ def fingerprint_state(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().contiguous().numpy().astype("<f4", copy=False).tobytes())
+        digest.update(tensor.detach().contiguous().numpy().astype("<f4", copy=False).data)
     return digest.hexdigest()
 
 

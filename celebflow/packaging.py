@@ -50,7 +50,6 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
     for logged in client.search_logged_models(experiment, mine):
         if logged.name == _MODEL and str(logged.status) == "READY":
             return str(logged.model_id)
-    Predictor(load_classifier(classifier), backbone)  # refuses what would not answer
     mlflow.set_tracking_uri(client.tracking_uri)
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
     package = Path(__file__).parent
@@ -63,6 +62,7 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
         }
         _link(classifier, files["classifier"])
         _link(backbone, files["backbone"])
+        Predictor(load_classifier(files["classifier"]), files["backbone"])  # refuses what would not answer
         files["model_card"].write_text(describe_model(run, chosen_by), encoding="utf-8")
         info = Model.log(
             None,

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -131,7 +131,8 @@ class Repository:
                     time.sleep(0.3)
             yield address
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it did not start
+                os.killpg(process.pid, signal.SIGTERM)
             process.communicate(timeout=60)
 
     def runs(self) -> list[Run]:

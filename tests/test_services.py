@@ -64,8 +64,8 @@ def repository(server: str, tmp_path_factory: pytest.TempPathFactory) -> Reposit
     return repository
 
 
-def _ask(address: str, path: str, **query: object) -> Any:
-    url = f"{address}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
+def _ask(address: str, endpoint: str, **query: object) -> Any:
+    url = f"{address}/api/2.0/mlflow/{endpoint}?{urllib.parse.urlencode(query)}"
     with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
         return json.load(answer)
 

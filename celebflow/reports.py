@@ -25,9 +25,11 @@ from celebflow.features import Features, select_split
 from celebflow.params import ComputeParams
 from celebflow.tables import load_table, save_table
 from celebflow.training import EpochResult, compute_logits
+from celebflow.uncertainty import compute_intervals
 
 REPORTED_SPLITS = ("val", "test")
 _BATCH_SIZE = 256
+_BOOTSTRAP_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def save_split_report(
     class_names: Sequence[str],
     folder: Path,
 ) -> None:
-    """Write one split's predictions, figures of each person and ROC points to `folder`.
+    """Write one split's predictions, intervals, figures of each person and ROC points to `folder`.
 
     `photos` are in the order of the (N, people) logits and (N,) labels.
     """
@@ -115,6 +117,10 @@ def save_split_report(
             for photo, label, guess, row in zip(photos, labels, predicted, probabilities, strict=True)
         ),
     )
+    # Each photograph counts as evidence of its own.
+    intervals = compute_intervals(logits, labels, np.arange(len(labels)), _BOOTSTRAP_SEED)
+    content = {name: asdict(interval) for name, interval in intervals.items()}
+    (folder / "intervals.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     persons = compute_person_metrics(logits, labels, class_names)
     save_table(folder / "persons.csv", list(asdict(persons[0])), (astuple(person) for person in persons))
     person_rocs = compute_person_rocs(probabilities, labels, class_names)

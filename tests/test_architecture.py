@@ -22,6 +22,7 @@ LAYERS = [
         "training",
         "checkpoints",
         "evaluation",
+        "uncertainty",
         "reports",
         "figures",
         "prediction",

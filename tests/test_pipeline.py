@@ -50,6 +50,11 @@ def test_results_are_there_and_readable(repository: Repository) -> None:
     assert metrics["backbone"] == "UNTRAINED"
     names = ["accuracy", "balanced_accuracy", "loss", "macro_auc", "top_5_accuracy"]
     assert sorted(metrics["val"]) == sorted(metrics["test"]) == names
+    for split in ("val", "test"):
+        intervals = json.loads((repository.folder / "reports" / split / "intervals.json").read_text())
+        for name in ("accuracy", "balanced_accuracy", "macro_auc"):
+            assert intervals[name]["low"] <= metrics[split][name] <= intervals[name]["high"]
+    assert "accuracy.low" in repository.run("dvc", "metrics", "show")
     with (repository.folder / "reports" / "history.csv").open() as file:
         history = list(csv.DictReader(file))
     assert [row["epoch"] for row in history] == ["1", "2", "3"]

@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import mlflow
+import requests
 from mlflow.entities import Run
 
 from celebflow import samples
@@ -123,9 +123,9 @@ class Repository:
         try:
             while True:
                 try:
-                    urllib.request.urlopen(f"{address}{path}", timeout=5).close()  # noqa: S310
+                    requests.get(f"{address}{path}", timeout=5).raise_for_status()
                     break
-                except OSError:
+                except requests.RequestException:
                     alive = process.poll() is None and time.monotonic() < deadline
                     assert alive, (self.folder / "server.log").read_text()
                     time.sleep(0.3)

@@ -2,16 +2,13 @@
 
 import base64
 import csv
-import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
+import requests
 
 from tests.repository import Repository, make_repository
 
@@ -126,14 +123,9 @@ def served(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
         yield f"{address}/invocations"
 
 
-def _ask(address: str, *photographs: str) -> tuple[int, Any]:
-    body = json.dumps({"dataframe_records": [{"photograph": photograph} for photograph in photographs]}).encode()
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+def _ask(address: str, *photographs: str) -> requests.Response:
+    records = [{"photograph": photograph} for photograph in photographs]
+    return requests.post(address, json={"dataframe_records": records}, timeout=60)
 
 
 def test_the_server_answers_as_evaluate_did(repository: Repository, served: str) -> None:
@@ -146,9 +138,9 @@ def test_the_server_answers_as_evaluate_did(repository: Repository, served: str)
     with (stored / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     contents = [(repository.folder / "data" / row["path"]).read_bytes() for row in rows]
-    status, answer = _ask(served, *(base64.b64encode(content).decode() for content in contents))
-    assert status == 200
-    for row, predicted in zip(rows, answer["predictions"], strict=True):
+    answer = _ask(served, *(base64.b64encode(content).decode() for content in contents))
+    assert answer.status_code == 200
+    for row, predicted in zip(rows, answer.json()["predictions"], strict=True):
         assert predicted["name"] == row["predicted"]
         assert predicted["probability"] == pytest.approx(float(row["probability"]), abs=1e-5)
         assert sum(predicted["probabilities"].values()) == pytest.approx(1)
@@ -169,8 +161,8 @@ def test_the_server_answers_as_evaluate_did(repository: Repository, served: str)
     ],
 )
 def test_what_is_no_photograph_is_a_bad_request(served: str, photograph: str, message: str) -> None:
-    status, answer = _ask(served, photograph)
-    assert status == 400
-    assert _ask(served)[0] == 400, "no rows at all"
-    assert re.search(message, answer), answer
-    assert "root:" not in answer
+    answer = _ask(served, photograph)
+    assert answer.status_code == 400
+    assert _ask(served).status_code == 400, "no rows at all"
+    assert re.search(message, answer.text), answer.text
+    assert "root:" not in answer.text

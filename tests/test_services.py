@@ -5,13 +5,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.repository import EVERY_STAGE, Repository, make_repository
 
@@ -65,18 +64,16 @@ def repository(server: str, tmp_path_factory: pytest.TempPathFactory) -> Reposit
 
 
 def _ask(address: str, endpoint: str, **query: object) -> Any:
-    url = f"{address}/api/2.0/mlflow/{endpoint}?{urllib.parse.urlencode(query)}"
-    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
-        return json.load(answer)
+    answer = requests.get(f"{address}/api/2.0/mlflow/{endpoint}", params=query, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
 
 
 def _search_runs(address: str) -> list[Any]:
     experiment = _ask(address, "experiments/get-by-name", experiment_name="celebflow")["experiment"]["experiment_id"]
-    body = json.dumps({"experiment_ids": [experiment]}).encode()
-    url = f"{address}/api/2.0/mlflow/runs/search"
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        runs: list[Any] = json.load(answer)["runs"]
+    answer = requests.post(f"{address}/api/2.0/mlflow/runs/search", json={"experiment_ids": [experiment]}, timeout=30)
+    answer.raise_for_status()
+    runs: list[Any] = answer.json()["runs"]
     return runs
 
 
@@ -93,9 +90,9 @@ def test_everything_comes_back_through_the_rest_api(repository: Repository, serv
     history = _ask(server, "metrics/get-history", run_id=repository.run_id(), metric_key="train/loss")["metrics"]
     assert [metric["step"] for metric in history] == [1, 2, 3]
     assert {item["dataset"]["name"][:4] for item in run["inputs"]["dataset_inputs"]} == {"trai", "val:", "test"}
-    query = urllib.parse.urlencode({"path": "reports/figures/val_roc.png", "run_uuid": repository.run_id()})
-    with urllib.request.urlopen(f"{server}/get-artifact?{query}", timeout=30) as answer:  # noqa: S310
-        assert answer.read() == (repository.folder / "reports" / "figures" / "val_roc.png").read_bytes()
+    query = {"path": "reports/figures/val_roc.png", "run_uuid": repository.run_id()}
+    picture = requests.get(f"{server}/get-artifact", params=query, timeout=30)
+    assert picture.content == (repository.folder / "reports" / "figures" / "val_roc.png").read_bytes()
 
 
 def test_a_run_that_waited_is_synced_to_the_server(repository: Repository, server: str) -> None:

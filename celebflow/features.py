@@ -213,7 +213,7 @@ def extract_missing(
         return 0
     transform = cache.origin.transform
     backbone = load_backbone(backbone_file, compute.device)
-    runtime = build_runtime(cache.origin.runtime, backbone, transform.image_size_px)
+    runtime = build_runtime(cache.origin.runtime, backbone)
 
     def extract(photo: Photo) -> SparseRow:
         image = _load_image(folder / photo.path, photo.sha256, transform)
@@ -273,14 +273,14 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
     offsets = np.zeros(len(photos) + 1, np.int64)
     for position, photo in enumerate(photos):
         offsets[position + 1] = offsets[position] + cache.count(photo)
-    total = (int(offsets[-1]),)
-    indices = np.lib.format.open_memmap(folder / "indices.npy", "w+", np.uint16, total)
-    values = np.lib.format.open_memmap(folder / "values.npy", "w+", np.float32, total)
-    for position, photo in enumerate(photos):
-        row, part = _require(cache, photo), slice(offsets[position], offsets[position + 1])
-        indices[part], values[part] = row.indices, row.values
-    indices.flush()
-    values.flush()
+    with (folder / "indices.npy").open("wb") as indices, (folder / "values.npy").open("wb") as values:
+        for file, number_type in ((indices, "<u2"), (values, "<f4")):
+            header = {"descr": number_type, "fortran_order": False, "shape": (int(offsets[-1]),)}
+            np.lib.format.write_array_header_1_0(file, header)
+        for photo in photos:
+            row = _require(cache, photo)
+            indices.write(row.indices.data)
+            values.write(row.values.data)
     np.save(folder / "offsets.npy", offsets)
     cache.origin.save(origin_file(folder))
 

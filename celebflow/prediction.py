@@ -27,7 +27,7 @@ class Predictor:
             )
         self.card = card
         self._classifier = classifier.eval()
-        self._runtime = build_runtime(choose_runtime("auto", "cpu"), backbone, card.transform.image_size_px)
+        self._runtime = build_runtime(choose_runtime("auto", "cpu"), backbone)
 
     @torch.inference_mode()
     def predict(self, photographs: Sequence[Image.Image]) -> FloatArray:

@@ -68,7 +68,7 @@ def test_stored_features_equal_those_of_the_runtime(
     save_photos(photos, tmp_path / "photos.csv")
     features = load_features(tmp_path / "features", tmp_path / "photos.csv")
     assert (len(features), features.origin, features.photos) == (8, origin, photos)
-    direct = build_runtime(runtime, backbone, SMALL.image_size_px)
+    direct = build_runtime(runtime, backbone)
     for row, photo in enumerate(photos):
         expected = direct.extract(SMALL.apply(decode_photograph((data / photo.path).read_bytes())))
         np.testing.assert_array_equal(features.batch(np.array([row])).to_dense()[0], expected)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,9 +29,9 @@ from celebflow.sparse import SparseBatch, SparseRow
 
 # LMDB reserves address space, not disk: room for six million photographs.
 _CACHE_SIZE_BYTES = 64 * 2**30
-# Count up whenever a change of the code gives the same photograph other features.
-_CODE_VERSION = 1
-_CHECKSUM_BYTES = 16
+# Count up whenever a change of the code gives the same photograph other features, or stores them otherwise.
+_CODE_VERSION = 2
+_CHECKSUM_BYTES = 4
 _BYTES_A_FEATURE = 2 + 4
 
 
@@ -111,7 +112,7 @@ def _unpack(stored: bytes) -> SparseRow | None:
 
 
 def _checksum(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=_CHECKSUM_BYTES).digest()
+    return zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 @contextmanager

@@ -271,7 +271,8 @@ def compare_ten_new(photos: Sequence[Photo], params: Params, first_stage_seconds
                 with Image.open(paths.DATA / old.path) as image:
                     image.convert("RGB").rotate(round_number * 10 + number + 1).save(paths.DATA / path)
                 content = (paths.DATA / path).read_bytes()
-                new.append(Photo(path, old.person, "train", hashlib.sha256(content).hexdigest()))
+                sha256 = hashlib.sha256(content).hexdigest()
+                new.append(Photo(path, old.person, "train", sha256, sha256))
             new_seconds.append(time_extraction(folder, [*photos, *new], params))
             for photo in new:
                 (paths.DATA / photo.path).unlink()

@@ -20,11 +20,12 @@ class _Section(BaseModel):
 
 
 class PrepareParams(_Section):
-    """How photographs are checked and split."""
+    """How photographs are checked, grouped and split."""
 
     seed: Seed
     val_fraction: Fraction
     test_fraction: Fraction
+    duplicate_distance_bits: Annotated[int, Field(ge=0, le=256)] | None
     unreadable: Literal["stop", "leave_out"]
 
     @model_validator(mode="after")
@@ -58,6 +59,7 @@ class TrainParams(_Section):
     batch_size: PositiveInt
     epochs: PositiveInt
     keep_epoch: Literal["last", "best"]
+    false_acceptance_rate: Fraction
 
 
 class PlotParams(_Section):

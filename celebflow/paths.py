@@ -18,6 +18,10 @@ REPORTS = Path("reports")
 HISTORY = REPORTS / "history.csv"
 METRICS = REPORTS / "metrics.json"
 FIGURES = REPORTS / "figures"
+PAGE = REPORTS / "index.html"
+# Beside the splits rather than in them: how they are drawn makes no difference to a training.
+DUPLICATES = REPORTS / "duplicates.csv"
+DUPLICATES_SHEET = REPORTS / "duplicates.png"
 
 
 def repository() -> Path:

@@ -1,8 +1,18 @@
 """CSV files as celebflow writes and reads them."""
 
 import csv
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Row = TypeVar("Row", bound=DataclassInstance)
+else:
+    Row = TypeVar("Row")
 
 
 def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -18,3 +28,23 @@ def load_table(path: Path) -> Iterator[dict[str, str]]:
     """Yield the rows of a CSV file, each by the names in the header."""
     with path.open(encoding="utf-8", newline="") as file:
         yield from csv.DictReader(file)
+
+
+def save_rows(kind: type[Row], rows: Iterable[Row], path: Path) -> None:
+    """Write instances of a dataclass, one row each; None becomes an empty cell."""
+    names = [field.name for field in fields(kind)]
+    save_table(path, names, ([getattr(row, name) for name in names] for row in rows))
+
+
+def load_rows(kind: type[Row], path: Path) -> list[Row]:
+    """Read what save_rows wrote of a dataclass whose fields are strings, integers and numbers, or None."""
+    types = get_type_hints(kind)
+    return [kind(**{name: _parse(types[name], row[name]) for name in types}) for row in load_table(path)]
+
+
+def _parse(kind: Any, text: str) -> object:
+    if kind is str:
+        return sys.intern(text)
+    if kind is int:
+        return int(text)
+    return float(text) if text else None

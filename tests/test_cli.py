@@ -65,7 +65,7 @@ def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.delenv("CELEBFLOW_CACHE", raising=False)
-    photos = [Photo(f"Ann/{number}.jpg", "Ann", "train", f"{number:064}") for number in range(4)]
+    photos = [Photo(f"Ann/{number}.jpg", "Ann", "train", f"{number:064}", f"{number:064}") for number in range(4)]
     row = SparseRow.from_dense(np.arange(5000, dtype=np.float32))
     for runtime in ("torch", "ncnn"):
         origin = FeatureOrigin(BackboneSource("imagenet", True, "0" * 64), Transform(224), runtime)

@@ -1,15 +1,31 @@
 """Photographs are found, checked and split; nothing is dropped in silence."""
 
-from collections import Counter
+import shutil
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from celebflow.data import LeftOut, Photo, list_persons, load_photos, prepare_photographs, save_photos
+from celebflow.data import (
+    LeftOut,
+    Photo,
+    describe_duplicates,
+    list_duplicate_groups,
+    list_persons,
+    load_photos,
+    prepare_photographs,
+    save_duplicates,
+    save_photos,
+    split_photographs,
+)
 from celebflow.errors import CelebflowError
 from celebflow.params import Params, PrepareParams
+from celebflow.tables import load_table
 
 Draw = Callable[..., Path]
 
@@ -115,3 +131,97 @@ def test_photos_are_in_the_order_of_their_paths(draw_people: Draw, params: Param
     photos, _ = prepare_photographs(draw_people("b", "B", "a b", "a"), params.prepare)
     assert [photo.path for photo in photos] == sorted(photo.path for photo in photos)
     assert isinstance(photos[0], Photo)
+
+
+def _groups(counts: dict[str, list[int]], shared: str = "") -> list[Photo]:
+    """Make photographs: of each person, groups of so many; the last person's last group is `shared`'s first, too."""
+    photos = []
+    for person, sizes in counts.items():
+        for number, size in enumerate(sizes):
+            group = f"{person} {number}"
+            if shared and person == list(counts)[-1] and number == len(sizes) - 1:
+                group = f"{shared} 0"
+            photos += [
+                Photo(f"{person}/{number} {copy}.jpg", person, "", f"{group} {copy}", group) for copy in range(size)
+            ]
+    return photos
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 6), min_size=3, max_size=20), min_size=2, max_size=4),
+    seed=st.integers(0, 99),
+    is_shared=st.booleans(),
+)
+def test_groups_are_never_split_and_everybody_is_in_every_split(
+    sizes: list[list[int]], seed: int, is_shared: bool
+) -> None:
+    params = PrepareParams(
+        seed=seed, val_fraction=0.15, test_fraction=0.15, duplicate_distance_bits=40, unreadable="stop"
+    )
+    counts = {f"person {number}": of_person for number, of_person in enumerate(sizes)}
+    given_photos = _groups(counts, "person 0" if is_shared and len(sizes[-1]) > 3 else "")
+    photos = split_photographs(given_photos, list(counts), params)
+    assert sorted(photo.path for photo in photos) == sorted(photo.path for photo in given_photos)
+    splits = defaultdict(set)
+    for photo in photos:
+        splits[photo.group].add(photo.split)
+    assert all(len(of_group) == 1 for of_group in splits.values())
+    for person in counts:
+        assert {photo.split for photo in photos if photo.person == person} == {"train", "val", "test"}
+
+
+def test_groups_leave_the_splits_of_the_others_as_they_were(params: Params) -> None:
+    alone = _groups({"Ann": [1] * 40, "Bo": [1] * 40})
+    first = {photo.path: photo.split for photo in split_photographs(alone, ["Ann", "Bo"], params.prepare)}
+    joined = [replace(photo, group="Ann 0") if photo.path == "Ann/1 0.jpg" else photo for photo in alone]
+    second = {photo.path: photo.split for photo in split_photographs(joined, ["Ann", "Bo"], params.prepare)}
+    assert all(first[path] == second[path] for path in first if path.startswith("Bo"))
+    assert sum(first[path] != second[path] for path in first) <= 3
+
+
+def test_copies_count_as_one_picture_and_are_told(draw_people: Draw, params: Params) -> None:
+    data = draw_people("Ann", "Bo")
+    for number in range(1, 8):
+        shutil.copy(data / "Bo" / "0.jpg", data / "Bo" / f"{number}.jpg")
+    with pytest.raises(CelebflowError, match="Bo: 8, of 1 different pictures"):
+        prepare_photographs(data, params.prepare)
+
+
+def test_near_duplicates_are_listed_with_what_an_ordinary_split_leaks(
+    draw_people: Draw, params: Params, tmp_path: Path
+) -> None:
+    data = draw_people("Ann", "Bo", count=20)
+    for number in range(4):
+        shutil.copy(data / "Ann" / "0.jpg", data / "Ann" / f"copy {number}.jpg")
+    shutil.copy(data / "Ann" / "1.jpg", data / "Bo" / "Ann.jpg")
+    photos, _ = prepare_photographs(data, params.prepare)
+    groups = list_duplicate_groups(photos, params.prepare)
+    assert [len(group.photos) for group in groups] == [2, 5]
+    assert [group.persons for group in groups] == [["Ann", "Bo"], ["Ann"]]
+    assert all(len({photo.split for photo in group.photos}) == 1 for group in groups)
+    text = describe_duplicates(groups)
+    assert text.startswith("7 photographs are near-duplicates, in 2 groups")
+    assert "1 groups span persons" in text
+    save_duplicates(groups, tmp_path / "duplicates.csv")
+    rows = list(load_table(tmp_path / "duplicates.csv"))
+    assert [row["likely_wrong_label"] for row in rows] == ["yes"] * 2 + [""] * 5
+    assert rows[2]["path"] == "Ann/0.jpg"
+
+
+def test_leaks_are_photographs_whose_copy_would_train(params: Params) -> None:
+    photos = split_photographs(_groups({"Ann": [40, 1, 1], "Bo": [1] * 42}), ["Ann", "Bo"], params.prepare)
+    (group,) = list_duplicate_groups(photos, params.prepare)
+    # An ordinary split takes 6 photographs of 42 for val and 6 for test; two of the 42 have no copy.
+    assert 10 <= group.leaked <= 12
+
+
+def test_without_a_distance_only_equal_files_are_kept_together(draw_people: Draw, params: Params) -> None:
+    data = draw_people("Ann", "Bo")
+    shutil.copy(data / "Ann" / "0.jpg", data / "Ann" / "copy.jpg")
+    with Image.open(data / "Ann" / "1.jpg") as image:
+        image.resize((60, 60)).save(data / "Ann" / "larger.jpg")
+    for distance_bits, expected in ((None, [2]), (params.prepare.duplicate_distance_bits, [2, 2])):
+        update = params.prepare.model_copy(update={"duplicate_distance_bits": distance_bits})
+        photos, _ = prepare_photographs(data, update)
+        assert [len(group.photos) for group in list_duplicate_groups(photos, update)] == expected

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from celebflow.backbone import FEATURE_COUNT, BackboneSource
+from celebflow.calibration import UNCALIBRATED, Calibration
 from celebflow.errors import CelebflowError
 from celebflow.images import Transform
 from celebflow.layers import DenseLinear, SparseLinear
@@ -28,6 +29,7 @@ class ClassifierCard:
     dropout: float
     transform: Transform
     backbone: BackboneSource
+    calibration: Calibration
 
 
 class Classifier(nn.Module):
@@ -57,7 +59,9 @@ def make_classifier(
     backbone: BackboneSource,
 ) -> Classifier:
     """Build a fresh classifier; its first weights follow from torch's global seed."""
-    return Classifier(ClassifierCard(tuple(class_names), tuple(hidden_units), dropout, transform, backbone))
+    return Classifier(
+        ClassifierCard(tuple(class_names), tuple(hidden_units), dropout, transform, backbone, UNCALIBRATED)
+    )
 
 
 def save_classifier(classifier: Classifier, path: Path) -> None:
@@ -98,4 +102,5 @@ def _parse_card(values: dict[str, Any]) -> ClassifierCard:
         dropout=values["dropout"],
         transform=Transform.from_dict(values["transform"]),
         backbone=BackboneSource(**values["backbone"]),
+        calibration=Calibration(**values["calibration"]),
     )

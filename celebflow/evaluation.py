@@ -1,12 +1,13 @@
 """Logits and labels → metrics; pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from celebflow.calibration import FloatArray, softmax
+
 TOP_K = 5
 
 
@@ -14,32 +15,33 @@ TOP_K = 5
 class PersonMetrics:
     """One person in one split; `support` counts their photographs. What cannot be said is None: recall and F1
     without support, precision of somebody who was never named, AUC without photographs of them or of others.
+
+    `recall_low` and `recall_high` are Wilson's 95 % interval (1927), which holds for few photographs, too.
     """
 
     person: str
     support: int
     precision: float | None
     recall: float | None
+    recall_low: float | None
+    recall_high: float | None
     f1: float | None
     auc: float | None
+    average_precision: float | None
 
 
 @dataclass(frozen=True)
-class RocCurve:
-    """A receiver operating characteristic: (P,) false and true positive rates, and the area below."""
+class Curve:
+    """A curve over all thresholds, with the area below.
+
+    Of a receiver operating characteristic (ROC), `x` and `y` are the (P,) false and true positive rates; of precision
+    and recall, the (P,) recalls, ascending, and precisions, which hold from each recall down to the one before.
+    """
 
     name: str
-    false_positive_rate: FloatArray
-    true_positive_rate: FloatArray
+    x: FloatArray
+    y: FloatArray
     area: float
-
-
-def softmax(logits: NDArray[np.floating]) -> FloatArray:
-    """Turn (N, people) logits into probabilities, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    probabilities: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def compute_metrics(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> dict[str, float]:
@@ -69,43 +71,66 @@ def compute_metrics(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
 def compute_person_metrics(
     logits: NDArray[np.floating], labels: NDArray[np.int64], class_names: Sequence[str]
 ) -> list[PersonMetrics]:
-    """Return precision, recall, F1 and AUC of every person, also of those that the split lacks."""
+    """Return the figures of every person, also of those that the split lacks."""
     everyone = np.arange(len(class_names))
     predicted = logits.argmax(axis=1)
     from sklearn.metrics import precision_recall_fscore_support  # takes a second to import, and train needs none of it
 
     scores = precision_recall_fscore_support(labels, predicted, labels=everyone, zero_division=0)
-    areas = {curve.name: curve.area for curve in compute_person_rocs(softmax(logits), labels, class_names)}
+    probabilities = softmax(logits)
+    areas = {curve.name: curve.area for curve in compute_person_rocs(probabilities, labels, class_names)}
+    average_precisions = {
+        curve.name: curve.area for curve in compute_person_precision_recalls(probabilities, labels, class_names)
+    }
     rows = []
     for person, (name, precision, recall, f1, support) in enumerate(zip(class_names, *scores, strict=True)):
+        hits = int((predicted[labels == person] == person).sum())
+        low, high = _wilson_interval(hits, int(support)) if support else (None, None)
         rows.append(
             PersonMetrics(
                 person=name,
                 support=int(support),
                 precision=float(precision) if (predicted == person).any() else None,
                 recall=float(recall) if support else None,
+                recall_low=low,
+                recall_high=high,
                 f1=float(f1) if support else None,
                 auc=areas.get(name),
+                average_precision=average_precisions.get(name),
             )
         )
     return rows
 
 
+def _wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """Return the ends of Wilson's interval, as scipy.stats has it, which would take a second to import."""
+    deviations = 1.959963984540054  # of a normal distribution, that hold 95 % of it
+    share, spread = hits / count, deviations**2 / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = deviations / (1 + spread) * float(np.sqrt((share * (1 - share) + spread / 4) / count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def compute_person_rocs(
     probabilities: FloatArray, labels: NDArray[np.int64], class_names: Sequence[str] | range
-) -> list[RocCurve]:
-    """Return the curve of every person against the rest, but of those for whom there is none."""
-    curves = []
-    for person, name in enumerate(class_names):
-        positive = labels == person
-        if positive.any() and not positive.all():
-            curves.append(_roc(str(name), positive, probabilities[:, person]))
-    return curves
+) -> list[Curve]:
+    """Return the ROC of every person against the rest, but of those for whom there is none."""
+    return _curves_of_persons(_roc, probabilities, labels, class_names)
+
+
+def compute_person_precision_recalls(
+    probabilities: FloatArray, labels: NDArray[np.int64], class_names: Sequence[str] | range
+) -> list[Curve]:
+    """Return precision and recall of every person against the rest, but of those for whom there is none.
+
+    The area is the average precision.
+    """
+    return _curves_of_persons(_precision_recall, probabilities, labels, class_names)
 
 
 def compute_mean_rocs(
-    person_rocs: Sequence[RocCurve], probabilities: FloatArray, labels: NDArray[np.int64]
-) -> list[RocCurve]:
+    person_rocs: Sequence[Curve], probabilities: FloatArray, labels: NDArray[np.int64]
+) -> list[Curve]:
     """Return the macro curve (the mean of the persons' curves) and the micro one (all decisions pooled).
 
     The macro curve is the vertical average of Fawcett (2006, "An introduction to ROC analysis"): true positive rates
@@ -114,21 +139,63 @@ def compute_mean_rocs(
     """
     if not person_rocs:
         return []
-    rates = np.unique(np.concatenate([curve.false_positive_rate for curve in person_rocs]))
+    rates = np.unique(np.concatenate([curve.x for curve in person_rocs]))
     before, after = [], []
     for curve in person_rocs:
-        x, y = curve.false_positive_rate, curve.true_positive_rate
         # Where a rate occurs several times, np.interp takes the last; backwards, that is the lowest.
-        before.append(np.interp(-rates, -x[::-1], y[::-1]))
-        after.append(np.interp(rates, x, y))
+        before.append(np.interp(-rates, -curve.x[::-1], curve.y[::-1]))
+        after.append(np.interp(rates, curve.x, curve.y))
     mean = np.stack([np.mean(before, axis=0), np.mean(after, axis=0)], axis=1).ravel()
-    macro = RocCurve("macro", np.repeat(rates, 2), mean, float(np.mean([curve.area for curve in person_rocs])))
+    macro = Curve("macro", np.repeat(rates, 2), mean, float(np.mean([curve.area for curve in person_rocs])))
+    return [macro, _roc("micro", *_pool(probabilities, labels))]
+
+
+def compute_mean_precision_recalls(
+    person_curves: Sequence[Curve], probabilities: FloatArray, labels: NDArray[np.int64]
+) -> list[Curve]:
+    """Return the macro curve (the mean of the persons' precisions at every recall) and the micro one (all pooled).
+
+    The area of the macro curve is the mean average precision.
+    """
+    if not person_curves:
+        return []
+    recalls = np.unique(np.concatenate([curve.x for curve in person_curves]))
+    precisions = np.mean([curve.y[np.searchsorted(curve.x, recalls)] for curve in person_curves], axis=0)
+    macro = Curve("macro", recalls, precisions, float(np.mean([curve.area for curve in person_curves])))
+    return [macro, _precision_recall("micro", *_pool(probabilities, labels))]
+
+
+def _curves_of_persons(
+    compute: Callable[[str, NDArray[np.bool_], FloatArray], Curve],
+    probabilities: FloatArray,
+    labels: NDArray[np.int64],
+    class_names: Sequence[str] | range,
+) -> list[Curve]:
+    curves = []
+    for person, name in enumerate(class_names):
+        positive = labels == person
+        if positive.any() and not positive.all():
+            curves.append(compute(str(name), positive, probabilities[:, person]))
+    return curves
+
+
+def _pool(probabilities: FloatArray, labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], FloatArray]:
     one_hot = labels[:, None] == np.arange(probabilities.shape[1])
-    return [macro, _roc("micro", one_hot.ravel(), probabilities.ravel())]
+    return one_hot.ravel(), probabilities.ravel()
 
 
-def _roc(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> RocCurve:
+def _roc(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
     from sklearn.metrics import auc, roc_curve
 
     false_positive_rate, true_positive_rate, _ = roc_curve(positive, scores)
-    return RocCurve(name, false_positive_rate, true_positive_rate, float(auc(false_positive_rate, true_positive_rate)))
+    return Curve(name, false_positive_rate, true_positive_rate, float(auc(false_positive_rate, true_positive_rate)))
+
+
+def _precision_recall(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(positive, scores)
+    # By ascending recall; of the thresholds that find as many, the highest is the most precise.
+    recalls, starts = np.unique(recall[::-1], return_index=True)
+    best = np.maximum.reduceat(precision[::-1], starts)
+    return Curve(name, recalls, best, float(average_precision_score(positive, scores)))

@@ -121,9 +121,11 @@ def describe_model(run: Run, chosen_by: str = "") -> str:
             f"- backbone: {escape(tags.get('celebflow.backbone_weights', ''))}, "
             f"fingerprint {tags.get('celebflow.backbone_fingerprint', '')[:12]}",
             "## Limits",
-            "It names one of the people it was taught, whoever is in the photograph; it knows nobody else, and finds "
-            "no faces. Who has few photographs in the data is named less reliably (see the run's "
-            "reports/val/persons.csv). A name is a guess, and no ground for decisions about people.",
+            "It names one of the people it was taught, whoever is in the photograph, and finds no faces; where `known` "
+            "is false, none of them may be in it. That threshold was fitted on photographs of validation as if the "
+            "classifier lacked their person; real strangers may pass it more often. Who has few photographs in the "
+            "data is named less reliably (see the run's reports/val/persons.csv). A name is a guess, and no ground for "
+            "decisions about people.",
             "## Have it again",
             f"`{tags['celebflow.restore']}`" if "celebflow.restore" in tags else "See the run's params.yaml.",
         ]
@@ -136,6 +138,7 @@ def _describe_signature() -> ModelSignature:
         [
             ColSpec(DataType.string, "name"),
             ColSpec(DataType.double, "probability"),
+            ColSpec(DataType.boolean, "known"),
             ColSpec(Map(DataType.double), "probabilities"),
         ]
     )

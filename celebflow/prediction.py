@@ -1,15 +1,16 @@
 """Photographs → who is in them, with a classifier that was taught and the backbone it was taught on."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from celebflow.backbone import FEATURE_COUNT, load_backbone
+from celebflow.calibration import FloatArray, softmax
 from celebflow.classifier import Classifier
 from celebflow.errors import CelebflowError
-from celebflow.evaluation import FloatArray, softmax
 from celebflow.runtimes import build_runtime, choose_runtime
 from celebflow.sparse import SparseBatch, SparseRow
 
@@ -31,7 +32,14 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, photographs: Sequence[Image.Image]) -> FloatArray:
-        """Return (N, people) probabilities of N RGB photographs, in the order of the card's class names."""
-        images = [self.card.transform.apply(photograph) for photograph in photographs]
-        rows = [SparseRow.from_dense(self._runtime.extract(image)) for image in images]
-        return softmax(self._classifier(SparseBatch.from_rows(rows, FEATURE_COUNT)).numpy())
+        """Return (N, people) probabilities of N RGB photographs, in the order of the card's class names.
+
+        Below the card's `calibration.threshold`, the greatest of a row says that nobody of them is in the photograph.
+        """
+        with ThreadPoolExecutor(self._runtime.workers) as workers:
+            rows = list(workers.map(self._extract, photographs))
+        logits = self._classifier(SparseBatch.from_rows(rows, FEATURE_COUNT)).numpy()
+        return softmax(logits / self.card.calibration.temperature)
+
+    def _extract(self, photograph: Image.Image) -> SparseRow:
+        return SparseRow.from_dense(self._runtime.extract(self.card.transform.apply(photograph)))

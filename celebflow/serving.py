@@ -31,17 +31,20 @@ class PhotographNamer(PythonModel):
     ) -> pd.DataFrame:
         """Return for each row's photograph the most probable name, its probability, and everybody's.
 
+        `known` tells whether that probability reaches the threshold below which a photograph shows a stranger.
+
         Raises MlflowException, which a server answers as a bad request, when a row holds no photograph in base64.
         """
         if model_input.empty:
             raise MlflowException("There is no row with a photograph.", INVALID_PARAMETER_VALUE)
         photographs = [_decode(row, text) for row, text in enumerate(model_input[COLUMN])]
-        names = self._predictor.card.class_names
+        names, threshold = self._predictor.card.class_names, self._predictor.card.calibration.threshold
         answers = []
         for probabilities in self._predictor.predict(photographs):
             ranked = sorted(zip(names, probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
             name, probability = ranked[0]
-            answers.append({"name": name, "probability": probability, "probabilities": dict(ranked)})
+            known = probability >= threshold
+            answers.append({"name": name, "probability": probability, "known": known, "probabilities": dict(ranked)})
         return pd.DataFrame(answers)
 
 

@@ -1,7 +1,7 @@
 """The loop that teaches the classifier on stored features; knows nothing of files or MLflow."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from celebflow.backbone import select_device
+from celebflow.calibration import fit_calibration
 from celebflow.classifier import Classifier, make_classifier
 from celebflow.data import list_persons
 from celebflow.features import Features, select_split
@@ -67,7 +68,9 @@ def teach_classifier(
     checkpoints: Checkpoints,
     log_epoch: Callable[[EpochResult], None],
 ) -> tuple[Classifier, list[EpochResult]]:
-    """Build a classifier for the persons in `features` and teach it, showing progress; return it and its history.
+    """Build a classifier for the persons in `features`, teach it, showing progress, and calibrate it.
+
+    Returns it and its history.
 
     The same features, params and number of threads give the same weights, bit for bit, on one machine, also when the
     training was killed and went on from a checkpoint. `log_epoch` hears of every epoch, those before that included.
@@ -93,6 +96,9 @@ def teach_classifier(
 
         device = select_device(compute.device)
         history = fit(classifier, train, val, params, device, checkpoints, bar.update, report_epoch)
+    logits, labels = compute_logits(classifier, val, params.batch_size)
+    calibration = fit_calibration(logits, labels, params.false_acceptance_rate)
+    classifier.card = replace(classifier.card, calibration=calibration)
     return classifier, history
 
 

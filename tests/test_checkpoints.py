@@ -10,21 +10,18 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from celebflow import checkpoints, paths
-from celebflow.backbone import BackboneSource
 from celebflow.checkpoints import Checkpoints, list_abandoned, open_checkpoints
-from celebflow.data import Photo
 from celebflow.errors import CelebflowError
-from celebflow.features import FeatureOrigin, Features
-from celebflow.images import Transform
+from celebflow.features import Features
 from celebflow.params import ComputeParams, Params, TrainParams
 from celebflow.training import EpochResult, teach_classifier
+from tests.conftest import draw_features
 
 CPU = ComputeParams(device="cpu")
 
@@ -40,20 +37,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def settings(params: Params) -> TrainParams:
     """Make the recipe small."""
     return params.train.model_copy(update={"hidden_units": (16,), "epochs": 5, "batch_size": 8})
-
-
-def _draw_features(count: int = 60) -> Features:
-    random = np.random.default_rng(0)
-    people = ("Ann", "Bo", "Cy")
-    splits = ("train", "train", "val", "test")
-    photos = [Photo(f"{n}.jpg", people[n % 3], splits[n // 3 % 4], f"{n:064}") for n in range(count)]
-    indices = np.concatenate(
-        [np.sort(random.choice(5000, 100, replace=False)) + 2000 * (n % 3) for n in range(count)]
-    ).astype(np.uint16)
-    values = random.random(len(indices), np.float32)
-    offsets = np.arange(count + 1, dtype=np.int64) * 100
-    origin = FeatureOrigin(BackboneSource("untrained", False, "0" * 64), Transform(224), "ncnn")
-    return Features(offsets, indices, values, photos, origin)
 
 
 def _teach(
@@ -83,7 +66,7 @@ def test_interrupted_training_ends_like_one_never_interrupted(
 ) -> None:
     monkeypatch.setattr(checkpoints, "_ALLOWED_SHARE", 1.0)  # such short epochs would get none
     settings = settings.model_copy(update={"keep_epoch": keep_epoch, "learning_rate": 0.003})
-    features = _draw_features()
+    features = draw_features()
     with open_checkpoints(features, settings, CPU) as kept:
         expected, expected_history, _ = _teach(features, settings, kept)
     with pytest.raises(KeyboardInterrupt), open_checkpoints(features, settings, CPU) as kept:
@@ -169,18 +152,18 @@ def test_a_checkpoint_that_does_not_fit_is_told_and_left(
 
 
 def test_another_recipe_has_other_checkpoints(settings: TrainParams, folder: Path) -> None:
-    features = _draw_features()
+    features = draw_features()
     others = settings.model_copy(update={"learning_rate": 0.5}), settings.model_copy(update={"seed": 1})
     for recipe in (settings, *others):
         with pytest.raises(KeyboardInterrupt), open_checkpoints(features, recipe, CPU) as kept:
             _teach(features, recipe, kept, stop_after=1)
-    with pytest.raises(KeyboardInterrupt), open_checkpoints(_draw_features(48), settings, CPU) as kept:
-        _teach(_draw_features(48), settings, kept, stop_after=1)
+    with pytest.raises(KeyboardInterrupt), open_checkpoints(draw_features(48), settings, CPU) as kept:
+        _teach(draw_features(48), settings, kept, stop_after=1)
     assert len(list_abandoned()) == 4
 
 
 def test_the_same_training_twice_at_once_keeps_apart(settings: TrainParams) -> None:
-    features = _draw_features()
+    features = draw_features()
     with open_checkpoints(features, settings, CPU) as one, open_checkpoints(features, settings, CPU) as two:
         for kept, value in ((one, 1.0), (two, 2.0)):
             kept.save({"a": torch.full((3,), value)}, [])

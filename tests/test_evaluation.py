@@ -4,20 +4,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import (
     accuracy_score,
+    average_precision_score,
     balanced_accuracy_score,
     log_loss,
     roc_auc_score,
     top_k_accuracy_score,
 )
 
+from celebflow.calibration import softmax
 from celebflow.evaluation import (
+    compute_mean_precision_recalls,
     compute_mean_rocs,
     compute_metrics,
     compute_person_metrics,
+    compute_person_precision_recalls,
     compute_person_rocs,
-    softmax,
 )
 
 
@@ -42,9 +46,32 @@ def test_metrics_agree_with_scikit_learn(seed: int, people: int, count: int) -> 
     assert metrics["loss"] == pytest.approx(log_loss(labels, probabilities, labels=names))
     macro, micro = compute_mean_rocs(compute_person_rocs(probabilities, labels, range(people)), probabilities, labels)
     assert macro.area == pytest.approx(metrics["macro_auc"])
-    assert macro.area == pytest.approx(np.trapezoid(macro.true_positive_rate, macro.false_positive_rate))
+    assert macro.area == pytest.approx(np.trapezoid(macro.y, macro.x))
     one_hot = labels[:, None] == names
     assert micro.area == pytest.approx(roc_auc_score(one_hot.ravel(), probabilities.ravel()))
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), people=st.integers(2, 12), count=st.integers(0, 60))
+def test_precision_and_recall_agree_with_scikit_learn(seed: int, people: int, count: int) -> None:
+    logits, labels = _draw(seed, people, count)
+    logits = logits.round()  # so that there are ties
+    probabilities = softmax(logits)
+    curves = compute_person_precision_recalls(probabilities, labels, range(people))
+    expected = [average_precision_score(labels == person, probabilities[:, person]) for person in range(people)]
+    assert [curve.area for curve in curves] == pytest.approx(expected)
+    macro, micro = compute_mean_precision_recalls(curves, probabilities, labels)
+    for curve in [*curves, macro, micro]:  # the area of steps that hold from each recall down to the one before
+        assert curve.area == pytest.approx(np.sum(np.diff(curve.x, prepend=0) * curve.y))
+    assert macro.area == pytest.approx(np.mean(expected))
+    one_hot = labels[:, None] == np.arange(people)
+    assert micro.area == pytest.approx(average_precision_score(one_hot.ravel(), probabilities.ravel()))
+    rows = compute_person_metrics(logits, labels, [str(person) for person in range(people)])
+    assert [row.average_precision for row in rows] == pytest.approx(expected)
+    for person, row in enumerate(rows):
+        hits, support = int((logits.argmax(1)[labels == person] == person).sum()), int((labels == person).sum())
+        interval = binomtest(hits, support).proportion_ci(method="wilson")
+        assert (row.recall_low, row.recall_high) == pytest.approx((interval.low, interval.high), abs=1e-9)
 
 
 def test_a_person_absent_from_a_split_changes_no_figure_of_the_others() -> None:

@@ -145,6 +145,10 @@ def test_the_server_answers_as_evaluate_did(repository: Repository, served: str)
         assert predicted["probability"] == pytest.approx(float(row["probability"]), abs=1e-5)
         assert sum(predicted["probabilities"].values()) == pytest.approx(1)
         assert max(predicted["probabilities"], key=predicted["probabilities"].get) == row["predicted"]
+    scores: dict[bool, list[float]] = {True: [1.0], False: [0.0]}
+    for predicted in answer.json()["predictions"]:
+        scores[predicted["known"]].append(predicted["probability"])
+    assert min(scores[True]) > max(scores[False])
 
 
 @pytest.mark.parametrize(

@@ -1,38 +1,17 @@
-"""The files of a result come back as they were, and the figures show them at any number of people."""
+"""The files of a result come back as they were, and agree with one another."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from celebflow.backbone import UNTRAINED_WARNING, BackboneSource
-from celebflow.classifier import ClassifierCard
-from celebflow.data import Photo
-from celebflow.evaluation import compute_metrics
-from celebflow.figures import draw_all, save_figures
-from celebflow.images import Transform
-from celebflow.reports import load_history, load_report, save_history, save_metrics, save_split_report
-from celebflow.training import EpochResult
+from celebflow.calibration import bin_reliability, compute_calibration_error, softmax
+from celebflow.evaluation import compute_metrics, compute_person_metrics
+from celebflow.reports import load_history, save_history, save_metrics
+from tests.results import HISTORY, draw_logits, make_card, write_result
 
-HISTORY = [EpochResult(1, 2.0, 0.25, 1.5, 0.5), EpochResult(2, 1.0, 0.75, 1.25, 0.625)]
-
-
-def _write(folder: Path, names: list[str], absent: int | None = None) -> None:
-    random = np.random.default_rng(0)
-    labels = np.array([label for label in np.arange(len(names)).repeat(4) if label != absent])
-    logits = random.normal(size=(len(labels), len(names))).astype(np.float32)
-    logits[np.arange(len(labels)), labels] += 2
-    photos = [Photo(f"{names[label]}/{row}.jpg", names[label], "val", "") for row, label in enumerate(labels)]
-    for split in ("val", "test"):
-        save_split_report(logits, labels, photos, names, folder / split)
-    save_history(HISTORY, folder / "history.csv")
-
-
-def _card(names: list[str], *, trained: bool) -> ClassifierCard:
-    source = BackboneSource("imagenet" if trained else "untrained", trained, "0" * 64)
-    return ClassifierCard(tuple(names), (8,), 0.5, Transform(224), source)
+NAMES = ["Ann", 'Bo, "the second"', "Cy"]
 
 
 def test_history_round_trips(tmp_path: Path) -> None:
@@ -40,42 +19,51 @@ def test_history_round_trips(tmp_path: Path) -> None:
     assert load_history(tmp_path / "history.csv") == HISTORY
 
 
-@pytest.mark.parametrize("count", [2, 31, 200])
-def test_every_figure_is_drawn_at_any_number_of_people(tmp_path: Path, count: int) -> None:
-    names = [f"Person_{number} $x^2$" for number in range(count)]
-    _write(tmp_path, names, absent=1)
-    figures = draw_all(load_report(tmp_path / "history.csv", tmp_path), _card(names, trained=True))
-    save_figures(figures, 40, tmp_path / "figures")
-    files = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    matrices = ["test_confusion_matrix.png", "test_roc.png", "val_confusion_matrix.png", "val_roc.png"]
-    assert files == ["accuracy.png", "loss.png", *matrices]
-    for file in files:
-        with Image.open(tmp_path / "figures" / file) as image:
-            assert len(np.unique(np.asarray(image.convert("L")))) > 10
+@pytest.mark.parametrize("trained", [False, True])
+def test_metrics_tell_of_an_untrained_backbone(tmp_path: Path, trained: bool) -> None:
+    save_metrics({"val": {"accuracy": 0.5}}, make_card(NAMES, trained=trained).backbone, tmp_path / "metrics.json")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics == ({} if trained else {"backbone": "UNTRAINED"}) | {"val": {"accuracy": 0.5}}
 
 
-def test_untrained_backbone_is_told_in_every_figure_and_in_the_metrics(tmp_path: Path) -> None:
-    names = ["Ann", "Bo"]
-    _write(tmp_path, names)
-    report = load_report(tmp_path / "history.csv", tmp_path)
-    for trained in (False, True):
-        card = _card(names, trained=trained)
-        titles = [figure.get_suptitle().replace("\n", " ") for figure in draw_all(report, card).values()]
-        assert titles == [("" if trained else UNTRAINED_WARNING)] * 6
-        save_metrics({"val": {"accuracy": 0.5}}, card.backbone, tmp_path / "metrics.json")
-        metrics = json.loads((tmp_path / "metrics.json").read_text())
-        assert metrics == ({} if trained else {"backbone": "UNTRAINED"}) | {"val": {"accuracy": 0.5}}
+def test_files_agree_with_the_logits_and_with_one_another(tmp_path: Path) -> None:
+    logits, labels = draw_logits(3)
+    report, card = write_result(tmp_path, make_card(NAMES), logits, labels)
+    assert report.history == HISTORY
+    calibrated = logits / card.calibration.temperature
+    probabilities = softmax(calibrated)
+    split, metrics = report.splits["val"], report.metrics["val"]
+    assert metrics["accuracy"] == pytest.approx(np.mean([p.is_hit for p in split.predictions]), abs=1e-6)
+    assert metrics["loss"] == pytest.approx(compute_metrics(calibrated, labels)["loss"], abs=1e-6)
+    assert metrics["uncalibrated_loss"] == pytest.approx(compute_metrics(logits, labels)["loss"], abs=1e-6)
+    assert metrics["loss"] < metrics["uncalibrated_loss"]
+    assert [p.probability for p in split.predictions] == pytest.approx(probabilities.max(axis=1), abs=1e-6)
+    picked = probabilities[np.arange(len(labels)), labels]
+    assert [p.probability_of_actual for p in split.predictions] == pytest.approx(picked, abs=1e-6)
+    threshold = card.calibration.threshold
+    assert metrics["accepted"] == pytest.approx((probabilities.max(axis=1) >= threshold).mean(), abs=1e-6)
+    assert split.persons == compute_person_metrics(calibrated, labels, NAMES)
+    assert split.reliability["calibrated"] == bin_reliability(probabilities, labels)
+    assert split.reliability["uncalibrated"] == bin_reliability(softmax(logits), labels)
+    found = compute_calibration_error(split.reliability["calibrated"])
+    assert metrics["calibration_error"] == pytest.approx(found, abs=1e-6)
+    for curves in (split.mean_rocs, split.mean_precision_recalls):
+        assert [curve.name for curve in curves] == ["macro", "micro"]
+    for curves in (split.person_rocs, split.person_precision_recalls):
+        assert [curve.name for curve in curves] == NAMES
+    assert split.mean_rocs[0].area == pytest.approx(metrics["macro_auc"], abs=1e-6)
+    for name, interval in split.intervals.items():
+        assert interval.low <= metrics[name] <= interval.high
 
 
-def test_predictions_agree_with_the_metrics(tmp_path: Path) -> None:
-    names = ["Ann", 'Bo, "the second"', "Cy"]
-    _write(tmp_path, names)
-    split = load_report(tmp_path / "history.csv", tmp_path).splits["val"]
-    right = np.mean([actual == predicted for actual, predicted in zip(split.actual, split.predicted, strict=True)])
-    random = np.random.default_rng(0)
-    labels = np.arange(3).repeat(4)
-    logits = random.normal(size=(12, 3)).astype(np.float32)
-    logits[np.arange(12), labels] += 2
-    assert right == pytest.approx(compute_metrics(logits, labels)["accuracy"])
-    assert [curve.name for curve in split.mean_rocs] == ["macro", "micro"]
-    assert [curve.name for curve in split.person_rocs] == names
+def test_what_a_split_lacks_comes_back_as_lacking(tmp_path: Path) -> None:
+    report, _ = write_result(tmp_path, make_card(NAMES), *draw_logits(3, absent=1))
+    absent = report.splits["val"].persons[1]
+    assert (absent.support, absent.recall, absent.recall_low, absent.auc) == (0, None, None, None)
+    assert [curve.name for curve in report.splits["val"].person_rocs] == ["Ann", "Cy"]
+
+
+def test_with_two_persons_there_are_no_strangers_to_show(tmp_path: Path) -> None:
+    report, _ = write_result(tmp_path, make_card(NAMES[:2]), *draw_logits(2))
+    assert report.splits["val"].acceptance == []
+    assert report.metrics["val"]["accepted"] == 1.0

@@ -1,6 +1,7 @@
 """The classifier learns, the backbone does not, and the same seed gives the same bits."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 
 from celebflow import training
 from celebflow.backbone import FEATURE_COUNT, Backbone, BackboneSource, fingerprint_state
+from celebflow.calibration import fit_calibration
 from celebflow.classifier import Classifier, load_card, load_classifier, make_classifier, save_classifier
 from celebflow.errors import CelebflowError
+from celebflow.features import select_split
 from celebflow.images import Transform
 from celebflow.layers import DenseLinear
 from celebflow.optimizer import ClassifierAdam
-from celebflow.params import Params, TrainParams
+from celebflow.params import ComputeParams, Params, TrainParams
 from celebflow.sparse import SparseBatch, SparseRow
-from celebflow.training import Checkpoints, EpochResult, compute_logits, fit, seed_everything
+from celebflow.training import Checkpoints, EpochResult, compute_logits, fit, seed_everything, teach_classifier
+from tests.conftest import draw_features
 
 SOURCE = BackboneSource("untrained", False, "0" * 64)
 CPU = torch.device("cpu")
@@ -175,7 +179,9 @@ def test_saved_classifier_answers_alike_and_carries_its_card(params: Params, tmp
     assert loaded.card == classifier.card == load_card(tmp_path / "c.safetensors")
     assert not loaded.training
     ours, theirs = (compute_logits(model, Clusters(9, 2), 8)[0] for model in (classifier, loaded))
-    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)  # in a file, tensors lie otherwise, and sums round otherwise
+    for name, tensor in classifier.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
 
 
 def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
@@ -183,3 +189,32 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "c.safetensors", tmp_path / "missing.safetensors"):
         with pytest.raises(CelebflowError, match="is no classifier"):
             load_classifier(path)
+
+
+def test_nothing_of_the_test_photographs_reaches_the_classifier_or_its_calibration(params: Params) -> None:
+    settings = _train_params(params, keep_epoch="best")
+    compute = ComputeParams(device="cpu")
+    features = draw_features()
+    classifier, history = teach_classifier(features, settings, compute, Memory(), lambda _: None)
+    random = np.random.default_rng(1)
+    values = features.values.copy()
+    photos = []
+    for row, photo in enumerate(features.photos):
+        if photo.split == "test":
+            values[features.offsets[row] : features.offsets[row + 1]] = random.random(100)
+            photo = replace(photo, person=features.photos[0].person)
+        photos.append(photo)
+    other = replace(features, values=values, photos=photos)
+    again, history_again = teach_classifier(other, settings, compute, Memory(), lambda _: None)
+    assert again.card == classifier.card
+    assert history_again == history
+    for name, tensor in classifier.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_the_calibration_is_that_of_validation(params: Params) -> None:
+    settings, features = _train_params(params), draw_features()
+    classifier, _ = teach_classifier(features, settings, ComputeParams(device="cpu"), Memory(), lambda _: None)
+    logits, labels = compute_logits(classifier, select_split(features, ("Ann", "Bo", "Cy"), "val"), 8)
+    assert classifier.card.calibration == fit_calibration(logits, labels, settings.false_acceptance_rate)
+    assert classifier.card.calibration.threshold > 0

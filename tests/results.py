@@ -1,0 +1,82 @@
+"""Generated results, and a look at figures, that tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.typing import NDArray
+
+from celebflow.backbone import BackboneSource
+from celebflow.calibration import UNCALIBRATED, fit_calibration
+from celebflow.classifier import ClassifierCard
+from celebflow.data import Photo
+from celebflow.images import Transform
+from celebflow.reports import Report, load_report, save_history, save_metrics, save_split_report
+from celebflow.training import EpochResult
+
+HISTORY = [EpochResult(1, 2.0, 0.25, 1.5, 0.5), EpochResult(2, 1.0, 0.75, 1.25, 0.625)]
+
+
+def make_card(names: list[str], *, trained: bool = True) -> ClassifierCard:
+    source = BackboneSource("imagenet" if trained else "untrained", trained, "0" * 64)
+    return ClassifierCard(tuple(names), (8,), 0.5, Transform(224), source, UNCALIBRATED)
+
+
+def draw_logits(
+    count: int, photographs: int = 4, absent: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Draw logits and labels of some photographs of each of `count` people, of whom one may be absent."""
+    random = np.random.default_rng(0)
+    labels = np.array([label for label in np.arange(count).repeat(photographs) if label != absent])
+    logits = random.normal(size=(len(labels), count)).astype(np.float32)
+    logits[np.arange(len(labels)), labels] += 2
+    return logits, labels
+
+
+def write_result(
+    folder: Path, card: ClassifierCard, logits: NDArray[np.float32], labels: NDArray[np.int64]
+) -> tuple[Report, ClassifierCard]:
+    """Report the same logits as those of val and test; return that and the card, calibrated by them."""
+    calibration = fit_calibration(logits, labels, 0.05)
+    card = ClassifierCard(**{**vars(card), "calibration": calibration})
+    metrics = {}
+    for split in ("val", "test"):
+        photos = list_photos(card.class_names, labels, split)
+        metrics[split] = save_split_report(logits, labels, photos, card, folder / split)
+    save_history(HISTORY, folder / "history.csv")
+    save_metrics(metrics, card.backbone, folder / "metrics.json")
+    return load_report(folder / "history.csv", folder / "metrics.json", folder), card
+
+
+def list_photos(names: tuple[str, ...], labels: NDArray[np.int64], split: str) -> list[Photo]:
+    paths = [f"{names[label]}/{split}_{row}.png" for row, label in enumerate(labels)]
+    return [Photo(path, names[label], split, path, path) for path, label in zip(paths, labels, strict=True)]
+
+
+def find_overlaps(figure: Figure) -> list[tuple[str, str]]:
+    """Return which texts of a figure lie over one another, and which reach beyond it (with an empty one)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    undrawn = {text for axes in figure.axes for text in _undrawn_texts(axes)}
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text not in undrawn]
+    boxes = np.array([text.get_window_extent(renderer).extents for text in texts])
+    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]) + 1, np.maximum(boxes[:, :2], boxes[:, 2:]) - 1
+    names = [text.get_text() for text in texts]
+    common = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    pairs = np.argwhere(np.triu((common > 0).all(axis=2), 1))
+    outside = ((low < 0) | (high > canvas.get_width_height())).any(axis=1)
+    return [(names[a], names[b]) for a, b in pairs] + [(names[a], "") for a in np.flatnonzero(outside)]
+
+
+def _undrawn_texts(axes: Axes) -> Iterator[Text]:
+    """Yield the labels of ticks beyond the ends of an axis, and of axes that are off: matplotlib draws them not."""
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+            inside = axes.axison and low <= tick.get_loc() <= high
+            yield from (label for label in (tick.label1, tick.label2) if not (inside and label.get_visible()))

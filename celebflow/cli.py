@@ -1,10 +1,14 @@
 """The command line `celebflow`; torch and mlflow are imported only by the commands that need them."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from celebflow import errors
+
+if TYPE_CHECKING:
+    from celebflow.comparison import ResultComparison
 
 
 class _Group(click.Group):
@@ -161,6 +165,113 @@ def register(run: str | None, metric: str, alias: str) -> None:
         f"{version.version} of {registry.NAME}, alias {alias}."
     )
     click.echo(f"Serve it: mlflow models serve -m models:/{registry.NAME}@{alias} --env-manager local")
+
+
+@main.command()
+@click.argument("a")
+@click.argument("b", default="workspace")
+@click.option(
+    "--split", type=click.Choice(["val", "test"]), default="val", show_default=True, help="Which photographs."
+)
+@click.option("--limit", default=20, show_default=True, help="How many photographs to list of each kind; -1 for all.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+def compare(a: str, b: str, split: str, limit: int, as_json: bool) -> None:
+    """Say whether result B is better than result A, for whom, and on which photographs.
+
+    Each is a revision or an experiment of DVC's, an MLflow run (its id or the beginning), or workspace, which B is
+    when it is left out. They are compared on the photographs that both have in the split.
+
+    The p value is that of McNemar's exact test: how likely so uneven a share of the photographs that only one of them
+    names rightly is, if neither is better. The interval comes from a paired bootstrap of groups of near-duplicates.
+    Choose by validation; what test says is for the report.
+
+    \b
+    Examples:
+      celebflow compare HEAD                     # the workspace against the last commit
+      celebflow compare main lower-rate          # an experiment against a branch
+      celebflow compare HEAD~1 HEAD --split test
+    """
+    import json
+    from dataclasses import asdict
+
+    from celebflow.comparison import compare_predictions
+    from celebflow.lookup import find_predictions
+
+    compared = compare_predictions(*(find_predictions(name, split) for name in (a, b)))
+    if as_json:
+        click.echo(json.dumps({"a": a, "b": b, "split": split, **asdict(compared)}, indent=2))
+    else:
+        _show_comparison(a, b, split, compared, limit)
+
+
+@main.command()
+@click.argument("folder", default="data_unknown", type=click.Path(path_type=Path, file_okay=False, exists=True))
+def strangers(folder: Path) -> None:
+    """Measure the workspace's classifier on photographs of people whom it was not taught, in FOLDER.
+
+    Says how many of them it would name at its threshold, and how well the greatest probability tells them from the
+    known people of the test split. The threshold was fitted on validation, for train.false_acceptance_rate, without
+    any stranger.
+
+    \b
+    Examples:
+      celebflow strangers                    # those in data_unknown
+      celebflow strangers ~/other-people
+    """
+    from celebflow import paths
+    from celebflow.classifier import load_classifier
+    from celebflow.prediction import Predictor
+    from celebflow.reports import load_predictions
+    from celebflow.strangers import measure_strangers
+
+    predictions = paths.REPORTS / "test" / "predictions.csv"
+    for file in (paths.CLASSIFIER, paths.BACKBONE, predictions):
+        if not file.exists():
+            raise errors.CelebflowError(f"{file} is missing. Run `dvc repro` first.")
+    predictor = Predictor(load_classifier(paths.CLASSIFIER), paths.BACKBONE)
+    report = measure_strangers(folder, predictor, load_predictions(predictions))
+    calibration = predictor.card.calibration
+    for line in report.unreadable:
+        click.echo(f"left out: {line}", err=True)
+    click.echo(
+        f"{report.accepted} of {report.count} strangers ({report.accepted / report.count:.1%}) reach the threshold "
+        f"{calibration.threshold:.3f}, which was fitted for {calibration.false_acceptance_rate:.1%}; "
+        f"of known people's test photographs {report.known_accepted:.1%} do."
+    )
+    click.echo(f"AUC of known people against strangers: {report.area:.4f}")
+    if report.mistaken_for:
+        click.echo("Taken for: " + ", ".join(f"{name} ({count})" for name, count in report.mistaken_for))
+
+
+def _show_comparison(a: str, b: str, split: str, compared: "ResultComparison", limit: int) -> None:
+    from tabulate import tabulate
+
+    overall = compared.overall
+    click.echo(f"A: {a}, B: {b}, {compared.count} photographs of {split} in both", nl=False)
+    missing = {"A": compared.missing_from_a, "B": compared.missing_from_b}
+    click.echo("".join(f", {count} missing from {name}" for name, count in missing.items() if count) + ".")
+    click.echo(
+        f"Accuracy: A {compared.accuracy_a:.4f}, B {compared.accuracy_b:.4f}, difference {overall.difference:+.4f} "
+        f"(95 % interval {overall.interval.low:+.4f} to {overall.interval.high:+.4f})."
+    )
+    click.echo(f"Only A is right on {overall.only_a}, only B on {overall.only_b}: p = {overall.p_value:.2g}.")
+    click.echo(compared.verdict())
+    changed = sorted(
+        (person for person in compared.persons if person.hits_a != person.hits_b),
+        key=lambda person: (person.hits_a - person.hits_b, person.person),
+    )
+    if changed:
+        rows = [[p.person, p.support, p.hits_a, p.hits_b, f"{p.hits_b - p.hits_a:+d}"] for p in changed]
+        headers = ["person", "photographs", "A right", "B right", "change"]
+        click.echo("\n" + tabulate(rows, headers, tablefmt="plain", disable_numparse=[4], colalign=["left"]))
+    for title, changes in (("B alone is right", compared.fixed), ("A alone is right", compared.broken)):
+        if changes:
+            shown = changes if limit < 0 else changes[:limit]
+            rows = [[change.b.path, change.a.predicted, change.b.predicted] for change in shown]
+            headers = [title, "A says", "B says"]
+            click.echo("\n" + tabulate(rows, headers, tablefmt="plain", disable_numparse=True))
+            if len(shown) < len(changes):
+                click.echo(f"and {len(changes) - len(shown)} more; --limit -1 lists all")
 
 
 def _show_runs(commit_count: int) -> None:

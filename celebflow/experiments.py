@@ -1,7 +1,7 @@
 """The results that DVC knows of, commits and experiments, each with its MLflow run; the only importer of dvc."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,27 @@ def find_cached_file(md5: str) -> Path | None:
             return Path(cache.oid_to_path(md5)) if cache.exists(md5) else None
     except DvcException as error:
         raise CelebflowError(f"DVC's cache cannot be read: {error}. Run from the repository's folder.") from None
+
+
+def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Path] | None:
+    """Copy outputs as they were in a commit or an experiment to `folder`; return None where there is no such revision.
+
+    Raises CelebflowError when the revision lacks one of them, or DVC's cache has lost it.
+    """
+    copies = []
+    try:
+        content = dvc.api.DVCFileSystem(rev=revision)
+        for file in files:
+            copies.append(folder / file.name)
+            content.get_file(file.as_posix(), str(copies[-1]))
+    except RevError:
+        return None
+    except (OSError, DvcException) as error:
+        raise CelebflowError(
+            f"{files[max(0, len(copies) - 1)]} of {revision} cannot be read ({error}). If it was made "
+            "elsewhere, `dvc pull --all-commits` fetches it."
+        ) from None
+    return copies
 
 
 def _make_result(row: Mapping[str, Any], latest: Mapping[str, object]) -> Result:

@@ -63,7 +63,7 @@ def find_best_run(client: MlflowClient, metric: str) -> Run:
             f"No finished run on the photographs and the split of dvc.lock has {metric}. Run `dvc repro`, or name a "
             "run: `celebflow runs` lists them."
         )
-    sign = -1 if "loss" in metric else 1
+    sign = -1 if metric.endswith(("loss", "error")) else 1
     return max(candidates, key=lambda run: sign * run.data.metrics[metric])
 
 

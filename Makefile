@@ -24,7 +24,7 @@ install: .venv/installed
 demo: install
 	celebflow sample data
 	dvc exp run --set-param backbone.weights=untrained
-	@echo "See the figures in reports/figures, or run: . .venv/bin/activate && mlflow ui"
+	@echo "See reports/index.html, or run: . .venv/bin/activate && mlflow ui"
 
 check: install
 	ruff format --check .

@@ -1,20 +1,24 @@
-"""Draw the figures that people look at."""
+"""Draw what people look at: the figures, and the page with all of them."""
 
-from celebflow import paths, tracking
-from celebflow.classifier import load_card
+from celebflow import exhibits, figures, paths, tracking
+from celebflow.classifier import load_classifier
 from celebflow.errors import run_to_exit
-from celebflow.figures import draw_all, save_figures
+from celebflow.features import load_features
+from celebflow.page_content import save_page
 from celebflow.params import load_params
 from celebflow.reports import load_report
 
 
 def main() -> None:
-    """Write reports/figures."""
-    params, card = load_params(paths.PARAMS), load_card(paths.CLASSIFIER)
-    with tracking.continue_run(params, card.backbone) as run:
-        report = load_report(paths.HISTORY, paths.REPORTS)
-        save_figures(draw_all(report, card), params.plot.resolution_dpi, paths.FIGURES)
-        run.log_files(paths.FIGURES)
+    """Write reports/figures and reports/index.html."""
+    params, classifier = load_params(paths.PARAMS), load_classifier(paths.CLASSIFIER)
+    with tracking.continue_run(params, classifier.card.backbone) as run:
+        report = load_report(paths.HISTORY, paths.METRICS, paths.REPORTS)
+        features = load_features(paths.FEATURES, paths.PHOTOS)
+        drawn = exhibits.draw_all(report, classifier, features, paths.DATA)
+        figures.save_figures(drawn, params.plot.resolution_dpi, paths.FIGURES)
+        save_page(report, classifier, features, params)
+        run.log_files(paths.FIGURES, paths.PAGE, paths.DUPLICATES, paths.DUPLICATES_SHEET)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,21 @@
-"""Photographs, params and a small pipeline that tests share."""
+"""Photographs, params, a small pipeline and a browser that tests share."""
 
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from selenium.webdriver import Chrome
 
-from celebflow.backbone import Backbone, make_backbone, save_backbone
+from celebflow.backbone import Backbone, BackboneSource, make_backbone, save_backbone
+from celebflow.data import Photo
+from celebflow.features import FeatureOrigin, Features
+from celebflow.images import Transform
 from celebflow.params import Params, load_params
+from tests.browser import describe_missing_packages, start_browser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # params.yaml as committed, also after `make demo` has changed this one line.
@@ -56,3 +62,30 @@ def backbone_file(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) 
     file = tmp_path_factory.mktemp("models") / "backbone.safetensors"
     save_backbone(backbone, file)
     return file
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Start Chromium; skip where it is missing, but not in CI, where a skip would go unseen."""
+    missing = describe_missing_packages()
+    if missing and os.environ.get("CI"):
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+    with start_browser(tmp_path_factory.mktemp("browser") / "profile") as driver:
+        yield driver
+
+
+def draw_features(count: int = 60) -> Features:
+    """Make up the features of three people in all splits, near 2,000 positions of each one's own."""
+    random = np.random.default_rng(0)
+    people = ("Ann", "Bo", "Cy")
+    splits = ("train", "train", "val", "test")
+    photos = [Photo(f"{n}.jpg", people[n % 3], splits[n // 3 % 4], f"{n:064}", f"{n:064}") for n in range(count)]
+    indices = np.concatenate(
+        [np.sort(random.choice(5000, 100, replace=False)) + 2000 * (n % 3) for n in range(count)]
+    ).astype(np.uint16)
+    values = random.random(len(indices), np.float32)
+    offsets = np.arange(count + 1, dtype=np.int64) * 100
+    origin = FeatureOrigin(BackboneSource("untrained", False, "0" * 64), Transform(224), "ncnn")
+    return Features(offsets, indices, values, photos, origin)

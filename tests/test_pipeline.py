@@ -15,6 +15,7 @@ import mlflow
 import pytest
 import yaml
 
+from celebflow import samples
 from tests.repository import EVERY_STAGE, Repository, make_repository
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,8 @@ def test_second_repro_runs_nothing(repository: Repository) -> None:
 def test_results_are_there_and_readable(repository: Repository) -> None:
     metrics = json.loads((repository.folder / "reports" / "metrics.json").read_text())
     assert metrics["backbone"] == "UNTRAINED"
-    names = ["accuracy", "balanced_accuracy", "loss", "macro_auc", "top_5_accuracy"]
+    names = ["accepted", "accuracy", "balanced_accuracy", "calibration_error", "loss", "macro_auc", "top_5_accuracy"]
+    names += ["uncalibrated_calibration_error", "uncalibrated_loss"]
     assert sorted(metrics["val"]) == sorted(metrics["test"]) == names
     for split in ("val", "test"):
         intervals = json.loads((repository.folder / "reports" / split / "intervals.json").read_text())
@@ -75,8 +77,9 @@ def test_mlflow_run_has_params_curves_metrics_and_figures(repository: Repository
     assert run.data.metrics["test/final_accuracy"] == pytest.approx(metrics["test"]["accuracy"], abs=1e-6)
     stored = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, tracking_uri=client.tracking_uri))
     files = {path.relative_to(stored).as_posix() for path in stored.rglob("*") if path.is_file()}
-    assert {"params.yaml", "reports/metrics.json", "reports/val/predictions.csv"} <= files
-    assert len([file for file in files if file.startswith("reports/figures/")]) == 6
+    assert {"params.yaml", "reports/metrics.json", "reports/val/predictions.csv", "reports/index.html"} <= files
+    assert {"reports/duplicates.csv", "reports/duplicates.png"} <= files
+    assert len([file for file in files if file.startswith("reports/figures/")]) == 20
 
 
 def test_mlflow_run_leads_back_to_code_data_and_machine(repository: Repository) -> None:
@@ -121,7 +124,7 @@ def test_learning_rate_re_runs_train_evaluate_and_plot_alone(repository: Reposit
     assert "val.accuracy" in repository.run("dvc", "metrics", "diff", "--all")
     repository.run("dvc", "plots", "diff", "HEAD", "workspace")
     page = (repository.folder / "dvc_plots" / "index.html").read_text()
-    for plot in ("accuracy", "loss", "roc", "confusion_matrix"):
+    for plot in ("accuracy", "loss", "roc", "precision_recall", "reliability", "recall_by_person", "confusion_matrix"):
         assert f'id = "{plot}"' in page or f"{plot}" in page
     assert "HEAD" in page and "workspace" in page
 
@@ -194,6 +197,72 @@ def test_runs_are_listed_with_commits_and_experiments(repository: Repository) ->
     assert by_name["listed"][-2:] == ["train.learning_rate=0.0005", repository.runs()[0].info.run_id]
 
 
+def test_results_are_compared_wherever_they_are(repository: Repository) -> None:
+    repository.run("dvc", "exp", "run", "--temp", "--name", "compared", "-S", "train.learning_rate=0.00001")
+    run = repository.runs()[0]
+    head = repository.run("git", "rev-parse", "HEAD").strip()
+    answers = []
+    for a, b in (("HEAD", "compared"), ("workspace", "compared"), (head[:8], run.info.run_id[:12])):
+        answers.append(json.loads(repository.run("celebflow", "compare", a, b, "--json")))
+        assert (answers[-1].pop("a"), answers[-1].pop("b")) == (a, b)
+    assert answers[0] == answers[1] == answers[2]
+    compared = answers[0]
+    assert compared["count"] == 12
+    assert compared["accuracy_b"] == pytest.approx(run.data.metrics["val/final_accuracy"], abs=1e-6)
+    assert len(compared["broken"]) == compared["overall"]["only_a"] > 0
+    output = repository.run("celebflow", "compare", "compared", "--split", "test", "--limit", "1")
+    assert output.startswith("A: compared, B: workspace, 12 photographs of test in both.")
+    assert "95 % interval" in output and "B alone is right" in output and "--limit -1 lists all" in output
+    assert json.loads(repository.run("celebflow", "compare", "HEAD", "--json"))["overall"]["p_value"] == 1.0
+
+
+def test_what_cannot_be_compared_says_why(repository: Repository) -> None:
+    output = repository.run("celebflow", "compare", "HEAD", "nowhere", status=1)
+    assert "There is no run nowhere in" in output
+    first = repository.run("git", "rev-list", "--max-parents=0", "HEAD").strip()
+    output = repository.run("celebflow", "compare", first, "HEAD", status=1)
+    assert f"reports/val/predictions.csv of {first} cannot be read" in output
+    assert "Traceback" not in output
+
+
+def test_the_page_compares_with_the_commit_that_a_result_began_from(repository: Repository) -> None:
+    page, head = repository.folder / "reports" / "index.html", repository.run("git", "rev-parse", "HEAD").strip()
+    assert f"commit {head[:7]}" not in page.read_text(), "the first result has none before it"
+    repository.edit("learning_rate: 0.001", "learning_rate: 0.00002")
+    repository.repro()
+    compared = json.loads(repository.run("celebflow", "compare", "HEAD", "--json"))
+    text = page.read_text()
+    assert f"commit {head[:7]}" in text
+    assert f"Broken in val: {len(compared['broken'])}" in text
+    assert "UNTRAINED BACKBONE" in text
+    assert text.count("data:image/") > 20
+    assert not re.search(r"""(src|href)="(?!data:|#)""", text), "it needs no other file"
+
+
+def test_strangers_are_measured_at_the_threshold(repository: Repository) -> None:
+    folder = repository.folder / "data_unknown"
+    for person in range(6, 10):
+        (folder / str(person)).mkdir(parents=True)
+        for number in range(3):
+            samples.draw_photograph(person, number).save(folder / str(person) / f"{number}.png")
+    (folder / "6" / "broken.png").write_bytes(b"nothing")
+    (folder / ".DS_Store").touch()
+    try:
+        output = repository.run("celebflow", "strangers")
+        shutil.copytree(repository.folder / "data", folder, dirs_exist_ok=True)
+        known = repository.run("celebflow", "strangers")
+        (folder / "empty").mkdir()
+        empty = repository.run("celebflow", "strangers", "data_unknown/empty", status=1)
+    finally:
+        shutil.rmtree(folder)
+    found = re.search(r"(\d+) of 12 strangers", output)
+    assert found and int(found[1]) < 12
+    assert "broken.png: is no JPEG" in output and "DS_Store" not in output
+    area = re.compile(r"AUC of known people against strangers: ([\d.]+)")
+    assert float(area.findall(output)[0]) > float(area.findall(known)[0]), "of these, most are no strangers"
+    assert "holds no photograph" in empty
+
+
 def test_bad_params_stop_the_first_stage_before_any_work(repository: Repository) -> None:
     repository.edit("epochs: 3", "epoch: three")
     output = repository.run("dvc", "repro", "--force", status=255)
@@ -262,7 +331,7 @@ def test_a_run_waits_when_its_store_is_away_and_is_synced_once(repository: Repos
     assert waiting_id not in run.data.tags["mlflow.note.content"]
     assert run.info.run_id in run.data.tags["mlflow.note.content"]
     stored = {file.path for file in client.list_artifacts(run.info.run_id, "reports/figures")}
-    assert len(stored) == 6
+    assert len(stored) == 20
     # What comes later goes to the run that it has become, which is also the one that is listed.
     repository.edit("resolution_dpi: 150", "resolution_dpi: 100")
     assert repository.repro() == ["plot"]

@@ -1,0 +1,103 @@
+"""The figures that show photographs: what the classifier mistook or doubted, and where the network looked."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from celebflow.classifier import Classifier
+from celebflow.contact_sheets import THUMBNAIL_SIDE_PX, Tile, draw_contact_sheet, load_thumbnail
+from celebflow.explanations import explain_predictions, overlay_heat_map
+from celebflow.features import Features
+from celebflow.figures import draw_charts
+from celebflow.reports import Prediction, Report
+from celebflow.style import BLUE, GREEN, ORANGE, spell
+
+_MOST_PHOTOGRAPHS = 20
+_MOST_PAIRS = 10
+# Of a pair, mistaken photographs and those to compare: so many that two pairs stand side by side.
+_TILES_OF_A_PAIR = 5
+_MOST_MISTAKEN = 4
+_MOST_COMPARED = 2
+
+
+def draw_all(report: Report, classifier: Classifier, features: Features, folder: Path) -> dict[str, Figure]:
+    """Draw every figure of a result; the keys are the names of their files."""
+    return draw_charts(report, classifier.card) | draw_exhibits(report, classifier, features, folder)
+
+
+def draw_exhibits(report: Report, classifier: Classifier, features: Features, folder: Path) -> dict[str, Figure]:
+    """Draw what the photographs in `folder` show of a result; the keys are the names of the figures' files."""
+    warning = classifier.card.backbone.warning()
+    figures = {}
+    for split, content in report.splits.items():
+        mistakes, hits = content.mistakes(), content.hits()
+        figures[f"{split}_mistakes"] = draw_contact_sheet(
+            _title("most confident", mistakes, "mistakes", split),
+            [("", _show_explained(mistakes[:_MOST_PHOTOGRAPHS], classifier, features, folder, ORANGE))],
+            warning,
+        )
+        figures[f"{split}_doubtful_hits"] = draw_contact_sheet(
+            _title("most doubtful", hits, "hits", split),
+            [("", _show_explained(hits[:_MOST_PHOTOGRAPHS], classifier, features, folder, GREEN))],
+            warning,
+        )
+        pairs = _list_pairs(content.predictions, mistakes, features, folder)
+        title = f"Who is taken for whom most often, {split}; in blue, photographs of train to compare"
+        figures[f"{split}_confused_pairs"] = draw_contact_sheet(
+            title if pairs else f"Nobody is taken for somebody else, {split}", pairs, warning
+        )
+    return figures
+
+
+def _title(superlative: str, predictions: Sequence[Prediction], noun: str, split: str) -> str:
+    if not predictions:
+        return f"No {noun}, {split}"
+    return (
+        f"{noun.capitalize()}, {split}: {min(len(predictions), _MOST_PHOTOGRAPHS)} of {len(predictions)}, the "
+        f"{superlative} first; beside each, what spoke for the person named (bright; Grad-CAM)"
+    )
+
+
+def _show_explained(
+    predictions: Sequence[Prediction], classifier: Classifier, features: Features, folder: Path, colour: str
+) -> list[Tile]:
+    if not predictions:
+        return []
+    tiles = []
+    for prediction, heat in zip(predictions, explain_predictions(predictions, classifier, features), strict=True):
+        image = _load(prediction.path, folder)
+        pair = np.concatenate([image, overlay_heat_map(image, heat)], axis=1)
+        tiles.append(Tile(pair, _describe(prediction), colour))
+    return tiles
+
+
+def _describe(prediction: Prediction) -> str:
+    named = "with" if prediction.is_hit else f"{spell(prediction.predicted)},"
+    return f"{spell(prediction.actual)}\nnamed {named} {prediction.probability:.1%}"
+
+
+def _list_pairs(
+    predictions: Sequence[Prediction], mistakes: Sequence[Prediction], features: Features, folder: Path
+) -> list[tuple[str, list[Tile]]]:
+    """Return a row of photographs for each of the most confused pairs, of mistakes that come by confidence."""
+    supports = Counter(prediction.actual for prediction in predictions)
+    pairs = Counter((mistake.actual, mistake.predicted) for mistake in mistakes)
+    ranked = sorted(pairs, key=lambda pair: (-pairs[pair], -pairs[pair] / supports[pair[0]], pair))
+    rows = []
+    for actual, named in ranked[:_MOST_PAIRS]:
+        mistaken = [each for each in mistakes if (each.actual, each.predicted) == (actual, named)][:_MOST_MISTAKEN]
+        known = [photo for photo in features.photos if (photo.person, photo.split) == (named, "train")]
+        compared = known[: min(_MOST_COMPARED, _TILES_OF_A_PAIR - len(mistaken))]
+        tiles = [Tile(_load(each.path, folder), f"named with {each.probability:.1%}", ORANGE) for each in mistaken]
+        tiles += [Tile(_load(photo.path, folder), f"{spell(named)} (train)", BLUE) for photo in compared]
+        heading = f"{spell(actual)} taken for {spell(named)}, {pairs[actual, named]} of {supports[actual]}"
+        rows.append((heading, tiles))
+    return rows
+
+
+def _load(path: str, folder: Path) -> NDArray[np.uint8]:
+    return load_thumbnail(folder / path, THUMBNAIL_SIDE_PX)

@@ -1,0 +1,63 @@
+"""Where the network looked: which parts of a photograph speak for a person."""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+
+from celebflow.classifier import Classifier
+from celebflow.features import Features
+from celebflow.reports import Prediction
+from celebflow.sparse import SparseBatch
+
+_CHANNELS, _SIDE = 512, 7  # pool5, flattened channel-first
+_OPACITY = 0.5
+_BATCH_SIZE = 128
+
+
+def compute_heat_maps(classifier: Classifier, features: SparseBatch, classes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return how much each part of N photographs speaks for the person of its class, (N, 7, 7) from 0 to 1.
+
+    Grad-CAM (Selvaraju et al., 2017) on VGG19's last layer: its channels are weighed by the mean gradient of the
+    class's logit, added up, and cut off at zero. Each map is scaled by its own maximum; where nothing speaks for the
+    person, it is all zeros. `classes` are (N,) indices of the class names.
+    """
+    rest = deepcopy(classifier.rest).eval()  # a backward pass leaves factors of gradients in its layers
+    hidden = classifier.first(features).detach().requires_grad_()
+    logits = rest(hidden)
+    picked = logits.gather(1, torch.from_numpy(classes)[:, None].to(logits.device))
+    (gradient,) = torch.autograd.grad(picked.sum(), hidden)
+    # The first layer is features @ weight + bias: its gradient by the features needs no features.
+    by_features = (gradient @ classifier.first.weight.detach().T).cpu().numpy()  # (N, 25088)
+    channels = by_features.reshape(-1, _CHANNELS, _SIDE * _SIDE).mean(axis=2)
+    activations = features.to_dense().reshape(-1, _CHANNELS, _SIDE * _SIDE)
+    maps = np.maximum((channels[:, None] @ activations).reshape(-1, _SIDE, _SIDE), 0)
+    greatest = maps.max(axis=(1, 2), keepdims=True)
+    scaled: NDArray[np.float32] = np.divide(maps, greatest, out=np.zeros_like(maps), where=greatest > 0)
+    return scaled
+
+
+def explain_predictions(
+    predictions: Sequence[Prediction], classifier: Classifier, features: Features
+) -> Iterator[NDArray[np.float32]]:
+    """Yield for each prediction the heat map (7, 7) of the person named."""
+    row_of = {photo.path: row for row, photo in enumerate(features.photos)}
+    class_of = {name: number for number, name in enumerate(classifier.card.class_names)}
+    for start in range(0, len(predictions), _BATCH_SIZE):
+        batch = predictions[start : start + _BATCH_SIZE]
+        rows = np.array([row_of[prediction.path] for prediction in batch], np.int64)
+        named = np.array([class_of[prediction.predicted] for prediction in batch], np.int64)
+        yield from compute_heat_maps(classifier, features.batch(rows), named)
+
+
+def overlay_heat_map(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Lay a (7, 7) heat map over the (H, W, 3) square that the network saw: the brighter, the more it speaks."""
+    height, width, _ = image.shape
+    smooth = np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR))
+    colours = colormaps["inferno"](smooth)[..., :3] * 255
+    mixed: NDArray[np.uint8] = ((1 - _OPACITY) * image + _OPACITY * colours).round().astype(np.uint8)
+    return mixed

@@ -1,0 +1,110 @@
+"""A result's files and photographs → what the page shows of them, and of the result that was committed before."""
+
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from celebflow import paths
+from celebflow.classifier import Classifier
+from celebflow.comparison import Change, compare_predictions
+from celebflow.contact_sheets import THUMBNAIL_SIDE_PX, load_thumbnail
+from celebflow.errors import CelebflowError
+from celebflow.experiments import copy_outputs
+from celebflow.explanations import explain_predictions, overlay_heat_map
+from celebflow.features import Features
+from celebflow.page import ChangedPhotograph, Example, PageContent, Previous, render_page
+from celebflow.params import Params
+from celebflow.provenance import find_provenance, flatten
+from celebflow.reports import Prediction, Report, SplitReport, load_metrics, load_predictions
+
+_CHOOSING_SPLIT = "val"
+_MOST_MISTAKES = 120
+_MOST_HITS = 30
+_MOST_CHANGES = 24
+# Params that make no difference to a result, and figures that show the same photographs as the page's own gallery.
+_UNINFORMATIVE = ("plot.", "tracking.")
+_IN_GALLERY = ("_mistakes", "_doubtful_hits")
+
+
+def save_page(report: Report, classifier: Classifier, features: Features, params: Params) -> None:
+    """Write reports/index.html: of the report, figures, photographs, heat maps, and the result before."""
+    content = _gather_content(report, classifier, features, params)
+    paths.PAGE.write_text(render_page(content), encoding="utf-8")
+
+
+def _gather_content(report: Report, classifier: Classifier, features: Features, params: Params) -> PageContent:
+    figures = {"duplicates": paths.DUPLICATES_SHEET.read_bytes()}
+    for file in sorted(paths.FIGURES.glob("*.png")):
+        if not file.stem.endswith(_IN_GALLERY):
+            figures[file.stem] = file.read_bytes()
+    values = flatten(params.model_dump())
+    return PageContent(
+        report=report,
+        card=classifier.card,
+        photos=features.photos,
+        params={name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)},
+        figures=figures,
+        examples=[
+            example
+            for split, content in report.splits.items()
+            for example in _gather_examples(split, content, classifier, features)
+        ],
+        previous=_find_previous(report),
+    )
+
+
+def _gather_examples(split: str, report: SplitReport, classifier: Classifier, features: Features) -> Iterator[Example]:
+    """Yield the most confident mistakes and the most doubtful hits, each with what spoke for the person named."""
+    chosen = [*report.mistakes()[:_MOST_MISTAKES], *report.hits()[:_MOST_HITS]]
+
+    def picture(prediction: Prediction, heat: NDArray[np.float32]) -> Example:
+        image = _load(prediction)
+        return Example(prediction, split, _to_jpeg(image), _to_jpeg(overlay_heat_map(image, heat)))
+
+    with ThreadPoolExecutor() as workers:
+        yield from workers.map(picture, chosen, explain_predictions(chosen, classifier, features))
+
+
+def _find_previous(report: Report) -> Previous | None:
+    """Return the result of the commit that this one began from; None where there is none, or it is this one."""
+    commit = find_provenance().commit
+    now = report.splits[_CHOOSING_SPLIT].predictions
+    try:
+        with TemporaryDirectory() as folder:
+            files = [paths.METRICS, paths.REPORTS / _CHOOSING_SPLIT / "predictions.csv"]
+            copies = copy_outputs(files, commit, Path(folder)) if commit else None
+            if copies is None:
+                return None
+            metrics, before = load_metrics(copies[0]), load_predictions(copies[1])
+        compared = compare_predictions(before, now)
+    except (CelebflowError, KeyError):  # the commit has no result, or one of an older celebflow
+        return None
+    if before == now:
+        return None
+    return Previous(
+        name=f"commit {commit[:7]}",
+        metrics=metrics,
+        comparison=compared.overall,
+        fixed=_picture(compared.fixed),
+        broken=_picture(compared.broken),
+    )
+
+
+def _picture(changes: Sequence[Change]) -> list[ChangedPhotograph]:
+    return [ChangedPhotograph(change, _to_jpeg(_load(change.b))) for change in changes[:_MOST_CHANGES]]
+
+
+def _load(prediction: Prediction) -> NDArray[np.uint8]:
+    return load_thumbnail(paths.DATA / prediction.path, THUMBNAIL_SIDE_PX)
+
+
+def _to_jpeg(image: NDArray[np.uint8]) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "JPEG", quality=85)
+    return content.getvalue()

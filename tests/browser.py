@@ -1,0 +1,71 @@
+"""A real Chromium for tests of pages: Debian's, so that nothing is downloaded to drive it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+
+_PROGRAM_OF_PACKAGE = {"chromium": "chromium", "chromium-driver": "chromedriver"}
+
+
+def describe_missing_packages() -> str:
+    """Say which of Debian's packages is missing and how to get it; nothing when both are there."""
+    missing = [package for package, program in _PROGRAM_OF_PACKAGE.items() if shutil.which(program) is None]
+    return f"{' and '.join(missing)} missing: sudo apt-get install chromium chromium-driver" if missing else ""
+
+
+@contextmanager
+def start_browser(profile: Path) -> Iterator[Chrome]:
+    """Start a headless Chromium whose profile is the new folder `profile`."""
+    options = ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in (
+        "--headless",
+        "--no-sandbox",  # which root, as in a container, cannot use
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={profile}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    # An alert is what hostile names must not open: it stays for the test to find.
+    options.set_capability("unhandledPromptBehavior", "ignore")
+    # With the driver's path given, Selenium does not look for one online.
+    driver = Chrome(options, Service(shutil.which("chromedriver")))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def take_console(driver: Chrome) -> list[str]:
+    """Return what the console says since this was last asked."""
+    return [entry["message"] for entry in driver.get_log("browser")]
+
+
+def take_requests(driver: Chrome) -> set[str]:
+    """Return the addresses that pages asked for since this was last asked, images inside a page left out."""
+    events = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
+    addresses = {
+        event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+    }
+    return {address for address in addresses if not address.startswith("data:")}
+
+
+@contextmanager
+def emulate_phone(driver: Chrome, width_px: int) -> Iterator[None]:
+    """Make the page as wide as a phone, which no headless window can be."""
+    size = {"width": width_px, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        yield
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

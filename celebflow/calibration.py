@@ -34,6 +34,12 @@ def softmax(logits: NDArray[np.floating]) -> FloatArray:
     return probabilities
 
 
+def compute_loss(probabilities: FloatArray, labels: NDArray[np.int64]) -> float:
+    """Return the mean cross-entropy of (N, people) probabilities."""
+    picked = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(picked, np.finfo(np.float64).tiny)).mean())
+
+
 def fit_calibration(
     logits: NDArray[np.floating], labels: NDArray[np.int64], false_acceptance_rate: float
 ) -> Calibration:
@@ -52,13 +58,11 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     """
     from scipy.optimize import minimize_scalar
 
-    rows = np.arange(len(labels))
     if (logits.argmax(axis=1) == labels).all():  # without a mistake, the least loss would be at no temperature at all
         return UNCALIBRATED.temperature
 
     def loss(log_temperature: float) -> float:
-        probabilities = softmax(logits / np.exp(log_temperature))
-        return float(-np.log(np.maximum(probabilities[rows, labels], np.finfo(np.float64).tiny)).mean())
+        return compute_loss(softmax(logits / np.exp(log_temperature)), labels)
 
     return float(np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-6}).x))
 

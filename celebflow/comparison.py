@@ -8,9 +8,8 @@ import numpy as np
 
 from celebflow.errors import CelebflowError
 from celebflow.reports import Prediction
-from celebflow.uncertainty import Comparison, compare_hits
+from celebflow.uncertainty import BOOTSTRAP_SEED, Comparison, compare_hits
 
-_BOOTSTRAP_SEED = 0
 _SIGNIFICANCE = 0.05
 
 
@@ -79,7 +78,7 @@ def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> Res
         missing_from_b=len(a) - len(pairs),
         accuracy_a=float(hits_a.mean()),
         accuracy_b=float(hits_b.mean()),
-        overall=compare_hits(hits_a, hits_b, groups, _BOOTSTRAP_SEED),
+        overall=compare_hits(hits_a, hits_b, groups, BOOTSTRAP_SEED),
         persons=[
             PersonHits(person, len(hits), sum(hit for hit, _ in hits), sum(hit for _, hit in hits))
             for person, hits in sorted(hits_of.items())

@@ -42,7 +42,7 @@ class Tile:
     colour: str
 
 
-def load_thumbnail(file: Path, side_px: int) -> NDArray[np.uint8]:
+def load_thumbnail(file: Path, side_px: int = THUMBNAIL_SIDE_PX) -> NDArray[np.uint8]:
     """Return the centre square of a photograph, the part that the network sees: (side_px, side_px, 3)."""
     photograph = decode_photograph(file.read_bytes())
     return np.asarray(ImageOps.fit(photograph, (side_px, side_px), Image.Resampling.LANCZOS, centering=(0.5, 0.5)))
@@ -94,7 +94,7 @@ def _show_group(group: DuplicateGroup, folder: Path) -> tuple[str, list[Tile]]:
 
 def _show_photo(photo: Photo, folder: Path, *, named: bool) -> Tile:
     file = photo.path.removeprefix(f"{photo.person}/")
-    image = load_thumbnail(folder / photo.path, THUMBNAIL_SIDE_PX)
+    image = load_thumbnail(folder / photo.path)
     return Tile(image, f"{spell(photo.person)}\n{file}", ORANGE) if named else Tile(image, file, BLUE)
 
 

@@ -39,9 +39,9 @@ def group_near_duplicates(hashes: HashArray, sha256s: Sequence[str], max_distanc
 
     count = len(sha256s)
     first, second = find_near_pairs(hashes, max_distance_bits)
-    of_content = np.unique(np.array(sha256s, dtype=object).astype(str), return_index=True, return_inverse=True)
-    first = np.concatenate([first, np.arange(count)])
-    second = np.concatenate([second, of_content[1][of_content[2]]])
+    _, places, contents = np.unique(np.array(sha256s), return_index=True, return_inverse=True)
+    first = np.concatenate([first, np.arange(count)])  # and each with the first file of the same bytes
+    second = np.concatenate([second, places[contents]])
     links = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
     _, components = connected_components(links, directed=False)
     names: dict[int, str] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from celebflow.calibration import FloatArray, softmax
+from celebflow.calibration import FloatArray, compute_loss, softmax
 
 TOP_K = 5
 
@@ -52,7 +52,6 @@ def compute_metrics(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     counts a photograph when its person is among the five most probable, or among all when there are fewer.
     """
     probabilities = softmax(logits)
-    picked = probabilities[np.arange(len(labels)), labels]
     predicted = logits.argmax(axis=1)
     most_probable = np.argsort(-logits, axis=1, kind="stable")[:, :TOP_K]  # (N, ≤ 5)
     recalls = [float((predicted[labels == person] == person).mean()) for person in np.unique(labels)]
@@ -60,7 +59,7 @@ def compute_metrics(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
         "accuracy": float((predicted == labels).mean()),
         "top_5_accuracy": float((most_probable == labels[:, None]).any(axis=1).mean()),
         "balanced_accuracy": float(np.mean(recalls)),
-        "loss": float(-np.log(np.maximum(picked, np.finfo(np.float64).tiny)).mean()),
+        "loss": compute_loss(probabilities, labels),
     }
     areas = [curve.area for curve in compute_person_rocs(probabilities, labels, range(logits.shape[1]))]
     if areas:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from celebflow.classifier import Classifier
-from celebflow.contact_sheets import THUMBNAIL_SIDE_PX, Tile, draw_contact_sheet, load_thumbnail
+from celebflow.contact_sheets import Tile, draw_contact_sheet, load_thumbnail
 from celebflow.explanations import explain_predictions, overlay_heat_map
 from celebflow.features import Features
 from celebflow.figures import draw_charts
@@ -69,7 +68,7 @@ def _show_explained(
         return []
     tiles = []
     for prediction, heat in zip(predictions, explain_predictions(predictions, classifier, features), strict=True):
-        image = _load(prediction.path, folder)
+        image = load_thumbnail(folder / prediction.path)
         pair = np.concatenate([image, overlay_heat_map(image, heat)], axis=1)
         tiles.append(Tile(pair, _describe(prediction), colour))
     return tiles
@@ -92,12 +91,10 @@ def _list_pairs(
         mistaken = [each for each in mistakes if (each.actual, each.predicted) == (actual, named)][:_MOST_MISTAKEN]
         known = [photo for photo in features.photos if (photo.person, photo.split) == (named, "train")]
         compared = known[: min(_MOST_COMPARED, _TILES_OF_A_PAIR - len(mistaken))]
-        tiles = [Tile(_load(each.path, folder), f"named with {each.probability:.1%}", ORANGE) for each in mistaken]
-        tiles += [Tile(_load(photo.path, folder), f"{spell(named)} (train)", BLUE) for photo in compared]
+        tiles = [
+            Tile(load_thumbnail(folder / each.path), f"named with {each.probability:.1%}", ORANGE) for each in mistaken
+        ]
+        tiles += [Tile(load_thumbnail(folder / photo.path), f"{spell(named)} (train)", BLUE) for photo in compared]
         heading = f"{spell(actual)} taken for {spell(named)}, {pairs[actual, named]} of {supports[actual]}"
         rows.append((heading, tiles))
     return rows
-
-
-def _load(path: str, folder: Path) -> NDArray[np.uint8]:
-    return load_thumbnail(folder / path, THUMBNAIL_SIDE_PX)

@@ -67,18 +67,18 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
 
     Raises CelebflowError when the revision lacks one of them, or DVC's cache has lost it.
     """
-    copies = []
+    copies = [folder / file.name for file in files]
+    file = files[0]
     try:
         content = dvc.api.DVCFileSystem(rev=revision)
-        for file in files:
-            copies.append(folder / file.name)
-            content.get_file(file.as_posix(), str(copies[-1]))
+        for file, copy in zip(files, copies, strict=True):
+            content.get_file(file.as_posix(), str(copy))
     except RevError:
         return None
     except (OSError, DvcException) as error:
         raise CelebflowError(
-            f"{files[max(0, len(copies) - 1)]} of {revision} cannot be read ({error}). If it was made "
-            "elsewhere, `dvc pull --all-commits` fetches it."
+            f"{file} of {revision} cannot be read ({error}). If it was made elsewhere, `dvc pull --all-commits` "
+            "fetches it."
         ) from None
     return copies
 

@@ -13,22 +13,21 @@ from PIL import Image
 from celebflow import paths
 from celebflow.classifier import Classifier
 from celebflow.comparison import Change, compare_predictions
-from celebflow.contact_sheets import THUMBNAIL_SIDE_PX, load_thumbnail
+from celebflow.contact_sheets import load_thumbnail
 from celebflow.errors import CelebflowError
 from celebflow.experiments import copy_outputs
 from celebflow.explanations import explain_predictions, overlay_heat_map
 from celebflow.features import Features
 from celebflow.page import ChangedPhotograph, Example, PageContent, Previous, render_page
 from celebflow.params import Params
-from celebflow.provenance import find_provenance, flatten
+from celebflow.provenance import find_provenance, list_informative
 from celebflow.reports import Prediction, Report, SplitReport, load_metrics, load_predictions
 
 _CHOOSING_SPLIT = "val"
 _MOST_MISTAKES = 120
 _MOST_HITS = 30
 _MOST_CHANGES = 24
-# Params that make no difference to a result, and figures that show the same photographs as the page's own gallery.
-_UNINFORMATIVE = ("plot.", "tracking.")
+# Figures that show the same photographs as the page's own gallery.
 _IN_GALLERY = ("_mistakes", "_doubtful_hits")
 
 
@@ -43,12 +42,11 @@ def _gather_content(report: Report, classifier: Classifier, features: Features, 
     for file in sorted(paths.FIGURES.glob("*.png")):
         if not file.stem.endswith(_IN_GALLERY):
             figures[file.stem] = file.read_bytes()
-    values = flatten(params.model_dump())
     return PageContent(
         report=report,
         card=classifier.card,
         photos=features.photos,
-        params={name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)},
+        params=list_informative(params),
         figures=figures,
         examples=[
             example
@@ -64,7 +62,7 @@ def _gather_examples(split: str, report: SplitReport, classifier: Classifier, fe
     chosen = [*report.mistakes()[:_MOST_MISTAKES], *report.hits()[:_MOST_HITS]]
 
     def picture(prediction: Prediction, heat: NDArray[np.float32]) -> Example:
-        image = _load(prediction)
+        image = load_thumbnail(paths.DATA / prediction.path)
         return Example(prediction, split, _to_jpeg(image), _to_jpeg(overlay_heat_map(image, heat)))
 
     with ThreadPoolExecutor() as workers:
@@ -97,11 +95,10 @@ def _find_previous(report: Report) -> Previous | None:
 
 
 def _picture(changes: Sequence[Change]) -> list[ChangedPhotograph]:
-    return [ChangedPhotograph(change, _to_jpeg(_load(change.b))) for change in changes[:_MOST_CHANGES]]
-
-
-def _load(prediction: Prediction) -> NDArray[np.uint8]:
-    return load_thumbnail(paths.DATA / prediction.path, THUMBNAIL_SIDE_PX)
+    return [
+        ChangedPhotograph(change, _to_jpeg(load_thumbnail(paths.DATA / change.b.path)))
+        for change in changes[:_MOST_CHANGES]
+    ]
 
 
 def _to_jpeg(image: NDArray[np.uint8]) -> bytes:

@@ -15,8 +15,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from celebflow import paths
+from celebflow.params import Params
 
 _LOCK = Path("dvc.lock")
+# Sections of params.yaml that make no difference to a result.
+_UNINFORMATIVE = ("plot.", "tracking.")
 _LIBRARIES = ("torch", "ncnn", "dvc", "mlflow")
 
 
@@ -123,6 +126,12 @@ def find_changed_params(current: Mapping[str, object], commit: str) -> dict[str,
     except (YAMLError, AttributeError):
         return {}
     return {name: value for name, value in current.items() if name in before and before[name] != value}
+
+
+def list_informative(params: Params) -> dict[str, object]:
+    """Return the params that make a difference to a result, by their dotted names."""
+    values = flatten(params.model_dump(mode="json"))
+    return {name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)}
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

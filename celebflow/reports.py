@@ -15,6 +15,7 @@ from celebflow.calibration import (
     ReliabilityBin,
     bin_reliability,
     compute_calibration_error,
+    compute_loss,
     score_strangers,
     softmax,
     trace_acceptance,
@@ -36,11 +37,10 @@ from celebflow.features import Features, select_split
 from celebflow.params import ComputeParams
 from celebflow.tables import load_rows, load_table, save_rows, save_table
 from celebflow.training import EpochResult, compute_logits
-from celebflow.uncertainty import Interval, compute_intervals
+from celebflow.uncertainty import BOOTSTRAP_SEED, Interval, compute_intervals
 
 REPORTED_SPLITS = ("val", "test")
 _BATCH_SIZE = 256
-_BOOTSTRAP_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Prediction:
 class SplitReport:
     """What figures, page and comparison need of one split; its files stand in reports/<split>/.
 
-    The dictionaries are by name: "macro" and "micro" of mean curves, "calibrated" and "uncalibrated" of reliability.
+    Mean curves are called "macro" and "micro"; the bins of `reliability`, "calibrated" and "uncalibrated".
     """
 
     predictions: list[Prediction]
@@ -165,7 +165,7 @@ def save_split_report(
     )
     save_rows(Prediction, predictions, folder / "predictions.csv")
     _, groups = np.unique([photo.group for photo in photos], return_inverse=True)
-    intervals = compute_intervals(calibrated, labels, groups, _BOOTSTRAP_SEED)
+    intervals = compute_intervals(calibrated, labels, groups, BOOTSTRAP_SEED)
     content = {name: asdict(interval) for name, interval in intervals.items()}
     (folder / "intervals.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     save_rows(PersonMetrics, compute_person_metrics(calibrated, labels, class_names), folder / "persons.csv")
@@ -173,12 +173,10 @@ def save_split_report(
     _save_curves(_ROC, rocs, compute_mean_rocs(rocs, probabilities, labels), folder)
     curves = compute_person_precision_recalls(probabilities, labels, class_names)
     _save_curves(_PRECISION_RECALL, curves, compute_mean_precision_recalls(curves, probabilities, labels), folder)
-    bins = {
-        "calibrated": bin_reliability(probabilities, labels),
-        "uncalibrated": bin_reliability(softmax(logits), labels),
-    }
-    for name, content_of_bins in bins.items():
-        save_rows(ReliabilityBin, content_of_bins, folder / f"reliability_{name}.csv")
+    answers = {"calibrated": probabilities, "uncalibrated": softmax(logits)}
+    bins = {name: bin_reliability(answer, labels) for name, answer in answers.items()}
+    for name, rows in bins.items():
+        save_rows(ReliabilityBin, rows, folder / f"reliability_{name}.csv")
     scores = probabilities.max(axis=1)
     strangers = score_strangers(calibrated, labels) if len(class_names) > 2 else np.array([])
     acceptance = trace_acceptance(scores, strangers, card.calibration.threshold) if len(strangers) else []
@@ -186,7 +184,7 @@ def save_split_report(
     return {
         **compute_metrics(calibrated, labels),
         "calibration_error": compute_calibration_error(bins["calibrated"]),
-        "uncalibrated_loss": compute_metrics(logits, labels)["loss"],
+        "uncalibrated_loss": compute_loss(answers["uncalibrated"], labels),
         "uncalibrated_calibration_error": compute_calibration_error(bins["uncalibrated"]),
         "accepted": float((scores >= card.calibration.threshold).mean()),
     }

@@ -26,15 +26,13 @@ from celebflow.provenance import (
     describe_machine,
     find_changed_params,
     find_provenance,
-    flatten,
+    list_informative,
     read_lock,
 )
 from celebflow.training import EpochResult
 
 _PROCESS = "celebflow.process"
 _CLOCK_TOLERANCE_SECONDS = 5  # a process seems to have started otherwise when the clock is set
-# Sections of params.yaml that make no difference to a result.
-_UNINFORMATIVE = ("plot.", "tracking.")
 
 
 class Run:
@@ -64,7 +62,7 @@ class Run:
 
     def log_params(self) -> None:
         """Log the params that make a difference to a result."""
-        params = [Param(name, str(value)) for name, value in _list_informative(self._params).items()]
+        params = [Param(name, str(value)) for name, value in list_informative(self._params).items()]
         self.log(lambda client, run_id: client.log_batch(run_id, params=params))
 
     def log_epoch(self, result: EpochResult) -> None:
@@ -206,7 +204,7 @@ def _create_run_in(client: MlflowClient, params: Params, source: BackboneSource,
     experiment_id = stores.select_experiment(client, params.tracking.experiment)
     _end_killed_runs(client, experiment_id)
     provenance = find_provenance()
-    changed = find_changed_params(_list_informative(params), provenance.commit)
+    changed = find_changed_params(list_informative(params), provenance.commit)
     process = {_PROCESS: _name_process(os.getpid())}
     run = client.create_run(
         experiment_id,
@@ -214,11 +212,6 @@ def _create_run_in(client: MlflowClient, params: Params, source: BackboneSource,
         tags={**_describe_origin(provenance, source), **process, **tags},
     )
     return str(run.info.run_id)
-
-
-def _list_informative(params: Params) -> dict[str, object]:
-    values = flatten(params.model_dump(mode="json"))
-    return {name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)}
 
 
 def _find_run(run_id: str, params: Params, source: BackboneSource) -> tuple[Run, bool]:

@@ -10,6 +10,7 @@ from celebflow.calibration import FloatArray, softmax
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+BOOTSTRAP_SEED = 0  # of every interval that is reported
 
 
 @dataclass(frozen=True)

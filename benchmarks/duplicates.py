@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from celebflow.data import is_system_file
+from celebflow.data import find_files
 from celebflow.duplicates import find_near_pairs, hash_photograph
 from celebflow.images import decode_photograph
 from celebflow.params import load_params
@@ -57,10 +57,10 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="a folder of photographs a person")
     data = parser.parse_args().data
     limit = load_params(Path("params.yaml")).prepare.duplicate_distance_bits or 0
-    files = [path for path in sorted(data.rglob("*")) if path.is_file() and not is_system_file(path.name)]
+    files, _ = find_files(data)
     missed = dict.fromkeys(COPIES, 0)
     for file in tqdm(files, "copying", unit="photograph", disable=None):
-        original = decode_photograph(file.read_bytes())
+        original = decode_photograph((data / file).read_bytes())
         hashes = hash_photograph(original)
         for how, copy in COPIES.items():
             first, _ = find_near_pairs(np.stack([hashes, hash_photograph(copy(original))]), limit)

@@ -50,9 +50,14 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
     Returns the photographs in the order of their paths, and every file that is left out.
 
     Raises CelebflowError with one list of all unreadable files when `params.unreadable` is "stop", with one list of
-    all persons with too few photographs, and when there are no two persons.
+    all persons with too few photographs, when there are no two persons, and when `folder` is missing.
     """
-    paths, left_out = _find_files(folder)
+    if not folder.is_dir():
+        raise CelebflowError(
+            f"{folder} is missing. It holds the photographs, one folder a person: "
+            "run `dvc pull` to fetch them, or `celebflow sample data` to draw those of the demo."
+        )
+    paths, system_files = find_files(folder)
     found: list[Photo] = []
     hashes: list[HashArray] = []
     problems: list[LeftOut] = []
@@ -70,7 +75,8 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
             f"{len(problems)} files in {folder} are no photographs that can be used:\n{listing}\n"
             "Replace or remove them, or set prepare.unreadable to leave_out to go on without them."
         )
-    persons = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_system_file(entry.name))
+    persons = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_system_file(entry.name))
+    left_out = [LeftOut(path, "is a system file") for path in system_files]
     left_out = sorted([*left_out, *problems], key=lambda file: file.path)
     if found and params.duplicate_distance_bits is not None:
         groups = group_near_duplicates(
@@ -80,25 +86,23 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
     return split_photographs(found, persons, params), left_out
 
 
-def _find_files(folder: Path) -> tuple[list[str], list[LeftOut]]:
-    """List every file below `folder` in the order of the paths, apart from what operating systems leave there."""
-    if not folder.is_dir():
-        raise CelebflowError(
-            f"{folder} is missing. It holds the photographs, one folder a person: "
-            "run `dvc pull` to fetch them, or `celebflow sample data` to draw those of the demo."
-        )
+def find_files(folder: Path) -> tuple[list[str], list[str]]:
+    """List the files below `folder` at any depth, and apart from them what operating systems leave there.
+
+    Paths are relative to `folder`, with forward slashes, in the order of their parts. Links to folders are among them
+    and are not followed.
+    """
     paths, system_files = [], []
-    for path in sorted(path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()):
         relative = path.relative_to(folder)
-        if any(is_system_file(part) for part in relative.parts):
-            system_files.append(LeftOut(relative.as_posix(), "is a system file"))
+        if any(_is_system_file(part) for part in relative.parts):
+            system_files.append(relative.as_posix())
         else:
             paths.append(relative.as_posix())
     return paths, system_files
 
 
-def is_system_file(name: str) -> bool:
-    """Tell whether operating systems leave files of this name in folders."""
+def _is_system_file(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 

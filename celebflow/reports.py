@@ -160,7 +160,8 @@ def save_split_report(
     calibrated, class_names = logits / card.calibration.temperature, card.class_names
     probabilities, predicted = softmax(calibrated), logits.argmax(axis=1)
     predictions = (
-        Prediction(photo.path, photo.group, class_names[label], class_names[guess], *np.round(row[[guess, label]], 6))
+        # Probabilities have all their digits: rounded, they could stand on the other side of the threshold.
+        Prediction(photo.path, photo.group, class_names[label], class_names[guess], *row[[guess, label]].tolist())
         for photo, label, guess, row in zip(photos, labels, predicted, probabilities, strict=True)
     )
     save_rows(Prediction, predictions, folder / "predictions.csv")

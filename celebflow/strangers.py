@@ -1,20 +1,22 @@
 """Photographs of people whom the classifier does not know: how many it takes for somebody it does."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from celebflow.data import is_system_file
+from celebflow.data import find_files
 from celebflow.errors import CelebflowError
 from celebflow.images import PhotographError, decode_photograph
 from celebflow.prediction import Predictor
 from celebflow.reports import Prediction
 
 _BATCH_SIZE = 16
+_BATCH_PIXELS = 50_000_000  # 150 MB; when so many are decoded, the batch is full, too
 
 
 @dataclass(frozen=True)
@@ -40,27 +42,15 @@ def measure_strangers(folder: Path, predictor: Predictor, known: Sequence[Predic
     """
     from sklearn.metrics import roc_auc_score
 
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(is_system_file(part) for part in path.relative_to(folder).parts)
-    ]
+    files, _ = find_files(folder)
     scores: list[float] = []
     names: list[str] = []
     unreadable: list[str] = []
-    with tqdm(files, "asking", unit="photograph", disable=None) as bar:
-        for start in range(0, len(files), _BATCH_SIZE):
-            photographs = []
-            for file in files[start : start + _BATCH_SIZE]:
-                try:
-                    photographs.append(decode_photograph(file.read_bytes()))
-                except (PhotographError, OSError) as error:
-                    unreadable.append(f"{file}: {error}")
-                bar.update()
-            if photographs:
-                probabilities = predictor.predict(photographs)
-                scores += probabilities.max(axis=1).tolist()
-                names += [predictor.card.class_names[named] for named in probabilities.argmax(axis=1)]
+    asked = tqdm([folder / file for file in files], "asking", unit="photograph", disable=None)
+    for photographs in _decode_in_batches(asked, unreadable):
+        probabilities = predictor.predict(photographs)
+        scores += probabilities.max(axis=1).tolist()
+        names += [predictor.card.class_names[named] for named in probabilities.argmax(axis=1)]
     if not scores:
         raise CelebflowError(
             f"{folder} holds no photograph. Put photographs of people there whom the classifier was not taught."
@@ -76,3 +66,19 @@ def measure_strangers(folder: Path, predictor: Predictor, known: Sequence[Predic
         mistaken_for=Counter(accepted).most_common(5),
         unreadable=unreadable,
     )
+
+
+def _decode_in_batches(files: Iterable[Path], unreadable: list[str]) -> Iterator[list[Image.Image]]:
+    """Yield photographs, so few at once that their memory is bounded; add what is none to `unreadable`."""
+    batch: list[Image.Image] = []
+    for file in files:
+        try:
+            batch.append(decode_photograph(file.read_bytes()))
+        except (PhotographError, OSError) as error:
+            unreadable.append(f"{file}: {error}")
+            continue
+        if len(batch) == _BATCH_SIZE or sum(image.width * image.height for image in batch) >= _BATCH_PIXELS:
+            yield batch
+            batch.clear()  # and not a new list: whoever asks still holds this one while the next is filled
+    if batch:
+        yield batch

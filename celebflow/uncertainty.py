@@ -1,6 +1,8 @@
 """How far a result can be trusted: bootstrap intervals and paired tests; pure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from celebflow.calibration import FloatArray, softmax
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 0  # of every interval that is reported
+_BLOCK_CELLS = 2**22  # of weights at once: 32 MB in float64
 
 
 @dataclass(frozen=True)
@@ -21,16 +24,20 @@ class Interval:
     high: float
 
 
-def draw_weights(groups: NDArray[np.int64], seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:
-    """Draw bootstrap resamples of whole groups, and return how often each holds each photograph: (resamples, N).
+def draw_weights(groups: NDArray[np.int64], seed: int, resamples: int = RESAMPLES) -> Iterator[FloatArray]:
+    """Draw bootstrap resamples of whole groups, and yield how often each holds each photograph: (some resamples, N).
 
-    `groups` (N,) numbers the groups from 0. Photographs of a group, near-duplicates say, are no independent evidence,
-    and come or go together (cluster bootstrap; Davison and Hinkley, 1997, section 3.8).
+    They come in blocks of a size that does not grow with N, `resamples` in all. `groups` (N,) numbers the groups from
+    0. Photographs of a group, near-duplicates say, are no independent evidence, and come or go together (cluster
+    bootstrap; Davison and Hinkley, 1997, section 3.8).
     """
     count = int(groups.max()) + 1
     random = np.random.default_rng(seed)
-    drawn = random.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return drawn[:, groups].astype(np.float64)
+    most = max(1, _BLOCK_CELLS // len(groups))
+    for start in range(0, resamples, most):
+        # One resample is drawn after the other, so that the size of the blocks changes none.
+        drawn = random.multinomial(count, np.full(count, 1 / count), size=min(most, resamples - start))
+        yield drawn[:, groups].astype(np.float64)
 
 
 def compute_intervals(
@@ -40,12 +47,13 @@ def compute_intervals(
 
     Resamples without a person say nothing of that person's recall and AUC: the means are over those who are in it.
     """
-    weights = draw_weights(groups, seed)
-    resampled = {
-        "accuracy": weigh_accuracy(logits, labels, weights),
-        "balanced_accuracy": weigh_balanced_accuracy(logits, labels, weights),
-        "macro_auc": weigh_macro_auc(logits, labels, weights),
+    figures = {
+        "accuracy": weigh_accuracy,
+        "balanced_accuracy": weigh_balanced_accuracy,
+        "macro_auc": weigh_macro_auc,
     }
+    blocks = [[weigh(logits, labels, weights) for weigh in figures.values()] for weights in draw_weights(groups, seed)]
+    resampled = dict(zip(figures, (np.concatenate(parts) for parts in zip(*blocks, strict=True)), strict=True))
     return {name: _percentiles(values) for name, values in resampled.items() if not np.isnan(values).any()}
 
 
@@ -128,6 +136,6 @@ def compare_hits(
     # The two tails of a binomial distribution are alike at a half; scipy.stats would take a second to import.
     p_value = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
     change = hits_b.astype(np.float64) - hits_a
-    weights = draw_weights(groups, seed)
-    interval = _percentiles(weights @ change / weights.sum(axis=1))
+    resampled = [weights @ change / weights.sum(axis=1) for weights in draw_weights(groups, seed)]
+    interval = _percentiles(np.concatenate(resampled))
     return Comparison(only_a, only_b, p_value, float(change.mean()), interval)

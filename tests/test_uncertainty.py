@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
+from celebflow import uncertainty
 from celebflow.calibration import softmax
 from celebflow.uncertainty import (
+    Comparison,
+    Interval,
     compare_hits,
     compute_intervals,
     draw_weights,
@@ -50,7 +53,7 @@ def test_weighted_figures_are_those_of_scikit_learn(seed: int, people: int, coun
 
 def test_a_resample_holds_whole_groups_and_as_many() -> None:
     groups = np.array([0, 1, 1, 2, 3, 3, 3])
-    weights = draw_weights(groups, seed=0, resamples=500)
+    (weights,) = draw_weights(groups, seed=0, resamples=500)
     assert (weights[:, 1] == weights[:, 2]).all() and (weights[:, 4] == weights[:, 6]).all()
     assert (weights[:, [0, 1, 3, 4]].sum(axis=1) == 4).all()
     assert weights.mean() == pytest.approx(1, abs=0.1)
@@ -75,6 +78,26 @@ def test_intervals_are_those_of_scipys_bootstrap(seed: int) -> None:
     )
     assert ours["macro_auc"].low == pytest.approx(theirs.confidence_interval.low, abs=0.03)
     assert ours["macro_auc"].high == pytest.approx(theirs.confidence_interval.high, abs=0.03)
+
+
+def test_blocks_are_bounded_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = _draw(0, 12, 300)
+    groups = np.arange(len(labels)) // 2
+    rows = uncertainty.RESAMPLES // 7  # seven blocks and a rest
+    monkeypatch.setattr(uncertainty, "_BLOCK_CELLS", rows * len(labels))
+    blocks = list(draw_weights(groups, 5))
+    assert [len(block) for block in blocks] == [rows] * 7 + [uncertainty.RESAMPLES - 7 * rows]
+    count = int(groups.max()) + 1
+    drawn = np.random.default_rng(5).multinomial(count, np.full(count, 1 / count), size=uncertainty.RESAMPLES)
+    at_once = drawn[:, groups].astype(np.float64)
+    assert np.array_equal(np.concatenate(blocks), at_once)
+    figures = {"accuracy": weigh_accuracy, "balanced_accuracy": weigh_balanced_accuracy, "macro_auc": weigh_macro_auc}
+    expected = {n: uncertainty._percentiles(weigh(logits, labels, at_once)) for n, weigh in figures.items()}
+    assert compute_intervals(logits, labels, groups, 5) == expected
+    hits = logits.argmax(axis=1) == labels
+    change = np.roll(hits, 1).astype(np.float64) - hits
+    paired = uncertainty._percentiles(at_once @ change / at_once.sum(axis=1))
+    assert compare_hits(hits, np.roll(hits, 1), groups, 5).interval == paired
 
 
 def test_near_duplicates_widen_an_interval() -> None:

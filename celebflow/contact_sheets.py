@@ -72,15 +72,14 @@ def draw_contact_sheet(title: str, rows: Sequence[tuple[str, Sequence[Tile]]], w
 
 
 def draw_duplicates(groups: Sequence[DuplicateGroup], folder: Path) -> Figure:
-    """Draw groups of near-duplicates among the photographs in `folder`, those with likely wrong labels first."""
-    ranked = sorted(groups, key=lambda group: len(group.persons) < 2)
+    """Draw groups of near-duplicates among the photographs in `folder`, in their order; no more than fit."""
     mixed = sum(len(group.persons) > 1 for group in groups)
     title = f"{len(groups)} groups of near-duplicates" if groups else "No near-duplicates"
     if mixed:
         title += f"; {mixed} {'span' if mixed > 1 else 'spans'} persons: a label is likely wrong (in orange)"
     if len(groups) > _MOST_GROUPS:
         title += f". {len(groups) - _MOST_GROUPS} groups are not shown: all stand in duplicates.csv"
-    return draw_contact_sheet(title, [_show_group(group, folder) for group in ranked[:_MOST_GROUPS]], "")
+    return draw_contact_sheet(title, [_show_group(group, folder) for group in groups[:_MOST_GROUPS]], "")
 
 
 def _show_group(group: DuplicateGroup, folder: Path) -> tuple[str, list[Tile]]:

@@ -112,22 +112,22 @@ def _group(folder: Path, number: int, *persons: str) -> DuplicateGroup:
     return DuplicateGroup(tuple(photos), 0)
 
 
-def test_likely_wrong_labels_come_first_and_in_a_colour_of_their_own(tmp_path: Path) -> None:
+def test_groups_keep_their_order_and_likely_wrong_labels_have_a_colour_of_their_own(tmp_path: Path) -> None:
     groups = [_group(tmp_path, 0, "Ann_B", "Ann_B", "Ann_B"), _group(tmp_path, 1, "Ann_B", "Cy")]
     figure = draw_duplicates(groups, tmp_path)
     title, rest, *texts = _texts(figure)
     assert f"{title} {rest}" == "2 groups of near-duplicates; 1 spans persons: a label is likely wrong (in orange)"
     assert texts == [
+        "3 of Ann B",
+        *(f"0_{n}.png" for n in range(3)),
         "2 of Ann B and Cy",
         "Ann B",
         "1_0.png",
         "Cy",
         "1_1.png",
-        "3 of Ann B",
-        *(f"0_{n}.png" for n in range(3)),
     ]
     colours = [to_hex(frame.get_edgecolor()).upper() for frame in figure.axes[0].patches]
-    assert colours == [ORANGE] * 2 + [BLUE] * 3
+    assert colours == [BLUE] * 3 + [ORANGE] * 2
 
 
 def test_many_and_large_groups_are_cut_and_told(tmp_path: Path) -> None:

@@ -40,10 +40,8 @@ def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
             f"{name}_roc": draw_roc(split.mean_rocs, split.person_rocs, name, warning),
             f"{name}_precision_recall": draw_precision_recall(means, persons, name, warning),
             f"{name}_reliability": draw_reliability(split.reliability, name, warning),
+            f"{name}_acceptance": draw_acceptance(split.acceptance, card.calibration.threshold, name, warning),
         }
-        if split.acceptance:
-            threshold = card.calibration.threshold
-            figures[f"{name}_acceptance"] = draw_acceptance(split.acceptance, threshold, name, warning)
     return figures
 
 
@@ -244,8 +242,20 @@ def draw_reliability(reliability: Mapping[str, Sequence[ReliabilityBin]], split:
 
 
 def draw_acceptance(acceptance: Sequence[Acceptance], threshold: float, split: str, warning: str) -> Figure:
-    """Draw which shares of known people's and of strangers' photographs are named, against the threshold."""
+    """Draw which shares of known people's and of strangers' photographs are named, against the threshold.
+
+    Where `acceptance` is empty, as it is with two persons, say so: DVC plots and the page expect the figure.
+    """
     figure, axes = new_figure(6.4, 4.6, warning)
+    axes.set(title=f"Who is named and not called unknown, {split}")
+    if not acceptance:
+        axes.set_axis_off()
+        reason = (
+            "There is no threshold, and everybody is named: as strangers serve photographs of the persons in turn, as "
+            "if the classifier did not know theirs, and of two persons that leaves one to take anybody for."
+        )
+        axes.text(0.5, 0.5, fill(reason, 60), ha="center", va="center", transform=axes.transAxes)
+        return figure
     thresholds = [point.threshold for point in acceptance]
     known, strangers = [point.known for point in acceptance], [point.strangers for point in acceptance]
     for name, shares, colour, style in (("known people", known, BLUE, "-"), ("strangers", strangers, ORANGE, "--")):
@@ -254,7 +264,7 @@ def draw_acceptance(acceptance: Sequence[Acceptance], threshold: float, split: s
         axes.plot([threshold], [share], color=colour, marker="o", clip_on=False)
     label = f"the classifier's threshold: {threshold:.3f}"
     axes.axvline(threshold, color="black", linewidth=0.8, linestyle=":", label=label)
-    axes.set(title=f"Who is named and not called unknown, {split}", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set(xlabel="Threshold of the greatest probability", ylabel="Share of photographs named")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)

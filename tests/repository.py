@@ -20,7 +20,7 @@ from mlflow.entities import Run
 from celebflow import samples
 from tests.conftest import COMMITTED_PARAMS, REPOSITORY
 
-# Six people, small images and a small classifier: the stages are the real ones.
+# Few people, small images and a small classifier: the stages are the real ones.
 CHANGES = {
     "weights: imagenet": "weights: untrained",
     "image_size_px: 224": "image_size_px: 64",
@@ -141,13 +141,13 @@ class Repository:
         return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
 
 
-def make_repository(folder: Path) -> Repository:
+def make_repository(folder: Path, people: int = 6) -> Repository:
     shutil.copytree(REPOSITORY / "celebflow", folder / "celebflow", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(REPOSITORY / name, folder / name)
     (folder / "params.yaml").write_text(COMMITTED_PARAMS, encoding="utf-8")
-    for person, name in enumerate(samples.PEOPLE[:6]):
+    for person, name in enumerate(samples.PEOPLE[:people]):
         (folder / "data" / name).mkdir(parents=True)
         for number in range(10):
             samples.draw_photograph(person, number).save(folder / "data" / name / f"{number}.png")

@@ -4,17 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
 from celebflow.backbone import FEATURE_COUNT, UNTRAINED_WARNING
 from celebflow.classifier import Classifier
-from celebflow.exhibits import draw_exhibits
+from celebflow.exhibits import draw_all, draw_exhibits
 from celebflow.explanations import compute_heat_maps, overlay_heat_map
 from celebflow.features import FeatureOrigin, Features
 from celebflow.reports import Report
 from celebflow.style import BLUE, ORANGE
+from tests.conftest import REPOSITORY
 from tests.results import draw_logits, find_overlaps, list_photos, make_card, write_result
 
 KINDS = ["confused_pairs", "doubtful_hits", "mistakes"]
@@ -68,6 +70,14 @@ def test_exhibits_are_drawn_and_legible_at_any_number_of_people(tmp_path: Path, 
     for name, figure in figures.items():
         assert find_overlaps(figure) == [], name
         assert figure.get_suptitle() == ""
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_every_figure_that_dvc_lists_is_drawn_and_no_other(tmp_path: Path, count: int) -> None:
+    plots = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    listed = [plot for plot in plots if isinstance(plot, str)]
+    drawn = draw_all(*_make(tmp_path, *draw_logits(count)))
+    assert sorted(listed) == sorted(f"reports/figures/{name}.png" for name in drawn)
 
 
 def test_untrained_backbone_is_told_in_every_exhibit(tmp_path: Path) -> None:

@@ -29,9 +29,8 @@ def test_every_figure_is_drawn_and_legible_at_any_number_of_people(tmp_path: Pat
     names = [f"Person_{number} Papadopoulos_the_Younger $x^2$" for number in range(count)]
     report, card = write_result(tmp_path, make_card(names), *draw_logits(count, absent=1))
     figures = draw_charts(report, card)
-    kinds = KINDS if count > 2 else KINDS[1:]  # without one of two persons, anybody is taken for the other
     assert sorted(figures) == sorted(
-        ["accuracy", "loss", *(f"{split}_{kind}" for split in ("val", "test") for kind in kinds)]
+        ["accuracy", "loss", *(f"{split}_{kind}" for split in ("val", "test") for kind in KINDS)]
     )
     for name, figure in figures.items():
         assert find_overlaps(figure) == [], name
@@ -111,6 +110,18 @@ def test_reliability_names_both_calibration_errors_and_counts_every_photograph(t
         heights[bar.get_facecolor()] = heights.get(bar.get_facecolor(), 0) + bar.get_height()
     assert list(heights.values()) == [100, 100]
     assert set(heights) == {to_rgba(line.get_color()) for line in axes.lines[1:]}
+
+
+def test_with_two_persons_acceptance_says_why_there_is_nothing_to_draw(tmp_path: Path) -> None:
+    for count in (2, 3):
+        figures = draw_charts(*write_result(tmp_path, make_card([f"P{n}" for n in range(count)]), *draw_logits(count)))
+        (axes,) = figures["val_acceptance"].axes
+        assert axes.get_title() == "Who is named and not called unknown, val"
+        texts = [text.get_text().replace("\n", " ") for text in axes.texts]
+        assert [text.startswith("There is no threshold, and everybody is named") for text in texts] == [True] * (
+            3 - count
+        )
+        assert bool(axes.lines) == (count == 3)
 
 
 def test_acceptance_marks_the_shares_at_the_threshold() -> None:

@@ -3,13 +3,14 @@
 import base64
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 import requests
 
+from celebflow.registry import find_best_run
 from tests.repository import Repository, make_repository
 
 pytestmark = pytest.mark.slow
@@ -61,6 +62,26 @@ def test_the_better_of_two_experiments_is_registered_once(
     assert logged.artifact_location.startswith((repository.folder / "mlartifacts").as_uri())
     named = repository.run("celebflow", "register", worse.info.run_id[:8], "--alias", "challenger")
     assert "version 2 of celebflow, alias challenger" in named
+
+
+@pytest.mark.parametrize(
+    ("metric", "choose"),
+    [
+        ("val/final_accuracy", max),
+        ("val/final_loss", min),
+        ("val/final_uncalibrated_loss", min),
+        ("val/final_calibration_error", min),
+        ("val/final_uncalibrated_calibration_error", min),
+    ],
+)
+def test_the_least_loss_and_error_are_best_and_the_greatest_of_all_else(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, metric: str, choose: Callable[..., float]
+) -> None:
+    monkeypatch.chdir(repository.folder)
+    values = [run.data.metrics[metric] for run in repository.runs() if run.info.status == "FINISHED"]
+    assert min(values) < max(values)
+    best = find_best_run(_client(repository), metric)
+    assert best.data.metrics[metric] == choose(values)
 
 
 @pytest.mark.parametrize(

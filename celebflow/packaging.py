@@ -21,6 +21,7 @@ from celebflow import paths, stores, tracking
 from celebflow.classifier import load_classifier
 from celebflow.errors import CelebflowError
 from celebflow.prediction import Predictor
+from celebflow.serving import COLUMN
 
 _MODEL = "model"  # its name within a run
 _LIBRARIES = ("mlflow", "ncnn", "numpy", "pandas", "pillow", "safetensors", "torch")
@@ -73,7 +74,7 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
             code_paths=[str(package)],
             artifacts={name: str(file) for name, file in files.items()},
             signature=_describe_signature(),
-            input_example=pd.DataFrame({"photograph": [_draw_example()]}),
+            input_example=pd.DataFrame({COLUMN: [_draw_example()]}),
             pip_requirements=[f"{library}=={version(library).partition('+')[0]}" for library in _LIBRARIES],
         )
     return str(info.model_id)
@@ -133,7 +134,7 @@ def describe_model(run: Run, chosen_by: str = "") -> str:
 
 
 def _describe_signature() -> ModelSignature:
-    inputs = Schema([ColSpec(DataType.string, "photograph")])
+    inputs = Schema([ColSpec(DataType.string, COLUMN)])
     outputs = Schema(
         [
             ColSpec(DataType.string, "name"),

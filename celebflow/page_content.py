@@ -1,7 +1,7 @@
 """A result's files and photographs → what the page shows of them, and of the result that was committed before."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +19,7 @@ from celebflow.experiments import copy_outputs
 from celebflow.explanations import explain_predictions, overlay_heat_map
 from celebflow.features import Features
 from celebflow.page import ChangedPhotograph, Example, PageContent, Previous, render_page
-from celebflow.params import Params
-from celebflow.provenance import find_provenance, list_informative
+from celebflow.provenance import find_provenance
 from celebflow.reports import Prediction, Report, SplitReport, load_metrics, load_predictions
 
 _CHOOSING_SPLIT = "val"
@@ -31,13 +30,18 @@ _MOST_CHANGES = 24
 _IN_GALLERY = ("_mistakes", "_doubtful_hits")
 
 
-def save_page(report: Report, classifier: Classifier, features: Features, params: Params) -> None:
-    """Write reports/index.html: of the report, figures, photographs, heat maps, and the result before."""
-    content = _gather_content(report, classifier, features, params)
+def save_page(report: Report, classifier: Classifier, features: Features, recipe: Mapping[str, object]) -> None:
+    """Write reports/index.html: of the report, figures, photographs, heat maps, and the result before.
+
+    `recipe` holds the params that the result came from, by their dotted names.
+    """
+    content = _gather_content(report, classifier, features, recipe)
     paths.PAGE.write_text(render_page(content), encoding="utf-8")
 
 
-def _gather_content(report: Report, classifier: Classifier, features: Features, params: Params) -> PageContent:
+def _gather_content(
+    report: Report, classifier: Classifier, features: Features, recipe: Mapping[str, object]
+) -> PageContent:
     figures = {"duplicates": paths.DUPLICATES_SHEET.read_bytes()}
     for file in sorted(paths.FIGURES.glob("*.png")):
         if not file.stem.endswith(_IN_GALLERY):
@@ -46,7 +50,7 @@ def _gather_content(report: Report, classifier: Classifier, features: Features, 
         report=report,
         card=classifier.card,
         photos=features.photos,
-        params=list_informative(params),
+        params=recipe,
         figures=figures,
         examples=[
             example

@@ -1,6 +1,6 @@
 """Draw what people look at: the figures, and the page with all of them."""
 
-from celebflow import exhibits, figures, paths, tracking
+from celebflow import exhibits, figures, paths, provenance, tracking
 from celebflow.classifier import load_classifier
 from celebflow.errors import run_to_exit
 from celebflow.features import load_features
@@ -17,7 +17,7 @@ def main() -> None:
         features = load_features(paths.FEATURES, paths.PHOTOS)
         drawn = exhibits.draw_all(report, classifier, features, paths.DATA)
         figures.save_figures(drawn, params.plot.resolution_dpi, paths.FIGURES)
-        save_page(report, classifier, features, params)
+        save_page(report, classifier, features, provenance.list_informative(params))
         run.log_files(paths.FIGURES, paths.PAGE, paths.DUPLICATES, paths.DUPLICATES_SHEET)
 
 

@@ -129,6 +129,30 @@ def test_learning_rate_re_runs_train_evaluate_and_plot_alone(repository: Reposit
     assert "HEAD" in page and "workspace" in page
 
 
+def test_the_page_shows_the_recipe_also_where_no_result_changed(repository: Repository) -> None:
+    page = repository.folder / "reports" / "index.html"
+    assert "<dt>prepare.unreadable</dt><dd>stop</dd>" in page.read_text()
+    repository.edit("unreadable: stop", "unreadable: leave_out")
+    assert repository.repro() == ["prepare", "plot"]
+    assert "<dt>prepare.unreadable</dt><dd>leave_out</dd>" in page.read_text()
+    repository.edit("required: true", "required: false")
+    assert repository.repro() == [], "the page does not show it"
+
+
+def test_with_two_persons_every_plot_is_there(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path, people=2)
+    repository.repro()
+    repository.run("git", "add", ".")
+    repository.run("git", "commit", "--quiet", "--message", "two persons")
+    plots = yaml.safe_load((repository.folder / "dvc.yaml").read_text())["plots"]
+    files = {Path(plot) for plot in plots if isinstance(plot, str)}
+    assert files == {file.relative_to(repository.folder) for file in repository.folder.glob("reports/figures/*")}
+    for command in (["show"], ["diff", "HEAD", "workspace"]):
+        shown = json.loads(repository.run("dvc", "plots", *command, "--json"))
+        assert "errors" not in shown
+        assert {str(file) for file in files} <= set(shown["data"])
+
+
 def test_another_split_extracts_nothing_again(repository: Repository) -> None:
     repository.edit("prepare:\n  seed: 0", "prepare:\n  seed: 1")
     output = repository.run("dvc", "repro", "extract")

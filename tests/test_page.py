@@ -17,6 +17,7 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 from celebflow.backbone import UNTRAINED_WARNING, BackboneSource
 from celebflow.calibration import Calibration
@@ -268,9 +269,11 @@ def test_examples_are_filtered_by_person_kind_and_split(show: Callable[[PageCont
     check(lambda p: is_of(p, person) and p.is_hit, "val")
     _choose_split(driver, "test")
     check(lambda p: is_of(p, person) and p.is_hit, "test")
-    Select(_find(driver, "#kind")[0]).select_by_value("")
-    _click(driver, f"{CURRENT_ROWS}[data-person='{other}'] .pick")
-    check(lambda p: is_of(p, other), "test")
+    for kind in ("", "mistake", "hit"):
+        Select(_find(driver, "#kind")[0]).select_by_value(kind)
+        _click(driver, f"{CURRENT_ROWS}[data-person='{other}'] .pick")
+        check(lambda p: is_of(p, other), "test")
+        assert _find(driver, "#kind")[0].get_property("value") == ""
 
 
 def test_split_switch_changes_figures_and_persons(show: Callable[[PageContent], Chrome], tmp_path: Path) -> None:
@@ -322,7 +325,9 @@ def test_example_opens_moves_with_arrows_and_closes_with_escape(
     check(1)
     press(Keys.ESCAPE)
     assert _texts(driver, "dialog") == []
-    assert driver.switch_to.active_element == _find(driver, CURRENT_TILES)[1]
+    shown = _find(driver, CURRENT_TILES)[1]
+    # The browser tells the page of the closing a moment later.
+    WebDriverWait(driver, 5).until(lambda driver: driver.switch_to.active_element == shown)
     assert take_console(driver) == []
 
 

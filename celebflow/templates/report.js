@@ -45,6 +45,7 @@ filter();
 for (const button of findAll(".pick")) {
   button.addEventListener("click", () => {
     person.value = button.closest("tr").dataset.person;
+    kind.value = ""; // else a filter from before could hide all that the click asks for
     filter();
     find("#examples").scrollIntoView();
   });

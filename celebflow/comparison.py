@@ -10,7 +10,11 @@ from celebflow.errors import CelebflowError
 from celebflow.reports import Prediction
 from celebflow.uncertainty import BOOTSTRAP_SEED, Comparison, compare_hits
 
-_SIGNIFICANCE = 0.05
+_VERDICTS = {
+    "better": "B is better than A.",
+    "worse": "B is worse than A.",
+    "chance": "The difference may be chance.",
+}
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,7 @@ class ResultComparison:
 
     def verdict(self) -> str:
         """Say in words whether B is better, by McNemar's test and the paired interval together."""
-        if self.overall.p_value < _SIGNIFICANCE and self.overall.interval.low > 0:
-            return "B is better than A."
-        if self.overall.p_value < _SIGNIFICANCE and self.overall.interval.high < 0:
-            return "B is worse than A."
-        return "The difference may be chance."
+        return _VERDICTS[self.overall.verdict]
 
 
 def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> ResultComparison:

@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import dvc.api
-from dvc.exceptions import DvcException
+from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError
+from dvc_data.index import DataIndexError
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.params import Params
+
+
+class NoOutputError(CelebflowError):
+    """A revision never had the output that was asked for."""
+
 
 _METRICS = ("val.accuracy", "val.macro_auc", "test.accuracy")
 
@@ -65,22 +71,37 @@ def find_cached_file(md5: str) -> Path | None:
 def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Path] | None:
     """Copy outputs as they were in a commit or an experiment to `folder`; return None where there is no such revision.
 
-    Raises CelebflowError when the revision lacks one of them, or DVC's cache has lost it.
+    Raises NoOutputError when the revision never had one of them, and CelebflowError when it cannot be read, as when
+    DVC's cache lacks it.
     """
     copies = [folder / file.name for file in files]
     file = files[0]
     try:
         content = dvc.api.DVCFileSystem(rev=revision)
         for file, copy in zip(files, copies, strict=True):
+            if not _has_file(content, file):
+                raise NoOutputError(f"{revision} has no {file}: it holds no result of `dvc repro`.")
             content.get_file(file.as_posix(), str(copy))
     except RevError:
         return None
-    except (OSError, DvcException) as error:
+    except NotDvcRepoError:
+        raise NoOutputError(f"{revision} has no {file}: it holds nothing of DVC's.") from None
+    except (FileNotFoundError, DataIndexError):
         raise CelebflowError(
-            f"{file} of {revision} cannot be read ({error}). If it was made elsewhere, `dvc pull --all-commits` "
-            "fetches it."
+            f"DVC's cache lacks {file} of {revision}. If it was made elsewhere, `dvc pull --all-commits` fetches it."
         ) from None
+    except (OSError, DvcException) as error:
+        raise CelebflowError(f"{file} of {revision} cannot be read ({error}).") from None
     return copies
+
+
+def _has_file(content: dvc.api.DVCFileSystem, file: Path) -> bool:
+    """Tell whether a revision has a file, wherever its content is; `exists` would say no to what the cache lacks."""
+    try:
+        content.info(file.as_posix())
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _make_result(row: Mapping[str, Any], latest: Mapping[str, object]) -> Result:

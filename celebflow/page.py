@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from celebflow.classifier import ClassifierCard
-from celebflow.comparison import Change
+from celebflow.comparison import Change, ResultComparison
 from celebflow.data import SPLITS, Photo
 from celebflow.evaluation import PersonMetrics
 from celebflow.reports import Prediction, Report
@@ -47,6 +47,11 @@ _DRAWING_GROUPS = {
     "Strangers": {"acceptance": "Known people and strangers who are named"},
 }
 _OTHERS = "Others"
+_VERDICTS = {
+    "better": "This result is better.",
+    "worse": "This result is worse.",
+    "chance": "The difference may be chance.",
+}
 
 
 @dataclass(frozen=True)
@@ -72,19 +77,22 @@ class Previous:
     """The result to compare with: its figures by split, and what became of val's photographs since.
 
     In `comparison` A is the previous result and B the present one. `fixed` and `broken` may show only some of the
-    photographs that it counts.
+    photographs that it lists.
     """
 
     name: str
     metrics: Mapping[str, Mapping[str, float]]
-    comparison: Comparison
+    comparison: ResultComparison
     fixed: Sequence[ChangedPhotograph]
     broken: Sequence[ChangedPhotograph]
 
 
 @dataclass(frozen=True)
 class PageContent:
-    """What the page shows: `params` by dotted name, `figures` (PNG) by the names of their files."""
+    """What the page shows: `params` by dotted name, `figures` (PNG) by the names of their files.
+
+    `not_compared` says why there is no `previous` although there is an earlier result; else it is empty.
+    """
 
     report: Report
     card: ClassifierCard
@@ -93,6 +101,7 @@ class PageContent:
     figures: Mapping[str, bytes]
     examples: Sequence[Example]
     previous: Previous | None
+    not_compared: str
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,7 @@ def render_page(content: PageContent) -> str:
         headlines={name: row for name, row in figures.items() if any(cell.interval for cell in row.values())},
         others={name: row for name, row in figures.items() if not any(cell.interval for cell in row.values())},
         compared={name: row for name, row in figures.items() if any(cell.before is not None for cell in row.values())},
-        verdict=_describe_comparison(content.previous.comparison) if content.previous else "",
+        verdict=_describe_comparison(content.previous.comparison.overall) if content.previous else "",
         drawings=_group_drawings(content.figures, list(content.report.splits)),
         persons={split: _rank_persons(report.persons) for split, report in content.report.splits.items()},
         data=_summarise_data(content.photos),
@@ -223,22 +232,22 @@ def _summarise_data(photos: Sequence[Photo]) -> list[_DataSummary]:
 
 
 def _describe_comparison(comparison: Comparison) -> str:
-    """Say what McNemar's p value says to those who never met it."""
+    """Say whether the result is better, and what McNemar's p value says to those who never met it."""
     changed = comparison.only_a + comparison.only_b
     if not changed:
         return "Both results name the same photographs rightly."
     chance = (
         _format_percent(comparison.p_value) if comparison.p_value >= 0.001 else f"less than {_format_percent(0.001)}"
     )
-    verdict = (
-        "chance hardly explains the difference"
-        if comparison.p_value < 1 - CONFIDENCE
-        else "chance explains the difference, which does not say which result is better"
+    text = (
+        f"{_VERDICTS[comparison.verdict]} If neither result were better, the {changed} photographs that changed would "
+        f"fall as unevenly as this, or more so, in {chance} of cases (McNemar's exact test)."
     )
-    return (
-        f"If neither result were better, the {changed} photographs that changed would fall as unevenly as this, or "
-        f"more so, in {chance} of cases (McNemar's exact test): {verdict}."
-    )
+    if comparison.verdict == "chance":
+        text += (
+            f" To tell which is better takes less than {_format_percent(1 - CONFIDENCE)}, and an interval without 0."
+        )
+    return text
 
 
 def _format_number(value: float | None) -> str:

@@ -15,7 +15,7 @@ from celebflow.classifier import Classifier
 from celebflow.comparison import Change, compare_predictions
 from celebflow.contact_sheets import load_thumbnail
 from celebflow.errors import CelebflowError
-from celebflow.experiments import copy_outputs
+from celebflow.experiments import NoOutputError, copy_outputs
 from celebflow.explanations import explain_predictions, overlay_heat_map
 from celebflow.features import Features
 from celebflow.page import ChangedPhotograph, Example, PageContent, Previous, render_page
@@ -46,6 +46,12 @@ def _gather_content(
     for file in sorted(paths.FIGURES.glob("*.png")):
         if not file.stem.endswith(_IN_GALLERY):
             figures[file.stem] = file.read_bytes()
+    commit, previous, not_compared = find_provenance().commit, None, ""
+    try:
+        previous = _find_previous(report, commit) if commit else None
+    except CelebflowError as error:
+        reason = str(error).replace(commit, commit[:7])
+        not_compared = f"The result of commit {commit[:7]} is not compared with: {reason}"
     return PageContent(
         report=report,
         card=classifier.card,
@@ -57,7 +63,8 @@ def _gather_content(
             for split, content in report.splits.items()
             for example in _gather_examples(split, content, classifier, features)
         ],
-        previous=_find_previous(report),
+        previous=previous,
+        not_compared=not_compared,
     )
 
 
@@ -73,26 +80,30 @@ def _gather_examples(split: str, report: SplitReport, classifier: Classifier, fe
         yield from workers.map(picture, chosen, explain_predictions(chosen, classifier, features))
 
 
-def _find_previous(report: Report) -> Previous | None:
-    """Return the result of the commit that this one began from; None where there is none, or it is this one."""
-    commit = find_provenance().commit
+def _find_previous(report: Report, commit: str) -> Previous | None:
+    """Return the result of the commit that this one began from; None where there is none, or it is this one.
+
+    Raises CelebflowError when there is one that cannot be read, or that has no photograph in common with this one.
+    """
     now = report.splits[_CHOOSING_SPLIT].predictions
-    try:
-        with TemporaryDirectory() as folder:
-            files = [paths.METRICS, paths.REPORTS / _CHOOSING_SPLIT / "predictions.csv"]
-            copies = copy_outputs(files, commit, Path(folder)) if commit else None
+    files = [paths.METRICS, paths.REPORTS / _CHOOSING_SPLIT / "predictions.csv"]
+    with TemporaryDirectory() as folder:
+        try:
+            copies = copy_outputs(files, commit, Path(folder))
             if copies is None:
                 return None
             metrics, before = load_metrics(copies[0]), load_predictions(copies[1])
-        compared = compare_predictions(before, now)
-    except (CelebflowError, KeyError):  # the commit has no result, or one of an older celebflow
-        return None
+        except NoOutputError:
+            return None
+        except KeyError as error:
+            raise CelebflowError(f"An older celebflow wrote it, and its predictions lack {error}.") from None
     if before == now:
         return None
+    compared = compare_predictions(before, now)
     return Previous(
         name=f"commit {commit[:7]}",
         metrics=metrics,
-        comparison=compared.overall,
+        comparison=compared,
         fixed=_picture(compared.fixed),
         broken=_picture(compared.broken),
     )

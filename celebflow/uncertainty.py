@@ -123,6 +123,19 @@ class Comparison:
     difference: float
     interval: Interval
 
+    @property
+    def verdict(self) -> Literal["better", "worse", "chance"]:
+        """Return whether B is better or worse than A, or the difference may be chance.
+
+        It takes both a p value below 1 - CONFIDENCE and an interval without 0: the test takes each photograph as
+        evidence of its own, and only the interval knows of groups.
+        """
+        if self.p_value < 1 - CONFIDENCE and self.interval.low > 0:
+            return "better"
+        if self.p_value < 1 - CONFIDENCE and self.interval.high < 0:
+            return "worse"
+        return "chance"
+
 
 def compare_hits(
     hits_a: NDArray[np.bool_], hits_b: NDArray[np.bool_], groups: NDArray[np.int64], seed: int

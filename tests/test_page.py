@@ -22,7 +22,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from celebflow.backbone import UNTRAINED_WARNING, BackboneSource
 from celebflow.calibration import Calibration
 from celebflow.classifier import ClassifierCard
-from celebflow.comparison import Change
+from celebflow.comparison import Change, ResultComparison
 from celebflow.data import Photo
 from celebflow.images import Transform
 from celebflow.page import ChangedPhotograph, Example, PageContent, Previous, render_page
@@ -85,7 +85,12 @@ def _make_content(folder: Path, names: Sequence[str], *, trained: bool = True) -
         figures={name: _draw("PNG", number, (2000, 1500)) for number, name in enumerate(FIGURES)},
         examples=examples,
         previous=None,
+        not_compared="",
     )
+
+
+def _make_comparison(overall: Comparison, missing_from_a: int = 0, missing_from_b: int = 0) -> ResultComparison:
+    return ResultComparison(20, missing_from_a, missing_from_b, 0.5, 0.5, overall, [], [], [])
 
 
 def _compare(content: PageContent, name: str = "main") -> PageContent:
@@ -97,7 +102,7 @@ def _compare(content: PageContent, name: str = "main") -> PageContent:
     previous = Previous(
         name=name,
         metrics=metrics,
-        comparison=Comparison(1, 2, 1.0, 0.0125, Interval(-0.02, 0.04)),
+        comparison=_make_comparison(Comparison(1, 2, 1.0, 0.0125, Interval(-0.02, 0.04))),
         fixed=[
             ChangedPhotograph(Change(replace(hit, predicted=wrong), hit), _draw("JPEG", number))
             for number, hit in enumerate(hits[:2])
@@ -351,7 +356,8 @@ def test_comparison_is_shown_in_plain_words(show: Callable[[PageContent], Chrome
     assert "+0.013" in text
     assert "2 photographs fixed, 1 broken" in text
     assert "in 100.0\N{NO-BREAK SPACE}% of cases" in text
-    assert "does not say which result is better" in text
+    assert "The difference may be chance." in text
+    assert "both results have" not in text, "they have the same photographs"
     change = content.report.metrics["test"]["loss"] - 2.0
     assert f"−{-change:.3f}" in text
     assert "Fixed in val: 2" in text
@@ -363,15 +369,57 @@ def test_comparison_is_shown_in_plain_words(show: Callable[[PageContent], Chrome
     [
         (Comparison(0, 0, 1.0, 0.0, Interval(0, 0)), "name the same photographs rightly"),
         (Comparison(2, 12, 0.0129, 0.03, Interval(0.01, 0.05)), "in 1.3\N{NO-BREAK SPACE}% of cases"),
-        (Comparison(2, 12, 0.0129, 0.03, Interval(0.01, 0.05)), "chance hardly explains"),
         (Comparison(0, 40, 1e-12, 0.1, Interval(0.05, 0.15)), "in less than 0.1\N{NO-BREAK SPACE}% of cases"),
     ],
 )
 def test_p_value_is_put_into_words(tmp_path: Path, comparison: Comparison, expected: str) -> None:
-    content = _compare(_make_content(tmp_path, _name_people(3)))
-    assert content.previous
-    content = replace(content, previous=replace(content.previous, comparison=comparison))
-    assert expected in render_page(content)
+    assert expected in render_page(_compare_by(_make_content(tmp_path, _name_people(3)), _make_comparison(comparison)))
+
+
+def _compare_by(content: PageContent, comparison: ResultComparison) -> PageContent:
+    previous = _compare(content).previous
+    assert previous
+    return replace(content, previous=replace(previous, comparison=comparison))
+
+
+@pytest.mark.parametrize(
+    ("comparison", "page", "command"),
+    [
+        (Comparison(2, 12, 0.0129, 0.03, Interval(0.01, 0.05)), "This result is better.", "B is better than A."),
+        (Comparison(12, 2, 0.0129, -0.03, Interval(-0.05, -0.01)), "This result is worse.", "B is worse than A."),
+        # One large group of near-duplicates changed: the test alone would call it better.
+        (Comparison(2, 12, 0.0129, 0.03, Interval(-0.01, 0.07)), *["The difference may be chance."] * 2),
+        (Comparison(5, 12, 0.143, 0.03, Interval(0.01, 0.05)), *["The difference may be chance."] * 2),
+    ],
+)
+def test_page_and_command_judge_by_one_rule(tmp_path: Path, comparison: Comparison, page: str, command: str) -> None:
+    compared = _make_comparison(comparison)
+    html = render_page(_compare_by(_make_content(tmp_path, _name_people(3)), compared))
+    assert compared.verdict() == command
+    verdicts = ["This result is better.", "This result is worse.", "The difference may be chance."]
+    assert [verdict for verdict in verdicts if verdict in html] == [page]
+
+
+@pytest.mark.parametrize(("missing_from_a", "missing_from_b"), [(7, 0), (0, 9), (7, 9)])
+def test_comparison_tells_how_many_photographs_both_results_have(
+    show: Callable[[PageContent], Chrome], tmp_path: Path, missing_from_a: int, missing_from_b: int
+) -> None:
+    compared = _make_comparison(Comparison(1, 2, 1.0, 0.0, Interval(0, 0)), missing_from_a, missing_from_b)
+    [text] = _texts(show(_compare_by(_make_content(tmp_path, _name_people(3)), compared)), "#comparison")
+    expected = (
+        f"20 photographs of val that both results have; {missing_from_a} only this one has, {missing_from_b} only"
+    )
+    assert expected in text
+
+
+def test_an_earlier_result_that_cannot_be_read_is_told(show: Callable[[PageContent], Chrome], tmp_path: Path) -> None:
+    reason = f"The result of commit 1234567 is not compared with: {HOSTILE_NAMES[0]} {'a' * 80}"
+    driver = show(replace(_make_content(tmp_path, _name_people(3)), not_compared=reason))
+    assert _texts(driver, "#comparison") == [f"Comparison\n\n{reason}"]
+    assert _texts(driver, "nav a")[:2] == ["Result", "Comparison"]
+    with emulate_phone(driver, PHONE_WIDTH_PX):
+        assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE_WIDTH_PX
+    assert take_console(driver) == []
 
 
 def test_data_and_recipe_are_listed(show: Callable[[PageContent], Chrome], tmp_path: Path) -> None:

@@ -245,7 +245,30 @@ def test_what_cannot_be_compared_says_why(repository: Repository) -> None:
     assert "There is no run nowhere in" in output
     first = repository.run("git", "rev-list", "--max-parents=0", "HEAD").strip()
     output = repository.run("celebflow", "compare", first, "HEAD", status=1)
-    assert f"reports/val/predictions.csv of {first} cannot be read" in output
+    assert f"{first} has no reports/val/predictions.csv" in output
+    assert "Traceback" not in output
+
+
+def test_a_result_that_the_cache_lacks_is_told(repository: Repository, tmp_path: Path) -> None:
+    lock = yaml.safe_load((repository.folder / "dvc.lock").read_text())["stages"]["evaluate"]["outs"]
+    (md5,) = (out["md5"] for out in lock if out["path"] == "reports/metrics.json")
+    head = repository.run("git", "rev-parse", "HEAD").strip()
+    file = repository.folder / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+    repository.edit("learning_rate: 0.001", "learning_rate: 0.00004")
+    file.rename(file.with_name("kept"))
+    try:
+        repository.repro()
+    finally:
+        file.with_name("kept").rename(file)
+    text = (repository.folder / "reports" / "index.html").read_text().replace("&#39;", "'")
+    expected = (
+        f"The result of commit {head[:7]} is not compared with: DVC's cache lacks reports/metrics.json of {head[:7]}"
+    )
+    assert f"{expected}. If it was made elsewhere, `dvc pull --all-commits` fetches it." in text
+    clone = Repository(tmp_path / "clone")
+    repository.run("git", "clone", "--quiet", ".", str(clone.folder))
+    output = clone.run("celebflow", "compare", "HEAD", "HEAD", status=1)
+    assert "DVC's cache lacks reports/val/predictions.csv of HEAD" in output
     assert "Traceback" not in output
 
 

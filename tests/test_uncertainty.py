@@ -119,3 +119,18 @@ def test_mcnemar_counts_who_alone_was_right(seed: int, count: int) -> None:
     assert found.p_value == pytest.approx(expected)
     assert found.difference == pytest.approx(b.mean() - a.mean())
     assert found.interval.low - 1e-9 <= found.difference <= found.interval.high + 1e-9 or count < 20
+
+
+@pytest.mark.parametrize(
+    ("p_value", "low", "high", "verdict"),
+    [
+        (0.049, 0.01, 0.1, "better"),
+        (0.049, -0.1, -0.01, "worse"),
+        (0.051, 0.01, 0.1, "chance"),
+        (0.051, -0.1, -0.01, "chance"),
+        (0.001, 0.0, 0.1, "chance"),
+        (0.001, -0.1, 0.0, "chance"),
+    ],
+)
+def test_a_verdict_takes_test_and_interval(p_value: float, low: float, high: float, verdict: str) -> None:
+    assert Comparison(1, 2, p_value, (low + high) / 2, Interval(low, high)).verdict == verdict

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -16,8 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from celebflow.errors import CelebflowError
+from celebflow.params import LayerName
 
-FEATURE_COUNT = 512 * 7 * 7  # pool5, flattened channel-first like torchvision
+FEATURE_COUNT = 512 * 7 * 7  # of one layer, pool4 or pool5, flattened channel-first like torchvision
+BASE_LAYERS: tuple[LayerName, ...] = ("pool5",)
+_POOLINGS: tuple[LayerName | None, ...] = (None, None, None, "pool4", "pool5")
 # Filters of each 3×3 convolution of VGG19, five groups with max-pooling after each (Simonyan and Zisserman, 2015).
 _GROUPS = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
 UNTRAINED_WARNING = "UNTRAINED BACKBONE: random filters, no ImageNet weights; these figures say nothing of real faces."
@@ -50,7 +53,7 @@ class Backbone(nn.Module):
         self.source = source
         self.features = _build_features()
         self.features.load_state_dict(dict(state), assign=True)
-        # torchvision's avgpool: the identity at 224 px, and what keeps the feature count at other sizes.
+        # torchvision's avgpool: the identity for pool5 at 224 px, and what keeps the feature count otherwise.
         self.pool = nn.AdaptiveAvgPool2d((7, 7))
         self.requires_grad_(False)
         self.eval()
@@ -59,19 +62,32 @@ class Backbone(nn.Module):
         """Stay in evaluation mode whatever is asked."""
         return super().train(False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Turn (N, 3, size, size) normalised images into (N, 25088) features."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        return torch.flatten(self.pool(self.features(images)), 1)
+    def named_layers(self) -> Iterator[tuple[nn.Module, LayerName | None]]:
+        """Yield the layers in their order, each with its name if its outputs can be features."""
+        names = iter(_POOLINGS)
+        for layer in self.features:
+            yield layer, next(names) if isinstance(layer, nn.MaxPool2d) else None
+
+    def forward(self, images: Tensor, layers: Sequence[LayerName] = BASE_LAYERS) -> Tensor:
+        """Turn (N, 3, size, size) normalised images into (N, 25088 · layers) features, one layer's after another's."""
+        values = images.contiguous(memory_format=torch.channels_last)
+        found = {}
+        for layer, name in self.named_layers():
+            values = layer(values)
+            if name in layers:
+                found[name] = torch.flatten(self.pool(values), 1)
+            if len(found) == len(layers):
+                break
+        return torch.cat([found[name] for name in layers], 1) if len(layers) > 1 else found[layers[0]]
 
     @torch.inference_mode()
-    def extract(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn one (3, size, size) transformed photograph into its (25088,) features.
+    def extract(self, image: NDArray[np.float32], layers: Sequence[LayerName] = BASE_LAYERS) -> NDArray[np.float32]:
+        """Turn one (3, size, size) transformed photograph into its (25088 · layers,) features.
 
         One photograph at a time, features cannot depend on what else stands in a batch.
         """
         device = next(self.parameters()).device
-        features: NDArray[np.float32] = self(torch.from_numpy(image)[None].to(device))[0].cpu().numpy()
+        features: NDArray[np.float32] = self(torch.from_numpy(image)[None].to(device), layers)[0].cpu().numpy()
         return features
 
 

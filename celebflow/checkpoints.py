@@ -29,7 +29,16 @@ _CHUNK_BYTES = 16 * 2**20
 _WRITERS = 2
 _ALLOWED_SHARE = 0.1
 # The code whose change would have a training go on otherwise than it began.
-_DETERMINING_MODULES = ("classifier.py", "features.py", "layers.py", "optimizer.py", "sparse.py", "training.py")
+_DETERMINING_MODULES = (
+    "classifier.py",
+    "feature_transforms.py",
+    "features.py",
+    "fitting.py",
+    "layers.py",
+    "optimizer.py",
+    "sparse.py",
+    "training.py",
+)
 
 
 class _UnfitError(Exception):

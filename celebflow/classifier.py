@@ -1,7 +1,7 @@
 """The classifier that replaces VGG19's own: built, saved with all that prediction needs, and loaded."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from celebflow.backbone import FEATURE_COUNT, BackboneSource
 from celebflow.calibration import UNCALIBRATED, Calibration
 from celebflow.errors import CelebflowError
+from celebflow.feature_transforms import UNCHANGED, FeatureTransform
 from celebflow.images import Transform
 from celebflow.layers import DenseLinear, SparseLinear
 from celebflow.sparse import SparseBatch
@@ -30,25 +31,47 @@ class ClassifierCard:
     transform: Transform
     backbone: BackboneSource
     calibration: Calibration
+    feature_transform: FeatureTransform = UNCHANGED
 
 
 class Classifier(nn.Module):
-    """Features → logits: linear layers with ReLU and Dropout between them, one output a person."""
+    """Features → logits: linear layers with ReLU and Dropout between them, one output a person.
+
+    `first` is the layer that takes the features. Where they are projected, it is that projection, and learns nothing.
+    """
+
+    scale: Tensor  # (features,), where they are standardised
 
     def __init__(self, card: ClassifierCard) -> None:
         super().__init__()
         self.card = card
+        feature_count = FEATURE_COUNT * len(card.transform.layers)
+        if card.feature_transform.standardise:
+            self.register_buffer("scale", torch.ones(feature_count))
         widths = [*card.hidden_units, len(card.class_names)]
-        self.first = SparseLinear(FEATURE_COUNT, widths[0])
         layers: list[nn.Module] = []
+        if (components := card.feature_transform.components) is None:
+            self.first = SparseLinear(feature_count, widths[0])
+        else:
+            self.first = SparseLinear(feature_count, components).requires_grad_(False)
+            layers.append(DenseLinear(components, widths[0]))
         for inputs, outputs in pairwise(widths):
             layers += [nn.ReLU(), nn.Dropout(card.dropout), DenseLinear(inputs, outputs)]
         self.rest = nn.Sequential(*layers)
 
+    def prepare(self, features: SparseBatch) -> SparseBatch:
+        """Return (N, 25088 · layers) features as the first layer takes them."""
+        standardised = self.card.feature_transform.standardise
+        return self.card.feature_transform.apply(features, self.scale.cpu().numpy() if standardised else None)
+
     def forward(self, features: SparseBatch) -> Tensor:
-        """Turn (N, 25088) features into (N, people) logits."""
-        logits: Tensor = self.rest(self.first(features))
+        """Turn (N, 25088 · layers) features into (N, people) logits."""
+        logits: Tensor = self.rest(self.first(self.prepare(features)))
         return logits
+
+    def average(self, views: Iterable[SparseBatch]) -> Tensor:
+        """Return the mean of the (N, people) logits of several views of N photographs."""
+        return torch.stack([self(features) for features in views]).mean(0)
 
 
 def make_classifier(
@@ -57,11 +80,11 @@ def make_classifier(
     dropout: float,
     transform: Transform,
     backbone: BackboneSource,
+    feature_transform: FeatureTransform = UNCHANGED,
 ) -> Classifier:
     """Build a fresh classifier; its first weights follow from torch's global seed."""
-    return Classifier(
-        ClassifierCard(tuple(class_names), tuple(hidden_units), dropout, transform, backbone, UNCALIBRATED)
-    )
+    names, widths = tuple(class_names), tuple(hidden_units)
+    return Classifier(ClassifierCard(names, widths, dropout, transform, backbone, UNCALIBRATED, feature_transform))
 
 
 def save_classifier(classifier: Classifier, path: Path) -> None:
@@ -69,7 +92,8 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     # One key: safetensors writes several in no fixed order.
-    save_file(state, path, metadata={"celebflow": json.dumps(asdict(classifier.card), sort_keys=True)})
+    card = asdict(classifier.card) | {"transform": classifier.card.transform.to_dict()}
+    save_file(state, path, metadata={"celebflow": json.dumps(card, sort_keys=True)})
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -103,4 +127,5 @@ def _parse_card(values: dict[str, Any]) -> ClassifierCard:
         transform=Transform.from_dict(values["transform"]),
         backbone=BackboneSource(**values["backbone"]),
         calibration=Calibration(**values["calibration"]),
+        feature_transform=FeatureTransform(**values["feature_transform"]),
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from celebflow.data import DuplicateGroup, Photo
-from celebflow.images import decode_photograph
+from celebflow.images import Transform, decode_photograph
 from celebflow.style import BLUE, ORANGE, WARNING_SIZE, spell, wrap_warning, write_warning
 
 THUMBNAIL_SIDE_PX = 160
@@ -42,10 +42,12 @@ class Tile:
     colour: str
 
 
-def load_thumbnail(file: Path, side_px: int = THUMBNAIL_SIDE_PX) -> NDArray[np.uint8]:
-    """Return the centre square of a photograph, the part that the network sees: (side_px, side_px, 3)."""
+def load_thumbnail(file: Path, transform: Transform | None = None) -> NDArray[np.uint8]:
+    """Return the centre square of a photograph, or of the part that the transform cuts out of it: (side, side, 3)."""
     photograph = decode_photograph(file.read_bytes())
-    return np.asarray(ImageOps.fit(photograph, (side_px, side_px), Image.Resampling.LANCZOS, centering=(0.5, 0.5)))
+    part = photograph if transform is None else transform.cut_out_subject(photograph)
+    size = (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
+    return np.asarray(ImageOps.fit(part, size, Image.Resampling.LANCZOS, centering=(0.5, 0.5)))
 
 
 def draw_contact_sheet(title: str, rows: Sequence[tuple[str, Sequence[Tile]]], warning: str) -> Figure:

@@ -110,6 +110,11 @@ def _wilson_interval(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def is_lower_better(metric: str) -> bool:
+    """Tell whether the least of a metric is the best, as of losses and errors; of all else it is the greatest."""
+    return metric.endswith(("loss", "error"))
+
+
 def compute_person_rocs(
     probabilities: FloatArray, labels: NDArray[np.int64], class_names: Sequence[str] | range
 ) -> list[Curve]:

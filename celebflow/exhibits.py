@@ -68,7 +68,7 @@ def _show_explained(
         return []
     tiles = []
     for prediction, heat in zip(predictions, explain_predictions(predictions, classifier, features), strict=True):
-        image = load_thumbnail(folder / prediction.path)
+        image = load_thumbnail(folder / prediction.path, classifier.card.transform)
         pair = np.concatenate([image, overlay_heat_map(image, heat)], axis=1)
         tiles.append(Tile(pair, _describe(prediction), colour))
     return tiles

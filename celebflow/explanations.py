@@ -14,7 +14,7 @@ from celebflow.features import Features
 from celebflow.reports import Prediction
 from celebflow.sparse import SparseBatch
 
-_CHANNELS, _SIDE = 512, 7  # pool5, flattened channel-first
+_CHANNELS, _SIDE = 512, 7  # of one layer, flattened channel-first
 _OPACITY = 0.5
 _BATCH_SIZE = 128
 
@@ -22,19 +22,22 @@ _BATCH_SIZE = 128
 def compute_heat_maps(classifier: Classifier, features: SparseBatch, classes: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return how much each part of N photographs speaks for the person of its class, (N, 7, 7) from 0 to 1.
 
-    Grad-CAM (Selvaraju et al., 2017) on VGG19's last layer: its channels are weighed by the mean gradient of the
+    Grad-CAM (Selvaraju et al., 2017) on the last of VGG19's layers that gives features, as the classifier's first
+    layer takes them: its channels are weighed by the mean gradient of the
     class's logit, added up, and cut off at zero. Each map is scaled by its own maximum; where nothing speaks for the
     person, it is all zeros. `classes` are (N,) indices of the class names.
     """
     rest = deepcopy(classifier.rest).eval()  # a backward pass leaves factors of gradients in its layers
-    hidden = classifier.first(features).detach().requires_grad_()
+    prepared = classifier.prepare(features)
+    hidden = classifier.first(prepared).detach().requires_grad_()
     logits = rest(hidden)
     picked = logits.gather(1, torch.from_numpy(classes)[:, None].to(logits.device))
     (gradient,) = torch.autograd.grad(picked.sum(), hidden)
     # The first layer is features @ weight + bias: its gradient by the features needs no features.
-    by_features = (gradient @ classifier.first.weight.detach().T).cpu().numpy()  # (N, 25088)
+    last = slice(-_CHANNELS * _SIDE * _SIDE, None)
+    by_features = (gradient @ classifier.first.weight.detach()[last].T).cpu().numpy()  # (N, 25088)
     channels = by_features.reshape(-1, _CHANNELS, _SIDE * _SIDE).mean(axis=2)
-    activations = features.to_dense().reshape(-1, _CHANNELS, _SIDE * _SIDE)
+    activations = prepared.to_dense()[:, last].reshape(-1, _CHANNELS, _SIDE * _SIDE)
     maps = np.maximum((channels[:, None] @ activations).reshape(-1, _SIDE, _SIDE), 0)
     greatest = maps.max(axis=(1, 2), keepdims=True)
     scaled: NDArray[np.float32] = np.divide(maps, greatest, out=np.zeros_like(maps), where=greatest > 0)

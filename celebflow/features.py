@@ -5,7 +5,7 @@ import json
 import shutil
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,16 +16,19 @@ import numpy as np
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from celebflow.backbone import FEATURE_COUNT, BackboneSource, load_backbone, load_backbone_source
 from celebflow.data import Photo, load_photos
 from celebflow.errors import CelebflowError
-from celebflow.images import Transform, decode_photograph
-from celebflow.params import ComputeParams, ExtractParams
+from celebflow.faces import DETECTOR
+from celebflow.images import WHOLE, Transform, decode_photograph
+from celebflow.params import ComputeParams, ExtractParams, FaceParams, View
 from celebflow.runtimes import RuntimeName, build_runtime, choose_runtime
 from celebflow.sparse import SparseBatch, SparseRow
+from celebflow.tables import save_rows
 
 # LMDB reserves address space, not disk: room for six million photographs.
 _CACHE_SIZE_BYTES = 64 * 2**30
@@ -43,9 +46,15 @@ class FeatureOrigin:
     transform: Transform
     runtime: RuntimeName
 
+    @property
+    def feature_count(self) -> int:
+        """Return how many features a view of a photograph has."""
+        return FEATURE_COUNT * len(self.transform.layers)
+
     def save(self, path: Path) -> None:
         """Write a JSON file."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        values = asdict(self) | {"transform": self.transform.to_dict()}
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "FeatureOrigin":
@@ -59,41 +68,83 @@ class FeatureCache:
     """Every photograph's features that were ever computed here, below DVC: the store survives killed runs, other
     splits and other branches, and several pipelines may use it at once.
 
-    A key is the SHA-256 of the file's bytes, the transform, the backbone's fingerprint and the runtime together.
+    A key is the SHA-256 of the file's bytes, the transform with one view, the backbone's fingerprint and the runtime
+    together. Beside the features stands how many faces were found in a photograph, where faces are detected.
     """
 
     def __init__(self, environment: lmdb.Environment, origin: FeatureOrigin) -> None:
         self.origin = origin
         self._environment = environment
-        recipe = [_CODE_VERSION, origin.transform.to_dict(), origin.backbone.fingerprint, origin.runtime]
-        self._recipe = json.dumps(recipe, sort_keys=True)
+        self._recipes = {
+            view: json.dumps(
+                [
+                    _CODE_VERSION,
+                    origin.transform.only(view).to_dict(),
+                    origin.backbone.fingerprint,
+                    origin.runtime,
+                    *_name_detector(origin.transform),
+                ],
+                sort_keys=True,
+            )
+            for view in origin.transform.views
+        }
 
-    def key(self, photo: Photo) -> bytes:
-        """Return what a photograph's features are stored under."""
-        return hashlib.sha256(f"{photo.sha256} {self._recipe}".encode()).digest()
+    def key(self, photo: Photo, view: View) -> bytes:
+        """Return what the features of a photograph's view are stored under."""
+        return hashlib.sha256(f"{photo.sha256} {self._recipes[view]}".encode()).digest()
 
-    def get(self, photo: Photo) -> SparseRow | None:
-        """Return a photograph's features; None when they are not there or damaged."""
+    def _face_count_key(self, photo: Photo) -> bytes:
+        detector = " ".join(_name_detector(self.origin.transform))
+        return hashlib.sha256(f"{photo.sha256} faces {detector}".encode()).digest()
+
+    def keys(self, photo: Photo) -> list[bytes]:
+        """Return what all that is known of a photograph is stored under."""
+        return [*(self.key(photo, view) for view in self._recipes), self._face_count_key(photo)]
+
+    def get(self, photo: Photo, view: View) -> SparseRow | None:
+        """Return the features of a photograph's view; None when they are not there or damaged."""
         with self._environment.begin() as transaction:
-            stored = transaction.get(self.key(photo))
+            stored = transaction.get(self.key(photo, view))
         return None if stored is None else _unpack(stored)
 
-    def count(self, photo: Photo) -> int:
-        """Return how many of a photograph's features are not zero, by the size of the entry alone."""
+    def count(self, photo: Photo, view: View) -> int:
+        """Return how many features of a photograph's view are not zero, by the size of the entry alone."""
         with self._environment.begin(buffers=True) as transaction:
-            stored = transaction.get(self.key(photo))
+            stored = transaction.get(self.key(photo, view))
             return 0 if stored is None else (len(stored) - _CHECKSUM_BYTES) // _BYTES_A_FEATURE
 
-    def put(self, photo: Photo, row: SparseRow) -> None:
-        """Store a photograph's features, at once and for good."""
+    def get_face_count(self, photo: Photo) -> int | None:
+        """Return how many faces were found in a photograph; None when that is not known."""
+        with self._environment.begin() as transaction:
+            stored = transaction.get(self._face_count_key(photo))
+        return None if stored is None else int(stored)
+
+    def is_complete(self, photo: Photo) -> bool:
+        """Tell whether all is there that the transform asks for, undamaged."""
+        detects = self.origin.transform.face.crop == "detect"
+        return not self.missing_views(photo) and (not detects or self.get_face_count(photo) is not None)
+
+    def missing_views(self, photo: Photo) -> list[View]:
+        """Return the views of a photograph whose features are not there or damaged."""
+        return [view for view in self._recipes if self.get(photo, view) is None]
+
+    def put(self, photo: Photo, rows: Mapping[View, SparseRow], face_count: int) -> None:
+        """Store the features of a photograph's views and how many faces were found in it, at once and for good."""
         try:
             with self._environment.begin(write=True) as transaction:
-                transaction.put(self.key(photo), _pack(row))
+                for view, row in rows.items():
+                    transaction.put(self.key(photo, view), _pack(row))
+                if self.origin.transform.face.crop == "detect":
+                    transaction.put(self._face_count_key(photo), str(face_count).encode())
         except lmdb.Error as error:
             raise CelebflowError(
                 f"The feature cache {self._environment.path()} cannot be written ({error}). Is the disk full? "
                 "`celebflow cache prune --all` makes room: what is needed is computed again."
             ) from None
+
+
+def _name_detector(transform: Transform) -> list[str]:
+    return [DETECTOR] if transform.face.crop == "detect" else []
 
 
 def _pack(row: SparseRow) -> bytes:
@@ -185,7 +236,7 @@ def _swap_for_needed(folder: Path, photos: Sequence[Photo], origin: FeatureOrigi
     with _open_store(folder) as source, _open_store(kept) as target:
         cache = FeatureCache(source, origin)
         with source.begin(buffers=True) as reading, target.begin(write=True) as writing:
-            for key in {cache.key(photo) for photo in photos}:
+            for key in {key for photo in photos for key in cache.keys(photo)}:
                 if (stored := reading.get(key)) is not None:
                     writing.put(key, stored)
     folder.rename(dropped)
@@ -196,56 +247,70 @@ def _swap_for_needed(folder: Path, photos: Sequence[Photo], origin: FeatureOrigi
 def determine_origin(backbone_file: Path, extract: ExtractParams, compute: ComputeParams) -> FeatureOrigin:
     """Return what features will come from; raise CelebflowError when the runtime asked for cannot be had."""
     runtime = choose_runtime(extract.runtime, compute.device)
-    return FeatureOrigin(load_backbone_source(backbone_file), Transform(extract.image_size_px), runtime)
+    transform = Transform(extract.image_size_px, _keep_effective(extract.face), extract.views, extract.layers)
+    return FeatureOrigin(load_backbone_source(backbone_file), transform, runtime)
+
+
+def _keep_effective(face: FaceParams) -> FaceParams:
+    """Set what a crop does not use to one value, so that it makes no difference to the cache."""
+    unused = {"none": ("centre_fraction", "margin", "align"), "centre": ("margin", "align"), "detect": ()}[face.crop]
+    return face.model_copy(update={name: getattr(WHOLE, name) for name in unused})
 
 
 def extract_missing(
     photos: Sequence[Photo], folder: Path, backbone_file: Path, compute: ComputeParams, cache: FeatureCache
 ) -> int:
-    """Compute the features of every photograph that the cache lacks, and return how many they were.
+    """Compute the features of every photograph of which the cache lacks a view, and return how many they were.
 
     The backbone is loaded from `backbone_file` only if there are any. Each of the runtime's workers reads, transforms
     and computes a photograph of its own.
 
     Raises CelebflowError when a file is not the one that prepare saw.
     """
-    missing = list({photo.sha256: photo for photo in photos if cache.get(photo) is None}.values())
+    missing = list({photo.sha256: photo for photo in photos if not cache.is_complete(photo)}.values())
     if not missing:
         return 0
     transform = cache.origin.transform
     backbone = load_backbone(backbone_file, compute.device)
-    runtime = build_runtime(cache.origin.runtime, backbone)
+    runtime = build_runtime(cache.origin.runtime, backbone, transform.layers)
 
-    def extract(photo: Photo) -> SparseRow:
-        image = _load_image(folder / photo.path, photo.sha256, transform)
-        return SparseRow.from_dense(runtime.extract(image))
+    def extract(photo: Photo) -> tuple[dict[View, SparseRow], int]:
+        photograph = _load_photograph(folder / photo.path, photo.sha256)
+        faces = transform.find_faces(photograph)
+        face = faces[0] if faces else None
+        rows = {
+            view: SparseRow.from_dense(runtime.extract(transform.only(view).apply(photograph, face)[0]))
+            for view in cache.missing_views(photo)
+        }
+        return rows, len(faces)
 
     description = f"extracting with {cache.origin.runtime}"
     with ThreadPoolExecutor(runtime.workers) as workers:
-        ahead: deque[Future[SparseRow]] = deque()
+        ahead: deque[Future[tuple[dict[View, SparseRow], int]]] = deque()
         waiting = iter(missing)
         for photo in tqdm(missing, description, unit="photograph", disable=None):
             while len(ahead) < 2 * runtime.workers and (following := next(waiting, None)) is not None:
                 ahead.append(workers.submit(extract, following))
-            cache.put(photo, ahead.popleft().result())
+            cache.put(photo, *ahead.popleft().result())
     return len(missing)
 
 
-def _load_image(path: Path, sha256: str, transform: Transform) -> NDArray[np.float32]:
+def _load_photograph(path: Path, sha256: str) -> Image.Image:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CelebflowError(f"{path} cannot be read ({error.strerror}). Run `dvc repro` to prepare again.") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise CelebflowError(f"{path} has changed since it was checked. Run `dvc repro` to prepare again.")
-    return transform.apply(decode_photograph(content))
+    return decode_photograph(content)
 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of all photographs, in the order of photos.csv, as rows of a sparse matrix (CSR).
+    """The features of all views of all photographs, in the order of photos.csv, as rows of a sparse matrix (CSR).
 
-    `offsets` (N + 1), `indices` and `values` lie in files and come to memory as they are used.
+    The V views of a photograph stand together, in the order of the transform's. `offsets` (N · V + 1), `indices` and
+    `values` lie in files and come to memory as they are used.
     """
 
     offsets: NDArray[np.int64]
@@ -255,13 +320,19 @@ class Features:
     origin: FeatureOrigin
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.photos)
 
-    def batch(self, rows: NDArray[np.int64]) -> SparseBatch:
-        """Return the features of some photographs."""
-        parts = [slice(self.offsets[row], self.offsets[row + 1]) for row in rows]
+    @property
+    def view_count(self) -> int:
+        """Return V."""
+        return len(self.origin.transform.views)
+
+    def batch(self, rows: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> SparseBatch:
+        """Return the features of some photographs, of each its view by number: the same for all, or one for each."""
+        places = rows * self.view_count + views
+        parts = [slice(self.offsets[place], self.offsets[place + 1]) for place in places]
         return SparseBatch.from_rows(
-            [SparseRow(self.indices[part], self.values[part]) for part in parts], FEATURE_COUNT
+            [SparseRow(self.indices[part], self.values[part]) for part in parts], self.origin.feature_count
         )
 
 
@@ -271,23 +342,49 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
     Raises CelebflowError when the cache has lost one since it was computed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    offsets = np.zeros(len(photos) + 1, np.int64)
-    for position, photo in enumerate(photos):
-        offsets[position + 1] = offsets[position] + cache.count(photo)
+    shown = [(photo, view) for photo in photos for view in cache.origin.transform.views]
+    offsets = np.zeros(len(shown) + 1, np.int64)
+    np.cumsum([cache.count(photo, view) for photo, view in shown], out=offsets[1:])
     with (folder / "indices.npy").open("wb") as indices, (folder / "values.npy").open("wb") as values:
         for file, number_type in ((indices, "<u2"), (values, "<f4")):
             header = {"descr": number_type, "fortran_order": False, "shape": (int(offsets[-1]),)}
             np.lib.format.write_array_header_1_0(file, header)
-        for photo in photos:
-            row = _require(cache, photo)
+        for photo, view in shown:
+            row = _require(cache, photo, view)
             indices.write(row.indices.data)
             values.write(row.values.data)
     np.save(folder / "offsets.npy", offsets)
     cache.origin.save(origin_file(folder))
 
 
-def _require(cache: FeatureCache, photo: Photo) -> SparseRow:
-    row = cache.get(photo)
+@dataclass(frozen=True)
+class Crop:
+    """A photograph in which not exactly one face was found, and what the network sees of it."""
+
+    path: str
+    faces: int
+    seen: str
+
+
+def list_crops(photos: Sequence[Photo], cache: FeatureCache) -> list[Crop]:
+    """Return the photographs in which no face or several were found; none unless faces are detected."""
+    if cache.origin.transform.face.crop != "detect":
+        return []
+    counts = [cache.get_face_count(photo) for photo in photos]
+    return [
+        Crop(photo.path, count, "the face that is first by size and place" if count else "the centre square")
+        for photo, count in zip(photos, counts, strict=True)
+        if count is not None and count != 1
+    ]
+
+
+def save_crops(crops: Sequence[Crop], path: Path) -> None:
+    """Write faces.csv; with its header alone when there are none."""
+    save_rows(Crop, crops, path)
+
+
+def _require(cache: FeatureCache, photo: Photo, view: View) -> SparseRow:
+    row = cache.get(photo, view)
     if row is None:
         raise CelebflowError(f"The features of {photo.path} went missing from the cache. Run `dvc repro` again.")
     return row
@@ -305,9 +402,10 @@ def load_features(folder: Path, photos_file: Path) -> Features:
     """
     photos = load_photos(photos_file)
     offsets, indices, values = (np.load(folder / f"{name}.npy", "r") for name in ("offsets", "indices", "values"))
-    if len(photos) != len(offsets) - 1:
+    features = Features(offsets, indices, values, photos, FeatureOrigin.load(origin_file(folder)))
+    if len(photos) * features.view_count != len(offsets) - 1:
         raise CelebflowError(f"{folder} is not of the photographs in {photos_file}. Run `dvc repro`.")
-    return Features(offsets, indices, values, photos, FeatureOrigin.load(origin_file(folder)))
+    return features
 
 
 @dataclass(frozen=True)
@@ -321,9 +419,14 @@ class LabelledFeatures:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, positions: NDArray[np.int64]) -> tuple[SparseBatch, Tensor]:
-        """Return the features of B photographs and (B,) labels."""
-        return self.features.batch(self.rows[positions]), torch.from_numpy(self.labels[positions])
+    @property
+    def view_count(self) -> int:
+        """Return how many views there are of each photograph."""
+        return self.features.view_count
+
+    def batch(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> tuple[SparseBatch, Tensor]:
+        """Return the features of B photographs, of each its view by number, and (B,) labels."""
+        return self.features.batch(self.rows[positions], views), torch.from_numpy(self.labels[positions])
 
 
 def select_split(features: Features, class_names: Sequence[str], split: str) -> LabelledFeatures:

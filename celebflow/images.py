@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from celebflow.errors import CelebflowError
+from celebflow.faces import Face, crop_centre, crop_square, detect_faces
+from celebflow.params import FaceParams, LayerName, View
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_PIXELS = 100_000_000
@@ -22,38 +24,81 @@ class PhotographError(CelebflowError):
     """A file that is no photograph which celebflow can read; its text is the reason, without the file's name."""
 
 
+# What remains of the width and of the height in a closer view.
+_CLOSER_FRACTION = 0.88
+WHOLE = FaceParams(crop="none", centre_fraction=1.0, margin=0.0, align=False)
+
+
 @dataclass(frozen=True)
 class Transform:
-    """How a decoded photograph becomes the network's input; saved with every classifier.
+    """What a decoded photograph becomes on its way to features; saved with every classifier.
 
-    The shorter side is resized to `image_size_px` (bilinear, antialiased), the centre square is kept, and the
-    channels are normalised as torchvision's ImageNet weights expect.
+    The part that `face` says is cut out and shown in each of the `views`. Its shorter side is resized to
+    `image_size_px` (bilinear, antialiased), the centre square is kept, and the channels are normalised as
+    torchvision's ImageNet weights expect. The outputs of `layers` are its features.
     """
 
     image_size_px: int
+    face: FaceParams = WHOLE
+    views: tuple[View, ...] = ("original",)
+    layers: tuple[LayerName, ...] = ("pool5",)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     standard_deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
-    def apply(self, photograph: Image.Image) -> NDArray[np.float32]:
-        """Turn an RGB image into a (3, image_size_px, image_size_px) array."""
+    def find_faces(self, photograph: Image.Image) -> list[Face]:
+        """Return the faces in an RGB image, the photograph's subject first; none unless faces are detected."""
+        return detect_faces(photograph) if self.face.crop == "detect" else []
+
+    def cut_out(self, photograph: Image.Image, face: Face | None) -> Image.Image:
+        """Return the part of an RGB image that the network sees, as large as it is there.
+
+        Without a face, where faces are detected, it is the centre square.
+        """
+        if face is not None:
+            return crop_square(photograph, face, self.face.margin, self.face.align)
+        return photograph if self.face.crop == "none" else crop_centre(photograph, self.face.centre_fraction)
+
+    def cut_out_subject(self, photograph: Image.Image) -> Image.Image:
+        """Return the part of an RGB image that the network sees when nobody says which face is meant."""
+        return self.cut_out(photograph, next(iter(self.find_faces(photograph)), None))
+
+    def apply(self, photograph: Image.Image, face: Face | None) -> list[NDArray[np.float32]]:
+        """Turn an RGB image, or a face in it, into a (3, image_size_px, image_size_px) array for each view."""
+        part = self.cut_out(photograph, face)
+        return [self._normalise(_show(part, view)) for view in self.views]
+
+    def _normalise(self, image: Image.Image) -> NDArray[np.float32]:
         size = (self.image_size_px, self.image_size_px)
-        square = ImageOps.fit(photograph, size, Image.Resampling.BILINEAR, centering=(0.5, 0.5))
+        square = ImageOps.fit(image, size, Image.Resampling.BILINEAR, centering=(0.5, 0.5))
         pixels = np.asarray(square, dtype=np.float32) / np.float32(255)
         normalised = (pixels - np.array(self.mean, np.float32)) / np.array(self.standard_deviation, np.float32)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
+    def only(self, view: View) -> "Transform":
+        """Return the same with one view alone."""
+        return replace(self, views=(view,))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, to be stored beside a classifier."""
-        return asdict(self)
+        return asdict(self) | {"face": self.face.model_dump()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Transform":
         """Restore what to_dict returned, also after a round trip through JSON."""
         return cls(
             image_size_px=values["image_size_px"],
+            face=FaceParams(**values["face"]),
+            views=tuple(values["views"]),
+            layers=tuple(values["layers"]),
             mean=tuple(values["mean"]),
             standard_deviation=tuple(values["standard_deviation"]),
         )
+
+
+def _show(image: Image.Image, view: View) -> Image.Image:
+    if view.startswith("closer"):
+        image = crop_centre(image, _CLOSER_FRACTION)
+    return ImageOps.mirror(image) if view.endswith("mirrored") else image
 
 
 def decode_photograph(content: bytes) -> Image.Image:

@@ -9,21 +9,27 @@ from celebflow.layers import BlockwiseLinear
 
 
 class ClassifierAdam:
-    """torch.optim.Adam with its defaults, over all parameters of a classifier and no others.
+    """torch.optim.Adam with its defaults, over the parameters of a classifier that learn, and no others.
+
+    With a weight decay it is torch.optim.AdamW (Loshchilov and Hutter, 2019). `learning_rate` may be set anew between
+    steps.
 
     The gradient of a layer's weight is never whole: a block of it is computed, applied while the processor's cache
     holds it, and forgotten. After Kingma and Ba, 2015; the arithmetic is torch's own fused kernel.
     """
 
-    def __init__(self, classifier: Classifier, learning_rate: float) -> None:
+    def __init__(self, classifier: Classifier, learning_rate: float, weight_decay: float) -> None:
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.step_count = 0
         self._layers = {
             f"{name}.weight": module
             for name, module in classifier.named_modules()
-            if isinstance(module, BlockwiseLinear)
+            if isinstance(module, BlockwiseLinear) and module.weight.requires_grad
         }
-        self.parameters: dict[str, Tensor] = dict(classifier.named_parameters())
+        self.parameters: dict[str, Tensor] = {
+            name: parameter for name, parameter in classifier.named_parameters() if parameter.requires_grad
+        }
         self.means = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         self.squares = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
 
@@ -69,7 +75,8 @@ class ClassifierAdam:
             beta1=0.9,
             beta2=0.999,
             eps=1e-8,
-            weight_decay=0.0,
+            weight_decay=self.weight_decay,
+            decoupled_weight_decay=self.weight_decay > 0,
         )
 
 

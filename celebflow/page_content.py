@@ -73,7 +73,7 @@ def _gather_examples(split: str, report: SplitReport, classifier: Classifier, fe
     chosen = [*report.mistakes()[:_MOST_MISTAKES], *report.hits()[:_MOST_HITS]]
 
     def picture(prediction: Prediction, heat: NDArray[np.float32]) -> Example:
-        image = load_thumbnail(paths.DATA / prediction.path)
+        image = load_thumbnail(paths.DATA / prediction.path, classifier.card.transform)
         return Example(prediction, split, _to_jpeg(image), _to_jpeg(overlay_heat_map(image, heat)))
 
     with ThreadPoolExecutor() as workers:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")
+RECIPES = Path("recipes")
 
 PHOTOS = Path("splits/photos.csv")
 LEFT_OUT = Path("splits/left_out.csv")
@@ -22,6 +23,7 @@ PAGE = REPORTS / "index.html"
 # Beside the splits rather than in them: how they are drawn makes no difference to a training.
 DUPLICATES = REPORTS / "duplicates.csv"
 DUPLICATES_SHEET = REPORTS / "duplicates.png"
+FACES = REPORTS / "faces.csv"
 
 
 def repository() -> Path:

@@ -28,7 +28,7 @@ class Predictor:
             )
         self.card = card
         self._classifier = classifier.eval()
-        self._runtime = build_runtime(choose_runtime("auto", "cpu"), backbone)
+        self._runtime = build_runtime(choose_runtime("auto", "cpu"), backbone, card.transform.layers)
 
     @torch.inference_mode()
     def predict(self, photographs: Sequence[Image.Image]) -> FloatArray:
@@ -37,9 +37,12 @@ class Predictor:
         Below the card's `calibration.threshold`, the greatest of a row says that nobody of them is in the photograph.
         """
         with ThreadPoolExecutor(self._runtime.workers) as workers:
-            rows = list(workers.map(self._extract, photographs))
-        logits = self._classifier(SparseBatch.from_rows(rows, FEATURE_COUNT)).numpy()
-        return softmax(logits / self.card.calibration.temperature)
+            photographs_views = list(workers.map(self._extract, photographs))
+        feature_count = FEATURE_COUNT * len(self.card.transform.layers)
+        views = (SparseBatch.from_rows(list(rows), feature_count) for rows in zip(*photographs_views, strict=True))
+        return softmax(self._classifier.average(views).numpy() / self.card.calibration.temperature)
 
-    def _extract(self, photograph: Image.Image) -> SparseRow:
-        return SparseRow.from_dense(self._runtime.extract(self.card.transform.apply(photograph)))
+    def _extract(self, photograph: Image.Image) -> list[SparseRow]:
+        faces = self.card.transform.find_faces(photograph)
+        images = self.card.transform.apply(photograph, faces[0] if faces else None)
+        return [SparseRow.from_dense(self._runtime.extract(image)) for image in images]

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from celebflow import paths
-from celebflow.params import Params
+from celebflow.params import Params, flatten
 
 _LOCK = Path("dvc.lock")
 # Sections of params.yaml that make no difference to a result.
@@ -132,11 +132,3 @@ def list_informative(params: Params) -> dict[str, object]:
     """Return the params that make a difference to a result, by their dotted names."""
     values = flatten(params.model_dump(mode="json"))
     return {name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)}
-
-
-def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested sections as one level, with dots in the names."""
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

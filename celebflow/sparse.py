@@ -5,7 +5,7 @@ product needs only the rows of the features that a batch touches.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,21 @@ class SparseBatch:
             columns=np.concatenate([row.indices for row in rows], dtype=np.int64),
             values=np.concatenate([row.values for row in rows]),
         )
+
+    def square_root(self) -> "SparseBatch":
+        """Return the same with the square root of every feature; none may be negative."""
+        roots: NDArray[np.float32] = np.sqrt(self.values)
+        return replace(self, values=roots)
+
+    def unit_length(self) -> "SparseBatch":
+        """Return the same with each row divided by its L2 norm; an empty row stays empty."""
+        squares = np.bincount(self.rows, np.square(self.values, dtype=np.float64), self.row_count)
+        factors = 1 / np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))
+        return replace(self, values=self.values * factors.astype(np.float32)[self.rows])
+
+    def scale(self, factors: NDArray[np.float32]) -> "SparseBatch":
+        """Return the same with each column multiplied by its factor, of (column_count,)."""
+        return replace(self, values=self.values * factors[self.columns])
 
     def to_dense(self) -> NDArray[np.float32]:
         """Return the (B, column_count) features with their zeros."""

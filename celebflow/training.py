@@ -1,8 +1,10 @@
 """The loop that teaches the classifier on stored features; knows nothing of files or MLflow."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,19 +16,31 @@ from celebflow.backbone import select_device
 from celebflow.calibration import fit_calibration
 from celebflow.classifier import Classifier, make_classifier
 from celebflow.data import list_persons
-from celebflow.features import Features, select_split
+from celebflow.feature_transforms import FeatureTransform
+from celebflow.features import Features, LabelledFeatures, select_split
+from celebflow.fitting import fit_discriminant, fit_feature_transform
 from celebflow.optimizer import ClassifierAdam
 from celebflow.params import ComputeParams, TrainParams
 from celebflow.sparse import SparseBatch
 
 
 class Examples(Protocol):
-    """Something to learn from or to validate on."""
+    """Photographs to learn from or to validate on."""
 
     def __len__(self) -> int: ...
 
-    def batch(self, positions: NDArray[np.int64]) -> tuple[SparseBatch, Tensor]:
-        """Return the features of B photographs and (B,) labels."""
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Return whom each shows, as an index of the class names."""
+        ...
+
+    @property
+    def view_count(self) -> int:
+        """Return how many views there are of each."""
+        ...
+
+    def batch(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int) -> tuple[SparseBatch, Tensor]:
+        """Return the features of B photographs, of each its view by number, and (B,) labels."""
         ...
 
 
@@ -70,7 +84,7 @@ def teach_classifier(
 ) -> tuple[Classifier, list[EpochResult]]:
     """Build a classifier for the persons in `features`, teach it, showing progress, and calibrate it.
 
-    Returns it and its history.
+    Returns it and its history; of a classifier that is fitted at once, that is one epoch.
 
     The same features, params and number of threads give the same weights, bit for bit, on one machine, also when the
     training was killed and went on from a checkpoint. `log_epoch` hears of every epoch, those before that included.
@@ -79,10 +93,40 @@ def teach_classifier(
     class_names = list_persons(features.photos)
     train, val = (select_split(features, class_names, split) for split in ("train", "val"))
     classifier = make_classifier(
-        class_names, params.hidden_units, params.dropout, features.origin.transform, features.origin.backbone
+        class_names,
+        params.hidden_units if params.classifier == "network" else (),
+        params.dropout,
+        features.origin.transform,
+        features.origin.backbone,
+        FeatureTransform.from_params(params.transform, len(train) * train.view_count),
     )
     print(f"{features.origin.backbone.warning()}\n" if features.origin.backbone.warning() else "", end="")
-    print(f"Teaching {sum(p.numel() for p in classifier.parameters()):,} parameters on {len(train)} photographs.")
+    fit_feature_transform(classifier, train, params.seed)
+    if params.classifier in ("network", "linear"):
+        history = _teach_network(classifier, train, val, params, compute, checkpoints, log_epoch)
+    else:
+        print(f"Fitting {params.classifier} to {len(train)} photographs, {train.view_count} views of each.")
+        classifier = fit_discriminant(classifier, train, params)
+        measured = (validate(classifier, examples, params.batch_size) for examples in (train, val))
+        history = [EpochResult(1, *next(measured), *next(measured))]
+        log_epoch(history[0])
+    logits, labels = compute_logits(classifier, val, params.batch_size)
+    calibration = fit_calibration(logits, labels, params.false_acceptance_rate)
+    classifier.card = replace(classifier.card, calibration=calibration)
+    return classifier, history
+
+
+def _teach_network(
+    classifier: Classifier,
+    train: LabelledFeatures,
+    val: LabelledFeatures,
+    params: TrainParams,
+    compute: ComputeParams,
+    checkpoints: Checkpoints,
+    log_epoch: Callable[[EpochResult], None],
+) -> list[EpochResult]:
+    count = sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
+    print(f"Teaching {count:,} parameters on {len(train)} photographs.")
     with tqdm(desc="training", total=len(train) * params.epochs, unit="photograph", disable=None) as bar:
 
         def report_epoch(result: EpochResult) -> None:
@@ -95,11 +139,7 @@ def teach_classifier(
             )
 
         device = select_device(compute.device)
-        history = fit(classifier, train, val, params, device, checkpoints, bar.update, report_epoch)
-    logits, labels = compute_logits(classifier, val, params.batch_size)
-    calibration = fit_calibration(logits, labels, params.false_acceptance_rate)
-    classifier.card = replace(classifier.card, calibration=calibration)
-    return classifier, history
+        return fit(classifier, train, val, params, device, checkpoints, bar.update, report_epoch)
 
 
 def seed_everything(*seeds: int) -> None:
@@ -124,50 +164,104 @@ def fit(
     """Teach `classifier` in place, from the last checkpoint on, and return every epoch's result.
 
     It is left with the weights of the last epoch or of the one with the highest validation accuracy (the first of
-    equals), as `params.keep_epoch` says. `on_batch` gets the number of examples just learned from.
+    equals), as `params.keep_epoch` says. In an epoch, one view of each photograph is learned from, drawn at random.
+    `on_batch` gets the number of examples just learned from.
     """
     classifier.to(device)
-    optimizer = ClassifierAdam(classifier, params.learning_rate)
+    optimizer = ClassifierAdam(classifier, params.learning_rate, params.weight_decay)
+    weights = _weigh_classes(train.labels, params.class_weights)
+    compute_loss = partial(
+        nn.functional.cross_entropy,
+        weight=None if weights is None else torch.from_numpy(weights).to(device),
+        label_smoothing=params.label_smoothing,
+    )
+    steps_an_epoch = -(-len(train) // params.batch_size)
     results = checkpoints.restore(optimizer.tensors())
     for result in results:
         on_epoch(result)
-    optimizer.step_count = len(results) * -(-len(train) // params.batch_size)
-    for epoch in range(len(results) + 1, params.epochs + 1):
+    optimizer.step_count = len(results) * steps_an_epoch
+    while not _is_finished(results, params):
+        epoch = len(results) + 1
         # Each epoch's randomness follows from its number, so that a checkpoint need not hold it.
         seed_everything(params.seed, epoch)
-        order = np.random.default_rng([params.seed, epoch]).permutation(len(train))
+        order = _draw_order(train.labels, params, epoch)
+        views = np.random.default_rng([params.seed, epoch, 1]).integers(train.view_count, size=len(order))
         train_loss, train_accuracy = train_one_epoch(
-            classifier, optimizer, train, order, params.batch_size, device, on_batch
+            classifier,
+            optimizer,
+            train,
+            list(zip(_batches(order, params.batch_size), _batches(views, params.batch_size), strict=True)),
+            compute_loss,
+            lambda step: _compute_learning_rate(params, step / (params.epochs * steps_an_epoch)),
+            device,
+            on_batch,
         )
         val_loss, val_accuracy = validate(classifier, val, params.batch_size)
         if params.keep_epoch == "best" and all(val_accuracy > result.val_accuracy for result in results):
             checkpoints.save_best(optimizer.parameters)
         results.append(EpochResult(epoch, train_loss, train_accuracy, val_loss, val_accuracy))
         on_epoch(results[-1])
-        if epoch < params.epochs:
+        if not _is_finished(results, params):
             checkpoints.save(optimizer.tensors(), results)
     if params.keep_epoch == "best":
         checkpoints.restore_best(optimizer.parameters)
     return results
 
 
+def _is_finished(results: Sequence[EpochResult], params: TrainParams) -> bool:
+    """Tell whether all epochs are done, or validation accuracy has not risen for as many as patience allows."""
+    if len(results) >= params.epochs or params.patience_epochs is None or not results:
+        return len(results) >= params.epochs
+    best = max(results, key=lambda result: result.val_accuracy)  # the first of equals
+    return len(results) - best.epoch >= params.patience_epochs
+
+
+def _draw_order(labels: NDArray[np.int64], params: TrainParams, epoch: int) -> NDArray[np.int64]:
+    """Return which photographs an epoch learns from, in which order: each once, or everybody's as often."""
+    random = np.random.default_rng([params.seed, epoch])
+    if params.sampling == "none":
+        return random.permutation(len(labels))
+    shares = 1 / np.bincount(labels)[labels]
+    return random.choice(len(labels), len(labels), p=shares / shares.sum())
+
+
+def _weigh_classes(labels: NDArray[np.int64], how: Literal["none", "balanced"]) -> NDArray[np.float32] | None:
+    """Return each person's weight in the loss, by which all persons weigh the same; the mean photograph weighs 1."""
+    if how == "none":
+        return None
+    counts = np.bincount(labels)
+    return (len(labels) / (len(counts) * counts)).astype(np.float32)
+
+
+def _compute_learning_rate(params: TrainParams, progress: float) -> float:
+    """Return the learning rate when a share `progress` of all steps is done.
+
+    "cosine" is a half period down to 0 (Loshchilov and Hutter, 2017, without restarts).
+    """
+    if params.schedule == "constant":
+        return params.learning_rate
+    return params.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
 def train_one_epoch(
     classifier: Classifier,
     optimizer: ClassifierAdam,
     examples: Examples,
-    order: NDArray[np.int64],
-    batch_size: int,
+    batches: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    compute_loss: Callable[[Tensor, Tensor], Tensor],
+    compute_learning_rate: Callable[[int], float],
     device: torch.device,
     on_batch: Callable[[int], object],
 ) -> tuple[float, float]:
-    """Take one step a batch through `examples` in the given order; return mean loss and accuracy."""
+    """Take one step for each of the batches, which are positions and views; return mean loss and accuracy."""
     classifier.train()
     loss_sum, correct = 0.0, 0
-    for positions in _batches(order, batch_size):
-        inputs, labels = examples.batch(positions)
+    for positions, views in batches:
+        inputs, labels = examples.batch(positions, views)
         labels = labels.to(device)
         logits = classifier(inputs)
-        loss = nn.functional.cross_entropy(logits, labels)
+        loss = compute_loss(logits, labels)
+        optimizer.learning_rate = compute_learning_rate(optimizer.step_count)
         torch.autograd.backward(loss)
         optimizer.step()
         loss_sum += loss.item() * len(labels)
@@ -187,14 +281,16 @@ def validate(classifier: Classifier, examples: Examples, batch_size: int) -> tup
 def compute_logits(
     classifier: Classifier, examples: Examples, batch_size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return (N, people) logits and (N,) labels of all examples, in their order and in evaluation mode."""
+    """Return (N, people) logits and (N,) labels of all examples, in their order and in evaluation mode.
+
+    The logits are the means of those of all views of a photograph.
+    """
     classifier.eval()
-    logits, labels = [], []
+    logits = []
     for positions in _batches(np.arange(len(examples)), batch_size):
-        inputs, batch_labels = examples.batch(positions)
-        logits.append(classifier(inputs).cpu().numpy())
-        labels.append(batch_labels.numpy())
-    return np.concatenate(logits), np.concatenate(labels)
+        views = (examples.batch(positions, view)[0] for view in range(examples.view_count))
+        logits.append(classifier.average(views).cpu().numpy())
+    return np.concatenate(logits), examples.labels
 
 
 def _batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:

@@ -18,7 +18,7 @@ def main() -> None:
         drawn = exhibits.draw_all(report, classifier, features, paths.DATA)
         figures.save_figures(drawn, params.plot.resolution_dpi, paths.FIGURES)
         save_page(report, classifier, features, provenance.list_informative(params))
-        run.log_files(paths.FIGURES, paths.PAGE, paths.DUPLICATES, paths.DUPLICATES_SHEET)
+        run.log_files(paths.FIGURES, paths.PAGE, paths.DUPLICATES, paths.DUPLICATES_SHEET, paths.FACES)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from celebflow.backbone import Backbone, BackboneSource, make_backbone, save_bac
 from celebflow.data import Photo
 from celebflow.features import FeatureOrigin, Features
 from celebflow.images import Transform
-from celebflow.params import Params, load_params
+from celebflow.params import Params, View, load_params
 from tests.browser import describe_missing_packages, start_browser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -76,16 +76,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         yield driver
 
 
-def draw_features(count: int = 60) -> Features:
+def draw_features(
+    count: int = 60, views: tuple[View, ...] = ("original",), people: tuple[str, ...] = ("Ann", "Bo", "Cy")
+) -> Features:
     """Make up the features of three people in all splits, near 2,000 positions of each one's own."""
     random = np.random.default_rng(0)
-    people = ("Ann", "Bo", "Cy")
     splits = ("train", "train", "val", "test")
-    photos = [Photo(f"{n}.jpg", people[n % 3], splits[n // 3 % 4], f"{n:064}", f"{n:064}") for n in range(count)]
+    persons = len(people)
+    photos = [
+        Photo(f"{n}.jpg", people[n % persons], splits[n // persons % 4], f"{n:064}", f"{n:064}") for n in range(count)
+    ]
+    rows = [n for n in range(count) for _ in views]
     indices = np.concatenate(
-        [np.sort(random.choice(5000, 100, replace=False)) + 2000 * (n % 3) for n in range(count)]
+        [np.sort(random.choice(5000, 100, replace=False)) + 2000 * (n % persons) for n in rows]
     ).astype(np.uint16)
     values = random.random(len(indices), np.float32)
-    offsets = np.arange(count + 1, dtype=np.int64) * 100
-    origin = FeatureOrigin(BackboneSource("untrained", False, "0" * 64), Transform(224), "ncnn")
+    offsets = np.arange(len(rows) + 1, dtype=np.int64) * 100
+    origin = FeatureOrigin(BackboneSource("untrained", False, "0" * 64), Transform(224, views=views), "ncnn")
     return Features(offsets, indices, values, photos, origin)

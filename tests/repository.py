@@ -144,6 +144,7 @@ class Repository:
 def make_repository(folder: Path, people: int = 6) -> Repository:
     shutil.copytree(REPOSITORY / "celebflow", folder / "celebflow", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "recipes", folder / "recipes")
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(REPOSITORY / name, folder / name)
     (folder / "params.yaml").write_text(COMMITTED_PARAMS, encoding="utf-8")

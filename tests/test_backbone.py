@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -26,6 +27,7 @@ from celebflow.backbone import (
     select_device,
 )
 from celebflow.errors import CelebflowError
+from celebflow.params import LayerName
 
 
 def _state(backbone: Backbone) -> dict[str, torch.Tensor]:
@@ -48,6 +50,28 @@ def test_features_equal_a_direct_torchvision_forward_pass(backbone: Backbone) ->
     ours = torch.from_numpy(backbone.extract(images[0].numpy()))
     assert ours.shape == (25088,)
     assert ((ours - expected).norm() / expected.norm()).item() < 1e-5
+
+
+@pytest.mark.parametrize("size_px", [64, 224])
+def test_each_layers_features_equal_torchvisions(backbone: Backbone, size_px: int) -> None:
+    with torch.device("meta"):
+        reference = vgg19(weights=None).features.eval()
+    reference.load_state_dict(backbone.features.state_dict(), assign=True)
+    images = torch.randn(1, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
+    poolings = [number for number, layer in enumerate(reference) if isinstance(layer, nn.MaxPool2d)]
+    places: dict[LayerName, int] = {"pool4": poolings[3], "pool5": poolings[4]}
+    expected: dict[LayerName, torch.Tensor] = {}
+    with torch.inference_mode():
+        for layer, number in places.items():
+            values = nn.functional.adaptive_avg_pool2d(reference[: number + 1](images), (7, 7))
+            expected[layer] = values.flatten()
+    combinations: tuple[tuple[LayerName, ...], ...] = (("pool4",), ("pool5",), ("pool4", "pool5"), ("pool5", "pool4"))
+    for layers in combinations:
+        ours = torch.from_numpy(backbone.extract(images[0].numpy(), layers))
+        wanted = torch.cat([expected[layer] for layer in layers])
+        assert ours.shape == wanted.shape == (25088 * len(layers),)
+        assert ((ours - wanted).norm() / wanted.norm()).item() < 1e-5
+    assert np.array_equal(backbone.extract(images[0].numpy()), backbone.extract(images[0].numpy(), ("pool5",)))
 
 
 def test_untrained_filters_keep_photographs_apart(backbone: Backbone) -> None:

@@ -71,7 +71,7 @@ def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         origin = FeatureOrigin(BackboneSource("imagenet", True, "0" * 64), Transform(224), runtime)
         with open_cache(paths.feature_cache(), origin) as cache:
             for photo in photos:
-                cache.put(photo, row)
+                cache.put(photo, {"original": row}, 0)
             save_features(photos[1:], cache, paths.FEATURES)
     save_photos(photos[1:], paths.PHOTOS)
     Checkpoints(paths.checkpoints() / "abc").save({"a": torch.zeros(250_000)}, [])
@@ -94,7 +94,7 @@ def test_cache_prune_keeps_what_the_photographs_here_need(filled: Path) -> None:
     origin = FeatureOrigin.load(paths.FEATURES / "origin.json")
     photos = load_photos(paths.PHOTOS)
     with open_cache(paths.feature_cache(), origin) as cache:
-        assert [cache.get(photo) is not None for photo in photos] == [True] * 3
+        assert [cache.get(photo, "original") is not None for photo in photos] == [True] * 3
     assert sorted(path.name for path in (filled / ".celebflow").iterdir()) == [
         "checkpoints",
         "features",
@@ -116,8 +116,8 @@ def test_cache_prune_during_a_pipeline_leaves_it_its_own(filled: Path) -> None:
     photos = load_photos(paths.PHOTOS)
     with open_cache(paths.feature_cache(), origin) as cache:
         assert _run("cache", "prune", "--all", folder=filled).returncode == 0
-        cache.put(photos[0], SparseRow.from_dense(np.ones(7, np.float32)))
-        assert all(cache.get(photo) is not None for photo in photos)
+        cache.put(photos[0], {"original": SparseRow.from_dense(np.ones(7, np.float32))}, 0)
+        assert all(cache.get(photo, "original") is not None for photo in photos)
 
 
 def test_a_cache_that_cannot_be_read_is_a_clear_error(filled: Path) -> None:

@@ -15,6 +15,8 @@ from PIL import Image
 
 from celebflow.contact_sheets import Tile, draw_contact_sheet, draw_duplicates, load_thumbnail
 from celebflow.data import DuplicateGroup, Photo
+from celebflow.images import Transform
+from celebflow.params import FaceParams
 from celebflow.style import BLUE, ORANGE
 from tests.results import find_overlaps
 
@@ -99,9 +101,18 @@ def test_thumbnail_is_the_centre_square(tmp_path: Path) -> None:
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 20:40] = 200, 100, 50
     Image.fromarray(pixels).save(tmp_path / "wide.png")
-    thumbnail = load_thumbnail(tmp_path / "wide.png", 10)
-    assert (thumbnail.shape, thumbnail.dtype) == ((10, 10, 3), np.uint8)
-    assert np.abs(thumbnail[:, 1:-1].astype(int) - (200, 100, 50)).max() < 5
+    thumbnail = load_thumbnail(tmp_path / "wide.png")
+    assert (thumbnail.shape, thumbnail.dtype) == ((160, 160, 3), np.uint8)
+    assert np.abs(thumbnail[:, 20:-20].astype(int) - (200, 100, 50)).max() < 5
+
+
+def test_thumbnail_shows_what_the_network_sees(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[5:15, 5:15] = 200, 100, 50
+    Image.fromarray(pixels).save(tmp_path / "square.png")
+    centre = FaceParams(crop="centre", centre_fraction=0.5, margin=0.0, align=False)
+    thumbnail = load_thumbnail(tmp_path / "square.png", Transform(224, centre))
+    assert (thumbnail == (200, 100, 50)).all()
 
 
 def _group(folder: Path, number: int, *persons: str) -> DuplicateGroup:

@@ -1,16 +1,21 @@
 """One way from a file's bytes to the network's input, and clear refusals."""
 
 import io
+import json
 import struct
 import zlib
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import transforms
 
+from celebflow import images
 from celebflow.images import PhotographError, Transform, decode_photograph
+from celebflow.params import FaceParams
 
 
 def _photograph(width: int = 60, height: int = 60) -> Image.Image:
@@ -79,17 +84,109 @@ def test_transform_equals_torchvisions() -> None:
         ]
     )
     photograph = _photograph(150, 150)
-    ours = torch.from_numpy(Transform(224).apply(photograph))
+    ours = torch.from_numpy(Transform(224).apply(photograph, None)[0])
     torch.testing.assert_close(ours, reference(photograph), rtol=1e-6, atol=1e-6)
 
 
 def test_transform_keeps_the_centre_of_what_is_not_square() -> None:
     photograph = Image.new("RGB", (300, 100), "red")
     photograph.paste("blue", (100, 0, 200, 100))
-    blue_only = Transform(64).apply(Image.new("RGB", (64, 64), "blue"))
-    np.testing.assert_array_equal(Transform(64).apply(photograph)[:, :, 8:-8], blue_only[:, :, 8:-8])
+    blue_only = Transform(64).apply(Image.new("RGB", (64, 64), "blue"), None)[0]
+    np.testing.assert_array_equal(Transform(64).apply(photograph, None)[0][:, :, 8:-8], blue_only[:, :, 8:-8])
+
+
+def test_a_transform_is_of_the_whole_photograph_unless_it_says_otherwise() -> None:
+    photograph = _photograph(75, 50)
+    (found,) = Transform(96).apply(photograph, None)
+    fitted = ImageOps.fit(photograph, (96, 96), Image.Resampling.BILINEAR, centering=(0.5, 0.5))
+    mean, deviation = (np.array(each, np.float32) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    pixels = np.asarray(fitted, np.float32) / np.float32(255)
+    np.testing.assert_array_equal(found, ((pixels - mean) / deviation).transpose(2, 0, 1))
+    assert Transform(96).layers == ("pool5",)
+    assert Transform(96).find_faces(photograph) == []
+
+
+def _crop(kind: str, fraction: float = 0.5) -> FaceParams:
+    return FaceParams.model_validate({"crop": kind, "centre_fraction": fraction, "margin": 0.3, "align": True})
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "fraction", "rows", "columns"),
+    [
+        (60, 40, 0.5, slice(10, 30), slice(20, 40)),
+        (40, 60, 0.5, slice(20, 40), slice(10, 30)),
+        (50, 50, 0.64, slice(9, 41), slice(9, 41)),
+        (61, 40, 0.25, slice(15, 25), slice(25, 35)),
+        (61, 40, 1.0, slice(0, 40), slice(10, 50)),
+        (3, 3, 0.01, slice(1, 2), slice(1, 2)),
+    ],
+)
+def test_the_centre_is_a_square_whose_side_is_a_fraction_of_the_shorter_one(
+    width: int, height: int, fraction: float, rows: slice, columns: slice
+) -> None:
+    photograph = _photograph(width, height)
+    transform = Transform(32, _crop("centre", fraction))
+    expected = np.asarray(photograph)[rows, columns]
+    np.testing.assert_array_equal(np.asarray(transform.cut_out(photograph, None)), expected)
+    (found,) = transform.apply(photograph, None)
+    np.testing.assert_array_equal(found, Transform(32).apply(Image.fromarray(expected), None)[0])
+
+
+def test_views_are_the_part_its_mirror_image_and_closer_ones() -> None:
+    photograph = _photograph(70, 50)
+    shown = np.asarray(photograph)[:, 10:60]
+    closer = shown[3:47, 3:47]  # 88 % of each side
+    expected = [shown, shown[:, ::-1], closer, closer[:, ::-1]]
+    for size in (50, 44, 32):
+        transform = Transform(size, _crop("centre", 1.0), ("original", "mirrored", "closer", "closer_mirrored"))
+        found = transform.apply(photograph, None)
+        assert len(found) == 4
+        for array, pixels in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(array, Transform(size).apply(Image.fromarray(pixels), None)[0])
+        assert len({array.tobytes() for array in found}) == 4
+
+
+def test_views_stand_in_the_order_asked_for_and_alone_are_the_same() -> None:
+    photograph = _photograph(70, 50)
+    transform = Transform(32, _crop("centre"), ("original", "closer_mirrored", "mirrored"))
+    found = transform.apply(photograph, None)
+    for view, array in zip(transform.views, found, strict=True):
+        np.testing.assert_array_equal(transform.only(view).apply(photograph, None), [array])
+
+
+def test_where_faces_are_detected_the_face_is_cut_out_or_without_one_the_centre(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photograph, face, cut = _photograph(60, 40), object(), _photograph(20, 20)
+    asked: list[tuple[Any, ...]] = []
+
+    def crop_square(*arguments: Any) -> Image.Image:
+        asked.append(arguments)
+        return cut
+
+    monkeypatch.setattr(images, "crop_square", crop_square)
+    monkeypatch.setattr(images, "detect_faces", lambda _: [face])
+    transform = Transform(32, _crop("detect"))
+    faces = transform.find_faces(photograph)
+    assert faces == [face]
+    assert transform.cut_out(photograph, faces[0]) is cut
+    assert asked == [(photograph, face, 0.3, True)]
+    centre = Transform(32, _crop("centre")).apply(photograph, None)
+    np.testing.assert_array_equal(transform.apply(photograph, None), centre)
+    for kind in ("none", "centre"):
+        assert Transform(32, _crop(kind)).find_faces(photograph) == []
 
 
 def test_transform_survives_json() -> None:
-    transform = Transform(96)
-    assert Transform.from_dict({**transform.to_dict(), "mean": list(transform.mean)}) == transform
+    whole = Transform(96)
+    other = Transform(
+        64,
+        _crop("detect", 0.7),
+        ("original", "closer"),
+        ("pool5", "pool4"),
+        (0.1, 0.2, 0.3),
+        (0.4, 0.5, 0.6),
+    )
+    assert all(getattr(whole, field.name) != getattr(other, field.name) for field in fields(Transform))
+    for transform in (whole, other):
+        assert Transform.from_dict(json.loads(json.dumps(transform.to_dict()))) == transform

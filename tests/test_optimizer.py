@@ -1,4 +1,4 @@
-"""The classifier's Adam is torch's."""
+"""The classifier's Adam is torch's, and with a weight decay its AdamW."""
 
 import numpy as np
 import pytest
@@ -32,10 +32,14 @@ def _draw_batches() -> list[tuple[SparseBatch, Tensor]]:
     return batches
 
 
-def _take_plain_steps(classifier: Classifier) -> dict[str, Tensor]:
-    """Return what torch.optim.Adam, as it comes, makes of the same first weights with dense features."""
+def _take_plain_steps(classifier: Classifier, weight_decay: float) -> dict[str, Tensor]:
+    """Return what torch.optim.Adam or AdamW, as it comes, makes of the same first weights with dense features."""
     model = nn.Sequential(*(_as_torch_has_it(layer) for layer in (classifier.first, *classifier.rest)))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = (
+        torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=weight_decay)
+        if weight_decay
+        else torch.optim.Adam(model.parameters(), lr=1e-3)
+    )
     for batch, labels in _draw_batches():
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(torch.from_numpy(batch.to_dense())), labels)
@@ -57,13 +61,14 @@ def _as_torch_has_it(layer: nn.Module) -> nn.Module:
     return plain
 
 
-def test_first_steps_are_those_of_plain_adam(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("weight_decay", [0.0, 100.0])  # the latter takes a tenth of every weight at each step
+def test_first_steps_are_those_of_plain_adam_or_adamw(weight_decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparse, "_BLOCK_VALUES", 200)  # several blocks of each layer
     monkeypatch.setattr(sparse, "_PRODUCT_BLOCK_VALUES", 100_000)
-    expected = _take_plain_steps(_make_classifier())
+    expected = _take_plain_steps(_make_classifier(), weight_decay)
     classifier = _make_classifier()
     first = {name: parameter.detach().clone() for name, parameter in classifier.named_parameters()}
-    optimizer = ClassifierAdam(classifier, 1e-3)
+    optimizer = ClassifierAdam(classifier, 1e-3, weight_decay)
     for batch, labels in _draw_batches():
         torch.autograd.backward(nn.functional.cross_entropy(classifier(batch), labels))
         optimizer.step()
@@ -75,7 +80,7 @@ def test_first_steps_are_those_of_plain_adam(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_it_holds_two_moments_of_every_parameter_and_forgets_gradients() -> None:
     classifier = _make_classifier()
-    optimizer = ClassifierAdam(classifier, 1e-3)
+    optimizer = ClassifierAdam(classifier, 1e-3, 0.0)
     batch, labels = _draw_batches()[0]
     torch.autograd.backward(nn.functional.cross_entropy(classifier(batch), labels))
     optimizer.step()
@@ -84,3 +89,16 @@ def test_it_holds_two_moments_of_every_parameter_and_forgets_gradients() -> None
     assert list(optimizer.tensors()) == [f"{group}.{name}" for group in groups for name in names]
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert all(tensor.abs().max() > 0 for tensor in optimizer.tensors().values())
+
+
+def test_what_is_frozen_is_left_out() -> None:
+    classifier = _make_classifier()
+    classifier.first.requires_grad_(False)
+    before = {name: parameter.detach().clone() for name, parameter in classifier.named_parameters()}
+    optimizer = ClassifierAdam(classifier, 1e-3, 100.0)
+    assert [name for name in optimizer.tensors() if ".first." in name] == []
+    batch, labels = _draw_batches()[0]
+    torch.autograd.backward(nn.functional.cross_entropy(classifier(batch), labels))
+    optimizer.step()
+    same = {name for name, parameter in classifier.named_parameters() if torch.equal(parameter, before[name])}
+    assert same == {"first.weight", "first.bias"}

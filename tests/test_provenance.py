@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from celebflow.provenance import Provenance, describe_machine, find_changed_params, find_provenance, flatten, read_lock
+from celebflow.params import flatten
+from celebflow.provenance import Provenance, describe_machine, find_changed_params, find_provenance, read_lock
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """The classifier learns, the backbone does not, and the same seed gives the same bits."""
 
-from collections.abc import Mapping, Sequence
+import math
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,77 +25,81 @@ from celebflow.params import ComputeParams, Params, TrainParams
 from celebflow.sparse import SparseBatch, SparseRow
 from celebflow.training import Checkpoints, EpochResult, compute_logits, fit, seed_everything, teach_classifier
 from tests.conftest import draw_features
+from tests.teaching import Clusters, Memory
 
 SOURCE = BackboneSource("untrained", False, "0" * 64)
 CPU = torch.device("cpu")
-
-
-class Clusters:
-    """Three persons' features: noise around a direction of each one's own."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        random = np.random.default_rng(seed)
-        self.labels = np.arange(count) % 3
-        self.features = random.random((count, FEATURE_COUNT), np.float32)
-        self.features[random.random((count, FEATURE_COUNT)) < 0.5] = 0
-        for person in range(3):
-            self.features[self.labels == person, person * 1000 : person * 1000 + 1000] += 1
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, positions: NDArray[np.int64]) -> tuple[SparseBatch, Tensor]:
-        """Return a batch."""
-        rows = [SparseRow.from_dense(row) for row in self.features[positions]]
-        return SparseBatch.from_rows(rows, FEATURE_COUNT), torch.from_numpy(self.labels[positions])
-
-
-class Memory:
-    """Checkpoints that last as long as the test."""
-
-    def __init__(self) -> None:
-        self.last: tuple[dict[str, Tensor], list[EpochResult]] = {}, []
-        self.best: dict[str, Tensor] = {}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> list[EpochResult]:
-        """Restore."""
-        saved, history = self.last
-        for name, tensor in saved.items():
-            tensors[name].detach().copy_(tensor)
-        return list(history)
-
-    def save(self, tensors: Mapping[str, Tensor], history: Sequence[EpochResult]) -> None:
-        """Save."""
-        self.last = {name: tensor.detach().clone() for name, tensor in tensors.items()}, list(history)
-
-    def restore_best(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore."""
-        for name, tensor in self.best.items():
-            tensors[name].detach().copy_(tensor)
-
-    def save_best(self, tensors: Mapping[str, Tensor]) -> None:
-        """Save."""
-        self.best = {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def _train_params(params: Params, **changes: object) -> TrainParams:
     return params.train.model_copy(update={"hidden_units": (32, 16), "epochs": 3, "batch_size": 8, **changes})
 
 
-def _teach(params: TrainParams, checkpoints: Checkpoints | None = None) -> tuple[Classifier, list[EpochResult]]:
+def _make_classifier(params: TrainParams) -> Classifier:
     seed_everything(params.seed)
-    classifier = make_classifier(["Ann", "Bo", "Cy"], params.hidden_units, params.dropout, Transform(224), SOURCE)
+    return make_classifier(["Ann", "Bo", "Cy"], params.hidden_units, params.dropout, Transform(224), SOURCE)
+
+
+def _teach(
+    params: TrainParams,
+    checkpoints: Checkpoints | None = None,
+    *,
+    train: Clusters | None = None,
+    val: Clusters | None = None,
+    interrupted_in: int = 0,
+) -> tuple[Classifier, list[EpochResult]]:
+    def report(result: EpochResult) -> None:
+        if result.epoch == interrupted_in:
+            raise KeyboardInterrupt
+
+    classifier = _make_classifier(params)
     history = fit(
         classifier,
-        Clusters(60, 0),
-        Clusters(30, 1),
+        train or Clusters(60, 0),
+        val or Clusters(30, 1),
         params,
         CPU,
         checkpoints or Memory(),
         lambda _: None,
-        lambda _: None,
+        report,
     )
     return classifier, history
+
+
+def _assert_equal(ours: Classifier, theirs: Classifier) -> None:
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(tensor, theirs.state_dict()[name]), name
+
+
+def _list_drawn(params: TrainParams, labels: NDArray[np.int64], monkeypatch: pytest.MonkeyPatch) -> NDArray[np.int64]:
+    """Return which photographs each epoch of a training would learn from, (epochs, photographs), without learning."""
+    epochs: list[NDArray[np.int64]] = []
+
+    def record(*arguments: Any) -> tuple[float, float]:
+        epochs.append(np.concatenate([positions for positions, _ in arguments[3]]))
+        return 0.0, 0.0
+
+    monkeypatch.setattr(training, "train_one_epoch", record)
+    monkeypatch.setattr(training, "validate", lambda *_: (0.0, 0.0))
+    _teach(params, train=Clusters(len(labels), 0, labels=labels), val=Clusters(3, 1))
+    return np.stack(epochs)
+
+
+def _list_learning_rates(
+    params: TrainParams, checkpoints: Memory, monkeypatch: pytest.MonkeyPatch, interrupted_in: int = 0
+) -> list[float]:
+    """Return the learning rate of every step that a training takes before it ends or is interrupted."""
+    rates: list[float] = []
+    take_step = ClassifierAdam.step
+
+    def record(optimizer: ClassifierAdam) -> None:
+        rates.append(optimizer.learning_rate)
+        take_step(optimizer)
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(ClassifierAdam, "step", record)
+        _teach(params, checkpoints, interrupted_in=interrupted_in)
+    return rates
 
 
 def test_base_classifier_has_the_parameters_of_the_model_card(params: Params) -> None:
@@ -125,8 +131,8 @@ def test_backbone_weights_unchanged_after_fit(params: Params, backbone: Backbone
     held: list[ClassifierAdam] = []
 
     class Recorder(ClassifierAdam):
-        def __init__(self, classifier: Classifier, learning_rate: float) -> None:
-            super().__init__(classifier, learning_rate)
+        def __init__(self, classifier: Classifier, learning_rate: float, weight_decay: float) -> None:
+            super().__init__(classifier, learning_rate, weight_decay)
             held.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -218,3 +224,174 @@ def test_the_calibration_is_that_of_validation(params: Params) -> None:
     logits, labels = compute_logits(classifier, select_split(features, ("Ann", "Bo", "Cy"), "val"), 8)
     assert classifier.card.calibration == fit_calibration(logits, labels, settings.false_acceptance_rate)
     assert classifier.card.calibration.threshold > 0
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_the_loss_is_smoothed_and_weighed_as_params_say(
+    params: Params, class_weights: str, label_smoothing: float
+) -> None:
+    labels = np.repeat([0, 1, 2], [24, 12, 4])
+    train, val = Clusters(40, 0, labels=labels), Clusters(9, 1)
+    options = {"class_weights": class_weights, "label_smoothing": label_smoothing}
+    settings = _train_params(params, epochs=1, batch_size=40, dropout=0.0, **options)
+    logits, _ = compute_logits(_make_classifier(settings), train, 40)  # the only step begins with these
+    logarithms = logits - np.log(np.exp(logits.astype(np.float64)).sum(1, keepdims=True))
+    targets = np.eye(3)[labels] * (1 - label_smoothing) + label_smoothing / 3
+    # By the inverse of a person's share: all weigh the same, and a photograph 1 in the mean.
+    weights = np.array([40 / 3 / 24, 40 / 3 / 12, 40 / 3 / 4]) if class_weights == "balanced" else np.ones(3)
+    expected = -(targets * weights * logarithms).sum() / weights[labels].sum()
+    classifier, (result,) = _teach(settings, train=train, val=val)
+    assert result.train_loss == pytest.approx(expected, rel=1e-5)
+    val_logits, val_labels = (torch.from_numpy(array) for array in compute_logits(classifier, val, 9))
+    plain = nn.functional.cross_entropy(val_logits, val_labels).item()
+    assert result.val_loss == pytest.approx(plain, rel=1e-6), "of validation it is the plain loss"
+
+
+@pytest.mark.parametrize(
+    "option", [{"label_smoothing": 0.2}, {"class_weights": "balanced"}, {"weight_decay": 1.0}, {"schedule": "cosine"}]
+)
+def test_each_option_makes_another_classifier(params: Params, option: dict[str, object]) -> None:
+    train = Clusters(40, 0, labels=np.repeat([0, 1, 2], [24, 12, 4]))
+    settings = _train_params(params, epochs=1)
+    plain, changed = (_teach(each, train=train)[0] for each in (settings, settings.model_copy(update=option)))
+    assert not torch.equal(plain.first.weight, changed.first.weight)
+
+
+def test_without_sampling_every_epoch_learns_from_each_photograph_once(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _train_params(params, seed=5, sampling="none")
+    drawn = _list_drawn(settings, np.repeat([0, 1, 2], [40, 15, 5]), monkeypatch)
+    # The very order of trainings before there was any sampling: the same seed goes on giving the same classifier.
+    expected = [np.random.default_rng([5, epoch]).permutation(60) for epoch in (1, 2, 3)]
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_balanced_sampling_draws_each_person_as_often_and_any_of_their_photographs(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _train_params(params, epochs=100, sampling="balanced")
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [40, 15, 5]))
+    drawn = _list_drawn(settings, labels, monkeypatch)
+    assert drawn.shape == (100, 60), "an epoch stays as long as it was"
+    shares = np.bincount(labels[drawn].ravel()) / drawn.size
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.03)  # five standard deviations
+    times = np.bincount(drawn.ravel(), minlength=60)
+    for person in range(3):
+        own = times[labels == person]
+        assert own.min() > 0.5 * own.mean(), "nobody's photographs are left out"
+    assert not np.array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn, _list_drawn(settings, labels, monkeypatch))
+
+
+def test_the_learning_rate_is_constant_or_falls_in_a_half_cosine_over_all_epochs(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _train_params(params, epochs=4)  # of 60 photographs in eights: 8 steps
+    assert _list_learning_rates(settings, Memory(), monkeypatch) == [settings.learning_rate] * 32
+    cosine = settings.model_copy(update={"schedule": "cosine"})
+    rates = _list_learning_rates(cosine, Memory(), monkeypatch)
+    expected = [settings.learning_rate * (1 + math.cos(math.pi * step / 32)) / 2 for step in range(32)]
+    assert rates == pytest.approx(expected)
+    assert rates[0] == settings.learning_rate
+    assert sorted(set(rates), reverse=True) == rates
+    assert 0 < rates[-1] < 0.01 * rates[0]
+
+
+def test_an_interrupted_training_goes_on_with_the_learning_rates_of_one_that_was_not(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _train_params(params, epochs=4, schedule="cosine", weight_decay=0.01)
+    undisturbed = _list_learning_rates(settings, Memory(), monkeypatch)
+    kept = Memory()
+    before = _list_learning_rates(settings, kept, monkeypatch, interrupted_in=3)
+    after = _list_learning_rates(settings, kept, monkeypatch)
+    assert (len(before), len(after)) == (24, 16), "the third epoch was not kept"
+    assert before[:16] + after == undisturbed
+
+
+@pytest.mark.parametrize("keep_epoch", ["last", "best"])
+def test_patience_ends_a_training_the_same_whether_it_was_interrupted_or_not(
+    params: Params, keep_epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = [0.5, 0.4, 0.6, 0.6, 0.5, 0.9, 0.9, 0.9]  # an equal one is no better
+
+    def teach(kept: Memory, done: int, interrupted_in: int = 0, **changes: object) -> tuple[Classifier, list[int]]:
+        remaining = iter(accuracies[done:])
+        monkeypatch.setattr(training, "validate", lambda *_: (0.1, next(remaining)))
+        settings = _train_params(params, **{"epochs": 8, "patience_epochs": 2, "keep_epoch": keep_epoch, **changes})
+        classifier, history = _teach(settings, kept, interrupted_in=interrupted_in, train=Clusters(16, 0))
+        return classifier, [result.epoch for result in history]
+
+    classifier, epochs = teach(Memory(), 0)
+    assert epochs == [1, 2, 3, 4, 5]
+    kept = Memory()
+    with pytest.raises(KeyboardInterrupt):
+        teach(kept, 0, interrupted_in=5)
+    again, epochs_again = teach(kept, 4)
+    assert epochs_again == epochs
+    _assert_equal(again, classifier)
+    _assert_equal(classifier, teach(Memory(), 0, epochs=5, patience_epochs=None)[0])
+    assert teach(Memory(), 0, patience_epochs=None)[1] == teach(Memory(), 0, patience_epochs=3)[1] == list(range(1, 9))
+
+
+def test_two_identical_views_give_the_classifier_of_one(params: Params) -> None:
+    one = Clusters(60, 0), Clusters(30, 1)
+    two = Clusters(60, 0, view_count=2), Clusters(30, 1, view_count=2)
+    for single, double in zip(one, two, strict=True):
+        double.views[:] = single.views
+    settings = _train_params(params)
+    classifier, history = _teach(settings, train=one[0], val=one[1])
+    again, history_again = _teach(settings, train=two[0], val=two[1])
+    _assert_equal(classifier, again)
+    assert history == history_again
+
+
+def test_each_epoch_learns_from_one_view_of_each_photograph_drawn_at_random(params: Params) -> None:
+    train = Clusters(60, 0, view_count=3)
+    _teach(_train_params(params, epochs=4), train=train)
+    positions, views = (np.concatenate(parts).reshape(4, 60) for parts in zip(*train.taken, strict=True))
+    assert [sorted(epoch) for epoch in positions.tolist()] == [list(range(60))] * 4
+    assert (np.bincount(views.ravel()) > 240 / 3 * 0.7).all()
+    seen = np.stack([epoch_views[np.argsort(epoch)] for epoch, epoch_views in zip(positions, views, strict=True)])
+    assert (seen.min(0) < seen.max(0)).mean() > 0.8, "a photograph's view changes from epoch to epoch"
+
+
+def test_all_views_are_learned_from(params: Params) -> None:
+    # In the second view, each person shows what is the next one's in the first, and everybody a mark of the view.
+    def draw(seed: int) -> Clusters:
+        examples = Clusters(60, seed, view_count=2)
+        examples.views[1] = np.roll(examples.views[0], 1000, axis=1)
+        examples.views[1, :, :1000] = examples.views[0, :, 2000:3000]
+        examples.views[1, :, 20_000:22_000] += 1
+        return examples
+
+    def measure(classifier: Classifier, examples: Clusters, view: int) -> float:
+        alone = Clusters(60, 1)
+        alone.views[0] = examples.views[view]
+        logits, labels = compute_logits(classifier, alone, 60)
+        return float((logits.argmax(1) == labels).mean())
+
+    train, val = draw(0), draw(1)
+    settings = _train_params(params, learning_rate=1e-3, epochs=8, dropout=0.1)
+    classifier, _ = _teach(settings, train=train, val=val)
+    assert [measure(classifier, val, view) > 0.9 for view in range(2)] == [True, True]
+    first_alone = Clusters(60, 0)
+    first_alone.views[0] = train.views[0]
+    ignorant, _ = _teach(settings, train=first_alone, val=val)
+    assert [measure(ignorant, val, view) > 0.9 for view in range(2)] == [True, False]
+
+
+def test_logits_are_the_means_of_those_of_a_photographs_views(params: Params) -> None:
+    classifier = _make_classifier(_train_params(params))
+    examples = Clusters(20, 0, view_count=3)
+    expected = []
+    for view in range(3):
+        alone = Clusters(20, 0)
+        alone.views[0] = examples.views[view]
+        expected.append(compute_logits(classifier, alone, 8)[0])
+    logits, labels = compute_logits(classifier, examples, 8)
+    np.testing.assert_allclose(logits, np.mean(expected, axis=0), rtol=1e-5, atol=1e-6)
+    assert np.abs(logits - expected[0]).max() > 1e-3
+    np.testing.assert_array_equal(labels, examples.labels)

@@ -243,6 +243,71 @@ def strangers(folder: Path) -> None:
         click.echo("Taken for: " + ", ".join(f"{name} ({count})" for name, count in report.mistaken_for))
 
 
+@main.command()
+@click.argument("name", required=False)
+def recipe(name: str | None) -> None:
+    """Turn a recipe of recipes/ into arguments of `dvc exp run`; without NAME, list the recipes.
+
+    The arguments change params.yaml's extract and train sections into the recipe's, wherever they differ now. Where
+    the photographs and weights come from, how photographs are split and where runs are logged stays as it is.
+
+    \b
+    Examples:
+      celebflow recipe                              # which there are, and how they differ from the base recipe
+      dvc exp run $(celebflow recipe best)          # run one
+      dvc exp run --queue $(celebflow recipe fast)  # or queue it
+    """
+    from celebflow import paths, recipes
+    from celebflow.params import load_params
+
+    if name is not None:
+        current, wanted = load_params(paths.PARAMS), recipes.load_recipe(name)
+        click.echo(" ".join(recipes.list_arguments(recipes.find_changes(current, wanted))))
+        return
+    for each in recipes.list_recipes():
+        click.echo(each.name + ("" if each.changes else ": what params.yaml is committed with"))
+        for argument in recipes.list_arguments(each.changes):
+            click.echo(f"  {argument.removeprefix('--set-param=')}")
+
+
+@main.command()
+@click.argument("spaces", nargs=-1, required=True, metavar="PARAM=VALUES...")
+@click.option("--recipe", "recipe_name", help="Start from a recipe rather than from params.yaml.")
+@click.option("--trials", default=10, show_default=True, type=click.IntRange(1), help="How many experiments to run.")
+@click.option("--metric", default="val.accuracy", show_default=True, help="What the best is best in.")
+@click.option("--name", default="search", show_default=True, help="What the experiments' names begin with.")
+def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric: str, name: str) -> None:
+    """Try values of params, each try a DVC experiment, and say which did best on validation.
+
+    PARAM=a,b,c tries these values, PARAM=low..high any between. What is tried next follows from what did well
+    (Optuna's TPE). The experiments run in copies of the repository, so that the workspace stays as it is; in MLflow
+    their runs stand below one of the search's.
+
+    \b
+    Examples:
+      celebflow search train.dropout=0.3,0.5,0.7 train.learning_rate=1e-5..1e-3 --trials 20
+      celebflow search --recipe best train.lda_shrinkage=0.05..0.8 --name shrinkage
+      dvc exp apply shrinkage-7                     # take the best over to the workspace
+    """
+    from tabulate import tabulate
+
+    from celebflow import paths, recipes, searching
+    from celebflow.params import load_params
+
+    params = load_params(paths.PARAMS)
+    fixed = recipes.find_changes(params, recipes.load_recipe(recipe_name)) if recipe_name else {}
+    parsed = [searching.parse_space(space, params) for space in spaces]
+
+    def show(trial: searching.Trial) -> None:
+        values = ", ".join(f"{key}={value}" for key, value in trial.values.items())
+        click.echo(f"{trial.name}: {values}: " + ("failed" if trial.metric is None else f"{metric} {trial.metric:.4f}"))
+
+    found = searching.search(name, params, fixed, parsed, trials, metric, show)
+    rows = [[trial.name, trial.metric, *trial.values.values()] for trial in found[:10]]
+    click.echo("\n" + tabulate(rows, ["experiment", metric, *found[0].values], tablefmt="plain", floatfmt=".4g"))
+    click.echo(f"\nTake the best over with: dvc exp apply {found[0].name}")
+
+
 def _show_comparison(a: str, b: str, split: str, compared: "ResultComparison", limit: int) -> None:
     from tabulate import tabulate
 

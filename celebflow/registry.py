@@ -11,6 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from celebflow import stores
 from celebflow.errors import CelebflowError
+from celebflow.evaluation import is_lower_better
 from celebflow.experiments import find_cached_file
 from celebflow.packaging import describe_model, package_model
 from celebflow.provenance import read_locked_md5s
@@ -63,7 +64,7 @@ def find_best_run(client: MlflowClient, metric: str) -> Run:
             f"No finished run on the photographs and the split of dvc.lock has {metric}. Run `dvc repro`, or name a "
             "run: `celebflow runs` lists them."
         )
-    sign = -1 if metric.endswith(("loss", "error")) else 1
+    sign = -1 if is_lower_better(metric) else 1
     return max(candidates, key=lambda run: sign * run.data.metrics[metric])
 
 

@@ -31,6 +31,9 @@ from celebflow.provenance import (
 )
 from celebflow.training import EpochResult
 
+# Names the run that a search has opened to the runs of its experiments.
+PARENT_VARIABLE = "CELEBFLOW_PARENT_RUN"
+
 _PROCESS = "celebflow.process"
 _CLOCK_TOLERANCE_SECONDS = 5  # a process seems to have started otherwise when the clock is set
 
@@ -86,6 +89,11 @@ class Run:
             client.set_tag(run_id, "mlflow.note.content", _describe(run_id, tags, metrics))
 
         self.log(describe)
+
+    def log_search_result(self, metric: str, experiment: str, value: float, trial_number: int) -> None:
+        """Log the best experiment of a search so far; not under the metric's own name, for it is not this run's."""
+        self._log_metrics({f"search/best_{metric}": value}, trial_number)
+        self.set_tags({"celebflow.best_experiment": experiment})
 
     def log_files(self, *files: Path) -> None:
         """Store files and folders as artefacts, at the same relative paths."""
@@ -150,6 +158,20 @@ def start_run(params: Params, features: Features) -> Iterator[Run]:
         paths.MLFLOW_RUN_ID.write_text(run.run_id)
         run.log_params()
         run.log_datasets(features)
+        yield run
+
+
+@contextmanager
+def open_parent_run(params: Params, name: str) -> Iterator[Run]:
+    """Open an MLflow run of this name for those of a search's experiments to be nested under.
+
+    Raises CelebflowError when the tracking store cannot be used and `tracking.required` is true.
+    """
+    weights = params.backbone.weights
+    run = _create_run(params, BackboneSource(weights, weights != "untrained", ""))
+    with _open(run):
+        run.set_tags({"mlflow.runName": name})
+        run.log_params()
         yield run
 
 
@@ -298,6 +320,7 @@ def _describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str
         "mlflow.source.git.commit": provenance.commit,
         "mlflow.source.git.branch": provenance.branch,
         "celebflow.git_dirty": str(provenance.dirty).lower() if provenance.commit else "",
+        "mlflow.parentRunId": os.environ.get(PARENT_VARIABLE, ""),
         "celebflow.dvc_experiment": provenance.experiment,
         "celebflow.restore": provenance.restore_command(),
         "celebflow.warning": source.warning(),

@@ -3,7 +3,7 @@ PYTHON ?= python3
 # Stages and DVC find the environment's programs first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install demo check test test-services bench
+.PHONY: help install demo check test test-services bench ablation
 
 help:
 	@echo "make demo           draw the invented people and run the whole pipeline on them"
@@ -11,6 +11,8 @@ help:
 	@echo "make test-services  the tests that need PostgreSQL (sudo apt-get install postgresql)"
 	@echo "make bench          compare with the plain script, and renew the README's table; of real faces:"
 	@echo "                    make bench DATA=folder WEIGHTS=vgg19.pth"
+	@echo "make ablation       measure what each part of the best recipe adds, for docs/accuracy.md:"
+	@echo "                    make ablation DATA=folder WEIGHTS=vgg19.pth"
 	@echo "make check          format, lint and types alone"
 	@echo "make install        the environment alone (.venv)"
 
@@ -18,7 +20,7 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev,faces]'
 	touch $@
 
 demo: install
@@ -41,3 +43,7 @@ test-services: install
 
 bench: install
 	python -m benchmarks.compare $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+
+ablation: install
+	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "Usage: make ablation DATA=folder WEIGHTS=vgg19.pth"; exit 1; }
+	python -m benchmarks.ablation --data '$(DATA)' --weights '$(WEIGHTS)'

@@ -226,7 +226,7 @@ def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
         names, params.train.hidden_units, params.train.dropout, origin.transform, origin.backbone
     )
     seed_everything(0)  # as in training, deterministic algorithms alone
-    optimizer = ClassifierAdam(classifier, params.train.learning_rate)
+    optimizer = ClassifierAdam(classifier, params.train.learning_rate, params.train.weight_decay)
     orders = np.random.default_rng(0)
     inputs, labels = train.batch(orders.permutation(len(train))[:32])
 
@@ -236,9 +236,18 @@ def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
     def step() -> float:
         seconds = []
         for _ in range(5):
-            order = orders.permutation(len(train))[:32]
+            batches = [(orders.permutation(len(train))[:32], np.zeros(32, np.int64))]
             started = time.perf_counter()
-            train_one_epoch(classifier, optimizer, train, order, 32, torch.device("cpu"), lambda _: None)
+            train_one_epoch(
+                classifier,
+                optimizer,
+                train,
+                batches,
+                torch.nn.functional.cross_entropy,
+                lambda _: params.train.learning_rate,
+                torch.device("cpu"),
+                lambda _: None,
+            )
             seconds.append(time.perf_counter() - started)
         return statistics.median(seconds)
 
@@ -331,12 +340,14 @@ def write_table(results: dict[str, Any], *, into_readme: bool) -> None:
     print("\n".join(lines))
     if not into_readme:
         return
-    readme = REPOSITORY / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    table = "\n".join(lines)
-    readme.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
+    replace_between_marks(REPOSITORY / "README.md", MARKS, "\n".join(lines))
+
+
+def replace_between_marks(file: Path, marks: tuple[str, str], text: str) -> None:
+    """Put a text between two marks that stand in a file."""
+    before, rest = file.read_text(encoding="utf-8").split(marks[0])
+    after = rest.split(marks[1])[1]
+    file.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,166 @@
+"""What each part of the best recipe adds, measured over several splits; `make ablation` writes docs/accuracy.md.
+
+Every step is a DVC experiment for each seed, which draws the split and the classifier's weights. A step has the
+changes of all steps before it. Nothing is chosen here: the recipes were chosen on validation, and test reports.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from tqdm import tqdm
+
+from benchmarks.compare import REPOSITORY, ask, describe_machine, prepare_repository, replace_between_marks, run
+from celebflow.recipes import find_changes, list_arguments, load_recipe
+from celebflow.style import BLUE, ORANGE, new_figure
+
+MARKS = "<!-- ablation -->", "<!-- end of ablation -->"
+METRICS = ("accuracy", "balanced_accuracy", "macro_auc")
+SPLITS = ("val", "test")
+# Which params each step takes over from the recipe `best`.
+STEPS = {
+    "+ crop": ("extract.face.",),
+    "+ views": ("extract.views",),
+    "+ transform": ("train.transform.",),
+    "+ classifier": ("train.",),
+    "+ layers": ("extract.layers",),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One step with one seed: its figures by split and metric, their intervals, its seconds and its model's size.
+
+    `seconds` is the whole `dvc exp run` when all features are in the cache: from the splits to figures and page.
+    """
+
+    step: str
+    seed: int
+    figures: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, Any]]
+    seconds: float
+    model_bytes: int
+
+
+def main() -> None:
+    """Run all steps and write the results, the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder of photographs a person")
+    parser.add_argument("--weights", required=True, help="VGG19's weights, as backbone.weights")
+    parser.add_argument("--seeds", type=int, default=5, help="how many splits to measure on")
+    arguments = parser.parse_args()
+    steps = list_steps()
+    with tempfile.TemporaryDirectory(prefix="celebflow-ablation-") as folder:
+        repository = Path(folder) / "repository"
+        prepare_repository(repository, arguments.data, str(Path(arguments.weights).resolve()))
+        os.chdir(repository)
+        run("git", "commit", "--quiet", "--all", "--message", "Photographs")
+        # The features of a seed are those of all: with them in the cache, every run is timed alike.
+        for changes in steps.values():
+            run("dvc", "exp", "run", "extract", *list_arguments(changes))
+            run("git", "checkout", "--quiet", "params.yaml")
+        work = [(name, seed) for seed in range(arguments.seeds) for name in steps]
+        outcomes = [measure(name, seed, steps[name]) for name, seed in tqdm(work, "experiments", disable=None)]
+    results = {
+        "machine": describe_machine(),
+        "commit": ask("git", "-C", str(REPOSITORY), "rev-parse", "HEAD"),
+        "photographs": arguments.data.name,
+        "steps": {name: list_arguments(changes) for name, changes in steps.items()},
+        "outcomes": [asdict(outcome) for outcome in outcomes],
+    }
+    (REPOSITORY / "benchmarks" / "ablation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    table = write_table(outcomes, list(steps))
+    print(table)
+    replace_between_marks(REPOSITORY / "docs" / "accuracy.md", MARKS, table)
+    draw(outcomes, list(steps), REPOSITORY / "docs" / "accuracy.png")
+
+
+def list_steps() -> dict[str, dict[str, object]]:
+    """Return what each step changes of the base recipe; after the steps to the best recipe comes the fast one."""
+    base = load_recipe("base")
+    left = find_changes(base, load_recipe("best"))
+    steps: dict[str, dict[str, object]] = {"base": {}}
+    changes: dict[str, object] = {}
+    for name, prefixes in STEPS.items():
+        changes = changes | {key: value for key, value in left.items() if key.startswith(prefixes)}
+        steps[name] = changes
+    last = list(STEPS)[-1]
+    steps[f"{last} = best"] = steps.pop(last)
+    return {**steps, "fast": find_changes(base, load_recipe("fast"))}
+
+
+def measure(step: str, seed: int, changes: Mapping[str, object]) -> Outcome:
+    """Run a step with a seed."""
+    started = time.perf_counter()
+    name = f"{''.join(letter for letter in step if letter.isalnum())}-{seed}"
+    seeds = {"prepare.seed": seed, "train.seed": seed}
+    run("dvc", "exp", "run", f"--name={name}", *list_arguments({**seeds, **changes}))
+    seconds = time.perf_counter() - started
+    metrics = json.loads(Path("reports/metrics.json").read_text())
+    outcome = Outcome(
+        step=step,
+        seed=seed,
+        figures={split: {metric: metrics[split][metric] for metric in METRICS} for split in SPLITS},
+        intervals={split: json.loads(Path(f"reports/{split}/intervals.json").read_text()) for split in SPLITS},
+        seconds=seconds,
+        model_bytes=Path("models/classifier.safetensors").stat().st_size,
+    )
+    run("git", "checkout", "--quiet", "params.yaml")
+    return outcome
+
+
+def write_table(outcomes: list[Outcome], steps: list[str]) -> str:
+    """Return means and standard deviations over the seeds, as Markdown."""
+    lines = [
+        "| | " + " | ".join(f"{split} {metric.replace('_', ' ')}" for split in SPLITS for metric in METRICS)
+        + " | seconds | model, MB |",
+        "|---" * (len(SPLITS) * len(METRICS) + 3) + "|",
+    ]  # fmt: skip
+    for step in steps:
+        own = [outcome for outcome in outcomes if outcome.step == step]
+        cells = []
+        for split in SPLITS:
+            for metric in METRICS:
+                values = [outcome.figures[split][metric] for outcome in own]
+                spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+                cells.append(f"{statistics.mean(values):.3f}{spread}")
+        seconds = statistics.median(outcome.seconds for outcome in own)
+        cells += [f"{seconds:.0f}", f"{max(outcome.model_bytes for outcome in own) / 1e6:.1f}"]
+        lines.append(f"| {step} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(outcomes: list[Outcome], steps: list[str], file: Path) -> None:
+    """Draw accuracy and balanced accuracy on test, a point for each seed and a line at the mean."""
+    figure, axes = new_figure(7.2, 4.2, "")
+    for metric, colour, shift in (("accuracy", BLUE, -0.12), ("balanced_accuracy", ORANGE, 0.12)):
+        for place, step in enumerate(steps):
+            values = [outcome.figures["test"][metric] for outcome in outcomes if outcome.step == step]
+            label = metric.replace("_", " ") if place == 0 else None
+            axes.plot(np.full(len(values), place + shift), values, "o", color=colour, alpha=0.5, label=label)
+            mean = statistics.mean(values)
+            axes.hlines(mean, place + shift - 0.1, place + shift + 0.1, color=colour, linewidth=2.5)
+            axes.annotate(
+                f"{mean:.3f}", (place + shift, min(values)), (0, -6), textcoords="offset points",
+                ha="center", va="top", fontsize=7, color=colour,
+            )  # fmt: skip
+    axes.set_xticks(range(len(steps)), [step.replace(" = ", "\n= ") for step in steps])
+    axes.set(ylabel="test", title="What each part adds; a point a split, lines at the means")
+    axes.margins(y=0.12)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.set_dpi(150)
+    FigureCanvasAgg(figure).print_png(str(file))
+
+
+if __name__ == "__main__":
+    main()

@@ -66,7 +66,7 @@ def cache(context: click.Context) -> None:
 @cache.command()
 @click.option("--all", "everything", is_flag=True, help="Drop the features of the photographs here, too.")
 def prune(everything: bool) -> None:
-    """Drop the features of photographs that are no longer here, or that another backbone, image size or runtime made.
+    """Drop the features of photographs that are no longer here, or that another backbone, crop, view or runtime made.
 
     Interrupted trainings lose their checkpoints. Nothing is lost for good: what is needed later is computed again.
 
@@ -364,7 +364,7 @@ def _show_cache() -> None:
     from celebflow import checkpoints, features, paths
 
     size = features.measure_cache(paths.feature_cache())
-    click.echo(f"{paths.feature_cache()}: features of {size.entries:,} photographs, {size.disk_bytes / 1e6:,.1f} MB")
+    click.echo(f"{paths.feature_cache()}: {size.entries:,} entries, {size.disk_bytes / 1e6:,.1f} MB")
     abandoned = checkpoints.list_abandoned()
     megabytes = checkpoints.measure_checkpoints(abandoned) / 1e6
     click.echo(f"{paths.checkpoints()}: checkpoints of {len(abandoned)} interrupted trainings, {megabytes:,.1f} MB")

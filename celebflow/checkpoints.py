@@ -27,7 +27,7 @@ from celebflow.training import EpochResult
 _LAST, _BEST = "last.safetensors", "best.safetensors"
 _CHUNK_BYTES = 16 * 2**20
 _WRITERS = 2
-_ALLOWED_SHARE = 0.1
+_ALLOWED_SHARE = 0.05
 # The code whose change would have a training go on otherwise than it began.
 _DETERMINING_MODULES = (
     "classifier.py",
@@ -71,7 +71,7 @@ class Checkpoints:
     def save(self, tensors: Mapping[str, Tensor], history: Sequence[EpochResult]) -> None:
         """Keep `tensors` as the state after the epochs of `history`, in the place of an earlier state.
 
-        It is left out where it would make checkpoints cost more than a tenth of the time since the last one.
+        It is left out where it would make checkpoints cost more than a twentieth of the time since the last one.
         """
         started = time.monotonic()
         since_last = started - self._saved_at_seconds

@@ -65,7 +65,7 @@ def draw_accuracy(history: Sequence[EpochResult], warning: str) -> Figure:
     """Draw training and validation accuracy over the epochs."""
     train, val = [r.train_accuracy for r in history], [r.val_accuracy for r in history]
     figure, axes = _draw_history(history, train, val, "Accuracy", warning)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.03)
     return figure
 
 
@@ -85,7 +85,8 @@ def _draw_history(
     axes.plot(epochs, train, color=BLUE, marker="o", markersize=4, label=f"train: {train[-1]:.3f} at the end")
     axes.plot(epochs, val, color=ORANGE, marker="s", markersize=4, label=f"val: {val[-1]:.3f} at the end")
     axes.set(title=f"{quantity} over the epochs", xlabel="Epoch", ylabel=quantity)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.5, epochs[-1] + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure, axes

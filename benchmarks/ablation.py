@@ -56,7 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder of photographs a person")
     parser.add_argument("--weights", required=True, help="VGG19's weights, as backbone.weights")
-    parser.add_argument("--seeds", type=int, default=5, help="how many splits to measure on")
+    parser.add_argument("--seeds", type=int, default=5, help="how many splits to measure the recipes on")
+    parser.add_argument("--seeds-between", type=int, default=3, help="and how many the steps from base to best")
     arguments = parser.parse_args()
     steps = list_steps()
     with tempfile.TemporaryDirectory(prefix="celebflow-ablation-") as folder:
@@ -68,7 +69,13 @@ def main() -> None:
         for changes in steps.values():
             run("dvc", "exp", "run", "extract", *list_arguments(changes))
             run("git", "checkout", "--quiet", "params.yaml")
-        work = [(name, seed) for seed in range(arguments.seeds) for name in steps]
+        between = {name for name in steps if name in STEPS}
+        work = [
+            (name, seed)
+            for seed in range(arguments.seeds)
+            for name in steps
+            if seed < arguments.seeds_between or name not in between
+        ]
         outcomes = [measure(name, seed, steps[name]) for name, seed in tqdm(work, "experiments", disable=None)]
     results = {
         "machine": describe_machine(),
@@ -121,13 +128,13 @@ def measure(step: str, seed: int, changes: Mapping[str, object]) -> Outcome:
 def write_table(outcomes: list[Outcome], steps: list[str]) -> str:
     """Return means and standard deviations over the seeds, as Markdown."""
     lines = [
-        "| | " + " | ".join(f"{split} {metric.replace('_', ' ')}" for split in SPLITS for metric in METRICS)
+        "| | splits | " + " | ".join(f"{split} {metric.replace('_', ' ')}" for split in SPLITS for metric in METRICS)
         + " | seconds | model, MB |",
-        "|---" * (len(SPLITS) * len(METRICS) + 3) + "|",
+        "|---" * (len(SPLITS) * len(METRICS) + 4) + "|",
     ]  # fmt: skip
     for step in steps:
         own = [outcome for outcome in outcomes if outcome.step == step]
-        cells = []
+        cells = [str(len(own))]
         for split in SPLITS:
             for metric in METRICS:
                 values = [outcome.figures[split][metric] for outcome in own]

@@ -19,7 +19,7 @@ def _draw_features() -> NDArray[np.float32]:
     features = random.random((5, COUNT), np.float32) * (random.random((5, COUNT)) < 0.1)
     features[2] = 0
     features[3] *= 1e-15
-    features[4] *= 1e15
+    features[4] *= 1e25  # whose squares float32 could not hold
     return features.astype(np.float32)
 
 

@@ -57,6 +57,8 @@ def test_results_are_there_and_readable(repository: Repository) -> None:
         for name in ("accuracy", "balanced_accuracy", "macro_auc"):
             assert intervals[name]["low"] <= metrics[split][name] <= intervals[name]["high"]
     assert "accuracy.low" in repository.run("dvc", "metrics", "show")
+    faces = (repository.folder / "reports" / "faces.csv").read_text(encoding="utf-8")
+    assert faces == "path,faces,seen\n", "none are looked for"
     with (repository.folder / "reports" / "history.csv").open() as file:
         history = list(csv.DictReader(file))
     assert [row["epoch"] for row in history] == ["1", "2", "3"]
@@ -321,7 +323,7 @@ def test_bad_params_stop_the_first_stage_before_any_work(repository: Repository)
 
 def test_a_failing_run_ends_as_failed(repository: Repository) -> None:
     repository.edit("device: cpu", "device: cuda:9")
-    repository.edit("seed: 0\n  hidden", "seed: 1\n  hidden")
+    repository.edit("train:\n  seed: 0", "train:\n  seed: 1")
     output = repository.run("python", "-m", "stages.train", status=1)
     assert "compute.device is cuda:9" in output
     assert repository.runs()[0].info.status == "FAILED"

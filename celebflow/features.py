@@ -114,10 +114,11 @@ class FeatureCache:
             return 0 if stored is None else (len(stored) - _CHECKSUM_BYTES) // _BYTES_A_FEATURE
 
     def get_face_count(self, photo: Photo) -> int | None:
-        """Return how many faces were found in a photograph; None when that is not known."""
+        """Return how many faces were found in a photograph; None when that is not known or damaged."""
         with self._environment.begin() as transaction:
-            stored = transaction.get(self._face_count_key(photo))
-        return None if stored is None else int(stored)
+            stored = transaction.get(self._face_count_key(photo), b"")
+        checksum, count = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
+        return int(count) if count and _checksum(count) == checksum else None
 
     def is_complete(self, photo: Photo) -> bool:
         """Tell whether all is there that the transform asks for, undamaged."""
@@ -135,7 +136,8 @@ class FeatureCache:
                 for view, row in rows.items():
                     transaction.put(self.key(photo, view), _pack(row))
                 if self.origin.transform.face.crop == "detect":
-                    transaction.put(self._face_count_key(photo), str(face_count).encode())
+                    count = str(face_count).encode()
+                    transaction.put(self._face_count_key(photo), _checksum(count) + count)
         except lmdb.Error as error:
             raise CelebflowError(
                 f"The feature cache {self._environment.path()} cannot be written ({error}). Is the disk full? "

@@ -87,7 +87,8 @@ def _project(classifier: Classifier, train: LabelledFeatures) -> tuple[Any, NDAr
             parts.append(classifier.first(batch).numpy().astype(np.float64))
         else:
             shape = batch.row_count, batch.column_count
-            parts.append(sparse.csr_matrix((batch.values, (batch.rows, batch.columns)), shape))
+            values = batch.values.astype(np.float64)  # in which lbfgs does not stop too early
+            parts.append(sparse.csr_matrix((values, (batch.rows, batch.columns)), shape))
     labels = np.concatenate([train.labels] * train.view_count)
     return (np.concatenate(parts) if isinstance(parts[0], np.ndarray) else sparse.vstack(parts, "csr")), labels
 
@@ -107,7 +108,7 @@ def _measure_scale(classifier: Classifier, train: LabelledFeatures) -> NDArray[n
 def _sample_dense(classifier: Classifier, train: LabelledFeatures, seed: int) -> NDArray[np.float32]:
     feature_count = classifier.first.weight.shape[0]
     total = len(train) * train.view_count
-    most = max(1, _MOST_PCA_VALUES // feature_count)
+    most = max(classifier.card.feature_transform.components or 1, _MOST_PCA_VALUES // feature_count)
     order = np.random.default_rng(seed).permutation(total)[:most] if total > most else np.arange(total)
     sample = np.empty((len(order), feature_count), np.float32)
     for start in range(0, len(order), _BATCH_SIZE):

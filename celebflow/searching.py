@@ -131,8 +131,8 @@ def search(
             trials.append(Trial(experiment, values, result))
             study.tell(asked, result, state=optuna.trial.TrialState.FAIL if result is None else None)
             on_trial(trials[-1])
-            done = sorted((trial for trial in trials if trial.metric is not None), key=lambda t: t.metric or 0)
-            best = done[0 if low else -1]
+            done = [trial for trial in trials if trial.metric is not None]
+            best = (min if low else max)(done, key=lambda trial: trial.metric or 0)  # the first of equals
             if best is trials[-1]:
                 parent.log_search_result(metric, best.name, best.metric or 0, number)
     succeeded = [trial for trial in trials if trial.metric is not None]

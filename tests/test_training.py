@@ -354,17 +354,16 @@ def test_each_epoch_learns_from_one_view_of_each_photograph_drawn_at_random(para
     positions, views = (np.concatenate(parts).reshape(4, 60) for parts in zip(*train.taken, strict=True))
     assert [sorted(epoch) for epoch in positions.tolist()] == [list(range(60))] * 4
     assert (np.bincount(views.ravel()) > 240 / 3 * 0.7).all()
+    assert not np.array_equal(views[0], views[1])
     seen = np.stack([epoch_views[np.argsort(epoch)] for epoch, epoch_views in zip(positions, views, strict=True)])
     assert (seen.min(0) < seen.max(0)).mean() > 0.8, "a photograph's view changes from epoch to epoch"
 
 
 def test_all_views_are_learned_from(params: Params) -> None:
-    # In the second view, each person shows what is the next one's in the first, and everybody a mark of the view.
+    # In the second view, what tells persons apart stands elsewhere.
     def draw(seed: int) -> Clusters:
         examples = Clusters(60, seed, view_count=2)
-        examples.views[1] = np.roll(examples.views[0], 1000, axis=1)
-        examples.views[1, :, :1000] = examples.views[0, :, 2000:3000]
-        examples.views[1, :, 20_000:22_000] += 1
+        examples.views[1] = np.roll(examples.views[0], 5000, axis=1)
         return examples
 
     def measure(classifier: Classifier, examples: Clusters, view: int) -> float:

@@ -46,11 +46,11 @@ def test_committed_params_are_the_base_recipe(params: Params) -> None:
         ("class_weights: none", "class_weights: equal", "train.class_weights: Input should be 'none' or 'balanced'"),
         ("sampling: none", "sampling: equal", "train.sampling: Input should be 'none' or 'balanced'"),
         ("patience_epochs: null", "patience_epochs: 0", "train.patience_epochs"),
-        ("lda_shrinkage: 0.3", "lda_shrinkage: 1.5", "train.lda_shrinkage"),
+        ("lda_shrinkage: 0.05", "lda_shrinkage: 1.5", "train.lda_shrinkage"),
         ("logistic_inverse_strength: 1.0", "logistic_inverse_strength: 0", "train.logistic_inverse_strength"),
         ("crop: none", "crop: face", "extract.face.crop: Input should be 'none', 'centre' or 'detect'"),
         ("centre_fraction: 0.64", "centre_fraction: 1.5", "extract.face.centre_fraction"),
-        ("margin: 0.2", "margins: 0.2", "extract.face.margins: unknown"),
+        ("margin: -0.05", "margins: -0.05", "extract.face.margins: unknown"),
         ("  - original\n", "  - mirrored\n", "extract: views must begin with original"),
         ("  - original\n", "  - original\n  - original\n", "extract: views must begin with original, and name no view"),
         (

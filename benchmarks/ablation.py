@@ -149,13 +149,13 @@ def write_table(outcomes: list[Outcome], steps: list[str]) -> str:
 def draw(outcomes: list[Outcome], steps: list[str], file: Path) -> None:
     """Draw accuracy and balanced accuracy on test, a point for each seed and a line at the mean."""
     figure, axes = new_figure(7.2, 4.2, "")
-    for metric, colour, shift in (("accuracy", BLUE, -0.12), ("balanced_accuracy", ORANGE, 0.12)):
+    for metric, colour, shift in (("accuracy", BLUE, -0.22), ("balanced_accuracy", ORANGE, 0.22)):
         for place, step in enumerate(steps):
             values = [outcome.figures["test"][metric] for outcome in outcomes if outcome.step == step]
             label = metric.replace("_", " ") if place == 0 else None
             axes.plot(np.full(len(values), place + shift), values, "o", color=colour, alpha=0.5, label=label)
             mean = statistics.mean(values)
-            axes.hlines(mean, place + shift - 0.1, place + shift + 0.1, color=colour, linewidth=2.5)
+            axes.hlines(mean, place + shift - 0.15, place + shift + 0.15, color=colour, linewidth=2.5)
             axes.annotate(
                 f"{mean:.3f}", (place + shift, min(values)), (0, -6), textcoords="offset points",
                 ha="center", va="top", fontsize=7, color=colour,

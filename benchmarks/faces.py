@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from celebflow.data import is_system_file
+from celebflow.data import find_files
 from celebflow.faces import Face, detect_faces, rank_faces
 from celebflow.images import decode_photograph
 
@@ -153,9 +153,9 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # before what uses OpenMP is loaded
     detectors = load_installed()
     tallies = {name: Tally() for name in detectors}
-    files = [path for path in sorted(data.rglob("*")) if path.is_file() and not is_system_file(path.name)]
+    files, _ = find_files(data)
     for file in tqdm(files, "looking for faces", unit="photograph", disable=None):
-        photograph = decode_photograph(file.read_bytes())
+        photograph = decode_photograph((data / file).read_bytes())
         for name, find in detectors.items():
             tallies[name].count(photograph, find)
     print(f"\n{len(files)} photographs in {data.name}\n")

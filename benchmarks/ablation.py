@@ -126,23 +126,25 @@ def measure(step: str, seed: int, changes: Mapping[str, object]) -> Outcome:
 
 
 def write_table(outcomes: list[Outcome], steps: list[str]) -> str:
-    """Return means and standard deviations over the seeds, as Markdown."""
-    lines = [
-        "| | splits | " + " | ".join(f"{split} {metric.replace('_', ' ')}" for split in SPLITS for metric in METRICS)
-        + " | seconds | model, MB |",
-        "|---" * (len(SPLITS) * len(METRICS) + 4) + "|",
-    ]  # fmt: skip
+    """Return means and standard deviations over the seeds, and the first seed's intervals, as Markdown."""
+    figures = [f"{split} {metric.replace('_', ' ')}" for split in SPLITS for metric in METRICS]
+    intervals = [f"{split} accuracy, first split (95 % interval)" for split in SPLITS]
+    headers = ["", "splits", *figures, *intervals, "seconds", "model, MB"]
+    lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
     for step in steps:
         own = [outcome for outcome in outcomes if outcome.step == step]
-        cells = [str(len(own))]
+        cells = [step, str(len(own))]
         for split in SPLITS:
             for metric in METRICS:
                 values = [outcome.figures[split][metric] for outcome in own]
                 spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
                 cells.append(f"{statistics.mean(values):.3f}{spread}")
-        seconds = statistics.median(outcome.seconds for outcome in own)
-        cells += [f"{seconds:.0f}", f"{max(outcome.model_bytes for outcome in own) / 1e6:.1f}"]
-        lines.append(f"| {step} | {' | '.join(cells)} |")
+        for split in SPLITS:
+            interval = own[0].intervals[split]["accuracy"]
+            cells.append(f"{own[0].figures[split]['accuracy']:.3f} ({interval['low']:.3f}–{interval['high']:.3f})")
+        cells.append(f"{statistics.median(outcome.seconds for outcome in own):.0f}")
+        cells.append(f"{max(outcome.model_bytes for outcome in own) / 1e6:.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

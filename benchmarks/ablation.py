@@ -69,12 +69,11 @@ def main() -> None:
         for changes in steps.values():
             run("dvc", "exp", "run", "extract", *list_arguments(changes))
             run("git", "checkout", "--quiet", "params.yaml")
-        between = {name for name in steps if name in STEPS}
         work = [
             (name, seed)
             for seed in range(arguments.seeds)
             for name in steps
-            if seed < arguments.seeds_between or name not in between
+            if seed < arguments.seeds_between or name not in STEPS
         ]
         outcomes = [measure(name, seed, steps[name]) for name, seed in tqdm(work, "experiments", disable=None)]
     results = {

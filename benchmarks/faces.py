@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from celebflow.data import find_files
-from celebflow.faces import Face, detect_faces, rank_faces
+from celebflow.faces import Face, detect_faces, measure_overlap, rank_faces
 from celebflow.images import decode_photograph
 
 CENTRE_SHARE = 0.64
@@ -126,12 +126,9 @@ def is_central(face: Face, size: tuple[int, int]) -> bool:
     """Tell whether a face is where a centred subject's should be."""
     width, height = size
     half = CENTRE_SHARE * min(size) / 2
-    across = min(face.right, width / 2 + half) - max(face.left, width / 2 - half)
-    down = min(face.bottom, height / 2 + half) - max(face.top, height / 2 - half)
-    shared = max(0.0, across) * max(0.0, down)
-    together = (face.right - face.left) * (face.bottom - face.top) + (2 * half) ** 2 - shared
+    centre = make_face(width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half, 1.0, 1.0)
     off_centre = np.hypot((face.left + face.right - width) / 2, (face.top + face.bottom - height) / 2)
-    return bool(shared >= LEAST_OVERLAP * together or off_centre <= LARGEST_DISTANCE * min(size))
+    return bool(measure_overlap(face, centre) >= LEAST_OVERLAP or off_centre <= LARGEST_DISTANCE * min(size))
 
 
 def load_installed() -> dict[str, Find]:

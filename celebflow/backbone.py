@@ -91,6 +91,11 @@ class Backbone(nn.Module):
         return features
 
 
+def count_features(layers: Sequence[LayerName]) -> int:
+    """Return how many features `layers` give together."""
+    return FEATURE_COUNT * len(layers)
+
+
 def _build_features() -> nn.Sequential:
     """Build the layers, without values, in torchvision's order and so with its names."""
     layers: list[nn.Module] = []

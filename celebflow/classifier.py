@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from celebflow.backbone import FEATURE_COUNT, BackboneSource
+from celebflow.backbone import BackboneSource, count_features
 from celebflow.calibration import UNCALIBRATED, Calibration
 from celebflow.errors import CelebflowError
 from celebflow.feature_transforms import UNCHANGED, FeatureTransform
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
     def __init__(self, card: ClassifierCard) -> None:
         super().__init__()
         self.card = card
-        feature_count = FEATURE_COUNT * len(card.transform.layers)
+        feature_count = count_features(card.transform.layers)
         if card.feature_transform.standardise:
             self.register_buffer("scale", torch.ones(feature_count))
         widths = [*card.hidden_units, len(card.class_names)]

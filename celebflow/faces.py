@@ -126,12 +126,12 @@ def _drop_overlapping(faces: Sequence[Face]) -> list[Face]:
     """Keep of faces that overlap much the one with the highest score."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.score):
-        if all(_measure_overlap(face, other) < _LARGEST_OVERLAP for other in kept):
+        if all(measure_overlap(face, other) < _LARGEST_OVERLAP for other in kept):
             kept.append(face)
     return kept
 
 
-def _measure_overlap(one: Face, other: Face) -> float:
+def measure_overlap(one: Face, other: Face) -> float:
     """Return the share of what two boxes cover together that both cover."""
     across = max(0.0, min(one.right, other.right) - max(one.left, other.left))
     down = max(0.0, min(one.bottom, other.bottom) - max(one.top, other.top))

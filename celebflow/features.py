@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from celebflow.backbone import FEATURE_COUNT, BackboneSource, load_backbone, load_backbone_source
+from celebflow.backbone import BackboneSource, count_features, load_backbone, load_backbone_source
 from celebflow.data import Photo, load_photos
 from celebflow.errors import CelebflowError
 from celebflow.faces import DETECTOR
@@ -49,7 +49,7 @@ class FeatureOrigin:
     @property
     def feature_count(self) -> int:
         """Return how many features a view of a photograph has."""
-        return FEATURE_COUNT * len(self.transform.layers)
+        return count_features(self.transform.layers)
 
     def save(self, path: Path) -> None:
         """Write a JSON file."""
@@ -122,8 +122,8 @@ class FeatureCache:
 
     def is_complete(self, photo: Photo) -> bool:
         """Tell whether all is there that the transform asks for, undamaged."""
-        detects = self.origin.transform.face.crop == "detect"
-        return not self.missing_views(photo) and (not detects or self.get_face_count(photo) is not None)
+        counted = not self.origin.transform.detects_faces or self.get_face_count(photo) is not None
+        return counted and not self.missing_views(photo)
 
     def missing_views(self, photo: Photo) -> list[View]:
         """Return the views of a photograph whose features are not there or damaged."""
@@ -135,7 +135,7 @@ class FeatureCache:
             with self._environment.begin(write=True) as transaction:
                 for view, row in rows.items():
                     transaction.put(self.key(photo, view), _pack(row))
-                if self.origin.transform.face.crop == "detect":
+                if self.origin.transform.detects_faces:
                     count = str(face_count).encode()
                     transaction.put(self._face_count_key(photo), _checksum(count) + count)
         except lmdb.Error as error:
@@ -146,7 +146,7 @@ class FeatureCache:
 
 
 def _name_detector(transform: Transform) -> list[str]:
-    return [DETECTOR] if transform.face.crop == "detect" else []
+    return [DETECTOR] if transform.detects_faces else []
 
 
 def _pack(row: SparseRow) -> bytes:
@@ -280,10 +280,9 @@ def extract_missing(
         photograph = _load_photograph(folder / photo.path, photo.sha256)
         faces = transform.find_faces(photograph)
         face = faces[0] if faces else None
-        rows = {
-            view: SparseRow.from_dense(runtime.extract(transform.only(view).apply(photograph, face)[0]))
-            for view in cache.missing_views(photo)
-        }
+        views = cache.missing_views(photo)
+        images = transform.only(*views).apply(photograph, face)
+        rows = {view: SparseRow.from_dense(runtime.extract(image)) for view, image in zip(views, images, strict=True)}
         return rows, len(faces)
 
     description = f"extracting with {cache.origin.runtime}"
@@ -370,7 +369,7 @@ class Crop:
 
 def list_crops(photos: Sequence[Photo], cache: FeatureCache) -> list[Crop]:
     """Return the photographs in which no face or several were found; none unless faces are detected."""
-    if cache.origin.transform.face.crop != "detect":
+    if not cache.origin.transform.detects_faces:
         return []
     counts = [cache.get_face_count(photo) for photo in photos]
     return [

@@ -46,20 +46,19 @@ def fit_discriminant(classifier: Classifier, train: LabelledFeatures, params: Tr
     """
     inputs, labels = _project(classifier, train)
     model = _make_model(params).fit(inputs, labels)
-    coefficients, intercepts = model.coef_, model.intercept_
-    if len(coefficients) == 1:  # of two persons, scikit-learn tells only how the second differs from the first
-        coefficients, intercepts = np.vstack([0 * coefficients, coefficients]), np.append(0.0, intercepts)
-    projected = classifier.card.feature_transform.components is not None
-    if projected:
-        weight, bias = (tensor.detach().numpy().astype(np.float64) for tensor in classifier.first.parameters())
-        coefficients, intercepts = (weight @ coefficients.T).T, bias @ coefficients.T + intercepts
+    weight, bias = model.coef_.T, model.intercept_  # (inputs, people), (people,)
+    if weight.shape[1] == 1:  # of two persons, scikit-learn tells only how the second differs from the first
+        weight, bias = np.hstack([0 * weight, weight]), np.append(0.0, bias)
+    if classifier.card.feature_transform.components is not None:
+        projection, shift = (tensor.detach().numpy().astype(np.float64) for tensor in classifier.first.parameters())
+        weight, bias = projection @ weight, shift @ weight + bias
     transform = replace(classifier.card.feature_transform, components=None)
     fitted = Classifier(replace(classifier.card, hidden_units=(), feature_transform=transform))
     with torch.no_grad():
         if transform.standardise:
             fitted.scale.copy_(classifier.scale)
-        fitted.first.weight.copy_(torch.from_numpy(coefficients.T))
-        fitted.first.bias.copy_(torch.from_numpy(intercepts))
+        fitted.first.weight.copy_(torch.from_numpy(weight))
+        fitted.first.bias.copy_(torch.from_numpy(bias))
     return fitted
 
 

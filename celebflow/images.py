@@ -45,9 +45,14 @@ class Transform:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     standard_deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
+    @property
+    def detects_faces(self) -> bool:
+        """Tell whether faces are looked for."""
+        return self.face.crop == "detect"
+
     def find_faces(self, photograph: Image.Image) -> list[Face]:
         """Return the faces in an RGB image, the photograph's subject first; none unless faces are detected."""
-        return detect_faces(photograph) if self.face.crop == "detect" else []
+        return detect_faces(photograph) if self.detects_faces else []
 
     def cut_out(self, photograph: Image.Image, face: Face | None) -> Image.Image:
         """Return the part of an RGB image that the network sees, as large as it is there.
@@ -74,9 +79,9 @@ class Transform:
         normalised = (pixels - np.array(self.mean, np.float32)) / np.array(self.standard_deviation, np.float32)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
-    def only(self, view: View) -> "Transform":
-        """Return the same with one view alone."""
-        return replace(self, views=(view,))
+    def only(self, *views: View) -> "Transform":
+        """Return the same with these views alone."""
+        return replace(self, views=views)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, to be stored beside a classifier."""

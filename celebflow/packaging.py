@@ -75,8 +75,7 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
         _link(classifier, files["classifier"])
         _link(backbone, files["backbone"])
         predictor = Predictor(load_classifier(files["classifier"]), files["backbone"])  # refuses what would not answer
-        detects = predictor.card.transform.face.crop == "detect"
-        libraries = (*_LIBRARIES, *(_DETECTOR_LIBRARIES if detects else ()))
+        libraries = (*_LIBRARIES, *(_DETECTOR_LIBRARIES if predictor.card.transform.detects_faces else ()))
         files["model_card"].write_text(describe_model(run, chosen_by), encoding="utf-8")
         info = Model.log(
             None,

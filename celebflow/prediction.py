@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from celebflow.backbone import FEATURE_COUNT, load_backbone
+from celebflow.backbone import count_features, load_backbone
 from celebflow.calibration import FloatArray, softmax
 from celebflow.classifier import Classifier
 from celebflow.errors import CelebflowError
@@ -38,7 +38,7 @@ class Predictor:
         """
         with ThreadPoolExecutor(self._runtime.workers) as workers:
             photographs_views = list(workers.map(self._extract, photographs))
-        feature_count = FEATURE_COUNT * len(self.card.transform.layers)
+        feature_count = count_features(self.card.transform.layers)
         views = (SparseBatch.from_rows(list(rows), feature_count) for rows in zip(*photographs_views, strict=True))
         return softmax(self._classifier.average(views).numpy() / self.card.calibration.temperature)
 

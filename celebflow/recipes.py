@@ -24,13 +24,17 @@ class Recipe:
 def list_recipes() -> list[Recipe]:
     """Return the recipes of the repository, the base recipe first, each with what it changes of that."""
     base = load_recipe(BASE)
-    names = sorted((file.stem for file in paths.RECIPES.glob("*.yaml")), key=lambda name: (name != BASE, name))
+    names = sorted(_list_names(), key=lambda name: name != BASE)
     return [Recipe(name, find_changes(base, load_recipe(name))) for name in names]
+
+
+def _list_names() -> list[str]:
+    return sorted(file.stem for file in paths.RECIPES.glob("*.yaml"))
 
 
 def load_recipe(name: str) -> Params:
     """Read a recipe; raise CelebflowError, naming those that there are, when there is none of this name."""
-    names = sorted(file.stem for file in paths.RECIPES.glob("*.yaml"))
+    names = _list_names()
     if name not in names:
         raise CelebflowError(
             f"There is no recipe {name!r} in {paths.RECIPES}, but {', '.join(names) or 'none'}. Run from the folder "
@@ -41,11 +45,8 @@ def load_recipe(name: str) -> Params:
 
 def find_changes(current: Params, wanted: Params) -> dict[str, object]:
     """Return what of the wanted params' features and training differs from the current ones, by dotted names."""
-    before, after = (
-        {section: params.model_dump(mode="json")[section] for section in _SECTIONS} for params in (current, wanted)
-    )
-    flat_before, flat_after = flatten(before), flatten(after)
-    return {name: value for name, value in flat_after.items() if flat_before[name] != value}
+    before, after = (flatten(params.model_dump(mode="json", include=set(_SECTIONS))) for params in (current, wanted))
+    return {name: value for name, value in after.items() if before[name] != value}
 
 
 def list_arguments(changes: Mapping[str, object]) -> list[str]:

@@ -1,5 +1,6 @@
 """Search for better params: DVC experiments that Optuna proposes, judged by validation, under one parent MLflow run."""
 
+import math
 import os
 import re
 import subprocess
@@ -131,13 +132,15 @@ def search(
             trials.append(Trial(experiment, values, result))
             study.tell(asked, result, state=optuna.trial.TrialState.FAIL if result is None else None)
             on_trial(trials[-1])
-            done = [trial for trial in trials if trial.metric is not None]
-            best = (min if low else max)(done, key=lambda trial: trial.metric or 0)  # the first of equals
-            if best is trials[-1]:
-                parent.log_search_result(metric, best.name, best.metric or 0, number)
-    succeeded = [trial for trial in trials if trial.metric is not None]
-    failed = [trial for trial in trials if trial.metric is None]
-    return [*sorted(succeeded, key=lambda trial: trial.metric or 0, reverse=not low), *failed]
+            if result is not None and _rank(trials, low=low)[0] is trials[-1]:
+                parent.log_search_result(metric, experiment, result, number)
+    return _rank(trials, low=low)
+
+
+def _rank(trials: Sequence[Trial], *, low: bool) -> list[Trial]:
+    """Order trials, the best and of equals the earlier first; those that failed stand last."""
+    sign = 1 if low else -1
+    return sorted(trials, key=lambda trial: math.inf if trial.metric is None else sign * trial.metric)
 
 
 def _run_experiment(name: str, changes: Mapping[str, object], parent_run_id: str) -> str:

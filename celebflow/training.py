@@ -107,8 +107,8 @@ def teach_classifier(
     else:
         print(f"Fitting {params.classifier} to {len(train)} photographs, {train.view_count} views of each.")
         classifier = fit_discriminant(classifier, train, params)
-        measured = (validate(classifier, examples, params.batch_size) for examples in (train, val))
-        history = [EpochResult(1, *next(measured), *next(measured))]
+        of_train, of_val = (validate(classifier, examples, params.batch_size) for examples in (train, val))
+        history = [EpochResult(1, *of_train, *of_val)]
         log_epoch(history[0])
     logits, labels = compute_logits(classifier, val, params.batch_size)
     calibration = fit_calibration(logits, labels, params.false_acceptance_rate)

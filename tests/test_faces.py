@@ -174,7 +174,7 @@ def test_alignment_brings_the_landmarks_to_their_places(degrees: float, eye_dist
     eyes = [255 * np.exp(-((x - point.real) ** 2 + (y - point.imag) ** 2) / 18) for point in placed[:2]]
     photograph = Image.fromarray(np.stack([*eyes, np.zeros_like(x)], axis=-1).round().astype(np.uint8))
     points = tuple((float(point.real), float(point.imag)) for point in placed)
-    crop = np.asarray(crop_square(photograph, Face(0, 0, 9, 9, 1.0, points), 0.0, align=True), float)  # type: ignore[arg-type]
+    crop = np.asarray(crop_square(photograph, Face(0, 0, 9, 9, 1.0, points), 0.0, align=True), float)
     side = crop.shape[0]
     assert side == crop.shape[1] == pytest.approx(2.85 * eye_distance, abs=0.6)
     y, x = np.mgrid[:side, :side] + 0.5

@@ -1,5 +1,7 @@
 """The command line `celebflow`; torch and mlflow are imported only by the commands that need them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from celebflow import errors
 
 if TYPE_CHECKING:
     from celebflow.comparison import ResultComparison
+    from celebflow.prediction import Predictor
 
 
 class _Group(click.Group):
@@ -219,16 +222,14 @@ def strangers(folder: Path) -> None:
       celebflow strangers ~/other-people
     """
     from celebflow import paths
-    from celebflow.classifier import load_classifier
     from celebflow.prediction import Predictor
     from celebflow.reports import load_predictions
     from celebflow.strangers import measure_strangers
 
     predictions = paths.REPORTS / "test" / "predictions.csv"
-    for file in (paths.CLASSIFIER, paths.BACKBONE, predictions):
-        if not file.exists():
-            raise errors.CelebflowError(f"{file} is missing. Run `dvc repro` first.")
-    predictor = Predictor(load_classifier(paths.CLASSIFIER), paths.BACKBONE)
+    if not predictions.exists():
+        raise errors.CelebflowError(f"{predictions} is missing. Run `dvc repro` first.")
+    predictor = Predictor.load(paths.CLASSIFIER.parent)
     report = measure_strangers(folder, predictor, load_predictions(predictions))
     calibration = predictor.card.calibration
     for line in report.unreadable:
@@ -241,6 +242,74 @@ def strangers(folder: Path) -> None:
     click.echo(f"AUC of known people against strangers: {report.area:.4f}")
     if report.mistaken_for:
         click.echo("Taken for: " + ", ".join(f"{name} ({count})" for name, count in report.mistaken_for))
+
+
+@main.command()
+@click.argument("photographs", nargs=-1, required=True, metavar="PHOTO|FOLDER|-...")
+@click.option("--model", help="A folder with a model, or an address of MLflow's: models:/celebflow@champion.")
+@click.option("--rev", "revision", help="The model of a revision or an experiment of DVC's.")
+@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many names to give a face.")
+@click.option("--json", "format_name", flag_value="json", help="Print an array with an object for each face.")
+@click.option("--csv", "format_name", flag_value="csv", help="Print a row for each name of each face.")
+def predict(
+    photographs: tuple[str, ...], model: str | None, revision: str | None, top: int, format_name: str | None
+) -> None:
+    """Name the people in photographs: in files, in FOLDERs at any depth, or in standard input (-).
+
+    The model is the workspace's, or the one that --model or --rev says. Below the threshold that was fitted with it,
+    a face is unknown. Where the model looks for faces, each in a photograph is named, with its box in pixels;
+    otherwise the photograph as a whole. What is no photograph is told on standard error, the others are named, and
+    the exit status is 1.
+
+    \b
+    Examples:
+      celebflow predict holiday.jpg
+      celebflow predict ~/photos --csv > names.csv
+      celebflow predict --model models:/celebflow@champion holiday.jpg
+      celebflow predict --rev main --json - < holiday.jpg
+    """
+    import sys
+
+    from tqdm import tqdm
+
+    from celebflow import naming
+
+    with _open_model(model, revision) as predictor:
+        listed = naming.list_photographs(photographs)
+        refused = []
+
+        def refuse(name: str, reason: str) -> None:
+            refused.append(name)
+            tqdm.write(f"{name}: {reason}", file=sys.stderr)
+
+        def read(name: str) -> bytes:
+            return sys.stdin.buffer.read() if name == naming.STANDARD_INPUT else Path(name).read_bytes()
+
+        # A bar for one photograph would be gone before it was seen.
+        asked = tqdm(listed, "asking", unit="photograph", disable=True if len(listed) == 1 else None)
+        answers = list(naming.name_photographs(asked, read, predictor, top, refuse))
+    formats = {"json": naming.format_json, "csv": naming.format_csv, None: naming.format_table}
+    if answers or format_name:
+        click.echo(formats[format_name](answers))
+    if refused:
+        raise errors.CelebflowError(f"{len(refused)} of {len(listed)} are no photographs that can be read.")
+
+
+@contextmanager
+def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"]:
+    """Load the model that options name; MLflow and DVC are imported only where they are needed."""
+    from celebflow import paths
+    from celebflow.prediction import Predictor
+
+    if model is not None and revision is not None:
+        raise click.UsageError("--model and --rev name two models: give one of them.")
+    if revision is None and not (model or "").startswith(("models:/", "runs:/")):
+        yield Predictor.load(paths.CLASSIFIER.parent if model is None else Path(model))
+        return
+    from celebflow.lookup import fetch_model
+
+    with fetch_model(model, revision) as folder:
+        yield Predictor.load(folder)
 
 
 @main.command()

@@ -1,13 +1,15 @@
 """Where the files of a result are: in the workspace, in a revision of DVC's, or with a run of MLflow's."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from celebflow import paths, stores
 from celebflow.errors import CelebflowError
 from celebflow.experiments import copy_outputs
-from celebflow.registry import find_named_run
+from celebflow.registry import download_model, find_named_run
 from celebflow.reports import Prediction, load_predictions
 
 WORKSPACE = "workspace"
@@ -30,6 +32,22 @@ def find_predictions(name: str, split: str) -> list[Prediction]:
     with TemporaryDirectory() as folder:
         copies = copy_outputs([file], name, Path(folder))
         return _load(copies[0] if copies else _download(name, file, Path(folder)), name)
+
+
+@contextmanager
+def fetch_model(address: str | None, revision: str | None) -> Iterator[Path]:
+    """Fetch the model of a revision of DVC's, or else the one at an address of MLflow's, to a folder, for a while.
+
+    Raises CelebflowError when there is no such model, or its files are gone.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        if revision is None:
+            yield download_model(str(address), folder)
+            return
+        if not copy_outputs([paths.CLASSIFIER, paths.BACKBONE], revision, folder):
+            raise CelebflowError(f"--rev is {revision}, which is no revision or experiment of DVC's here.")
+        yield folder
 
 
 def _download(name: str, file: Path, folder: Path) -> Path:

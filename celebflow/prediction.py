@@ -2,17 +2,29 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
+from celebflow import paths
 from celebflow.backbone import count_features, load_backbone
 from celebflow.calibration import FloatArray, softmax
-from celebflow.classifier import Classifier
+from celebflow.classifier import Classifier, load_classifier
 from celebflow.errors import CelebflowError
+from celebflow.faces import Face
 from celebflow.runtimes import build_runtime, choose_runtime
 from celebflow.sparse import SparseBatch, SparseRow
+
+
+@dataclass(frozen=True, eq=False)
+class NamedFace:
+    """A face, None where the photograph was looked at as a whole, and its (people,) probabilities."""
+
+    face: Face | None
+    probabilities: FloatArray
 
 
 class Predictor:
@@ -30,19 +42,48 @@ class Predictor:
         self._classifier = classifier.eval()
         self._runtime = build_runtime(choose_runtime("auto", "cpu"), backbone, card.transform.layers)
 
-    @torch.inference_mode()
+    @classmethod
+    def load(cls, folder: Path) -> "Predictor":
+        """Load the model in a folder: `models` of a repository, or an MLflow model with its `artifacts`.
+
+        Raises CelebflowError when it holds none.
+        """
+        held = folder / "artifacts" if (folder / "artifacts").is_dir() else folder
+        classifier, backbone = held / paths.CLASSIFIER.name, held / paths.BACKBONE.name
+        for file in (classifier, backbone):
+            if not file.is_file():
+                raise CelebflowError(f"{file} is missing. Run `dvc repro`, or name another model.")
+        return cls(load_classifier(classifier), backbone)
+
     def predict(self, photographs: Sequence[Image.Image]) -> FloatArray:
-        """Return (N, people) probabilities of N RGB photographs, in the order of the card's class names.
+        """Return (N, people) probabilities of the subjects of N RGB photographs, in the order of the card's names.
 
         Below the card's `calibration.threshold`, the greatest of a row says that nobody of them is in the photograph.
         """
-        with ThreadPoolExecutor(self._runtime.workers) as workers:
-            photographs_views = list(workers.map(self._extract, photographs))
-        feature_count = count_features(self.card.transform.layers)
-        views = (SparseBatch.from_rows(list(rows), feature_count) for rows in zip(*photographs_views, strict=True))
-        return softmax(self._classifier.average(views).numpy() / self.card.calibration.temperature)
+        return np.stack([found[0].probabilities for found in self._name(photographs, 1)])
 
-    def _extract(self, photograph: Image.Image) -> list[SparseRow]:
-        faces = self.card.transform.find_faces(photograph)
-        images = self.card.transform.apply(photograph, faces[0] if faces else None)
-        return [SparseRow.from_dense(self._runtime.extract(image)) for image in images]
+    def predict_faces(self, photographs: Sequence[Image.Image]) -> list[list[NamedFace]]:
+        """Return for each of N RGB photographs everybody in it, the subject first.
+
+        Where no faces are detected, or none is found, that is one answer to the photograph as a whole.
+        """
+        return self._name(photographs, None)
+
+    @torch.inference_mode()
+    def _name(self, photographs: Sequence[Image.Image], most_faces: int | None) -> list[list[NamedFace]]:
+        with ThreadPoolExecutor(self._runtime.workers) as workers:
+            extracted = list(workers.map(lambda photograph: self._extract(photograph, most_faces), photographs))
+        faces = [face for found in extracted for face in found]
+        feature_count = count_features(self.card.transform.layers)
+        views = zip(*(rows for _, rows in faces), strict=True)
+        logits = self._classifier.average(SparseBatch.from_rows(list(rows), feature_count) for rows in views).numpy()
+        named = iter(softmax(logits / self.card.calibration.temperature))
+        return [[NamedFace(face, next(named)) for face, _ in found] for found in extracted]
+
+    def _extract(self, photograph: Image.Image, most_faces: int | None) -> list[tuple[Face | None, list[SparseRow]]]:
+        transform = self.card.transform
+        faces: list[Face] | list[None] = transform.find_faces(photograph)[:most_faces] or [None]
+        return [
+            (face, [SparseRow.from_dense(self._runtime.extract(image)) for image in transform.apply(photograph, face)])
+            for face in faces
+        ]

@@ -41,6 +41,20 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
     return run, registered
 
 
+def download_model(address: str, folder: Path) -> Path:
+    """Fetch the model at an address of MLflow's, models:/… or runs:/…, to `folder`, and return its own folder there.
+
+    Raises CelebflowError when there is none, or the store cannot be used.
+    """
+    try:
+        mlflow.set_tracking_uri(stores.open_store().tracking_uri)
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder)))
+    except stores.STORE_ERRORS as error:
+        raise CelebflowError(
+            f"--model is {address}: {stores.describe_failure(error)}. Check the address and MLFLOW_TRACKING_URI."
+        ) from None
+
+
 def find_best_run(client: MlflowClient, metric: str) -> Run:
     """Return the finished run with the best `metric`, of those on the photographs and the split that are here now.
 

@@ -1,22 +1,18 @@
 """Photographs of people whom the classifier does not know: how many it takes for somebody it does."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from celebflow.data import find_files
 from celebflow.errors import CelebflowError
-from celebflow.images import PhotographError, decode_photograph
+from celebflow.naming import decode_in_batches
 from celebflow.prediction import Predictor
 from celebflow.reports import Prediction
-
-_BATCH_SIZE = 16
-_BATCH_PIXELS = 50_000_000  # 150 MB; when so many are decoded, the batch is full, too
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,13 @@ def measure_strangers(folder: Path, predictor: Predictor, known: Sequence[Predic
     scores: list[float] = []
     names: list[str] = []
     unreadable: list[str] = []
-    asked = tqdm([folder / file for file in files], "asking", unit="photograph", disable=None)
-    for photographs in _decode_in_batches(asked, unreadable):
-        probabilities = predictor.predict(photographs)
+
+    def refuse(file: str, reason: str) -> None:
+        unreadable.append(f"{folder / file}: {reason}")
+
+    asked = tqdm(files, "asking", unit="photograph", disable=None)
+    for batch in decode_in_batches(asked, lambda file: (folder / file).read_bytes(), refuse):
+        probabilities = predictor.predict([photograph for _, photograph in batch])
         scores += probabilities.max(axis=1).tolist()
         names += [predictor.card.class_names[named] for named in probabilities.argmax(axis=1)]
     if not scores:
@@ -66,19 +66,3 @@ def measure_strangers(folder: Path, predictor: Predictor, known: Sequence[Predic
         mistaken_for=Counter(accepted).most_common(5),
         unreadable=unreadable,
     )
-
-
-def _decode_in_batches(files: Iterable[Path], unreadable: list[str]) -> Iterator[list[Image.Image]]:
-    """Yield photographs, so few at once that their memory is bounded; add what is none to `unreadable`."""
-    batch: list[Image.Image] = []
-    for file in files:
-        try:
-            batch.append(decode_photograph(file.read_bytes()))
-        except (PhotographError, OSError) as error:
-            unreadable.append(f"{file}: {error}")
-            continue
-        if len(batch) == _BATCH_SIZE or sum(image.width * image.height for image in batch) >= _BATCH_PIXELS:
-            yield batch
-            batch.clear()  # and not a new list: whoever asks still holds this one while the next is filled
-    if batch:
-        yield batch

@@ -48,7 +48,7 @@ LAYERS = [
         "page",
         "prediction",
     },
-    {"stores", "experiments", "serving", "strangers"},
+    {"stores", "experiments", "serving", "naming", "strangers"},
     {"tracking", "page_content"},
     {"packaging", "syncing", "registry", "searching"},
     {"lookup"},

@@ -149,15 +149,50 @@ def _ask(address: str, *photographs: str) -> requests.Response:
     return requests.post(address, json={"dataframe_records": records}, timeout=60)
 
 
-def test_the_server_answers_as_evaluate_did(repository: Repository, served: str) -> None:
+def _load_champions_rows(repository: Repository) -> list[dict[str, str]]:
+    """Return what evaluate found of the champion on test."""
     better = _client(repository).get_model_version_by_alias("celebflow", "champion").run_id
     stored = Path(
         mlflow.artifacts.download_artifacts(
             run_id=better, artifact_path="reports/test", tracking_uri=_client(repository).tracking_uri
         )
     )
-    with (stored / "predictions.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    return _load_rows(stored)
+
+
+def _load_rows(report: Path) -> list[dict[str, str]]:
+    with (report / "predictions.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_command_line_answers_as_evaluate_did(repository: Repository) -> None:
+    repository.run("celebflow", "register")
+    repository.run("git", "add", "dvc.lock")
+    repository.run("git", "commit", "--quiet", "--message", "a result")
+    champions, present = _load_champions_rows(repository), _load_rows(repository.folder / "reports" / "test")
+    assert champions != present
+    for arguments, rows in (
+        (["--model", "models:/celebflow@champion"], champions),
+        (["--rev", "HEAD"], present),
+        ([], present),
+    ):
+        photographs = [f"data/{row['path']}" for row in rows]
+        output = repository.run("celebflow", "predict", "--csv", "--top", "1", *arguments, *photographs)
+        answers = list(csv.DictReader(output[output.index("photograph,") :].splitlines()))
+        assert [answer["photograph"] for answer in answers] == photographs
+        assert [answer["name"] for answer in answers] == [row["predicted"] for row in rows]
+        probabilities = [float(answer["probability"]) for answer in answers]
+        assert probabilities == pytest.approx([float(row["probability"]) for row in rows], abs=1e-5)
+    for arguments, message in (
+        (["--rev", "nowhere"], "is no revision or experiment"),
+        (["--model", "models:/celebflow@nobody"], "--model is models:/celebflow@nobody"),
+    ):
+        output = repository.run("celebflow", "predict", *arguments, photographs[0], status=1)
+        assert message in output and "Traceback" not in output
+
+
+def test_the_server_answers_as_evaluate_did(repository: Repository, served: str) -> None:
+    rows = _load_champions_rows(repository)
     contents = [(repository.folder / "data" / row["path"]).read_bytes() for row in rows]
     answer = _ask(served, *(base64.b64encode(content).decode() for content in contents))
     assert answer.status_code == 200

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from celebflow import images, strangers
+from celebflow import images, naming, strangers
 from celebflow.calibration import Calibration, softmax
 from celebflow.classifier import ClassifierCard
 from celebflow.errors import CelebflowError
@@ -75,8 +75,8 @@ def test_few_photographs_are_in_memory_at_once(tmp_path: Path, monkeypatch: pyte
         most = max(most, sum(each.width * each.height for each in (ref() for ref in decoded) if each is not None))
         return photograph
 
-    monkeypatch.setattr(strangers, "decode_photograph", decode_photograph)
-    monkeypatch.setattr(strangers, "_BATCH_PIXELS", 20_000)
+    monkeypatch.setattr(naming, "decode_photograph", decode_photograph)
+    monkeypatch.setattr(naming, "_BATCH_PIXELS", 20_000)
     report, sizes = _measure(tmp_path, KNOWN)
     assert report.count == 45
     assert sizes == [[100] * 16, [100] * 16, [100] * 8 + [10_000] * 2, [10_000] * 2, [10_000]]

@@ -18,7 +18,6 @@ from mlflow.types.schema import ColSpec, DataType, Map, Schema
 from PIL import Image
 
 from celebflow import paths, stores, tracking
-from celebflow.classifier import load_classifier
 from celebflow.errors import CelebflowError
 from celebflow.prediction import Predictor
 from celebflow.serving import COLUMN
@@ -74,7 +73,7 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
         }
         _link(classifier, files["classifier"])
         _link(backbone, files["backbone"])
-        predictor = Predictor(load_classifier(files["classifier"]), files["backbone"])  # refuses what would not answer
+        predictor = Predictor.load(Path(folder))  # refuses what would not answer
         libraries = (*_LIBRARIES, *(_DETECTOR_LIBRARIES if predictor.card.transform.detects_faces else ()))
         files["model_card"].write_text(describe_model(run, chosen_by), encoding="utf-8")
         info = Model.log(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from celebflow.classifier import Classifier
 from celebflow.contact_sheets import Tile, draw_contact_sheet, load_thumbnail
-from celebflow.explanations import explain_predictions, overlay_heat_map
+from celebflow.explanations import Explainer, overlay_heat_map
 from celebflow.features import Features
 from celebflow.figures import draw_charts
 from celebflow.reports import Prediction, Report
@@ -30,18 +30,26 @@ def draw_all(report: Report, classifier: Classifier, features: Features, folder:
 
 def draw_exhibits(report: Report, classifier: Classifier, features: Features, folder: Path) -> dict[str, Figure]:
     """Draw what the photographs in `folder` show of a result; the keys are the names of the figures' files."""
-    warning = classifier.card.backbone.warning()
-    figures = {}
+    warning, explainer, figures = classifier.card.backbone.warning(), Explainer(classifier), {}
+
+    def explain(predictions: Sequence[Prediction], colour: str) -> list[Tile]:
+        tiles = []
+        for prediction, heat in zip(predictions, explainer.explain(predictions, features), strict=True):
+            image = load_thumbnail(folder / prediction.path, classifier.card.transform)
+            pair = np.concatenate([image, overlay_heat_map(image, heat)], axis=1)
+            tiles.append(Tile(pair, _describe(prediction), colour))
+        return tiles
+
     for split, content in report.splits.items():
         mistakes, hits = content.mistakes(), content.hits()
         figures[f"{split}_mistakes"] = draw_contact_sheet(
             _title("most confident", mistakes, "mistakes", split),
-            [("", _show_explained(mistakes[:_MOST_PHOTOGRAPHS], classifier, features, folder, ORANGE))],
+            [("", explain(mistakes[:_MOST_PHOTOGRAPHS], ORANGE))],
             warning,
         )
         figures[f"{split}_doubtful_hits"] = draw_contact_sheet(
             _title("most doubtful", hits, "hits", split),
-            [("", _show_explained(hits[:_MOST_PHOTOGRAPHS], classifier, features, folder, GREEN))],
+            [("", explain(hits[:_MOST_PHOTOGRAPHS], GREEN))],
             warning,
         )
         pairs = _list_pairs(content.predictions, mistakes, features, folder)
@@ -59,19 +67,6 @@ def _title(superlative: str, predictions: Sequence[Prediction], noun: str, split
         f"{noun.capitalize()}, {split}: {min(len(predictions), _MOST_PHOTOGRAPHS)} of {len(predictions)}, the "
         f"{superlative} first; beside each, what spoke for the person named (bright; Grad-CAM)"
     )
-
-
-def _show_explained(
-    predictions: Sequence[Prediction], classifier: Classifier, features: Features, folder: Path, colour: str
-) -> list[Tile]:
-    if not predictions:
-        return []
-    tiles = []
-    for prediction, heat in zip(predictions, explain_predictions(predictions, classifier, features), strict=True):
-        image = load_thumbnail(folder / prediction.path, classifier.card.transform)
-        pair = np.concatenate([image, overlay_heat_map(image, heat)], axis=1)
-        tiles.append(Tile(pair, _describe(prediction), colour))
-    return tiles
 
 
 def _describe(prediction: Prediction) -> str:

@@ -15,46 +15,53 @@ from celebflow.reports import Prediction
 from celebflow.sparse import SparseBatch
 
 _CHANNELS, _SIDE = 512, 7  # of one layer, flattened channel-first
+_LAST = slice(-_CHANNELS * _SIDE * _SIDE, None)
 _OPACITY = 0.5
 _BATCH_SIZE = 128
 
 
-def compute_heat_maps(classifier: Classifier, features: SparseBatch, classes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return how much each part of N photographs speaks for the person of its class, (N, 7, 7) from 0 to 1.
+class Explainer:
+    """Grad-CAM of a classifier (Selvaraju et al., 2017), with what all photographs share computed once.
 
-    Grad-CAM (Selvaraju et al., 2017) on the last of VGG19's layers that gives features, as the classifier's first
-    layer takes them: its channels are weighed by the mean gradient of the
-    class's logit, added up, and cut off at zero. Each map is scaled by its own maximum; where nothing speaks for the
-    person, it is all zeros. `classes` are (N,) indices of the class names.
+    It looks at the last of VGG19's layers that gives features, as the classifier's first layer takes them.
     """
-    rest = deepcopy(classifier.rest).eval()  # a backward pass leaves factors of gradients in its layers
-    prepared = classifier.prepare(features)
-    hidden = classifier.first(prepared).detach().requires_grad_()
-    logits = rest(hidden)
-    picked = logits.gather(1, torch.from_numpy(classes)[:, None].to(logits.device))
-    (gradient,) = torch.autograd.grad(picked.sum(), hidden)
-    # The first layer is features @ weight + bias: its gradient by the features needs no features.
-    last = slice(-_CHANNELS * _SIDE * _SIDE, None)
-    by_features = (gradient @ classifier.first.weight.detach()[last].T).cpu().numpy()  # (N, 25088)
-    channels = by_features.reshape(-1, _CHANNELS, _SIDE * _SIDE).mean(axis=2)
-    activations = prepared.to_dense()[:, last].reshape(-1, _CHANNELS, _SIDE * _SIDE)
-    maps = np.maximum((channels[:, None] @ activations).reshape(-1, _SIDE, _SIDE), 0)
-    greatest = maps.max(axis=(1, 2), keepdims=True)
-    scaled: NDArray[np.float32] = np.divide(maps, greatest, out=np.zeros_like(maps), where=greatest > 0)
-    return scaled
 
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self._rest = deepcopy(classifier.rest).eval()  # a backward pass leaves factors of gradients in its layers
+        # The first layer is features @ weight + bias. So a channel's mean gradient over its places is the gradient of
+        # what that layer gives, times the channel's mean weights, which a photograph has no part in.
+        weight = classifier.first.weight.detach()[_LAST]
+        self._channel_weight = weight.reshape(_CHANNELS, _SIDE * _SIDE, -1).mean(1)  # (512, hidden units)
 
-def explain_predictions(
-    predictions: Sequence[Prediction], classifier: Classifier, features: Features
-) -> Iterator[NDArray[np.float32]]:
-    """Yield for each prediction the heat map (7, 7) of the person named."""
-    row_of = {photo.path: row for row, photo in enumerate(features.photos)}
-    class_of = {name: number for number, name in enumerate(classifier.card.class_names)}
-    for start in range(0, len(predictions), _BATCH_SIZE):
-        batch = predictions[start : start + _BATCH_SIZE]
-        rows = np.array([row_of[prediction.path] for prediction in batch], np.int64)
-        named = np.array([class_of[prediction.predicted] for prediction in batch], np.int64)
-        yield from compute_heat_maps(classifier, features.batch(rows), named)
+    def compute_heat_maps(self, features: SparseBatch, classes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return how much each part of N photographs speaks for the person of its class, (N, 7, 7) from 0 to 1.
+
+        The layer's channels are weighed by the mean gradient of the class's logit, added up, and cut off at zero. Each
+        map is scaled by its own maximum; where nothing speaks for the person, it is all zeros. `classes` are (N,)
+        indices of the class names.
+        """
+        prepared = self._classifier.prepare(features)
+        hidden = self._classifier.first(prepared).detach().requires_grad_()
+        logits = self._rest(hidden)
+        picked = logits.gather(1, torch.from_numpy(classes)[:, None].to(logits.device))
+        (gradient,) = torch.autograd.grad(picked.sum(), hidden)
+        channels = (gradient @ self._channel_weight.T).cpu().numpy()  # (N, 512)
+        activations = prepared.to_dense()[:, _LAST].reshape(-1, _CHANNELS, _SIDE * _SIDE)
+        maps = np.maximum((channels[:, None] @ activations).reshape(-1, _SIDE, _SIDE), 0)
+        greatest = maps.max(axis=(1, 2), keepdims=True)
+        scaled: NDArray[np.float32] = np.divide(maps, greatest, out=np.zeros_like(maps), where=greatest > 0)
+        return scaled
+
+    def explain(self, predictions: Sequence[Prediction], features: Features) -> Iterator[NDArray[np.float32]]:
+        """Yield for each prediction the heat map (7, 7) of the person named."""
+        row_of = {photo.path: row for row, photo in enumerate(features.photos)}
+        class_of = {name: number for number, name in enumerate(self._classifier.card.class_names)}
+        for start in range(0, len(predictions), _BATCH_SIZE):
+            batch = predictions[start : start + _BATCH_SIZE]
+            rows = np.array([row_of[prediction.path] for prediction in batch], np.int64)
+            named = np.array([class_of[prediction.predicted] for prediction in batch], np.int64)
+            yield from self.compute_heat_maps(features.batch(rows), named)
 
 
 def overlay_heat_map(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:

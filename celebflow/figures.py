@@ -23,6 +23,7 @@ from celebflow.training import EpochResult
 
 _PERSONS_A_COLUMN = 40
 _LONGEST_NAME = 30
+_COMPRESS_LEVEL = 2  # of 9: less than half of zlib's default time, for 8 % more bytes
 
 
 def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
@@ -56,7 +57,10 @@ def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Pat
             canvas.draw()  # type: ignore[no-untyped-call] # once; savefig draws twice what has a layout to find
             pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
             image = Image.fromarray(pixels).convert("RGB")
-            written.append(writers.submit(image.save, folder / f"{name}.png", dpi=(resolution_dpi, resolution_dpi)))
+            resolution = (resolution_dpi, resolution_dpi)
+            written.append(
+                writers.submit(image.save, folder / f"{name}.png", dpi=resolution, compress_level=_COMPRESS_LEVEL)
+            )
         for file in written:
             file.result()
 

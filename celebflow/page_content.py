@@ -16,8 +16,9 @@ from celebflow.comparison import Change, compare_predictions
 from celebflow.contact_sheets import load_thumbnail
 from celebflow.errors import CelebflowError
 from celebflow.experiments import NoOutputError, copy_outputs
-from celebflow.explanations import explain_predictions, overlay_heat_map
+from celebflow.explanations import Explainer, overlay_heat_map
 from celebflow.features import Features
+from celebflow.images import Transform
 from celebflow.page import ChangedPhotograph, Example, PageContent, Previous, render_page
 from celebflow.provenance import find_provenance
 from celebflow.reports import Prediction, Report, SplitReport, load_metrics, load_predictions
@@ -46,6 +47,7 @@ def _gather_content(
     for file in sorted(paths.FIGURES.glob("*.png")):
         if not file.stem.endswith(_IN_GALLERY):
             figures[file.stem] = file.read_bytes()
+    explainer = Explainer(classifier)
     commit, previous, not_compared = find_provenance().commit, None, ""
     try:
         previous = _find_previous(report, commit) if commit else None
@@ -61,23 +63,25 @@ def _gather_content(
         examples=[
             example
             for split, content in report.splits.items()
-            for example in _gather_examples(split, content, classifier, features)
+            for example in _gather_examples(split, content, explainer, classifier.card.transform, features)
         ],
         previous=previous,
         not_compared=not_compared,
     )
 
 
-def _gather_examples(split: str, report: SplitReport, classifier: Classifier, features: Features) -> Iterator[Example]:
+def _gather_examples(
+    split: str, report: SplitReport, explainer: Explainer, transform: Transform, features: Features
+) -> Iterator[Example]:
     """Yield the most confident mistakes and the most doubtful hits, each with what spoke for the person named."""
     chosen = [*report.mistakes()[:_MOST_MISTAKES], *report.hits()[:_MOST_HITS]]
 
     def picture(prediction: Prediction, heat: NDArray[np.float32]) -> Example:
-        image = load_thumbnail(paths.DATA / prediction.path, classifier.card.transform)
+        image = load_thumbnail(paths.DATA / prediction.path, transform)
         return Example(prediction, split, _to_jpeg(image), _to_jpeg(overlay_heat_map(image, heat)))
 
     with ThreadPoolExecutor() as workers:
-        yield from workers.map(picture, chosen, explain_predictions(chosen, classifier, features))
+        yield from workers.map(picture, chosen, explainer.explain(chosen, features))
 
 
 def _find_previous(report: Report, commit: str) -> Previous | None:

@@ -12,7 +12,7 @@ from PIL import Image
 from celebflow.backbone import FEATURE_COUNT, UNTRAINED_WARNING
 from celebflow.classifier import Classifier
 from celebflow.exhibits import draw_all, draw_exhibits
-from celebflow.explanations import compute_heat_maps, overlay_heat_map
+from celebflow.explanations import Explainer, overlay_heat_map
 from celebflow.features import FeatureOrigin, Features
 from celebflow.reports import Report
 from celebflow.style import BLUE, ORANGE
@@ -111,9 +111,8 @@ def test_beside_each_mistake_stands_what_spoke_for_the_person_named(tmp_path: Pa
     for image in images:
         photograph, overlay = image[:, :160], image[:, 160:]
         row = _number(image)
-        (heat,) = compute_heat_maps(
-            classifier, features.batch(np.array([row])), np.array([named[features.photos[row].path]])
-        )
+        batch, person = features.batch(np.array([row])), np.array([named[features.photos[row].path]])
+        (heat,) = Explainer(classifier).compute_heat_maps(batch, person)
         difference = overlay.astype(int) - overlay_heat_map(photograph, heat)
         assert np.abs(difference).max() <= 1
 

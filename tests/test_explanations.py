@@ -8,7 +8,7 @@ from torch import nn
 
 from celebflow.backbone import FEATURE_COUNT, BackboneSource
 from celebflow.classifier import Classifier, make_classifier
-from celebflow.explanations import compute_heat_maps, overlay_heat_map
+from celebflow.explanations import Explainer, overlay_heat_map
 from celebflow.images import Transform
 from celebflow.layers import DenseLinear
 from celebflow.sparse import SparseBatch, SparseRow
@@ -55,7 +55,7 @@ def test_heat_maps_are_those_of_autograd_through_plain_dense_layers(hidden_units
         assert inputs.grad is not None
         importance = inputs.grad.mean(dim=(1, 2))
         expected.append(torch.relu((importance[:, None, None] * inputs).sum(0)).detach().numpy())
-    maps = compute_heat_maps(classifier, _batch(features), CLASSES)
+    maps = Explainer(classifier).compute_heat_maps(_batch(features), CLASSES)
     assert (maps.shape, maps.dtype) == ((5, 7, 7), np.float32)
     assert maps.max(axis=(1, 2)) == pytest.approx(1)
     assert np.allclose(maps, _scale(np.array(expected)), atol=1e-4)
@@ -79,7 +79,7 @@ def test_heat_maps_are_those_of_finite_differences() -> None:
         step = step.reshape(1, -1)
         importance = (score(features + step) - score(features - step)) / 2e-6 / 49  # the mean over 49 places
         expected += importance * features.reshape(1, 512, 7, 7)[:, channel]
-    maps = compute_heat_maps(classifier, _batch(features.astype(np.float32)), np.array([2]))
+    maps = Explainer(classifier).compute_heat_maps(_batch(features.astype(np.float32)), np.array([2]))
     assert np.allclose(maps, _scale(np.maximum(expected, 0)), atol=1e-4)
 
 
@@ -93,7 +93,7 @@ def test_what_does_not_speak_for_the_person_is_cold() -> None:
     features[0, 1, 4, 4], features[0, 2, 6, 6] = 3, 4
     features[1, 1:] = 1
     features[2] = features[0]
-    maps = compute_heat_maps(classifier, _batch(features.reshape(3, -1)), np.array([0, 0, 1]))
+    maps = Explainer(classifier).compute_heat_maps(_batch(features.reshape(3, -1)), np.array([0, 0, 1]))
     expected = np.zeros((3, 7, 7))
     expected[0, 2, 3], expected[0, 5, 5] = 1, 0.5
     assert np.array_equal(maps, expected), "neither against Ann, nor for Bo, of whom nothing speaks"
@@ -101,10 +101,10 @@ def test_what_does_not_speak_for_the_person_is_cold() -> None:
 
 def test_the_classifier_is_left_as_it_was() -> None:
     classifier, features = _make_classifier(16, 8), _batch(_draw_features())
-    expected = compute_heat_maps(classifier, features, CLASSES)
+    expected = Explainer(classifier).compute_heat_maps(features, CLASSES)
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     classifier.train()
-    assert np.array_equal(compute_heat_maps(classifier, features, CLASSES), expected), "Dropout takes no part"
+    assert np.array_equal(Explainer(classifier).compute_heat_maps(features, CLASSES), expected), "Dropout takes no part"
     assert all(module.training for module in classifier.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in classifier.parameters())
     assert classifier.first.gradient_factors is None

@@ -69,6 +69,11 @@ class Classifier(nn.Module):
         logits: Tensor = self.rest(self.first(self.prepare(features)))
         return logits
 
+    def embed(self, features: SparseBatch) -> Tensor:
+        """Turn (N, 25088 · layers) features into what the last layer takes: (N, width). Without one, that is logits."""
+        embedded: Tensor = self.rest[:-1](self.first(self.prepare(features)))
+        return embedded
+
     def average(self, views: Iterable[SparseBatch]) -> Tensor:
         """Return the mean of the (N, people) logits of several views of N photographs."""
         return torch.stack([self(features) for features in views]).mean(0)

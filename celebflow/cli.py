@@ -1,6 +1,6 @@
 """The command line `celebflow`; torch and mlflow are imported only by the commands that need them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -244,10 +244,19 @@ def strangers(folder: Path) -> None:
         click.echo("Taken for: " + ", ".join(f"{name} ({count})" for name, count in report.mistaken_for))
 
 
+def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that `_open_model` takes."""
+    for option in (
+        click.option("--rev", "revision", help="The model of a revision or an experiment of DVC's."),
+        click.option("--model", help="A folder with a model, or an address of MLflow's: models:/celebflow@champion."),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("photographs", nargs=-1, required=True, metavar="PHOTO|FOLDER|-...")
-@click.option("--model", help="A folder with a model, or an address of MLflow's: models:/celebflow@champion.")
-@click.option("--rev", "revision", help="The model of a revision or an experiment of DVC's.")
+@_choose_model
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many names to give a face.")
 @click.option("--json", "format_name", flag_value="json", help="Print an array with an object for each face.")
 @click.option("--csv", "format_name", flag_value="csv", help="Print a row for each name of each face.")
@@ -310,6 +319,90 @@ def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"
 
     with fetch_model(model, revision) as folder:
         yield Predictor.load(folder)
+
+
+@main.command()
+@_choose_model
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any that is free."
+)
+@click.option(
+    "--token",
+    envvar="CELEBFLOW_TOKEN",
+    help="Answer only who sends it (Authorization: Bearer …); must be given where others can reach the address. Other "
+    "users of this machine can see a command's options: better set CELEBFLOW_TOKEN.",
+)
+@click.option("--show-training", is_flag=True, help="Show also the photographs of train that a face is most like.")
+@click.option(
+    "--max-upload-mb", default=20.0, show_default=True, type=click.FloatRange(0, 1000, True), help="Of a photograph."
+)
+@click.option("--max-megapixels", default=50, show_default=True, type=click.IntRange(1, 100), help="Of a photograph.")
+@click.option("--max-faces", default=20, show_default=True, type=click.IntRange(1), help="How many to name in one.")
+@click.option(
+    "--timeout", "seconds", default=30.0, show_default=True, type=click.FloatRange(0, 3600, True), help="Seconds."
+)
+@click.option("--queue", default=128, show_default=True, type=click.IntRange(1), help="How many requests may wait.")
+def serve(
+    model: str | None,
+    revision: str | None,
+    host: str,
+    port: int,
+    token: str | None,
+    show_training: bool,
+    max_upload_mb: float,
+    max_megapixels: int,
+    max_faces: int,
+    seconds: float,
+    queue: int,
+) -> None:
+    """Name the people in photographs over HTTP: a page at /, and for programs /predict, described at /docs.
+
+    The model is the workspace's, or the one that --model or --rev says; it is loaded once. /healthz tells that the
+    server answers, /metrics what it did (for Prometheus). Photographs are never written to disk and never logged.
+    Ctrl-C or SIGTERM ends it when what has been asked is answered.
+
+    \b
+    Examples:
+      celebflow serve
+      curl -F photograph=@holiday.jpg http://127.0.0.1:8000/predict
+      celebflow serve --model models:/celebflow@champion --port 8080
+      CELEBFLOW_TOKEN=$(openssl rand -hex 16) celebflow serve --host 0.0.0.0
+    """
+    from celebflow import server
+    from celebflow.answering import Limits
+
+    access = server.make_access(host, token)
+    limits = Limits(round(max_upload_mb * 1e6), max_megapixels * 1_000_000, max_faces, seconds, queue)
+    with server.listen(host, port) as listening, _open_model(model, revision) as predictor:
+        app = server.make_app(predictor, limits, access, show_training)
+        address = server.describe_address(host, listening)
+        click.echo(f"Naming {len(predictor.card.class_names)} people on {address} (Ctrl-C ends it).")
+        server.run(app, listening, limits)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=Path("celebflow.onnx"))
+@_choose_model
+def export(file: Path, model: str | None, revision: str | None) -> None:
+    """Write the model to FILE in ONNX (by default celebflow.onnx), and check that ONNX Runtime answers alike.
+
+    In the file are backbone and classifier, from 8-bit pixels to calibrated probabilities; finding and cutting out
+    faces is not. Its metadata tell class names, transform, threshold, and what goes in.
+
+    \b
+    Examples:
+      celebflow export
+      celebflow export --rev main people.onnx
+    """
+    from celebflow.export import OPSET, export_model
+
+    with _open_model(model, revision) as predictor:
+        difference = export_model(predictor, file)
+    click.echo(
+        f"{file}: {file.stat().st_size / 1e6:,.0f} MB, ONNX opset {OPSET}. ONNX Runtime's probabilities differ by "
+        f"{difference:.1e} at most."
+    )
 
 
 @main.command()

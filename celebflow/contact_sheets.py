@@ -45,9 +45,13 @@ class Tile:
 def load_thumbnail(file: Path, transform: Transform | None = None) -> NDArray[np.uint8]:
     """Return the centre square of a photograph, or of the part that the transform cuts out of it: (side, side, 3)."""
     photograph = decode_photograph(file.read_bytes())
-    part = photograph if transform is None else transform.cut_out_subject(photograph)
+    return make_thumbnail(photograph if transform is None else transform.cut_out_subject(photograph))
+
+
+def make_thumbnail(photograph: Image.Image) -> NDArray[np.uint8]:
+    """Return the centre square of an RGB image: (side, side, 3)."""
     size = (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
-    return np.asarray(ImageOps.fit(part, size, Image.Resampling.LANCZOS, centering=(0.5, 0.5)))
+    return np.asarray(ImageOps.fit(photograph, size, Image.Resampling.LANCZOS, centering=(0.5, 0.5)))
 
 
 def draw_contact_sheet(title: str, rows: Sequence[tuple[str, Sequence[Tile]]], warning: str) -> Figure:

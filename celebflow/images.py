@@ -67,14 +67,19 @@ class Transform:
         """Return the part of an RGB image that the network sees when nobody says which face is meant."""
         return self.cut_out(photograph, next(iter(self.find_faces(photograph)), None))
 
+    def show(self, photograph: Image.Image, face: Face | None) -> list[Image.Image]:
+        """Cut an RGB image, or a face in it, out for each view, as a square of image_size_px."""
+        part, size = self.cut_out(photograph, face), (self.image_size_px, self.image_size_px)
+        return [
+            ImageOps.fit(_show(part, view), size, Image.Resampling.BILINEAR, centering=(0.5, 0.5))
+            for view in self.views
+        ]
+
     def apply(self, photograph: Image.Image, face: Face | None) -> list[NDArray[np.float32]]:
         """Turn an RGB image, or a face in it, into a (3, image_size_px, image_size_px) array for each view."""
-        part = self.cut_out(photograph, face)
-        return [self._normalise(_show(part, view)) for view in self.views]
+        return [self._normalise(square) for square in self.show(photograph, face)]
 
-    def _normalise(self, image: Image.Image) -> NDArray[np.float32]:
-        size = (self.image_size_px, self.image_size_px)
-        square = ImageOps.fit(image, size, Image.Resampling.BILINEAR, centering=(0.5, 0.5))
+    def _normalise(self, square: Image.Image) -> NDArray[np.float32]:
         pixels = np.asarray(square, dtype=np.float32) / np.float32(255)
         normalised = (pixels - np.array(self.mean, np.float32)) / np.array(self.standard_deviation, np.float32)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))
@@ -106,27 +111,31 @@ def _show(image: Image.Image, view: View) -> Image.Image:
     return ImageOps.mirror(image) if view.endswith("mirrored") else image
 
 
-def decode_photograph(content: bytes) -> Image.Image:
+def decode_photograph(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a whole JPEG, PNG, WebP or BMP file to an upright RGB image; transparent parts become white.
 
     Raises PhotographError when the bytes are no such file, are truncated or damaged, or unpack to more than
-    MAX_PIXELS.
+    `max_pixels`.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise PhotographError(_too_large(image.width, image.height))
+            if image.width * image.height > max_pixels:
+                size = f"{image.width}×{image.height} pixels"
+                raise PhotographError(f"has {size}, more than {max_pixels / 1e6:.0f} megapixels")
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise PhotographError(f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
     except Image.DecompressionBombError:
-        raise PhotographError(f"unpacks to far more than {MAX_PIXELS / 1e6:.0f} megapixels") from None
+        raise PhotographError(f"unpacks to far more than {max_pixels / 1e6:.0f} megapixels") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:  # as Pillow raises them
         raise PhotographError(f"is truncated or damaged ({error})") from None
 
 
-def _too_large(width: int, height: int) -> str:
-    return f"has {width}×{height} pixels, more than {MAX_PIXELS / 1e6:.0f} megapixels"
+def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
+    """Return an (H, W, 3) picture as a JPEG file."""
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "JPEG", quality=85)
+    return content.getvalue()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from celebflow.classifier import ClassifierCard
 from celebflow.data import find_files
 from celebflow.errors import CelebflowError
 from celebflow.images import PhotographError, decode_photograph
@@ -39,16 +40,23 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Identity:
     """Who somebody in a photograph is: the most probable persons, and whether the first reaches the threshold.
 
     `box` is None where the photograph was looked at as a whole.
     """
 
-    photograph: str
     box: Box | None
     known: bool
     candidates: list[Candidate]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Who somebody in a photograph that has a name is."""
+
+    photograph: str
+    identity: Identity
 
 
 def list_photographs(names: Sequence[str]) -> list[str]:
@@ -73,22 +81,20 @@ def name_photographs(
     refuse: Callable[[str, str], object],
 ) -> Iterator[Answer]:
     """Say of every face in every photograph who it is, in their order; `refuse` gets what is none, and why."""
-    card = predictor.card
     for batch in decode_in_batches(photographs, read, refuse):
         names = [name for name, _ in batch]
         for name, faces in zip(names, predictor.predict_faces([image for _, image in batch]), strict=True):
             for face in faces:
-                yield _describe(name, face, card.class_names, card.calibration.threshold, most_candidates)
+                yield Answer(name, identify(face, predictor.card, most_candidates))
 
 
-def _describe(
-    photograph: str, named: NamedFace, class_names: Sequence[str], threshold: float, most_candidates: int
-) -> Answer:
+def identify(named: NamedFace, card: ClassifierCard, most_candidates: int | None = None) -> Identity:
+    """Rank the persons whom a face may show, and hold the first to the threshold."""
     ranked = np.argsort(-named.probabilities, kind="stable")[:most_candidates]
-    candidates = [Candidate(class_names[person], float(named.probabilities[person])) for person in ranked]
+    candidates = [Candidate(card.class_names[person], float(named.probabilities[person])) for person in ranked]
     face = named.face
     box = None if face is None else Box(face.left, face.top, face.right, face.bottom)
-    return Answer(photograph, box, candidates[0].probability >= threshold, candidates)
+    return Identity(box, candidates[0].probability >= card.calibration.threshold, candidates)
 
 
 def decode_in_batches(
@@ -119,16 +125,17 @@ def format_table(answers: Sequence[Answer]) -> str:
     """Return a table for people; a box is shown where any face has one."""
     from tabulate import tabulate
 
-    boxed = any(answer.box for answer in answers)
+    boxed = any(answer.identity.box for answer in answers)
     rows = []
     for answer in answers:
-        first, *others = answer.candidates
-        box = "" if answer.box is None else " ".join(f"{side:.0f}" for side in asdict(answer.box).values())
+        identity = answer.identity
+        first, *others = identity.candidates
+        box = "" if identity.box is None else " ".join(f"{side:.0f}" for side in asdict(identity.box).values())
         rows.append(
             [
                 answer.photograph,
                 *([box] if boxed else []),
-                first.name if answer.known else f"unknown ({first.name}?)",
+                first.name if identity.known else f"unknown ({first.name}?)",
                 f"{first.probability:.1%}",
                 ", ".join(f"{other.name} {other.probability:.1%}" for other in others),
             ]
@@ -139,7 +146,8 @@ def format_table(answers: Sequence[Answer]) -> str:
 
 def format_json(answers: Sequence[Answer]) -> str:
     """Return a JSON array with an object for each face."""
-    return json.dumps([asdict(answer) for answer in answers], indent=2, ensure_ascii=False)
+    faces = [{"photograph": answer.photograph} | asdict(answer.identity) for answer in answers]
+    return json.dumps(faces, indent=2, ensure_ascii=False)
 
 
 def format_csv(answers: Sequence[Answer]) -> str:
@@ -148,8 +156,9 @@ def format_csv(answers: Sequence[Answer]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["photograph", "left", "top", "right", "bottom", "known", "rank", "name", "probability"])
     for answer in answers:
-        box = [""] * 4 if answer.box is None else list(asdict(answer.box).values())
-        for rank, each in enumerate(answer.candidates, 1):
-            known = str(answer.known).lower()
+        identity = answer.identity
+        box = [""] * 4 if identity.box is None else list(asdict(identity.box).values())
+        for rank, each in enumerate(identity.candidates, 1):
+            known = str(identity.known).lower()
             writer.writerow([answer.photograph, *box, known, rank, each.name, each.probability])
     return file.getvalue().rstrip("\n")

@@ -19,8 +19,8 @@ from PIL import Image
 
 from celebflow import paths, stores, tracking
 from celebflow.errors import CelebflowError
+from celebflow.mlflow_model import COLUMN
 from celebflow.prediction import Predictor
-from celebflow.serving import COLUMN
 
 _MODEL = "model"  # its name within a run
 _LIBRARIES = (
@@ -81,7 +81,7 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
             pyfunc,
             name=_MODEL,
             run_id=run.info.run_id,
-            python_model=str(package / "serving.py"),
+            python_model=str(package / "mlflow_model.py"),
             code_paths=[str(package)],
             artifacts={name: str(file) for name, file in files.items()},
             signature=_describe_signature(),

@@ -1,6 +1,5 @@
 """A result's files and photographs → what the page shows of them, and of the result that was committed before."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +7,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from celebflow import paths
 from celebflow.classifier import Classifier
@@ -18,7 +16,7 @@ from celebflow.errors import CelebflowError
 from celebflow.experiments import NoOutputError, copy_outputs
 from celebflow.explanations import Explainer, overlay_heat_map
 from celebflow.features import Features
-from celebflow.images import Transform
+from celebflow.images import Transform, encode_jpeg
 from celebflow.page import ChangedPhotograph, Example, PageContent, Previous, render_page
 from celebflow.provenance import find_provenance
 from celebflow.reports import Prediction, Report, SplitReport, load_metrics, load_predictions
@@ -78,7 +76,7 @@ def _gather_examples(
 
     def picture(prediction: Prediction, heat: NDArray[np.float32]) -> Example:
         image = load_thumbnail(paths.DATA / prediction.path, transform)
-        return Example(prediction, split, _to_jpeg(image), _to_jpeg(overlay_heat_map(image, heat)))
+        return Example(prediction, split, encode_jpeg(image), encode_jpeg(overlay_heat_map(image, heat)))
 
     with ThreadPoolExecutor() as workers:
         yield from workers.map(picture, chosen, explainer.explain(chosen, features))
@@ -115,12 +113,6 @@ def _find_previous(report: Report, commit: str) -> Previous | None:
 
 def _picture(changes: Sequence[Change]) -> list[ChangedPhotograph]:
     return [
-        ChangedPhotograph(change, _to_jpeg(load_thumbnail(paths.DATA / change.b.path)))
+        ChangedPhotograph(change, encode_jpeg(load_thumbnail(paths.DATA / change.b.path)))
         for change in changes[:_MOST_CHANGES]
     ]
-
-
-def _to_jpeg(image: NDArray[np.uint8]) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, "JPEG", quality=85)
-    return content.getvalue()

@@ -20,6 +20,14 @@ from celebflow.sparse import SparseBatch, SparseRow
 
 
 @dataclass(frozen=True, eq=False)
+class ExtractedFace:
+    """A face, None where the photograph was looked at as a whole, and the features of each of its views."""
+
+    face: Face | None
+    views: list[SparseRow]
+
+
+@dataclass(frozen=True, eq=False)
 class NamedFace:
     """A face, None where the photograph was looked at as a whole, and its (people,) probabilities."""
 
@@ -38,8 +46,8 @@ class Predictor:
                 f"{backbone_file} is not the backbone that the classifier was taught on ({card.backbone.weights}). "
                 "Run `dvc repro`."
             )
-        self.card = card
-        self._classifier = classifier.eval()
+        self.card, self.backbone = card, backbone
+        self.classifier = classifier.eval()
         self._runtime = build_runtime(choose_runtime("auto", "cpu"), backbone, card.transform.layers)
 
     @classmethod
@@ -69,21 +77,39 @@ class Predictor:
         """
         return self._name(photographs, None)
 
-    @torch.inference_mode()
-    def _name(self, photographs: Sequence[Image.Image], most_faces: int | None) -> list[list[NamedFace]]:
-        with ThreadPoolExecutor(self._runtime.workers) as workers:
-            extracted = list(workers.map(lambda photograph: self._extract(photograph, most_faces), photographs))
-        faces = [face for found in extracted for face in found]
-        feature_count = count_features(self.card.transform.layers)
-        views = zip(*(rows for _, rows in faces), strict=True)
-        logits = self._classifier.average(SparseBatch.from_rows(list(rows), feature_count) for rows in views).numpy()
-        named = iter(softmax(logits / self.card.calibration.temperature))
-        return [[NamedFace(face, next(named)) for face, _ in found] for found in extracted]
+    @property
+    def workers(self) -> int:
+        """Return from how many threads `extract` is best called at once."""
+        return self._runtime.workers
 
-    def _extract(self, photograph: Image.Image, most_faces: int | None) -> list[tuple[Face | None, list[SparseRow]]]:
+    def extract(self, photograph: Image.Image, most_faces: int | None = None) -> list[ExtractedFace]:
+        """Compute the features of everybody in an RGB photograph, the subject first, or of so many at most.
+
+        Where no faces are detected, or none is found, that is the photograph as a whole.
+        """
         transform = self.card.transform
         faces: list[Face] | list[None] = transform.find_faces(photograph)[:most_faces] or [None]
         return [
-            (face, [SparseRow.from_dense(self._runtime.extract(image)) for image in transform.apply(photograph, face)])
+            ExtractedFace(
+                face, [SparseRow.from_dense(self._runtime.extract(i)) for i in transform.apply(photograph, face)]
+            )
             for face in faces
         ]
+
+    @torch.inference_mode()
+    def classify(self, faces: Sequence[ExtractedFace]) -> list[NamedFace]:
+        """Name faces, at least one, in one pass of the classifier."""
+        views = zip(*(face.views for face in faces), strict=True)
+        logits = self.classifier.average(self.batch(list(rows)) for rows in views).numpy()
+        probabilities = softmax(logits / self.card.calibration.temperature)
+        return [NamedFace(face.face, row) for face, row in zip(faces, probabilities, strict=True)]
+
+    def batch(self, rows: list[SparseRow]) -> SparseBatch:
+        """Return one view of each of some faces, as the classifier takes them."""
+        return SparseBatch.from_rows(rows, count_features(self.card.transform.layers))
+
+    def _name(self, photographs: Sequence[Image.Image], most_faces: int | None) -> list[list[NamedFace]]:
+        with ThreadPoolExecutor(self.workers) as workers:
+            extracted = list(workers.map(lambda photograph: self.extract(photograph, most_faces), photographs))
+        named = iter(self.classify([face for faces in extracted for face in faces]))
+        return [[next(named) for _ in faces] for faces in extracted]

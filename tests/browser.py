@@ -32,6 +32,8 @@ def start_browser(profile: Path) -> Iterator[Chrome]:
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
+        "--use-fake-device-for-media-stream",  # a camera that shows a moving test picture
+        "--use-fake-ui-for-media-stream",  # and may be used without asking
         f"--user-data-dir={profile}",
     ):
         options.add_argument(flag)

@@ -28,7 +28,17 @@ def test_help_names_the_commands() -> None:
         result = _run(*arguments)
         assert result.returncode == 0
         assert "sample" in result.stdout
-    for command in (["sample"], ["cache"], ["cache", "prune"], ["runs"], ["runs", "sync"], ["register"], ["predict"]):
+    for command in (
+        ["sample"],
+        ["cache"],
+        ["cache", "prune"],
+        ["runs"],
+        ["runs", "sync"],
+        ["register"],
+        ["predict"],
+        ["serve"],
+        ["export"],
+    ):
         help_text = _run(*command, "--help").stdout
         assert f"\n    celebflow {' '.join(command)}" in help_text, "examples stand on lines of their own"
         assert "\\b" not in help_text

@@ -15,34 +15,20 @@ from PIL import Image
 
 from celebflow import images
 from celebflow.backbone import Backbone, load_backbone
-from celebflow.calibration import Calibration
-from celebflow.classifier import Classifier, ClassifierCard, load_classifier, make_classifier, save_classifier
+from celebflow.classifier import load_classifier
 from celebflow.errors import CelebflowError
-from celebflow.faces import Face
 from celebflow.images import WHOLE, Transform, decode_photograph
-from celebflow.naming import Answer, Box, Candidate, format_table, list_photographs
+from celebflow.naming import Answer, Box, Candidate, Identity, format_table, list_photographs
 from celebflow.prediction import Predictor
+from tests.models import NAMES, make_face, save_model
 
-NAMES = ("Ann", "Bo", "Cy")
-FACES = [
-    Face(*box, score=0.9, landmarks=((0.0, 0.0), (8.0, 0.0), (4.0, 4.0), (1.0, 8.0), (7.0, 8.0)))
-    for box in ((20.0, 5.0, 30.0, 15.0), (2.0, 3.0, 14.0, 16.0))
-]
-
-
-def _save_model(folder: Path, backbone: Backbone, backbone_file: Path, transform: Transform, threshold: float) -> Path:
-    torch.manual_seed(0)
-    card: ClassifierCard = make_classifier(NAMES, (8,), 0.5, transform, backbone.source).card
-    classifier = Classifier(ClassifierCard(**{**vars(card), "calibration": Calibration(0.5, threshold, 0.05)}))
-    save_classifier(classifier, folder / "classifier.safetensors")
-    (folder / "backbone.safetensors").symlink_to(backbone_file)
-    return folder
+FACES = [make_face(20, 5, 30, 15), make_face(2, 3, 14, 16)]
 
 
 @pytest.fixture
 def model(tmp_path: Path, backbone: Backbone, backbone_file: Path) -> Path:
     """Save a model that looks at whole photographs, and knows nobody: its threshold is out of reach."""
-    return _save_model(tmp_path / "model", backbone, backbone_file, Transform(32), 1.0)
+    return save_model(tmp_path / "model", backbone, backbone_file, Transform(32), 1.0)
 
 
 def _predict(folder: Path, *arguments: str, status: int = 0, content: bytes = b"") -> tuple[str, str]:
@@ -131,7 +117,7 @@ def test_every_face_is_named_with_its_box_the_subject_first(
     backbone: Backbone, backbone_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transform = Transform(32, WHOLE.model_copy(update={"crop": "detect"}), ("original", "mirrored"))
-    folder = _save_model(tmp_path / "model", backbone, backbone_file, transform, 0.0)
+    folder = save_model(tmp_path / "model", backbone, backbone_file, transform, 0.0)
     noise = np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8)
     photographs = [Image.fromarray(noise), Image.fromarray(noise[:, ::-1].copy()), Image.fromarray(noise[::-1].copy())]
     found = iter([FACES, [], FACES[1:]])
@@ -149,10 +135,12 @@ def test_every_face_is_named_with_its_box_the_subject_first(
 
 def test_the_table_says_unknown_below_the_threshold_and_shows_boxes_only_where_there_are_any() -> None:
     candidates = [Candidate("Ann", 0.5), Candidate("Bo", 0.25)]
-    table = format_table([Answer("a.jpg", None, True, candidates), Answer("b.jpg", None, False, candidates)])
+    table = format_table(
+        [Answer("a.jpg", Identity(None, True, candidates)), Answer("b.jpg", Identity(None, False, candidates))]
+    )
     assert table.splitlines()[1].split() == ["a.jpg", "Ann", "50.0%", "Bo", "25.0%"]
     assert "unknown (Ann?)" in table and "face" not in table
-    assert "1 2 3 4" in format_table([Answer("a.jpg", Box(1.2, 2, 3, 4), True, candidates)])
+    assert "1 2 3 4" in format_table([Answer("a.jpg", Identity(Box(1.2, 2, 3, 4), True, candidates))])
 
 
 def test_folders_are_searched_at_any_depth_in_order(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 import base64
 import csv
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
+import onnxruntime
 import pytest
 import requests
 
+from celebflow.export import run_model
+from celebflow.images import Transform, decode_photograph
 from celebflow.registry import find_best_run
 from tests.repository import Repository, make_repository
 
@@ -205,6 +209,29 @@ def test_the_server_answers_as_evaluate_did(repository: Repository, served: str)
     for predicted in answer.json()["predictions"]:
         scores[predicted["known"]].append(predicted["probability"])
     assert min(scores[True]) > max(scores[False])
+
+
+def test_celebflow_s_own_server_and_onnx_answer_as_evaluate_did(repository: Repository) -> None:
+    repository.run("celebflow", "register")
+    rows, champion = _load_champions_rows(repository), ("--model", "models:/celebflow@champion")
+    contents = [(repository.folder / "data" / row["path"]).read_bytes() for row in rows]
+    expected = [(row["predicted"], float(row["probability"])) for row in rows]
+    with repository.serve("celebflow", "serve", *champion, path="/healthz") as address:
+        answers = [
+            requests.post(f"{address}/predict", files={"photograph": content}, timeout=60).json()
+            for content in contents
+        ]
+    firsts = [answer["faces"][0]["candidates"][0] for answer in answers]
+    assert [first["name"] for first in firsts] == [name for name, _ in expected]
+    assert [first["probability"] for first in firsts] == pytest.approx([share for _, share in expected], abs=1e-5)
+
+    repository.run("celebflow", "export", "champion.onnx", *champion)
+    file = repository.folder / "champion.onnx"
+    metadata = onnxruntime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map
+    transform, names = Transform.from_dict(json.loads(metadata["transform"])), json.loads(metadata["class_names"])
+    probabilities = run_model(file, transform, [decode_photograph(content) for content in contents])
+    assert [names[person] for person in probabilities.argmax(axis=1)] == [name for name, _ in expected]
+    assert probabilities.max(axis=1).tolist() == pytest.approx([share for _, share in expected], abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The model that MLflow serves: photographs in base64 → names and probabilities. MLflow runs this file as it is."""
 
 import base64
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
-from celebflow.classifier import load_classifier
 from celebflow.images import PhotographError, decode_photograph
-from celebflow.prediction import Predictor
+from celebflow.naming import identify
+from celebflow.prediction import NamedFace, Predictor
 
 COLUMN = "photograph"
 
@@ -23,8 +24,7 @@ class PhotographNamer(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load classifier and backbone from the model's artefacts."""
-        artifacts = {name: Path(path) for name, path in context.artifacts.items()}
-        self._predictor = Predictor(load_classifier(artifacts["classifier"]), artifacts["backbone"])
+        self._predictor = Predictor.load(Path(context.artifacts["classifier"]).parent)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -38,13 +38,12 @@ class PhotographNamer(PythonModel):
         if model_input.empty:
             raise MlflowException("There is no row with a photograph.", INVALID_PARAMETER_VALUE)
         photographs = [_decode(row, text) for row, text in enumerate(model_input[COLUMN])]
-        names, threshold = self._predictor.card.class_names, self._predictor.card.calibration.threshold
         answers = []
         for probabilities in self._predictor.predict(photographs):
-            ranked = sorted(zip(names, probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
-            name, probability = ranked[0]
-            known = probability >= threshold
-            answers.append({"name": name, "probability": probability, "known": known, "probabilities": dict(ranked)})
+            identity = identify(NamedFace(None, probabilities), self._predictor.card)
+            first, known = identity.candidates[0], identity.known
+            everybody = {each.name: each.probability for each in identity.candidates}
+            answers.append({**asdict(first), "known": known, "probabilities": everybody})
         return pd.DataFrame(answers)
 
 

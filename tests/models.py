@@ -1,0 +1,63 @@
+"""A small model on disk, and a server that asks it, that tests share."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import uvicorn
+
+from celebflow import server
+from celebflow.answering import Limits
+from celebflow.backbone import Backbone
+from celebflow.calibration import Calibration
+from celebflow.classifier import Classifier, make_classifier, save_classifier
+from celebflow.faces import Face
+from celebflow.images import Transform
+from celebflow.prediction import Predictor
+
+NAMES = ("Ann", "Bo", "Cy")
+LIMITS = Limits(upload_bytes=1_000_000, pixels=1_000_000, faces=20, seconds=20.0, waiting=64)
+OPEN = server.make_access("127.0.0.1", None)
+
+
+def save_model(
+    folder: Path,
+    backbone: Backbone,
+    backbone_file: Path,
+    transform: Transform,
+    threshold: float = 0.0,
+    names: Sequence[str] = NAMES,
+) -> Path:
+    """Save an untaught model whose calibration is neither the identity nor fitted."""
+    torch.manual_seed(0)
+    card = make_classifier(names, (8,), 0.5, transform, backbone.source).card
+    classifier = Classifier(replace(card, calibration=Calibration(0.5, threshold, 0.05)))
+    save_classifier(classifier, folder / "classifier.safetensors")
+    (folder / "backbone.safetensors").symlink_to(backbone_file)
+    return folder
+
+
+def make_face(left: float, top: float, right: float, bottom: float) -> Face:
+    """Return a face in this box."""
+    landmarks = ((left, top), (right, top), (left + 4, top + 4), (left + 1, bottom), (right - 1, bottom))
+    return Face(left, top, right, bottom, score=0.9, landmarks=landmarks)
+
+
+@contextmanager
+def start_server(
+    model: Path, limits: Limits = LIMITS, access: server.Access = OPEN, show_training: bool = False
+) -> Iterator[str]:
+    """Answer in a thread of this process; yield the server's address."""
+    app = server.make_app(Predictor.load(model), limits, access, show_training)
+    with server.listen("127.0.0.1", 0) as listening:
+        running = uvicorn.Server(server.configure(app, limits))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield server.describe_address("127.0.0.1", listening)
+        finally:
+            running.should_exit = True
+            thread.join()

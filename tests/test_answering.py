@@ -1,0 +1,134 @@
+"""Who asks at the same time is classified together, and gets what who asks alone gets."""
+
+import asyncio
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from celebflow.answering import Answered, Answerer, Question, QueueFullError
+from celebflow.backbone import Backbone
+from celebflow.explanations import Explainer, overlay_heat_map
+from celebflow.images import PhotographError, Transform, decode_photograph
+from celebflow.prediction import Predictor
+from tests.models import LIMITS, save_model
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone, backbone_file: Path) -> Predictor:
+    return Predictor.load(save_model(tmp_path_factory.mktemp("model"), backbone, backbone_file, Transform(32)))
+
+
+@pytest.fixture
+def passes() -> list[int]:
+    """Hold how many photographs each pass of the classifier had."""
+    return []
+
+
+@pytest.fixture
+def answerer(predictor: Predictor, passes: list[int]) -> Answerer:
+    return Answerer(predictor, LIMITS, None, passes.append)
+
+
+def _draw(seed: int) -> bytes:
+    content = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 255, (40, 60, 3), np.uint8)
+    Image.fromarray(noise).save(content, "PNG")
+    return content.getvalue()
+
+
+def _ask(seed: int, **wanted: Any) -> Question:
+    return Question(_draw(seed), 3, **{"heat_map": False, "nearest": False, **wanted})
+
+
+def _probabilities(answered: Answered) -> dict[str, float]:
+    return {each.name: each.probability for each in answered.faces[0].identity.candidates}
+
+
+def test_who_asks_together_is_classified_together(answerer: Answerer, predictor: Predictor, passes: list[int]) -> None:
+    async def ask_all() -> list[Answered]:
+        return await asyncio.gather(*(answerer.ask(_ask(seed)) for seed in range(40)))
+
+    answers = asyncio.run(ask_all())
+    assert sum(passes) == 40 and max(passes) == 16
+    assert len(passes) <= 6
+    for seed, answered in enumerate(answers):
+        (expected,) = predictor.predict([decode_photograph(_draw(seed))])
+        found = _probabilities(answered)
+        assert [found[name] for name in predictor.card.class_names] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_who_asks_alone_does_not_wait_for_company(answerer: Answerer, passes: list[int]) -> None:
+    async def ask_in_turn() -> None:
+        for seed in range(3):
+            await answerer.ask(_ask(seed))
+
+    asyncio.run(ask_in_turn())
+    assert passes == [1, 1, 1]
+
+
+def test_what_fails_or_is_given_up_costs_the_others_nothing(answerer: Answerer) -> None:
+    async def ask_all() -> tuple[list[Any], Answered]:
+        broken = Question(b"nothing", 3, heat_map=False, nearest=False)
+        tasks = [asyncio.create_task(answerer.ask(broken if n % 3 == 1 else _ask(n))) for n in range(12)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        tasks[11].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True), await answerer.ask(_ask(0))
+
+    answers, later = asyncio.run(ask_all())
+    assert all(isinstance(answers[n], PhotographError) for n in (1, 4, 7, 10))
+    assert all(isinstance(answers[n], asyncio.CancelledError) for n in (0, 11))
+    assert all(isinstance(answer, Answered) for answer in (*(answers[n] for n in (2, 3, 5, 6, 8, 9)), later))
+
+
+def test_a_failure_of_the_classifier_is_told_to_all_whom_it_concerns(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    async def ask_both() -> list[Any]:
+        return await asyncio.gather(answerer.ask(_ask(0)), answerer.ask(_ask(1)), return_exceptions=True)
+
+    async def ask_before_and_after() -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr(Predictor, "classify", fail)
+            assert [str(error) for error in await ask_both()] == ["out of memory"] * 2
+        assert all(isinstance(answer, Answered) for answer in await ask_both())
+
+    asyncio.run(ask_before_and_after())
+
+
+def test_places_in_the_queue_are_given_back(predictor: Predictor) -> None:
+    answerer = Answerer(predictor, replace(LIMITS, waiting=2), None, lambda count: None)
+    with answerer.queue(), answerer.queue():
+        assert answerer.waiting == 2
+        with pytest.raises(QueueFullError), answerer.queue():
+            pass
+    assert answerer.waiting == 0
+    with pytest.raises(ValueError, match="mine"), answerer.queue():
+        raise ValueError("mine")
+    assert answerer.waiting == 0
+
+
+def test_the_heat_map_is_that_of_the_first_name(answerer: Answerer, predictor: Predictor) -> None:
+    answered = asyncio.run(answerer.ask(_ask(5, heat_map=True)))
+    (face,) = answered.faces
+    assert face.seen is not None and face.heat_map is not None
+    seen, shown = (np.asarray(Image.open(io.BytesIO(each))).astype(int) for each in (face.seen, face.heat_map))
+    person = predictor.card.class_names.index(face.identity.candidates[0].name)
+    (extracted,) = predictor.extract(decode_photograph(_draw(5)))
+    maps = {
+        number: Explainer(predictor.classifier).compute_heat_maps(predictor.batch(extracted.views), np.array([number]))
+        for number in range(3)
+    }
+    differences = {
+        number: np.abs(shown - overlay_heat_map(seen.astype(np.uint8), heat[0])).mean() for number, heat in maps.items()
+    }
+    assert min(differences, key=lambda number: differences[number]) == person
+    assert differences[person] < 6, "but for what JPEG loses"

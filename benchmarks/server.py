@@ -90,9 +90,8 @@ def compare_one(predictor: Predictor, photographs: Sequence[bytes], address: tup
         for content in photographs[:_ASKED_IN_TURN]:
             predictor.predict([decode_photograph(content)])
 
-    connection = http.client.HTTPConnection(*address)
-
     def ask() -> None:
+        connection = http.client.HTTPConnection(*address)
         for content in photographs[:_ASKED_IN_TURN]:
             if send(connection, content) != 200:
                 sys.exit("The server refused a photograph.")

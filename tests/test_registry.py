@@ -2,16 +2,21 @@
 
 import base64
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import onnxruntime
 import pytest
 import requests
+from PIL import Image
 
+from celebflow.contact_sheets import load_thumbnail
+from celebflow.data import load_photos
 from celebflow.export import run_model
 from celebflow.images import Transform, decode_photograph
 from celebflow.registry import find_best_run
@@ -232,6 +237,22 @@ def test_celebflow_s_own_server_and_onnx_answer_as_evaluate_did(repository: Repo
     probabilities = run_model(file, transform, [decode_photograph(content) for content in contents])
     assert [names[person] for person in probabilities.argmax(axis=1)] == [name for name, _ in expected]
     assert probabilities.max(axis=1).tolist() == pytest.approx([share for _, share in expected], abs=1e-4)
+
+
+def test_the_server_shows_photographs_of_train_where_it_is_allowed(repository: Repository) -> None:
+    photos = load_photos(repository.folder / "splits" / "photos.csv")
+    photo = next(photo for photo in photos if photo.split == "train")
+    content = (repository.folder / "data" / photo.path).read_bytes()
+    with repository.serve("celebflow", "serve", "--show-training", path="/healthz") as address:
+        answer = requests.post(f"{address}/predict?nearest=true", files={"photograph": content}, timeout=60).json()
+        page = requests.get(address, timeout=60).text
+    nearest = answer["faces"][0]["nearest"]
+    assert len(nearest) == 5
+    assert (nearest[0]["person"], nearest[0]["similarity"]) == (photo.person, pytest.approx(1, abs=1e-5))
+    with Image.open(io.BytesIO(base64.b64decode(nearest[0]["thumbnail"]))) as thumbnail:
+        expected = load_thumbnail(repository.folder / "data" / photo.path).astype(int)
+        assert np.abs(np.asarray(thumbnail) - expected).mean() < 6, "but for what JPEG loses"
+    assert 'data-shows-training="true"' in page
 
 
 @pytest.mark.parametrize(

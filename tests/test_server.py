@@ -486,12 +486,29 @@ def test_what_keeps_the_server_from_starting_is_told(model: Path, tmp_path: Path
     assert "features, which is missing" in fail("--port", "0", "--model", str(model), "--show-training")
 
 
-def test_schemathesis_finds_nothing(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_schemathesis_finds_nothing(model: Path, tmp_path: Path, token: str | None) -> None:
     (tmp_path / "schemathesis.toml").write_text(
         # What conforms to the schema is bytes, of which few are a photograph.
         '[checks]\npositive_data_acceptance.expected-statuses = ["2xx", "4xx"]\n'
     )
-    command = [Path(sys.executable).parent / "schemathesis", "run", f"{address}/openapi.json", "--checks", "all"]
-    command += ["--max-examples", "40", "--seed", "1", "--no-color"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    with start_server(model, access=server.make_access("127.0.0.1", token)) as address:
+        command = [Path(sys.executable).parent / "schemathesis", "run", f"{address}/openapi.json", "--checks", "all"]
+        command += ["--max-examples", "40", "--seed", "1", "--no-color"]
+        command += ["--header", f"Authorization: Bearer {token}"] if token else []
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_many_clients_at_once_are_all_answered(model: Path) -> None:
+    contents = [_draw(seed) for seed in range(64)]
+    with start_server(model) as address, concurrent.futures.ThreadPoolExecutor(64) as clients:
+        alone = [_send(address, content).json() for content in contents]
+        together = [response.json() for response in clients.map(lambda content: _send(address, content), contents * 4)]
+        batches = requests.get(f"{address}/metrics", timeout=60).text
+    for answer, expected in zip(together, alone * 4, strict=True):
+        found = {each["name"]: each["probability"] for each in answer["faces"][0]["candidates"]}
+        (face,) = expected["faces"]
+        assert found == pytest.approx({each["name"]: each["probability"] for each in face["candidates"]}, abs=1e-6)
+    passes = float(re.search(r"\ncelebflow_batch_photographs_count (.+)\n", batches)[1])  # type: ignore[index]
+    assert passes < 64 + 4 * 64 / 2, "they share passes of the classifier"

@@ -18,7 +18,7 @@ from celebflow.prediction import ExtractedFace, Predictor
 
 _BATCH_SIZE = 16  # photographs that are classified in one pass
 _LONGEST_WAIT_SECONDS = 1.0  # of one that is ready for others
-_NEAREST_COUNT = 5
+_NEAREST_COUNT = 4
 
 
 class QueueFullError(Exception):

@@ -247,7 +247,7 @@ def test_the_server_shows_photographs_of_train_where_it_is_allowed(repository: R
         answer = requests.post(f"{address}/predict?nearest=true", files={"photograph": content}, timeout=60).json()
         page = requests.get(address, timeout=60).text
     nearest = answer["faces"][0]["nearest"]
-    assert len(nearest) == 5
+    assert len(nearest) == 4
     assert (nearest[0]["person"], nearest[0]["similarity"]) == (photo.person, pytest.approx(1, abs=1e-5))
     with Image.open(io.BytesIO(base64.b64decode(nearest[0]["thumbnail"]))) as thumbnail:
         expected = load_thumbnail(repository.folder / "data" / photo.path).astype(int)

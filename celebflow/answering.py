@@ -5,19 +5,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from celebflow.contact_sheets import load_thumbnail, make_thumbnail
 from celebflow.explanations import Explainer, overlay_heat_map
-from celebflow.images import decode_photograph, encode_jpeg
+from celebflow.images import PhotographError, decode_photograph, encode_jpeg
 from celebflow.naming import Identity, identify
-from celebflow.neighbours import TrainingPhotographs
-from celebflow.prediction import ExtractedFace, Predictor
+from celebflow.neighbours import Neighbour, TrainingPhotographs
+from celebflow.prediction import ExtractedFace, NamedFace, Predictor
 
+_Result = TypeVar("_Result")
 _BATCH_SIZE = 16  # photographs that are classified in one pass
-_LONGEST_WAIT_SECONDS = 1.0  # of one that is ready for others
+_LONGEST_WAIT_SECONDS = 0.25  # of one that is ready, for others
 _NEAREST_COUNT = 4
 
 
@@ -50,11 +52,14 @@ class Question:
 
 @dataclass(frozen=True)
 class NearPhotograph:
-    """A photograph of train (JPEG, its centre square) that is like a face, by the cosine of the angle between them."""
+    """A photograph of train that is like a face, by the cosine of the angle between them, and its centre square (JPEG).
+
+    That is None where its file cannot be read any more.
+    """
 
     person: str
     similarity: float
-    thumbnail: bytes
+    thumbnail: bytes | None
 
 
 @dataclass(frozen=True)
@@ -82,18 +87,35 @@ class Answered:
 class _Seen:
     """A photograph of which nothing but its features is kept, and of each face what the network saw, if it is asked."""
 
-    question: Question
     width_px: int
     height_px: int
     faces: list[ExtractedFace]
     thumbnails: list[NDArray[np.uint8] | None]
 
 
+@dataclass(frozen=True, eq=False)
+class _Classified:
+    """A face with its name, and where the network looked and what is like it, if that is asked."""
+
+    named: NamedFace
+    heat_map: NDArray[np.float32] | None
+    nearest: list[Neighbour] | None
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """Who waits for a pass of the classifier."""
+
+    question: Question
+    seen: _Seen
+    answer: asyncio.Future[list[_Classified]]
+
+
 class Answerer:
     """A model and who waits for it. All but `waiting` is for the tasks of one event loop.
 
-    Photographs are decoded and extracted one in each of the model's workers. Whoever is ready waits for those who
-    came before and are not yet, up to a batch: the classifier's weights are read from memory once for all of them.
+    Photographs are decoded and extracted one in each of the model's workers. Whoever is ready waits a moment for those
+    who are not yet, up to a batch: the classifier's weights are read from memory once for all of them.
     """
 
     def __init__(
@@ -116,7 +138,7 @@ class Answerer:
         self._extracting = 0
         self._extracted = 0  # ever, or failed to
         self._extraction_ended = asyncio.Event()
-        self._ready: list[tuple[_Seen, asyncio.Future[Answered]]] = []
+        self._ready: list[_Waiting] = []
         self._passes: asyncio.Task[None] | None = None
 
     @contextmanager
@@ -133,16 +155,20 @@ class Answerer:
     async def ask(self, question: Question) -> Answered:
         """Say who is in a photograph; raise PhotographError when it is none, or is too large."""
         seen = await self._extract(question)
-        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
-        self._ready.append((seen, answer))
+        waiting = _Waiting(question, seen, asyncio.get_running_loop().create_future())
+        self._ready.append(waiting)
         if self._passes is None:
             self._passes = asyncio.create_task(self._classify_ready())
-        return await answer
+        classified = await waiting.answer
+        return await self._work(self._describe, question, seen, classified)
+
+    async def _work(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._extractors, function, *arguments)
 
     async def _extract(self, question: Question) -> _Seen:
         self._extracting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._extractors, self._look, question)
+            return await self._work(self._look, question)
         finally:
             self._extracting -= 1
             self._extracted += 1
@@ -155,27 +181,31 @@ class Answerer:
         thumbnails = [
             make_thumbnail(transform.cut_out(photograph, face.face)) if question.heat_map else None for face in faces
         ]
-        return _Seen(question, photograph.width, photograph.height, faces, thumbnails)
+        return _Seen(photograph.width, photograph.height, faces, thumbnails)
 
     async def _classify_ready(self) -> None:
         while self._ready:
-            await self._wait_for_earlier()
+            await self._wait_for_others()
             batch, self._ready = self._ready[:_BATCH_SIZE], self._ready[_BATCH_SIZE:]
-            try:
-                answers = await asyncio.get_running_loop().run_in_executor(
-                    self._classifier, self._answer, [seen for seen, _ in batch]
-                )
-            except Exception as error:  # each who asked is told
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(error)
+            batch = [waiting for waiting in batch if not waiting.answer.done()]  # who asked may have gone
+            if not batch:
                 continue
-            for (_, answer), found in zip(batch, answers, strict=True):
-                if not answer.done():  # who asked may have gone
-                    answer.set_result(found)
+            try:
+                classified = await asyncio.get_running_loop().run_in_executor(self._classifier, self._classify, batch)
+            except Exception as error:  # each who asked is told
+                outcomes: list[list[_Classified] | Exception] = [error] * len(batch)
+            else:
+                outcomes = list(classified)
+            for waiting, outcome in zip(batch, outcomes, strict=True):
+                if waiting.answer.done():  # gone meanwhile
+                    continue
+                if isinstance(outcome, Exception):
+                    waiting.answer.set_exception(outcome)
+                else:
+                    waiting.answer.set_result(outcome)
         self._passes = None
 
-    async def _wait_for_earlier(self) -> None:
+    async def _wait_for_others(self) -> None:
         wanted = self._extracted + min(self._extracting, _BATCH_SIZE - len(self._ready))
         with suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_WAIT_SECONDS):
@@ -183,34 +213,41 @@ class Answerer:
                     self._extraction_ended.clear()
                     await self._extraction_ended.wait()
 
-    def _answer(self, photographs: Sequence[_Seen]) -> list[Answered]:
-        self._count_batch(len(photographs))
-        named = iter(self._predictor.classify([face for seen in photographs for face in seen.faces]))
-        answers = []
-        for seen in photographs:
-            faces = []
-            for face, thumbnail in zip(seen.faces, seen.thumbnails, strict=True):
-                probabilities = next(named)
-                best = np.array([probabilities.probabilities.argmax()], np.int64)
-                faces.append(
-                    FaceAnswer(
-                        identify(probabilities, self._predictor.card, seen.question.most_candidates),
-                        None if thumbnail is None else encode_jpeg(thumbnail),
-                        None if thumbnail is None else self._explain(face, thumbnail, best),
-                        self._find_nearest(face) if seen.question.nearest else None,
-                    )
-                )
-            answers.append(Answered(seen.width_px, seen.height_px, faces))
-        return answers
-
-    def _explain(self, face: ExtractedFace, thumbnail: NDArray[np.uint8], best: NDArray[np.int64]) -> bytes:
-        (heat,) = self._explainer.compute_heat_maps(self._predictor.batch(face.views[:1]), best)
-        return encode_jpeg(overlay_heat_map(thumbnail, heat))
-
-    def _find_nearest(self, face: ExtractedFace) -> list[NearPhotograph]:
-        if self._training is None:
-            return []
-        (nearest,) = self._training.find_nearest(self._predictor.batch(face.views[:1]), _NEAREST_COUNT)
+    def _classify(self, batch: Sequence[_Waiting]) -> list[list[_Classified]]:
+        self._count_batch(len(batch))
+        named = iter(self._predictor.classify([face for waiting in batch for face in waiting.seen.faces]))
         return [
-            NearPhotograph(each.person, each.similarity, encode_jpeg(load_thumbnail(each.file))) for each in nearest
+            [self._look_closer(waiting.question, face, next(named)) for face in waiting.seen.faces] for waiting in batch
         ]
+
+    def _look_closer(self, question: Question, face: ExtractedFace, named: NamedFace) -> _Classified:
+        view = self._predictor.batch(face.views[:1])
+        heat_map, nearest = None, None
+        if question.heat_map:
+            best = np.array([named.probabilities.argmax()], np.int64)
+            (heat_map,) = self._explainer.compute_heat_maps(view, best)
+        if question.nearest and self._training is not None:
+            (nearest,) = self._training.find_nearest(view, _NEAREST_COUNT)
+        return _Classified(named, heat_map, nearest)
+
+    def _describe(self, question: Question, seen: _Seen, classified: Sequence[_Classified]) -> Answered:
+        faces = [
+            FaceAnswer(
+                identity=identify(face.named, self._predictor.card, question.most_candidates),
+                seen=None if thumbnail is None else encode_jpeg(thumbnail),
+                heat_map=None
+                if thumbnail is None or face.heat_map is None
+                else encode_jpeg(overlay_heat_map(thumbnail, face.heat_map)),
+                nearest=None if face.nearest is None else [_show(neighbour) for neighbour in face.nearest],
+            )
+            for face, thumbnail in zip(classified, seen.thumbnails, strict=True)
+        ]
+        return Answered(seen.width_px, seen.height_px, faces)
+
+
+def _show(neighbour: Neighbour) -> NearPhotograph:
+    try:
+        thumbnail = encode_jpeg(load_thumbnail(neighbour.file))
+    except (OSError, PhotographError):
+        thumbnail = None
+    return NearPhotograph(neighbour.person, neighbour.similarity, thumbnail)

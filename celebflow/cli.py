@@ -369,16 +369,16 @@ def serve(
       celebflow serve --model models:/celebflow@champion --port 8080
       CELEBFLOW_TOKEN=$(openssl rand -hex 16) celebflow serve --host 0.0.0.0
     """
-    from celebflow import server
+    from celebflow import connections, server
     from celebflow.answering import Limits
 
     access = server.make_access(host, token)
     limits = Limits(round(max_upload_mb * 1e6), max_megapixels * 1_000_000, max_faces, seconds, queue)
-    with server.listen(host, port) as listening, _open_model(model, revision) as predictor:
+    with connections.listen(host, port) as listening, _open_model(model, revision) as predictor:
         app = server.make_app(predictor, limits, access, show_training)
-        address = server.describe_address(host, listening)
+        address = connections.describe_address(host, listening)
         click.echo(f"Naming {len(predictor.card.class_names)} people on {address} (Ctrl-C ends it).")
-        server.run(app, listening, limits)
+        connections.run(app, listening, limits)
 
 
 @main.command()

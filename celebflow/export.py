@@ -22,9 +22,10 @@ from celebflow.prediction import Predictor
 OPSET = 17
 MAX_DIFFERENCE = 1e-4
 INPUT, OUTPUT = "views", "probabilities"
+_MOST_WEIGHT_BYTES = 2**31 - 2**20  # and room for the graph
 _IR_VERSION = 8  # which came with opset 17; the library's own newest would shut out older runtimes
 _POOLED_SIDE = 7
-_CHECKED_PHOTOGRAPHS = 4
+_CHECKED_SIDES_PX = (4, 16, 64, 200)  # of the noise, from coarse to fine
 
 
 def export_model(predictor: Predictor, file: Path) -> float:
@@ -44,6 +45,10 @@ def export_model(predictor: Predictor, file: Path) -> float:
     except ImportError:
         raise CelebflowError("ONNX is not installed: pip install 'celebflow[onnx]'.") from None
     model = _build(predictor.backbone, predictor.classifier)
+    if sum(len(constant.raw_data) for constant in model.graph.initializer) > _MOST_WEIGHT_BYTES:
+        raise CelebflowError(
+            "The model is too large for one ONNX file, which may have 2 GB: train it with fewer hidden units."
+        )
     unchecked = file.with_name(f"{file.name}.unchecked")
     try:
         onnx.save(model, str(unchecked))
@@ -65,7 +70,7 @@ def _measure_difference(file: Path, predictor: Predictor) -> float:
     random = np.random.default_rng(0)
     photographs = [
         Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8)).resize((240, 320), Image.Resampling.BICUBIC)
-        for side in (4, 16, 64, 200)[:_CHECKED_PHOTOGRAPHS]
+        for side in _CHECKED_SIDES_PX
     ]
     answered = run_model(file, predictor.card.transform, photographs)
     return float(np.abs(answered - predictor.predict(photographs)).max())

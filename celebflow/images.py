@@ -1,13 +1,14 @@
 """Decode and transform a photograph: one way for training and for prediction."""
 
 import io
+import struct
 import warnings
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from celebflow.errors import CelebflowError
 from celebflow.faces import Face, crop_centre, crop_square, detect_faces
@@ -16,8 +17,35 @@ from celebflow.params import FaceParams, LayerName, View
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_PIXELS = 100_000_000
 
+# A progressive JPEG may be drawn in any number of passes over all of it, each of some bytes; a real one has about ten.
+_START_OF_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
+# What EXIF's orientation asks for; 1 is upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow raises of files that are cut off, or hold what they should not.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    TypeError,
+    AttributeError,
+    struct.error,
+)
+
 # Pillow only warns of what is large, and refuses at a size of its own; decode_photograph refuses at MAX_PIXELS.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # the photograph itself may be sound
 
 
 class PhotographError(CelebflowError):
@@ -122,12 +150,16 @@ def decode_photograph(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Ima
             if image.width * image.height > max_pixels:
                 size = f"{image.width}×{image.height} pixels"
                 raise PhotographError(f"has {size}, more than {max_pixels / 1e6:.0f} megapixels")
-            return _to_rgb(ImageOps.exif_transpose(image))
+            if image.format == "JPEG" and (scans := content.count(_START_OF_SCAN)) > _MOST_SCANS:
+                raise PhotographError(f"is drawn in {scans} passes, more than {_MOST_SCANS}")
+            # ImageOps.exif_transpose would also write the EXIF anew, and fail where that is odd.
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            return _to_rgb(image if turn is None else image.transpose(turn))
     except UnidentifiedImageError:
         raise PhotographError(f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
     except Image.DecompressionBombError:
         raise PhotographError(f"unpacks to far more than {max_pixels / 1e6:.0f} megapixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:  # as Pillow raises them
+    except _DAMAGE as error:
         raise PhotographError(f"is truncated or damaged ({error})") from None
 
 

@@ -28,14 +28,22 @@ class Neighbour:
 class TrainingPhotographs:
     """All photographs of train, as what the classifier's last layer takes, at length 1.
 
-    Raises CelebflowError when the features are not of the classifier's backbone and transform.
+    Raises CelebflowError when their backbone, transform or persons are not the classifier's.
     """
 
     def __init__(self, classifier: Classifier, features: Features, folder: Path) -> None:
         """Take features, and the folder that their photographs lie in."""
         card, origin = classifier.card, features.origin
-        if (card.backbone.fingerprint, card.transform) != (origin.backbone.fingerprint, origin.transform):
-            raise CelebflowError("The features here are not what this model was taught on. Run `dvc repro`.")
+        persons = {photo.person for photo in features.photos if photo.split == "train"}
+        if (card.backbone.fingerprint, card.transform, set(card.class_names)) != (
+            origin.backbone.fingerprint,
+            origin.transform,
+            persons,
+        ):
+            raise CelebflowError(
+                "The photographs of train here are not what the model was taught with: its backbone, transform or "
+                "persons are others. Run `dvc repro`."
+            )
         self._classifier = classifier
         rows = np.array([row for row, photo in enumerate(features.photos) if photo.split == "train"], np.int64)
         self._photos, self._folder = [features.photos[row] for row in rows], folder

@@ -6,17 +6,16 @@ import binascii
 import ipaddress
 import re
 import secrets
-import socket
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
-import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from PIL import Image
@@ -77,7 +76,7 @@ class NearestBody(BaseModel):
 
     person: str
     similarity: float = Field(description="cosine of the angle between what the classifier sees of both, -1 to 1")
-    thumbnail: str = Field(description="JPEG in base64")
+    thumbnail: str | None = Field(description="JPEG in base64; null where its file cannot be read any more")
 
 
 class FaceBody(BaseModel):
@@ -195,18 +194,32 @@ class Access:
     token: str | None
     hosts: frozenset[str] | None
 
-    def check_host(self, request: Request) -> None:
-        """Raise RefusalError when the server is called by another name."""
-        name = re.sub(r":\d*$", "", request.headers.get("host", "")).lower()
-        if self.hosts is not None and name not in self.hosts:
-            raise RefusalError(421, "wrong_host", "This server does not answer to that name; call it by its address.")
+    def knows(self, host: str) -> bool:
+        """Tell whether the server goes by a request's header Host."""
+        return self.hosts is None or re.sub(r":\d*$", "", host).lower() in self.hosts
 
     def check_token(self, request: Request) -> None:
         """Raise RefusalError when the token is missing or another one."""
-        given = request.headers.get("authorization", "").encode("latin-1", "replace")
-        if self.token is not None and not secrets.compare_digest(given, b"Bearer " + self.token.encode()):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if self.token is None:
+            return
+        if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), self.token.encode()):
             message = "This needs the server's token, in the header `Authorization: Bearer …`."
             raise RefusalError(401, "unauthorized", message, **{"WWW-Authenticate": "Bearer"})
+
+
+class _Called:
+    """Lets through to an application only who calls the server by a name that it goes by."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._access.knows(Headers(scope=scope).get("host", "")):
+            message = "This server does not answer to that name; call it by its address."
+            await RefusalError(421, "wrong_host", message).to_response()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class _Body:
@@ -223,7 +236,8 @@ class _Body:
             raise RefusalError(415, "encoded", "A request's body must not be compressed.")
         kind = _media_type(headers.get("content-type", ""))
         if kind == _FORM:
-            content = await _parse_form(headers, await self._read(most_bytes + _ENVELOPE_BYTES))
+            body = await self._read(most_bytes + _ENVELOPE_BYTES)
+            content = await asyncio.to_thread(_parse_form, headers, body)
         elif kind == _JSON:
             body = await self._read(most_bytes * 4 // 3 + _ENVELOPE_BYTES)
             content = await asyncio.to_thread(_parse_json, body)
@@ -248,13 +262,17 @@ class _Body:
         return RefusalError(413, "too_large", f"A photograph may have {self._limits.upload_bytes / 1e6:g} MB at most.")
 
     async def drain(self) -> None:
-        """Throw away what is still coming: who is sending reads no answer, and a closed connection would tell nothing.
+        """Throw away what is still coming, for a while: who is sending reads no answer, and a closed connection would
+        tell nothing.
 
         Who asks before sending (Expect: 100-continue) reads it at once.
         """
-        if "expect" not in self._request.headers:
-            async for _ in self._chunks:
-                pass
+        if "expect" in self._request.headers:
+            return
+        with suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(self._limits.seconds):
+                async for _ in self._chunks:
+                    pass
 
 
 def make_access(host: str, token: str | None) -> Access:
@@ -308,10 +326,11 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
         title="celebflow",
         version=version("celebflow"),
         description="Who is in a photograph: names with their probabilities.",
-        dependencies=[Depends(access.check_host)],
+        redirect_slashes=False,
     )
     guarded = [Depends(HTTPBearer(auto_error=False))] if access.token is not None else []  # for the documentation
-    app.add_middleware(_Measured, metrics=metrics)
+    app.add_middleware(_Called, access=access)
+    app.add_middleware(_Measured, metrics=metrics)  # around the other
 
     @app.exception_handler(RefusalError)
     async def refuse(request: Request, refusal: RefusalError) -> JSONResponse:
@@ -343,8 +362,8 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
 
     @app.get(
         "/metrics",
-        response_class=PlainTextResponse,
-        responses=_describe_refusals(401, 421),
+        response_class=Response,  # of no type, else the refusals would be described as of that type, too
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}} | _describe_refusals(401, 421),
         dependencies=[*guarded, Depends(access.check_token)],
     )
     async def tell_metrics() -> Response:
@@ -368,24 +387,24 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
         body, received = _Body(request, limits), False
         try:
             async with asyncio.timeout(limits.seconds):
-                try:
-                    access.check_token(request)
-                    if nearest and not show_training:
-                        raise RefusalError(403, "not_shown", "The photographs of train are not shown here.")
-                    with answerer.queue():
-                        content = await body.read_photograph()
-                        received = True
-                        answered = await answerer.ask(Question(content, top, heat_map, nearest))
-                except (RefusalError, QueueFullError):
-                    await body.drain()
-                    raise
+                access.check_token(request)
+                if nearest and not show_training:
+                    raise RefusalError(403, "not_shown", "The photographs of train are not shown here.")
+                with answerer.queue():
+                    content = await body.read_photograph()
+                    received = True
+                    answered = await answerer.ask(Question(content, top, heat_map, nearest))
         except TimeoutError:
             if received:
                 message = f"There was no answer within {limits.seconds:g} seconds."
                 raise RefusalError(503, "timed_out", message, **{"Retry-After": "5"}) from None
             message = f"The request took longer than {limits.seconds:g} seconds to arrive."
             raise RefusalError(408, "too_slow", message, Connection="close") from None
+        except RefusalError:
+            await body.drain()
+            raise
         except QueueFullError:
+            await body.drain()
             raise RefusalError(429, "busy", "Too many are waiting; ask again later.", **{"Retry-After": "1"}) from None
         except PhotographError as error:
             raise RefusalError(422, "not_a_photograph", f"The file {error}.") from None
@@ -436,7 +455,7 @@ def _describe_face(face: FaceAnswer) -> FaceBody:
     nearest = None
     if face.nearest is not None:
         nearest = [
-            NearestBody(person=near.person, similarity=near.similarity, thumbnail=str(encode(near.thumbnail)))
+            NearestBody(person=near.person, similarity=near.similarity, thumbnail=encode(near.thumbnail))
             for near in face.nearest
         ]
     return FaceBody(**vars(face.identity), seen=encode(face.seen), heat_map=encode(face.heat_map), nearest=nearest)
@@ -446,7 +465,13 @@ def _media_type(header: str) -> str:
     return header.partition(";")[0].strip().lower()
 
 
-async def _parse_form(headers: Headers, body: bytes) -> bytes:
+def _parse_form(headers: Headers, body: bytes) -> bytes:
+    return asyncio.run(
+        _parse_form_in_memory(headers, body)
+    )  # a loop of its own: it awaits nothing, and may take seconds
+
+
+async def _parse_form_in_memory(headers: Headers, body: bytes) -> bytes:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
@@ -464,7 +489,7 @@ async def _parse_form(headers: Headers, body: bytes) -> bytes:
 async def _read_file(file: UploadFile | str | None) -> bytes:
     if not isinstance(file, UploadFile):
         raise RefusalError(400, "malformed", f"The form has no file called {_FIELD}.")
-    if re.search(r"[/\\\0]|^[A-Za-z]:", file.filename or ""):
+    if re.search(r"[/\\\0]", file.filename or ""):
         raise RefusalError(400, "malformed", "The file's name is a path; send it by its own name, or without one.")
     kind = _media_type(file.content_type or "")
     if kind not in _PHOTOGRAPH_TYPES and not kind.startswith("image/"):
@@ -487,39 +512,3 @@ def _load_training(predictor: Predictor) -> TrainingPhotographs:
     if not (paths.FEATURES / "offsets.npy").exists():
         raise CelebflowError(f"--show-training needs {paths.FEATURES}, which is missing. Run `dvc repro`.")
     return TrainingPhotographs(predictor.classifier, load_features(paths.FEATURES, paths.PHOTOS), paths.DATA)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Listen on an address; raise CelebflowError when it cannot be had."""
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.create_server(address[:2], family=family, backlog=1024)
-    except OSError as error:
-        raise CelebflowError(
-            f"{host}, port {port} cannot be listened on ({error.strerror}). Choose another --host or --port."
-        ) from None
-    # asyncio does this for sockets that it makes itself: else the end of an answer waits 40 ms for an acknowledgement.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
-
-
-def describe_address(host: str, listening: socket.socket) -> str:
-    """Return where a browser finds the server."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-
-
-def run(app: FastAPI, listening: socket.socket, limits: Limits) -> None:
-    """Answer until SIGINT or SIGTERM; what has been asked by then is answered first."""
-    uvicorn.Server(configure(app, limits)).run(sockets=[listening])
-
-
-def configure(app: FastAPI, limits: Limits) -> uvicorn.Config:
-    """Say how uvicorn is to run the application: it logs no request, only failures."""
-    return uvicorn.Config(
-        app,
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=int(limits.seconds) + 1,
-    )

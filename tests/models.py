@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import uvicorn
 
-from celebflow import server
+from celebflow import connections, server
 from celebflow.answering import Limits
 from celebflow.backbone import Backbone
 from celebflow.calibration import Calibration
@@ -52,12 +52,12 @@ def start_server(
 ) -> Iterator[str]:
     """Answer in a thread of this process; yield the server's address."""
     app = server.make_app(Predictor.load(model), limits, access, show_training)
-    with server.listen("127.0.0.1", 0) as listening:
-        running = uvicorn.Server(server.configure(app, limits))
+    with connections.listen("127.0.0.1", 0) as listening:
+        running = uvicorn.Server(connections.configure(app, limits))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            yield server.describe_address("127.0.0.1", listening)
+            yield connections.describe_address("127.0.0.1", listening)
         finally:
             running.should_exit = True
             thread.join()

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from celebflow.answering import Answered, Answerer, Question, QueueFullError
+from celebflow.answering import Answered, Answerer, NearPhotograph, Question, QueueFullError
 from celebflow.backbone import Backbone
 from celebflow.explanations import Explainer, overlay_heat_map
 from celebflow.images import PhotographError, Transform, decode_photograph
+from celebflow.neighbours import Neighbour
 from celebflow.prediction import Predictor
 from tests.models import LIMITS, save_model
 
@@ -84,6 +86,63 @@ def test_what_fails_or_is_given_up_costs_the_others_nothing(answerer: Answerer) 
     assert all(isinstance(answers[n], PhotographError) for n in (1, 4, 7, 10))
     assert all(isinstance(answers[n], asyncio.CancelledError) for n in (0, 11))
     assert all(isinstance(answer, Answered) for answer in (*(answers[n] for n in (2, 3, 5, 6, 8, 9)), later))
+
+
+def test_who_gives_up_during_a_pass_costs_the_others_nothing(
+    answerer: Answerer, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classify, going_on = Predictor.classify, threading.Event()
+
+    def wait(*arguments: Any) -> Any:
+        going_on.wait(60)
+        return classify(*arguments)
+
+    async def ask_all() -> tuple[list[Any], Answered]:
+        tasks = [asyncio.create_task(answerer.ask(_ask(n))) for n in range(4)]
+        while not passes:
+            await asyncio.sleep(0.01)
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+        going_on.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        return answers, await asyncio.wait_for(answerer.ask(_ask(4)), 30)
+
+    monkeypatch.setattr(Predictor, "classify", wait)
+    answers, later = asyncio.run(ask_all())
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert all(isinstance(answer, Answered) for answer in (*answers[1:], later))
+
+
+def test_nobody_waits_long_for_a_slow_photograph(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    extract, going_on, slow = Predictor.extract, threading.Event(), decode_photograph(_draw(0)).tobytes()
+
+    def wait(predictor: Predictor, photograph: Image.Image, most_faces: int) -> Any:
+        if photograph.tobytes() == slow:
+            going_on.wait(60)
+        return extract(predictor, photograph, most_faces)
+
+    async def ask_both() -> None:
+        first = asyncio.create_task(answerer.ask(_ask(0)))
+        await asyncio.wait_for(answerer.ask(_ask(1)), 30)
+        assert not first.done()
+        going_on.set()
+        await first
+
+    monkeypatch.setattr(Predictor, "extract", wait)
+    asyncio.run(ask_both())
+
+
+def test_a_photograph_of_train_that_is_gone_is_still_named(predictor: Predictor, tmp_path: Path) -> None:
+    class Training:
+        """Two photographs, of which one cannot be read."""
+
+        def find_nearest(self, faces: object, count: int) -> list[list[Neighbour]]:
+            return [[Neighbour("Ann", tmp_path / "gone.png", 0.9), Neighbour("Bo", tmp_path / "damaged.png", 0.8)]]
+
+    (tmp_path / "damaged.png").write_bytes(_draw(0)[:100])
+    answerer = Answerer(predictor, LIMITS, Training(), lambda count: None)  # type: ignore[arg-type]
+    (face,) = asyncio.run(answerer.ask(_ask(1, nearest=True))).faces
+    assert face.nearest == [NearPhotograph("Ann", 0.9, None), NearPhotograph("Bo", 0.8, None)]
 
 
 def test_a_failure_of_the_classifier_is_told_to_all_whom_it_concerns(

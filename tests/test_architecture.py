@@ -50,7 +50,7 @@ LAYERS = [
         "neighbours",
         "export",
     },
-    {"stores", "experiments", "mlflow_model", "naming", "strangers", "answering", "server"},
+    {"stores", "experiments", "mlflow_model", "naming", "strangers", "answering", "server", "connections"},
     {"tracking", "page_content"},
     {"packaging", "syncing", "registry", "searching"},
     {"lookup"},

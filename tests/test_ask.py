@@ -107,7 +107,7 @@ def test_an_upload_shows_each_face_with_its_names_and_box(page: Chrome, tmp_path
     picture = page.find_element(By.ID, "photograph").rect
     expected = {"1": (30, 5, 50, 25), "2": (0, 3, 14, 16)}  # where the second leaves the photograph it is cut off
     boxes = {each.text: each.rect for each in page.find_elements(By.CSS_SELECTOR, ".box")}
-    assert set(boxes) == set(expected)
+    assert list(boxes) == list(expected)
     for number, (left, top, right, bottom) in expected.items():
         scale = picture["width"] / 60
         found = (
@@ -121,6 +121,7 @@ def test_an_upload_shows_each_face_with_its_names_and_box(page: Chrome, tmp_path
         assert page.execute_script("return arguments[0].naturalWidth", image) == 160
     assert not page.find_elements(By.CSS_SELECTOR, ".nearest"), "which the owner did not allow"
     assert not page.find_element(By.ID, "problem").is_displayed()
+    assert page.find_element(By.ID, "status").text.startswith(f"2 faces: {first[0]}, ")
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
@@ -135,7 +136,7 @@ def test_a_photograph_is_dropped_or_pasted(page: Chrome, kind: str) -> None:
 def test_a_photograph_is_taken(page: Chrome) -> None:
     page.find_element(By.ID, "take").click()
     _wait(page, "video")
-    WebDriverWait(page, 30).until(lambda driver: driver.execute_script("return find('video').videoWidth"))
+    WebDriverWait(page, 30).until(lambda driver: driver.find_element(By.ID, "shoot").is_enabled())
     page.find_element(By.ID, "shoot").click()
     _wait(page, "#answer")
     assert not page.find_element(By.CSS_SELECTOR, "video").is_displayed()
@@ -171,6 +172,18 @@ def test_the_last_of_two_photographs_is_answered(page: Chrome) -> None:
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
 
 
+def test_an_answer_that_comes_too_late_is_not_shown(page: Chrome) -> None:
+    page.execute_script("photograph.decode = () => new Promise((resolve) => { window.goOn = resolve; });")
+    _transfer(page, "drop", ("two.png", _draw()))
+    WebDriverWait(page, 30).until(lambda driver: driver.execute_script("return Boolean(window.goOn)"))
+    page.execute_script("delete photograph.decode")
+    _transfer(page, "drop", ("tall.png", _draw(40, 60)))
+    page.execute_script("goOn()")
+    _wait(page, "#answer")
+    assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
+    assert not page.find_elements(By.CSS_SELECTOR, ".box")
+
+
 def test_it_is_as_narrow_as_a_phone(page: Chrome, tmp_path: Path) -> None:
     (tmp_path / "two.png").write_bytes(_draw())
     with emulate_phone(page, PHONE_WIDTH_PX):
@@ -204,6 +217,11 @@ def test_a_token_is_asked_for(model: Path, browser: Chrome) -> None:
         _transfer(browser, "drop", ("tall.png", _draw(40, 60)))
         _wait(browser, "#problem")
         assert "token" in browser.find_element(By.ID, "problem").text
+        browser.find_element(By.ID, "token").send_keys("s\u00e9cret")
+        _transfer(browser, "drop", ("tall.png", _draw(40, 60)))
+        _wait(browser, "#problem")
+        assert "token" in browser.find_element(By.ID, "problem").text
+        browser.find_element(By.ID, "token").clear()
         browser.find_element(By.ID, "token").send_keys("secret")
         _transfer(browser, "drop", ("tall.png", _draw(40, 60)))
         _wait(browser, "#answer")

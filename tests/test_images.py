@@ -62,10 +62,33 @@ def test_decompression_bombs_are_refused_before_they_unpack(size: int) -> None:
         decode_photograph(_png_that_claims(size, size))
 
 
-def test_photographs_stand_upright() -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_stand_upright(orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    assert decode_photograph(_encode(_photograph(40, 20), "JPEG", exif=exif)).size == (20, 40)
+    exif[0x0112] = orientation
+    content = _encode(_photograph(40, 20), "PNG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert decode_photograph(content).tobytes() == expected.tobytes()
+    assert decode_photograph(content).size == ((20, 40) if orientation > 4 else (40, 20))
+
+
+def test_exif_that_holds_nonsense_beside_the_orientation_does_not_matter() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    content = bytearray(_encode(_photograph(40, 20), "JPEG", exif=exif))
+    content[content.index(b"MM\0*") + 11] = 0  # the maker becomes the width, which is no text
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert decode_photograph(bytes(content)).size == (20, 40)
+
+
+def test_a_jpeg_that_is_drawn_again_and_again_is_refused() -> None:
+    progressive = _encode(_photograph(40, 20), "JPEG", progressive=True)
+    assert 1 < progressive.count(b"\xff\xda") < 20
+    assert decode_photograph(progressive).size == (40, 20)
+    last = progressive.rindex(b"\xff\xda")
+    with pytest.raises(PhotographError, match="is drawn in 1.. passes, more than 100"):
+        decode_photograph(progressive[:last] + progressive[last:-2] * 110 + progressive[-2:])
 
 
 def test_transparent_parts_become_white_and_sixteen_bits_keep_their_shades() -> None:

@@ -52,10 +52,16 @@ def test_a_photograph_of_train_is_nearest_to_itself() -> None:
     assert first.similarity == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("changed", ["transform", "backbone"])
+@pytest.mark.parametrize("changed", ["transform", "backbone", "persons"])
 def test_features_of_another_model_are_refused(changed: str) -> None:
     classifier, features = _make()
-    other = {"transform": Transform(64), "backbone": replace(features.origin.backbone, fingerprint="1" * 64)}[changed]
+    if changed == "persons":
+        card = classifier.card
+        classifier = make_classifier(["Ann", "Bo", "Di"], (), 0.5, card.transform, card.backbone).eval()
+        changed, other = "transform", card.transform
+    else:
+        fingerprint = replace(features.origin.backbone, fingerprint="1" * 64)
+        other = Transform(64) if changed == "transform" else fingerprint
     features = replace(features, origin=replace(features.origin, **{changed: other}))
-    with pytest.raises(CelebflowError, match="not what this model was taught on"):
+    with pytest.raises(CelebflowError, match="not what the model was taught with"):
         TrainingPhotographs(classifier, features, Path("data"))

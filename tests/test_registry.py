@@ -14,6 +14,9 @@ import onnxruntime
 import pytest
 import requests
 from PIL import Image
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 from celebflow.contact_sheets import load_thumbnail
 from celebflow.data import load_photos
@@ -239,20 +242,23 @@ def test_celebflow_s_own_server_and_onnx_answer_as_evaluate_did(repository: Repo
     assert probabilities.max(axis=1).tolist() == pytest.approx([share for _, share in expected], abs=1e-4)
 
 
-def test_the_server_shows_photographs_of_train_where_it_is_allowed(repository: Repository) -> None:
+def test_the_server_shows_photographs_of_train_where_it_is_allowed(repository: Repository, browser: Chrome) -> None:
     photos = load_photos(repository.folder / "splits" / "photos.csv")
     photo = next(photo for photo in photos if photo.split == "train")
     content = (repository.folder / "data" / photo.path).read_bytes()
     with repository.serve("celebflow", "serve", "--show-training", path="/healthz") as address:
         answer = requests.post(f"{address}/predict?nearest=true", files={"photograph": content}, timeout=60).json()
-        page = requests.get(address, timeout=60).text
+        browser.get(address)
+        browser.find_element(By.ID, "file").send_keys(str(repository.folder / "data" / photo.path))
+        WebDriverWait(browser, 30).until(lambda driver: driver.find_element(By.ID, "answer").is_displayed())
+        shown = [each.text for each in browser.find_elements(By.CSS_SELECTOR, ".nearest li")]
     nearest = answer["faces"][0]["nearest"]
     assert len(nearest) == 4
     assert (nearest[0]["person"], nearest[0]["similarity"]) == (photo.person, pytest.approx(1, abs=1e-5))
     with Image.open(io.BytesIO(base64.b64decode(nearest[0]["thumbnail"]))) as thumbnail:
         expected = load_thumbnail(repository.folder / "data" / photo.path).astype(int)
         assert np.abs(np.asarray(thumbnail) - expected).mean() < 6, "but for what JPEG loses"
-    assert 'data-shows-training="true"' in page
+    assert shown == [near["person"] for near in nearest]
 
 
 @pytest.mark.parametrize(

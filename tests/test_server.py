@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import http.client
 import io
 import json
 import os
@@ -22,12 +23,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from celebflow import images, server
+from celebflow import connections, images, server
 from celebflow.backbone import Backbone
 from celebflow.errors import CelebflowError
 from celebflow.images import WHOLE, Transform, decode_photograph
@@ -140,7 +142,8 @@ HOSTILE = {
     "nothing": (b"", NOT_A_PHOTOGRAPH),
     "truncated": (_draw(kind="JPEG")[:700], NOT_A_PHOTOGRAPH),
     "50,000 × 50,000 pixels": (_png(50_000, 50_000), NOT_A_PHOTOGRAPH),
-    "more pixels than are allowed here": (_png(1001, 1000), NOT_A_PHOTOGRAPH),
+    "more pixels than are allowed here": (_draw(size=(1001, 1000), kind="JPEG"), NOT_A_PHOTOGRAPH),
+    "more passes than any photograph has": (_draw(kind="JPEG") + b"\xff\xda" * 200, NOT_A_PHOTOGRAPH),
     "fewer pixels than it says": (_png(900, 900), NOT_A_PHOTOGRAPH),
     "a text of 100 MB in a PNG": (
         _png(9, 9, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))),
@@ -162,7 +165,7 @@ def test_hostile_files_are_refused_and_the_server_goes_on(address: str, name: st
     assert _send(address, _draw()).status_code == 200
 
 
-PATH_LIKE = ["../../etc/passwd", "/etc/passwd", "C:\\boot.ini", "a/b.png"]
+PATH_LIKE = ["../../etc/passwd", "/etc/passwd", "a\\b.png", "a/b.png"]
 
 
 @pytest.mark.parametrize("name", PATH_LIKE)
@@ -240,7 +243,8 @@ def test_other_paths_methods_and_names_are_refused_in_json(address: str) -> None
     assert requests.get(f"{address}/nothing", timeout=60).json()["code"] == "not_found"
     response = requests.get(f"{address}/predict", timeout=60)
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
-    for path in ("/", "/healthz", "/metrics"):
+    assert requests.post(f"{address}/predict/", allow_redirects=False, timeout=60).json()["code"] == "not_found"
+    for path in ("/", "/healthz", "/metrics", "/openapi.json", "/docs", "/predict", "/nothing"):
         response = requests.get(f"{address}{path}", headers={"Host": "evil.example:80"}, timeout=60)
         assert (response.status_code, response.json()["code"]) == (421, "wrong_host")
     port = address.rpartition(":")[2]
@@ -253,28 +257,23 @@ def test_other_paths_methods_and_names_are_refused_in_json(address: str) -> None
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_two_hundred_megabytes_are_refused_in_no_memory(address: str, chunked: bool) -> None:
-    block = bytes(1_000_000)
+    block, process, peaks = bytes(1_000_000), psutil.Process(), []
 
-    def measure() -> float:
-        return float(
-            re.search(r"\nprocess_resident_memory_bytes (.+)\n", requests.get(f"{address}/metrics", timeout=60).text)[1]
-        )  # type: ignore[index]
+    def send() -> Iterator[bytes]:
+        for number in range(200):
+            yield block
+            if number % 20 == 19:
+                peaks.append(process.memory_info().rss)
 
-    class Blocks:
-        def __iter__(self) -> Iterator[bytes]:
-            for _ in range(200):
-                peaks.append(measure()) if len(peaks) < 3 else None
-                yield block
-
-    class Sized(Blocks):
-        def __len__(self) -> int:
-            return 200 * len(block)
-
-    peaks: list[float] = []
-    before = measure()
-    response = requests.post(f"{address}/predict", data=Blocks() if chunked else Sized(), headers=BOUNDARY, timeout=60)
-    assert (response.status_code, response.json()["code"]) == (413, "too_large")
-    assert max(*peaks, measure()) - before < 50_000_000
+    before = process.memory_info().rss
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    length = {} if chunked else {"Content-Length": str(200 * len(block))}
+    # Unlike others, this client reads an answer only when it was allowed to send all.
+    connection.request("POST", "/predict", send(), BOUNDARY | length, encode_chunked=chunked)
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["code"]) == (413, "too_large")
+    connection.close()
+    assert max(*peaks, process.memory_info().rss) - before < 50_000_000
 
 
 def _open(address: str) -> socket.socket:
@@ -312,6 +311,38 @@ def test_slow_and_leaving_clients_cost_the_others_nothing(model: Path) -> None:
             status, content = _read_answer(slow)
             assert (status, content["code"]) == (408, "too_slow")
         assert requests.get(f"{address}/healthz", timeout=60).json()["waiting"] == 0
+
+
+def test_a_slow_client_is_told_what_is_wrong_beside_its_slowness(model: Path) -> None:
+    head, body = _form(_draw())
+    large = re.sub(rb"Content-Length: \d+", b"Content-Length: 200000000", head)
+    with start_server(model, replace(LIMITS, seconds=1.0)) as address, _open(address) as slow:
+        slow.sendall(large + body[:100])
+        status, content = _read_answer(slow)
+    assert (status, content["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost:"])
+@pytest.mark.parametrize("after_a_request", [False, True])
+def test_who_sends_no_whole_head_is_sent_away(
+    address: str, sent: bytes, after_a_request: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.5)
+    with _open(address) as silent:
+        if after_a_request:
+            silent.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert _read_answer(silent)[0] == 200
+        silent.sendall(sent)
+        status, content = _read_answer(silent)
+        assert (status, content["code"]) == (408, "too_slow")
+        assert silent.recv(100) == b"", "and the connection is closed"
+
+
+def test_what_is_no_http_is_refused_in_json(address: str) -> None:
+    with _open(address) as other:
+        other.sendall(b"\x16\x03\x01 this is TLS\r\n\r\n")
+        status, content = _read_answer(other)
+    assert (status, content["code"]) == (400, "malformed")
 
 
 def test_no_more_wait_than_may(model: Path) -> None:
@@ -359,6 +390,8 @@ def test_a_token_keeps_others_out(model: Path) -> None:
             ):
                 assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
                 assert response.headers["www-authenticate"] == "Bearer"
+        lower = {"Authorization": "bearer secret"}  # its case does not matter
+        assert requests.post(f"{address}/predict", files={"photograph": _draw()}, headers=lower, timeout=60).ok
         allowed = {"Authorization": "Bearer secret"}
         assert requests.post(f"{address}/predict", files={"photograph": _draw()}, headers=allowed, timeout=60).ok
         assert requests.get(f"{address}/metrics", headers=allowed, timeout=60).ok

@@ -30,18 +30,17 @@ async function ask(file) {
     const response = await fetch(`predict?top=5&heat_map=true&nearest=${showsTraining}`, {
       method: "POST",
       body: form,
-      headers: find("#token") ? { Authorization: `Bearer ${find("#token").value}` } : {},
+      // No token has other signs, and a header must not.
+      headers: find("#token") ? { Authorization: `Bearer ${find("#token").value.replace(/[^!-~]/g, "?")}` } : {},
       signal,
     });
     const content = await response.json();
-    if (response.ok) await show(file, content);
+    if (response.ok) await show(file, content, signal);
     else complain(content.message);
     if (response.status === 401) find("#token")?.focus();
-  } catch (error) {
-    if (signal.aborted) return; // another one is asked about
-    complain("The server does not answer. Is it still running?");
+  } catch {
+    if (!signal.aborted) complain("The server does not answer. Is it still running?"); // else another one is asked about
   }
-  if (!signal.aborted) statusLine.textContent = "";
 }
 
 function clear() {
@@ -54,19 +53,21 @@ function clear() {
 }
 
 function complain(message) {
+  statusLine.textContent = "";
   problem.textContent = message;
   problem.hidden = false;
 }
 
-async function show(file, content) {
+async function show(file, content, signal) {
   photograph.src = URL.createObjectURL(file);
   await photograph.decode().catch(() => {}); // what the server can read and the browser cannot
+  if (signal.aborted) return;
   content.faces.forEach((face, index) => {
     const entry = describe(face, content.faces.length > 1 ? index + 1 : 0);
     list.append(entry);
     if (!face.box) return;
     const box = frame(face.box, content, index + 1);
-    photograph.after(box);
+    photograph.parentElement.append(box);
     const mark = (on) => [box, entry].forEach((element) => element.classList.toggle("current", on));
     for (const element of [box, entry]) {
       element.addEventListener("pointerenter", () => mark(true));
@@ -75,6 +76,8 @@ async function show(file, content) {
     box.addEventListener("click", () => entry.scrollIntoView({ block: "nearest", behavior: "smooth" }));
   });
   answer.hidden = false;
+  const names = content.faces.map((face) => (face.known ? spell(face.candidates[0].name) : "unknown"));
+  statusLine.textContent = `${names.length === 1 ? "One answer" : `${names.length} faces`}: ${names.join(", ")}.`;
 }
 
 // A box may reach beyond the photograph.
@@ -178,14 +181,17 @@ function take(transfer) {
 const camera = find("dialog");
 const video = find("video");
 
-find("#take").addEventListener("click", async () => {
+find("#take").addEventListener("click", async ({ currentTarget: button }) => {
+  button.disabled = true; // a second click would start a second stream
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
     camera.showModal();
   } catch {
     find("#camera").click(); // without a secure address or a camera here, what the system offers
   }
+  button.disabled = false;
 });
+video.addEventListener("loadeddata", () => { find("#shoot").disabled = false; });
 find("#shoot").addEventListener("click", () => {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
@@ -197,4 +203,5 @@ find("#cancel").addEventListener("click", () => camera.close());
 camera.addEventListener("close", () => {
   for (const track of video.srcObject?.getTracks() ?? []) track.stop();
   video.srcObject = null;
+  find("#shoot").disabled = true;
 });

@@ -363,7 +363,7 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
     @app.get(
         "/metrics",
         response_class=Response,  # of no type, else the refusals would be described as of that type, too
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}} | _describe_refusals(401, 421),
+        responses={**_describe_refusals(401, 421), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
         dependencies=[*guarded, Depends(access.check_token)],
     )
     async def tell_metrics() -> Response:

@@ -38,7 +38,9 @@ def describe_address(host: str, listening: socket.socket) -> str:
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, but a connection on which no request comes in time is ended, and what is no HTTP refused in JSON."""
+    """uvicorn's, but a connection on which no request comes in time is ended, or on which a refused one never ends; and
+    what is no HTTP is refused in JSON.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -57,8 +59,12 @@ class _Protocol(H11Protocol):
         self._watching = self.loop.call_later(_HEAD_SECONDS, self._end_if_silent)
 
     def _end_if_silent(self) -> None:
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+        if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
+            return
+        if self.conn.their_state is h11.IDLE:
             self._refuse(RefusalError(408, "too_slow", f"No request came within {_HEAD_SECONDS:g} seconds."))
+        else:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(RefusalError(400, "malformed", msg))

@@ -8,7 +8,6 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated, Any, Literal
@@ -223,11 +222,10 @@ class _Called:
 
 
 class _Body:
-    """A request's body, which is read once."""
+    """A request's body. Of one that is refused, uvicorn throws away the rest, so that the client comes to read why."""
 
     def __init__(self, request: Request, limits: Limits) -> None:
         self._request, self._limits = request, limits
-        self._chunks = request.stream()
 
     async def read_photograph(self) -> bytes:
         """Return the photograph in it; raise RefusalError when there is none, or it is too large."""
@@ -252,7 +250,7 @@ class _Body:
         if length.isdecimal() and int(length) > most_bytes:
             raise self._refuse_size()
         body = bytearray()
-        async for chunk in self._chunks:
+        async for chunk in self._request.stream():
             body += chunk
             if len(body) > most_bytes:
                 raise self._refuse_size()
@@ -260,19 +258,6 @@ class _Body:
 
     def _refuse_size(self) -> RefusalError:
         return RefusalError(413, "too_large", f"A photograph may have {self._limits.upload_bytes / 1e6:g} MB at most.")
-
-    async def drain(self) -> None:
-        """Throw away what is still coming, for a while: who is sending reads no answer, and a closed connection would
-        tell nothing.
-
-        Who asks before sending (Expect: 100-continue) reads it at once.
-        """
-        if "expect" in self._request.headers:
-            return
-        with suppress(TimeoutError, ClientDisconnect):
-            async with asyncio.timeout(self._limits.seconds):
-                async for _ in self._chunks:
-                    pass
 
 
 def make_access(host: str, token: str | None) -> Access:
@@ -400,11 +385,7 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
                 raise RefusalError(503, "timed_out", message, **{"Retry-After": "5"}) from None
             message = f"The request took longer than {limits.seconds:g} seconds to arrive."
             raise RefusalError(408, "too_slow", message, Connection="close") from None
-        except RefusalError:
-            await body.drain()
-            raise
         except QueueFullError:
-            await body.drain()
             raise RefusalError(429, "busy", "Too many are waiting; ask again later.", **{"Retry-After": "1"}) from None
         except PhotographError as error:
             raise RefusalError(422, "not_a_photograph", f"The file {error}.") from None

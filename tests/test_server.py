@@ -502,6 +502,7 @@ def test_sigterm_ends_the_server_when_what_is_in_flight_is_answered(model: Path,
             with pytest.raises(requests.ConnectionError):
                 while time.monotonic() < deadline:
                     requests.get(f"{address}/healthz", timeout=60)
+            time.sleep(0.5)  # it waits for who has begun
             begun.sendall(body[100:])
             assert _read_answer(begun)[0] == 200
             assert sum(answer.exception() is None for answer in answers) >= 1

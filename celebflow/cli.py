@@ -342,7 +342,13 @@ def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"
 @click.option(
     "--timeout", "seconds", default=30.0, show_default=True, type=click.FloatRange(0, 3600, True), help="Seconds."
 )
-@click.option("--queue", default=128, show_default=True, type=click.IntRange(1), help="How many requests may wait.")
+@click.option(
+    "--queue",
+    default=128,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many requests may wait, each with its photograph in memory.",
+)
 def serve(
     model: str | None,
     revision: str | None,

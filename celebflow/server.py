@@ -447,9 +447,8 @@ def _media_type(header: str) -> str:
 
 
 def _parse_form(headers: Headers, body: bytes) -> bytes:
-    return asyncio.run(
-        _parse_form_in_memory(headers, body)
-    )  # a loop of its own: it awaits nothing, and may take seconds
+    # In a loop of its own, for a form of nothing but boundaries takes seconds.
+    return asyncio.run(_parse_form_in_memory(headers, body))
 
 
 async def _parse_form_in_memory(headers: Headers, body: bytes) -> bytes:

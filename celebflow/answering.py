@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from celebflow.contact_sheets import load_thumbnail, make_thumbnail
 from celebflow.explanations import Explainer, overlay_heat_map
 from celebflow.images import PhotographError, decode_photograph, encode_jpeg
-from celebflow.naming import Identity, identify
 from celebflow.neighbours import Neighbour, TrainingPhotographs
-from celebflow.prediction import ExtractedFace, NamedFace, Predictor
+from celebflow.prediction import ExtractedFace, Identity, NamedFace, Predictor, identify
 
 _Result = TypeVar("_Result")
 _BATCH_SIZE = 16  # photographs that are classified in one pass

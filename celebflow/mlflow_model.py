@@ -13,8 +13,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
 from celebflow.images import PhotographError, decode_photograph
-from celebflow.naming import identify
-from celebflow.prediction import NamedFace, Predictor
+from celebflow.prediction import NamedFace, Predictor, identify
 
 COLUMN = "photograph"
 

@@ -7,48 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from celebflow.classifier import ClassifierCard
 from celebflow.data import find_files
 from celebflow.errors import CelebflowError
 from celebflow.images import PhotographError, decode_photograph
-from celebflow.prediction import NamedFace, Predictor
+from celebflow.prediction import Identity, Predictor, identify
 
 STANDARD_INPUT = "-"
 _BATCH_SIZE = 16
 _BATCH_PIXELS = 50_000_000  # 150 MB; when so many are decoded, the batch is full, too
-
-
-@dataclass(frozen=True)
-class Box:
-    """A face's box in pixels of the upright photograph; it may reach beyond the photograph."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A person whom a face may show."""
-
-    name: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who somebody in a photograph is: the most probable persons, and whether the first reaches the threshold.
-
-    `box` is None where the photograph was looked at as a whole.
-    """
-
-    box: Box | None
-    known: bool
-    candidates: list[Candidate]
 
 
 @dataclass(frozen=True)
@@ -86,15 +54,6 @@ def name_photographs(
         for name, faces in zip(names, predictor.predict_faces([image for _, image in batch]), strict=True):
             for face in faces:
                 yield Answer(name, identify(face, predictor.card, most_candidates))
-
-
-def identify(named: NamedFace, card: ClassifierCard, most_candidates: int | None = None) -> Identity:
-    """Rank the persons whom a face may show, and hold the first to the threshold."""
-    ranked = np.argsort(-named.probabilities, kind="stable")[:most_candidates]
-    candidates = [Candidate(card.class_names[person], float(named.probabilities[person])) for person in ranked]
-    face = named.face
-    box = None if face is None else Box(face.left, face.top, face.right, face.bottom)
-    return Identity(box, candidates[0].probability >= card.calibration.threshold, candidates)
 
 
 def decode_in_batches(

@@ -12,7 +12,7 @@ from PIL import Image
 from celebflow import paths
 from celebflow.backbone import count_features, load_backbone
 from celebflow.calibration import FloatArray, softmax
-from celebflow.classifier import Classifier, load_classifier
+from celebflow.classifier import Classifier, ClassifierCard, load_classifier
 from celebflow.errors import CelebflowError
 from celebflow.faces import Face
 from celebflow.runtimes import build_runtime, choose_runtime
@@ -33,6 +33,45 @@ class NamedFace:
 
     face: Face | None
     probabilities: FloatArray
+
+
+@dataclass(frozen=True)
+class Box:
+    """A face's box in pixels of the upright photograph; it may reach beyond the photograph."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A person whom a face may show."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who somebody in a photograph is: the most probable persons, and whether the first reaches the threshold.
+
+    `box` is None where the photograph was looked at as a whole.
+    """
+
+    box: Box | None
+    known: bool
+    candidates: list[Candidate]
+
+
+def identify(named: NamedFace, card: ClassifierCard, most_candidates: int | None = None) -> Identity:
+    """Rank the persons whom a face may show, and hold the first to the threshold."""
+    ranked = np.argsort(-named.probabilities, kind="stable")[:most_candidates]
+    candidates = [Candidate(card.class_names[person], float(named.probabilities[person])) for person in ranked]
+    face = named.face
+    box = None if face is None else Box(face.left, face.top, face.right, face.bottom)
+    return Identity(box, candidates[0].probability >= card.calibration.threshold, candidates)
 
 
 class Predictor:

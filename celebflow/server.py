@@ -39,9 +39,8 @@ from celebflow.answering import Answered, Answerer, FaceAnswer, Limits, Question
 from celebflow.errors import CelebflowError
 from celebflow.features import load_features
 from celebflow.images import FORMATS, PhotographError
-from celebflow.naming import Box, Candidate
 from celebflow.neighbours import TrainingPhotographs
-from celebflow.prediction import Predictor
+from celebflow.prediction import Box, Candidate, Predictor
 
 _FIELD = "photograph"
 _FORM, _JSON = "multipart/form-data", "application/json"

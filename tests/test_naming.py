@@ -18,8 +18,8 @@ from celebflow.backbone import Backbone, load_backbone
 from celebflow.classifier import load_classifier
 from celebflow.errors import CelebflowError
 from celebflow.images import WHOLE, Transform, decode_photograph
-from celebflow.naming import Answer, Box, Candidate, Identity, format_table, list_photographs
-from celebflow.prediction import Predictor
+from celebflow.naming import Answer, format_table, list_photographs
+from celebflow.prediction import Box, Candidate, Identity, Predictor
 from tests.models import NAMES, make_face, save_model
 
 FACES = [make_face(20, 5, 30, 15), make_face(2, 3, 14, 16)]

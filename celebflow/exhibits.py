@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from celebflow.classifier import Classifier
 from celebflow.contact_sheets import Tile, draw_contact_sheet, load_thumbnail
 from celebflow.explanations import Explainer, overlay_heat_map
 from celebflow.features import Features
@@ -23,19 +22,19 @@ _MOST_MISTAKEN = 4
 _MOST_COMPARED = 2
 
 
-def draw_all(report: Report, classifier: Classifier, features: Features, folder: Path) -> dict[str, Figure]:
+def draw_all(report: Report, explainer: Explainer, features: Features, folder: Path) -> dict[str, Figure]:
     """Draw every figure of a result; the keys are the names of their files."""
-    return draw_charts(report, classifier.card) | draw_exhibits(report, classifier, features, folder)
+    return draw_charts(report, explainer.card) | draw_exhibits(report, explainer, features, folder)
 
 
-def draw_exhibits(report: Report, classifier: Classifier, features: Features, folder: Path) -> dict[str, Figure]:
+def draw_exhibits(report: Report, explainer: Explainer, features: Features, folder: Path) -> dict[str, Figure]:
     """Draw what the photographs in `folder` show of a result; the keys are the names of the figures' files."""
-    warning, explainer, figures = classifier.card.backbone.warning(), Explainer(classifier), {}
+    warning, figures = explainer.card.backbone.warning(), {}
 
     def explain(predictions: Sequence[Prediction], colour: str) -> list[Tile]:
         tiles = []
         for prediction, heat in zip(predictions, explainer.explain(predictions, features), strict=True):
-            image = load_thumbnail(folder / prediction.path, classifier.card.transform)
+            image = load_thumbnail(folder / prediction.path, explainer.card.transform)
             pair = np.concatenate([image, overlay_heat_map(image, heat)], axis=1)
             tiles.append(Tile(pair, _describe(prediction), colour))
         return tiles

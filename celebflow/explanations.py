@@ -27,6 +27,7 @@ class Explainer:
     """
 
     def __init__(self, classifier: Classifier) -> None:
+        self.card = classifier.card
         self._classifier = classifier
         self._rest = deepcopy(classifier.rest).eval()  # a backward pass leaves factors of gradients in its layers
         # The first layer is features @ weight + bias. So a channel's mean gradient over its places is the gradient of
@@ -56,7 +57,7 @@ class Explainer:
     def explain(self, predictions: Sequence[Prediction], features: Features) -> Iterator[NDArray[np.float32]]:
         """Yield for each prediction the heat map (7, 7) of the person named."""
         row_of = {photo.path: row for row, photo in enumerate(features.photos)}
-        class_of = {name: number for number, name in enumerate(self._classifier.card.class_names)}
+        class_of = {name: number for number, name in enumerate(self.card.class_names)}
         for start in range(0, len(predictions), _BATCH_SIZE):
             batch = predictions[start : start + _BATCH_SIZE]
             rows = np.array([row_of[prediction.path] for prediction in batch], np.int64)

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from celebflow import paths
-from celebflow.classifier import Classifier
 from celebflow.comparison import Change, compare_predictions
 from celebflow.contact_sheets import load_thumbnail
 from celebflow.errors import CelebflowError
 from celebflow.experiments import NoOutputError, copy_outputs
 from celebflow.explanations import Explainer, overlay_heat_map
 from celebflow.features import Features
-from celebflow.images import Transform, encode_jpeg
+from celebflow.images import encode_jpeg
 from celebflow.page import ChangedPhotograph, Example, PageContent, Previous, render_page
 from celebflow.provenance import find_provenance
 from celebflow.reports import Prediction, Report, SplitReport, load_metrics, load_predictions
@@ -29,23 +28,22 @@ _MOST_CHANGES = 24
 _IN_GALLERY = ("_mistakes", "_doubtful_hits")
 
 
-def save_page(report: Report, classifier: Classifier, features: Features, recipe: Mapping[str, object]) -> None:
+def save_page(report: Report, explainer: Explainer, features: Features, recipe: Mapping[str, object]) -> None:
     """Write reports/index.html: of the report, figures, photographs, heat maps, and the result before.
 
     `recipe` holds the params that the result came from, by their dotted names.
     """
-    content = _gather_content(report, classifier, features, recipe)
+    content = _gather_content(report, explainer, features, recipe)
     paths.PAGE.write_text(render_page(content), encoding="utf-8")
 
 
 def _gather_content(
-    report: Report, classifier: Classifier, features: Features, recipe: Mapping[str, object]
+    report: Report, explainer: Explainer, features: Features, recipe: Mapping[str, object]
 ) -> PageContent:
     figures = {"duplicates": paths.DUPLICATES_SHEET.read_bytes()}
     for file in sorted(paths.FIGURES.glob("*.png")):
         if not file.stem.endswith(_IN_GALLERY):
             figures[file.stem] = file.read_bytes()
-    explainer = Explainer(classifier)
     commit, previous, not_compared = find_provenance().commit, None, ""
     try:
         previous = _find_previous(report, commit) if commit else None
@@ -54,28 +52,26 @@ def _gather_content(
         not_compared = f"The result of commit {commit[:7]} is not compared with: {reason}"
     return PageContent(
         report=report,
-        card=classifier.card,
+        card=explainer.card,
         photos=features.photos,
         params=recipe,
         figures=figures,
         examples=[
             example
             for split, content in report.splits.items()
-            for example in _gather_examples(split, content, explainer, classifier.card.transform, features)
+            for example in _gather_examples(split, content, explainer, features)
         ],
         previous=previous,
         not_compared=not_compared,
     )
 
 
-def _gather_examples(
-    split: str, report: SplitReport, explainer: Explainer, transform: Transform, features: Features
-) -> Iterator[Example]:
+def _gather_examples(split: str, report: SplitReport, explainer: Explainer, features: Features) -> Iterator[Example]:
     """Yield the most confident mistakes and the most doubtful hits, each with what spoke for the person named."""
     chosen = [*report.mistakes()[:_MOST_MISTAKES], *report.hits()[:_MOST_HITS]]
 
     def picture(prediction: Prediction, heat: NDArray[np.float32]) -> Example:
-        image = load_thumbnail(paths.DATA / prediction.path, transform)
+        image = load_thumbnail(paths.DATA / prediction.path, explainer.card.transform)
         return Example(prediction, split, encode_jpeg(image), encode_jpeg(overlay_heat_map(image, heat)))
 
     with ThreadPoolExecutor() as workers:

@@ -24,8 +24,8 @@ KINDS = ["confused_pairs", "doubtful_hits", "mistakes"]
 
 def _make(
     folder: Path, logits: np.ndarray, labels: np.ndarray, *, trained: bool = True
-) -> tuple[Report, Classifier, Features, Path]:
-    """Make a result of these logits, photographs of one colour each, features and a classifier of its people."""
+) -> tuple[Report, Explainer, Features, Path]:
+    """Make a result of these logits, photographs of one colour each, features and an explainer of its people."""
     names = [f"Person_{number} $x^2$" for number in range(logits.shape[1])]
     report, card = write_result(folder, make_card(names, trained=trained), logits, labels)
     photos = [
@@ -46,7 +46,7 @@ def _make(
         photos=photos,
         origin=FeatureOrigin(card.backbone, card.transform, "torch"),
     )
-    return report, Classifier(card).eval(), features, folder / "data"
+    return report, Explainer(Classifier(card).eval()), features, folder / "data"
 
 
 def _texts(figure: Figure) -> list[str]:
@@ -86,8 +86,8 @@ def test_untrained_backbone_is_told_in_every_exhibit(tmp_path: Path) -> None:
 
 
 def test_mistakes_and_hits_are_those_of_the_report_in_their_order(tmp_path: Path) -> None:
-    report, classifier, features, folder = _make(tmp_path, *draw_logits(31))
-    figures = draw_exhibits(report, classifier, features, folder)
+    report, explainer, features, folder = _make(tmp_path, *draw_logits(31))
+    figures = draw_exhibits(report, explainer, features, folder)
     predictions = report.splits["val"].predictions
     mistakes = sorted((p for p in predictions if p.actual != p.predicted), key=lambda p: -p.probability)
     hits = sorted((p for p in predictions if p.actual == p.predicted), key=lambda p: p.probability)
@@ -104,15 +104,15 @@ def test_mistakes_and_hits_are_those_of_the_report_in_their_order(tmp_path: Path
 
 
 def test_beside_each_mistake_stands_what_spoke_for_the_person_named(tmp_path: Path) -> None:
-    report, classifier, features, folder = _make(tmp_path, *draw_logits(5, 8))
-    images = _images(draw_exhibits(report, classifier, features, folder)["val_mistakes"])
-    named = {p.path: classifier.card.class_names.index(p.predicted) for p in report.splits["val"].predictions}
+    report, explainer, features, folder = _make(tmp_path, *draw_logits(5, 8))
+    images = _images(draw_exhibits(report, explainer, features, folder)["val_mistakes"])
+    named = {p.path: explainer.card.class_names.index(p.predicted) for p in report.splits["val"].predictions}
     assert images
     for image in images:
         photograph, overlay = image[:, :160], image[:, 160:]
         row = _number(image)
         batch, person = features.batch(np.array([row])), np.array([named[features.photos[row].path]])
-        (heat,) = Explainer(classifier).compute_heat_maps(batch, person)
+        (heat,) = explainer.compute_heat_maps(batch, person)
         difference = overlay.astype(int) - overlay_heat_map(photograph, heat)
         assert np.abs(difference).max() <= 1
 
@@ -122,8 +122,8 @@ def test_pairs_are_ranked_by_count_and_shown_beside_whom_they_were_taken_for(tmp
     predicted = np.array([1] * 7 + [0] + [1] * 4 + [1, 1, 2, 2])  # 7 of 8 taken for 1, 2 of 4 likewise
     logits = np.zeros((16, 3), np.float32)
     logits[np.arange(16), predicted] = 2 + np.arange(16) / 10
-    report, classifier, features, folder = _make(tmp_path, logits, labels)
-    figure = draw_exhibits(report, classifier, features, folder)["val_confused_pairs"]
+    report, explainer, features, folder = _make(tmp_path, logits, labels)
+    figure = draw_exhibits(report, explainer, features, folder)["val_confused_pairs"]
     text = " ".join(_texts(figure))
     most_often = text.index("Person 0 $x^2$ taken for Person 1 $x^2$, 7 of 8")
     assert most_often < text.index("Person 2 $x^2$ taken for Person 1 $x^2$, 2 of 4")
@@ -139,8 +139,8 @@ def test_pairs_are_ranked_by_count_and_shown_beside_whom_they_were_taken_for(tmp
 def test_without_mistakes_or_hits_a_figure_says_so(tmp_path: Path, right: bool) -> None:
     labels = np.arange(3).repeat(4)
     logits = np.eye(3, dtype=np.float32)[labels if right else (labels + 1) % 3] * 3
-    report, classifier, features, folder = _make(tmp_path, logits, labels)
-    figures = draw_exhibits(report, classifier, features, folder)
+    report, explainer, features, folder = _make(tmp_path, logits, labels)
+    figures = draw_exhibits(report, explainer, features, folder)
     titles = {kind: _texts(figures[f"val_{kind}"])[0] for kind in KINDS}
     if right:
         assert titles["mistakes"] == "No mistakes, val"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from selenium.common.exceptions import NoAlertPresentException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
@@ -60,6 +61,14 @@ def take_requests(driver: Chrome) -> set[str]:
         event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
     }
     return {address for address in addresses if not address.startswith("data:")}
+
+
+def has_alert(driver: Chrome) -> bool:
+    """Tell whether a script has opened an alert."""
+    try:
+        return bool(driver.switch_to.alert)
+    except NoAlertPresentException:
+        return False
 
 
 @contextmanager

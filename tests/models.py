@@ -1,13 +1,16 @@
 """A small model on disk, and a server that asks it, that tests share."""
 
+import io
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import uvicorn
+from PIL import Image
 
 from celebflow import connections, server
 from celebflow.answering import Limits
@@ -44,6 +47,14 @@ def make_face(left: float, top: float, right: float, bottom: float) -> Face:
     """Return a face in this box."""
     landmarks = ((left, top), (right, top), (left + 4, top + 4), (left + 1, bottom), (right - 1, bottom))
     return Face(left, top, right, bottom, score=0.9, landmarks=landmarks)
+
+
+def draw_noise(seed: int = 0, size: tuple[int, int] = (60, 40), kind: str = "PNG") -> bytes:
+    """Return an image file of noise, of this width and height."""
+    noise = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, kind)
+    return content.getvalue()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from celebflow.explanations import Explainer, overlay_heat_map
 from celebflow.images import PhotographError, Transform, decode_photograph
 from celebflow.neighbours import Neighbour
 from celebflow.prediction import Predictor
-from tests.models import LIMITS, save_model
+from tests.models import LIMITS, draw_noise, save_model
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +36,8 @@ def answerer(predictor: Predictor, passes: list[int]) -> Answerer:
     return Answerer(predictor, LIMITS, None, passes.append)
 
 
-def _draw(seed: int) -> bytes:
-    content = io.BytesIO()
-    noise = np.random.default_rng(seed).integers(0, 255, (40, 60, 3), np.uint8)
-    Image.fromarray(noise).save(content, "PNG")
-    return content.getvalue()
-
-
 def _ask(seed: int, **wanted: Any) -> Question:
-    return Question(_draw(seed), 3, **{"heat_map": False, "nearest": False, **wanted})
+    return Question(draw_noise(seed), 3, **{"heat_map": False, "nearest": False, **wanted})
 
 
 def _probabilities(answered: Answered) -> dict[str, float]:
@@ -59,7 +52,7 @@ def test_who_asks_together_is_classified_together(answerer: Answerer, predictor:
     assert sum(passes) == 40 and max(passes) <= 16
     assert len(passes) <= 20, "a busy machine fills fewer of a pass's places in the time that one waits for others"
     for seed, answered in enumerate(answers):
-        (expected,) = predictor.predict([decode_photograph(_draw(seed))])
+        (expected,) = predictor.predict([decode_photograph(draw_noise(seed))])
         found = _probabilities(answered)
         assert [found[name] for name in predictor.card.class_names] == pytest.approx(expected.tolist(), abs=1e-6)
 
@@ -114,7 +107,7 @@ def test_who_gives_up_during_a_pass_costs_the_others_nothing(
 
 
 def test_nobody_waits_long_for_a_slow_photograph(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
-    extract, going_on, slow = Predictor.extract, threading.Event(), decode_photograph(_draw(0)).tobytes()
+    extract, going_on, slow = Predictor.extract, threading.Event(), decode_photograph(draw_noise(0)).tobytes()
 
     def wait(predictor: Predictor, photograph: Image.Image, most_faces: int) -> Any:
         if photograph.tobytes() == slow:
@@ -139,8 +132,8 @@ def test_a_photograph_of_train_that_is_gone_is_still_named(predictor: Predictor,
         def find_nearest(self, faces: object, count: int) -> list[list[Neighbour]]:
             return [[Neighbour("Ann", tmp_path / "gone.png", 0.9), Neighbour("Bo", tmp_path / "damaged.png", 0.8)]]
 
-    (tmp_path / "damaged.png").write_bytes(_draw(0)[:100])
-    answerer = Answerer(predictor, LIMITS, Training(), lambda count: None)  # type: ignore[arg-type]
+    (tmp_path / "damaged.png").write_bytes(draw_noise(0)[:100])
+    answerer = Answerer(predictor, LIMITS, Training(), lambda count: None)
     (face,) = asyncio.run(answerer.ask(_ask(1, nearest=True))).faces
     assert face.nearest == [NearPhotograph("Ann", 0.9, None), NearPhotograph("Bo", 0.8, None)]
 
@@ -181,7 +174,7 @@ def test_the_heat_map_is_that_of_the_first_name(answerer: Answerer, predictor: P
     assert face.seen is not None and face.heat_map is not None
     seen, shown = (np.asarray(Image.open(io.BytesIO(each))).astype(int) for each in (face.seen, face.heat_map))
     person = predictor.card.class_names.index(face.identity.candidates[0].name)
-    (extracted,) = predictor.extract(decode_photograph(_draw(5)))
+    (extracted,) = predictor.extract(decode_photograph(draw_noise(5)))
     maps = {
         number: Explainer(predictor.classifier).compute_heat_maps(predictor.batch(extracted.views), np.array([number]))
         for number in range(3)

@@ -1,15 +1,12 @@
 """The server's page is driven in a real browser: every way to hand over a photograph, and what comes of it."""
 
 import base64
-import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
-from selenium.common.exceptions import NoAlertPresentException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
@@ -17,8 +14,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 from celebflow import images, server
 from celebflow.backbone import UNTRAINED_WARNING, Backbone
 from celebflow.images import WHOLE, Transform
-from tests.browser import emulate_phone, take_console, take_requests
-from tests.models import LIMITS, make_face, save_model, start_server
+from tests.browser import emulate_phone, has_alert, take_console, take_requests
+from tests.models import LIMITS, draw_noise, make_face, save_model, start_server
 
 PHONE_WIDTH_PX = 390
 NAMES = ["Ada_Brown", "<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "Björn", "Cy", "Di"]
@@ -60,15 +57,7 @@ def page(model: Path, browser: Chrome, monkeypatch: pytest.MonkeyPatch) -> Itera
         assert all(request.startswith((address, "blob:")) for request in take_requests(browser))
         # What the server refuses, the browser notes.
         assert not [line for line in take_console(browser) if "/predict" not in line]
-        with pytest.raises(NoAlertPresentException):
-            browser.switch_to.alert  # noqa: B018
-
-
-def _draw(width: int = 60, height: int = 40) -> bytes:
-    content = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-    Image.fromarray(noise).save(content, "PNG")
-    return content.getvalue()
+        assert not has_alert(browser)
 
 
 def _wait(page: Chrome, selector: str) -> None:
@@ -91,7 +80,7 @@ def _texts(page: Chrome, selector: str) -> list[str]:
 
 
 def test_an_upload_shows_each_face_with_its_names_and_box(page: Chrome, tmp_path: Path) -> None:
-    (tmp_path / "two.png").write_bytes(_draw())
+    (tmp_path / "two.png").write_bytes(draw_noise())
     _upload(page, tmp_path / "two.png")
     _wait(page, "#answer")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 2
@@ -126,7 +115,7 @@ def test_an_upload_shows_each_face_with_its_names_and_box(page: Chrome, tmp_path
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_a_photograph_is_dropped_or_pasted(page: Chrome, kind: str) -> None:
-    _transfer(page, kind, ("tall.png", _draw(40, 60)))
+    _transfer(page, kind, ("tall.png", draw_noise(size=(40, 60))))
     _wait(page, "#answer")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
     assert not page.find_elements(By.CSS_SELECTOR, ".box"), "no face was found: it is the photograph as a whole"
@@ -153,31 +142,31 @@ def test_a_photograph_is_taken(page: Chrome) -> None:
     ],
 )
 def test_what_is_no_photograph_is_told(page: Chrome, files: list[tuple[str, bytes]], message: str) -> None:
-    _transfer(page, "drop", ("tall.png", _draw(40, 60)))
+    _transfer(page, "drop", ("tall.png", draw_noise(size=(40, 60))))
     _wait(page, "#answer")
     _transfer(page, "drop", *files)
     _wait(page, "#problem")
     assert message in page.find_element(By.ID, "problem").text
     assert not page.find_element(By.ID, "answer").is_displayed()
     assert not page.find_element(By.ID, "status").text
-    _transfer(page, "drop", ("tall.png", _draw(40, 60)))
+    _transfer(page, "drop", ("tall.png", draw_noise(size=(40, 60))))
     _wait(page, "#answer")
     assert not page.find_element(By.ID, "problem").is_displayed()
 
 
 def test_the_last_of_two_photographs_is_answered(page: Chrome) -> None:
-    _transfer(page, "drop", ("two.png", _draw()))
-    _transfer(page, "drop", ("tall.png", _draw(40, 60)))
+    _transfer(page, "drop", ("two.png", draw_noise()))
+    _transfer(page, "drop", ("tall.png", draw_noise(size=(40, 60))))
     _wait(page, "#answer")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
 
 
 def test_an_answer_that_comes_too_late_is_not_shown(page: Chrome) -> None:
     page.execute_script("photograph.decode = () => new Promise((resolve) => { window.goOn = resolve; });")
-    _transfer(page, "drop", ("two.png", _draw()))
+    _transfer(page, "drop", ("two.png", draw_noise()))
     WebDriverWait(page, 30).until(lambda driver: driver.execute_script("return Boolean(window.goOn)"))
     page.execute_script("delete photograph.decode")
-    _transfer(page, "drop", ("tall.png", _draw(40, 60)))
+    _transfer(page, "drop", ("tall.png", draw_noise(size=(40, 60))))
     page.execute_script("goOn()")
     _wait(page, "#answer")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
@@ -185,7 +174,7 @@ def test_an_answer_that_comes_too_late_is_not_shown(page: Chrome) -> None:
 
 
 def test_it_is_as_narrow_as_a_phone(page: Chrome, tmp_path: Path) -> None:
-    (tmp_path / "two.png").write_bytes(_draw())
+    (tmp_path / "two.png").write_bytes(draw_noise())
     with emulate_phone(page, PHONE_WIDTH_PX):
         page.refresh()
         _upload(page, tmp_path / "two.png")
@@ -205,7 +194,7 @@ def test_who_is_below_the_threshold_is_unknown(
 ) -> None:
     with start_server(save_model(tmp_path, backbone, backbone_file, Transform(32), 1.0)) as address:
         browser.get(address)
-        _transfer(browser, "drop", ("tall.png", _draw(40, 60)))
+        _transfer(browser, "drop", ("tall.png", draw_noise(size=(40, 60))))
         _wait(browser, "#answer")
         assert _texts(browser, ".face h2") == ["Unknown"]
         assert "None of these is probable enough" in browser.find_element(By.CSS_SELECTOR, ".verdict").text
@@ -214,22 +203,22 @@ def test_who_is_below_the_threshold_is_unknown(
 def test_a_token_is_asked_for(model: Path, browser: Chrome) -> None:
     with start_server(model, access=server.make_access("127.0.0.1", "secret")) as address:
         browser.get(address)
-        _transfer(browser, "drop", ("tall.png", _draw(40, 60)))
+        _transfer(browser, "drop", ("tall.png", draw_noise(size=(40, 60))))
         _wait(browser, "#problem")
         assert "token" in browser.find_element(By.ID, "problem").text
         browser.find_element(By.ID, "token").send_keys("s\u00e9cret")
-        _transfer(browser, "drop", ("tall.png", _draw(40, 60)))
+        _transfer(browser, "drop", ("tall.png", draw_noise(size=(40, 60))))
         _wait(browser, "#problem")
         assert "token" in browser.find_element(By.ID, "problem").text
         browser.find_element(By.ID, "token").clear()
         browser.find_element(By.ID, "token").send_keys("secret")
-        _transfer(browser, "drop", ("tall.png", _draw(40, 60)))
+        _transfer(browser, "drop", ("tall.png", draw_noise(size=(40, 60))))
         _wait(browser, "#answer")
 
 
 def test_a_server_that_is_gone_is_told(model: Path, browser: Chrome) -> None:
     with start_server(model, replace(LIMITS, seconds=1.0)) as address:
         browser.get(address)
-    _transfer(browser, "drop", ("tall.png", _draw(40, 60)))
+    _transfer(browser, "drop", ("tall.png", draw_noise(size=(40, 60))))
     _wait(browser, "#problem")
     assert "does not answer" in browser.find_element(By.ID, "problem").text

@@ -34,16 +34,10 @@ from celebflow.backbone import Backbone
 from celebflow.errors import CelebflowError
 from celebflow.images import WHOLE, Transform, decode_photograph
 from celebflow.prediction import Predictor
-from tests.models import LIMITS, NAMES, make_face, save_model, start_server
+from tests.models import LIMITS, NAMES, draw_noise, make_face, save_model, start_server
 
 MODEL = Transform(32)
-
-
-def _draw(seed: int = 0, size: tuple[int, int] = (60, 40), kind: str = "PNG") -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
-    content = io.BytesIO()
-    Image.fromarray(noise).save(content, kind)
-    return content.getvalue()
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens there: tests ask that it is refused without a token
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -95,7 +89,7 @@ def _send(
 def test_form_and_base64_are_answered_as_the_predictor_answers(address: str, model: Path) -> None:
     predictor = Predictor.load(model)
     for seed in range(3):
-        content = _draw(seed, kind=("PNG", "JPEG", "WEBP")[seed])
+        content = draw_noise(seed, kind=("PNG", "JPEG", "WEBP")[seed])
         (expected,) = predictor.predict([decode_photograph(content)])
         encoded = {"photograph": base64.b64encode(content).decode()}
         for response in (
@@ -116,7 +110,7 @@ def test_form_and_base64_are_answered_as_the_predictor_answers(address: str, mod
 
 
 def test_a_heat_map_is_shown_where_it_is_asked(address: str) -> None:
-    (face,) = _send(address, _draw(), heat_map=True, top=1).json()["faces"]
+    (face,) = _send(address, draw_noise(), heat_map=True, top=1).json()["faces"]
     assert len(face["candidates"]) == 1
     seen, heat = (np.asarray(Image.open(io.BytesIO(base64.b64decode(face[name])))) for name in ("seen", "heat_map"))
     assert seen.shape == heat.shape == (160, 160, 3)
@@ -130,7 +124,7 @@ def test_every_face_has_its_box(
     monkeypatch.setattr(images, "detect_faces", lambda photograph: faces)
     transform = Transform(32, WHOLE.model_copy(update={"crop": "detect"}), ("original", "mirrored"))
     with start_server(save_model(tmp_path, backbone, backbone_file, transform), replace(LIMITS, faces=2)) as address:
-        answers = _send(address, _draw(), heat_map=True).json()["faces"]
+        answers = _send(address, draw_noise(), heat_map=True).json()["faces"]
     boxes = [{side: getattr(face, side) for side in ("left", "top", "right", "bottom")} for face in faces]
     assert [answer["box"] for answer in answers] == boxes[:2], "no more than are allowed"
     assert answers[0]["candidates"] != answers[1]["candidates"]
@@ -140,10 +134,10 @@ NOT_A_PHOTOGRAPH = (422, "not_a_photograph")
 HOSTILE = {
     "text": (b"I am no image", NOT_A_PHOTOGRAPH),
     "nothing": (b"", NOT_A_PHOTOGRAPH),
-    "truncated": (_draw(kind="JPEG")[:700], NOT_A_PHOTOGRAPH),
+    "truncated": (draw_noise(kind="JPEG")[:700], NOT_A_PHOTOGRAPH),
     "50,000 × 50,000 pixels": (_png(50_000, 50_000), NOT_A_PHOTOGRAPH),
-    "more pixels than are allowed here": (_draw(size=(1001, 1000), kind="JPEG"), NOT_A_PHOTOGRAPH),
-    "more passes than any photograph has": (_draw(kind="JPEG") + b"\xff\xda" * 200, NOT_A_PHOTOGRAPH),
+    "more pixels than are allowed here": (draw_noise(size=(1001, 1000), kind="JPEG"), NOT_A_PHOTOGRAPH),
+    "more passes than any photograph has": (draw_noise(kind="JPEG") + b"\xff\xda" * 200, NOT_A_PHOTOGRAPH),
     "fewer pixels than it says": (_png(900, 900), NOT_A_PHOTOGRAPH),
     "a text of 100 MB in a PNG": (
         _png(9, 9, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))),
@@ -151,7 +145,7 @@ HOSTILE = {
     ),
     "10,000 frames": (_gif(10_000), NOT_A_PHOTOGRAPH),
     "a zip bomb": (_zip_bomb(), NOT_A_PHOTOGRAPH),
-    "more bytes than are allowed": (_draw() + bytes(1_000_000), (413, "too_large")),
+    "more bytes than are allowed": (draw_noise() + bytes(1_000_000), (413, "too_large")),
 }
 
 
@@ -162,7 +156,7 @@ def test_hostile_files_are_refused_and_the_server_goes_on(address: str, name: st
     for response in (_send(address, content), requests.post(f"{address}/predict", json=encoded, timeout=60)):
         assert (response.status_code, response.json()["code"]) == expected
         assert response.json()["message"].endswith(".")
-    assert _send(address, _draw()).status_code == 200
+    assert _send(address, draw_noise()).status_code == 200
 
 
 PATH_LIKE = ["../../etc/passwd", "/etc/passwd", "a\\b.png", "a/b.png"]
@@ -170,7 +164,7 @@ PATH_LIKE = ["../../etc/passwd", "/etc/passwd", "a\\b.png", "a/b.png"]
 
 @pytest.mark.parametrize("name", PATH_LIKE)
 def test_a_name_that_is_a_path_is_refused(address: str, name: str) -> None:
-    response = _send(address, _draw(), name)
+    response = _send(address, draw_noise(), name)
     assert (response.status_code, response.json()["code"]) == (400, "malformed")
     assert "passwd" not in response.text and "path" in response.text
 
@@ -207,7 +201,7 @@ MALFORMED = {
     "an address": ({"Content-Type": "application/json"}, b'{"photograph": "http://127.0.0.1/a.png"}', 400),
     "no type": ({}, b"abc", 415),
     "a wrong type": ({"Content-Type": "text/plain"}, b"abc", 415),
-    "a photograph by itself": ({"Content-Type": "image/png"}, _draw(), 415),
+    "a photograph by itself": ({"Content-Type": "image/png"}, draw_noise(), 415),
     "a compressed body": ({"Content-Type": "application/json", "Content-Encoding": "gzip"}, b"\x1f\x8b", 415),
 }
 
@@ -221,9 +215,9 @@ def test_malformed_requests_are_refused(address: str, name: str) -> None:
 
 
 def test_a_part_that_says_it_is_no_image_is_refused(address: str) -> None:
-    response = _send(address, _draw(), kind="text/html")
+    response = _send(address, draw_noise(), kind="text/html")
     assert (response.status_code, response.json()["code"]) == (415, "wrong_content_type")
-    assert _send(address, _draw(), kind="application/octet-stream").status_code == 200
+    assert _send(address, draw_noise(), kind="application/octet-stream").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -235,7 +229,7 @@ def test_a_part_that_says_it_is_no_image_is_refused(address: str) -> None:
     ],
 )
 def test_parameters_are_checked(address: str, query: dict[str, object], status: int, code: str) -> None:
-    response = _send(address, _draw(), **query)
+    response = _send(address, draw_noise(), **query)
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
@@ -292,7 +286,7 @@ def _form(content: bytes) -> tuple[bytes, bytes]:
 def _read_answer(connection: socket.socket) -> tuple[int, dict[str, object]]:
     answer = b""
     while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < int(
-        re.search(rb"content-length: (\d+)", answer)[1]  # type: ignore[index]
+        re.search(rb"content-length: (\d+)", answer)[1]
     ):
         received = connection.recv(65536)
         assert received, answer
@@ -301,13 +295,13 @@ def _read_answer(connection: socket.socket) -> tuple[int, dict[str, object]]:
 
 
 def test_slow_and_leaving_clients_cost_the_others_nothing(model: Path) -> None:
-    head, body = _form(_draw())
+    head, body = _form(draw_noise())
     with start_server(model, replace(LIMITS, seconds=1.0)) as address:
         with _open(address) as slow, _open(address) as leaving:
             slow.sendall(head + body[:100])
             leaving.sendall(head + body[:100])
             leaving.close()
-            assert _send(address, _draw()).status_code == 200
+            assert _send(address, draw_noise()).status_code == 200
             status, content = _read_answer(slow)
             assert (status, content["code"]) == (408, "too_slow")
         assert requests.get(f"{address}/healthz", timeout=60).json()["waiting"] == 0
@@ -315,7 +309,7 @@ def test_slow_and_leaving_clients_cost_the_others_nothing(model: Path) -> None:
 
 def test_a_slow_client_is_told_what_is_wrong_beside_its_slowness(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.5)
-    head, body = _form(_draw())
+    head, body = _form(draw_noise())
     large = re.sub(rb"Content-Length: \d+", b"Content-Length: 200000000", head)
     with _open(address) as slow:
         slow.sendall(large + body[:100])
@@ -335,7 +329,7 @@ def test_who_sends_no_whole_head_is_sent_away(
     monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.5)
     with _open(address) as silent:
         if after_a_request:
-            head, body = _form(_draw())
+            head, body = _form(draw_noise())
             silent.sendall(head)
             time.sleep(0.7)  # a request may take longer than its head
             silent.sendall(body)
@@ -354,17 +348,17 @@ def test_what_is_no_http_is_refused_in_json(address: str) -> None:
 
 
 def test_no_more_wait_than_may(model: Path) -> None:
-    head, body = _form(_draw())
+    head, body = _form(draw_noise())
     with start_server(model, replace(LIMITS, waiting=1)) as address, _open(address) as first:
         first.sendall(head + body[:100])
         while not requests.get(f"{address}/healthz", timeout=60).json()["waiting"]:
             time.sleep(0.01)
-        response = _send(address, _draw())
+        response = _send(address, draw_noise())
         assert (response.status_code, response.json()["code"]) == (429, "busy")
         assert response.headers["retry-after"] == "1"
         first.sendall(body[100:])
         assert _read_answer(first)[0] == 200
-        assert _send(address, _draw()).status_code == 200
+        assert _send(address, draw_noise()).status_code == 200
 
 
 def test_an_answer_that_takes_too_long_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,13 +368,13 @@ def test_an_answer_that_takes_too_long_is_told(model: Path, monkeypatch: pytest.
 
         def wait(*arguments: object) -> object:
             going_on.wait(60)
-            return extract(*arguments)  # type: ignore[arg-type]
+            return extract(*arguments)
 
         monkeypatch.setattr(Predictor, "extract", wait)
-        response = _send(address, _draw())
+        response = _send(address, draw_noise())
         assert (response.status_code, response.json()["code"]) == (503, "timed_out")
         going_on.set()
-        assert _send(address, _draw()).status_code == 200
+        assert _send(address, draw_noise()).status_code == 200
 
 
 def test_a_token_keeps_others_out(model: Path) -> None:
@@ -393,22 +387,22 @@ def test_a_token_keeps_others_out(model: Path) -> None:
         ):
             encoded = {name: value.encode("utf-8") for name, value in headers.items()}
             for response in (
-                requests.post(f"{address}/predict", files={"photograph": _draw()}, headers=encoded, timeout=60),
+                requests.post(f"{address}/predict", files={"photograph": draw_noise()}, headers=encoded, timeout=60),
                 requests.get(f"{address}/metrics", headers=encoded, timeout=60),
             ):
                 assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
                 assert response.headers["www-authenticate"] == "Bearer"
         lower = {"Authorization": "bearer secret"}  # its case does not matter
-        assert requests.post(f"{address}/predict", files={"photograph": _draw()}, headers=lower, timeout=60).ok
+        assert requests.post(f"{address}/predict", files={"photograph": draw_noise()}, headers=lower, timeout=60).ok
         allowed = {"Authorization": "Bearer secret"}
-        assert requests.post(f"{address}/predict", files={"photograph": _draw()}, headers=allowed, timeout=60).ok
+        assert requests.post(f"{address}/predict", files={"photograph": draw_noise()}, headers=allowed, timeout=60).ok
         assert requests.get(f"{address}/metrics", headers=allowed, timeout=60).ok
         assert requests.get(f"{address}/healthz", timeout=60).ok
 
 
 @pytest.mark.parametrize(
     ("host", "token", "open_to_names"),
-    [("127.0.0.1", None, False), ("localhost", None, False), ("::1", None, False), ("0.0.0.0", "secret", True)],  # noqa: S104
+    [("127.0.0.1", None, False), ("localhost", None, False), ("::1", None, False), (EVERYWHERE, "secret", True)],
 )
 def test_names_are_checked_where_no_token_is_needed(host: str, token: str | None, open_to_names: bool) -> None:
     assert (server.make_access(host, token).hosts is None) == open_to_names
@@ -417,7 +411,7 @@ def test_names_are_checked_where_no_token_is_needed(host: str, token: str | None
 @pytest.mark.parametrize(
     ("host", "token", "message"),
     [
-        ("0.0.0.0", None, "--token"),  # noqa: S104
+        (EVERYWHERE, None, "--token"),
         ("192.168.0.1", None, "--token"),
         ("::", None, "--token"),
         ("127.0.0.1", "a b", "ASCII"),
@@ -430,7 +424,7 @@ def test_no_server_is_open_to_anybody(host: str, token: str | None, message: str
 
 def test_metrics_tell_what_was_done(model: Path) -> None:
     with start_server(model) as address:
-        for content in (_draw(), _draw(1), b"nothing"):
+        for content in (draw_noise(), draw_noise(1), b"nothing"):
             _send(address, content)
         requests.get(f"{address}/somewhere", timeout=60)
         response = requests.get(f"{address}/metrics", timeout=60)
@@ -481,7 +475,7 @@ def _run(folder: Path, *arguments: str, **variables: str) -> Iterator[tuple[str,
 def test_no_photograph_is_written_or_logged(model: Path, tmp_path: Path) -> None:
     with _run(tmp_path, "--model", str(model), "--max-upload-mb", "5") as (address, process):
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))  # writing to any file fails from here on
-        content = _draw() + bytes(3_000_000)
+        content = draw_noise() + bytes(3_000_000)
         assert _send(address, content, "holiday.png", heat_map=True).status_code == 200
         encoded = {"photograph": base64.b64encode(content).decode()}
         assert requests.post(f"{address}/predict", json=encoded, timeout=60).status_code == 200
@@ -493,11 +487,11 @@ def test_no_photograph_is_written_or_logged(model: Path, tmp_path: Path) -> None
 
 
 def test_sigterm_ends_the_server_when_what_is_in_flight_is_answered(model: Path, tmp_path: Path) -> None:
-    head, body = _form(_draw())
+    head, body = _form(draw_noise())
     with _run(tmp_path, "--model", str(model)) as (address, process), _open(address) as begun:
         begun.sendall(head + body[:100])
         with concurrent.futures.ThreadPoolExecutor() as clients:
-            answers = [clients.submit(_send, address, _draw(seed)) for seed in range(8)]
+            answers = [clients.submit(_send, address, draw_noise(seed)) for seed in range(8)]
             while requests.get(f"{address}/healthz", timeout=60).json()["waiting"] < 2:
                 time.sleep(0.005)
             process.send_signal(signal.SIGTERM)
@@ -524,7 +518,7 @@ def test_what_keeps_the_server_from_starting_is_told(model: Path, tmp_path: Path
         port = taken.getsockname()[1]
         assert f"port {port} cannot be listened on" in fail("--port", str(port), "--model", str(model))
     assert "classifier.safetensors is missing" in fail("--port", "0")
-    assert "--token" in fail("--host", "0.0.0.0")  # noqa: S104
+    assert "--token" in fail("--host", EVERYWHERE)
     assert "features, which is missing" in fail("--port", "0", "--model", str(model), "--show-training")
 
 
@@ -543,7 +537,7 @@ def test_schemathesis_finds_nothing(model: Path, tmp_path: Path, token: str | No
 
 
 def test_many_clients_at_once_are_all_answered(model: Path) -> None:
-    contents = [_draw(seed) for seed in range(64)]
+    contents = [draw_noise(seed) for seed in range(64)]
     with start_server(model) as address, concurrent.futures.ThreadPoolExecutor(64) as clients:
         alone = [_send(address, content).json() for content in contents]
         together = [response.json() for response in clients.map(lambda content: _send(address, content), contents * 4)]
@@ -552,5 +546,5 @@ def test_many_clients_at_once_are_all_answered(model: Path) -> None:
         found = {each["name"]: each["probability"] for each in answer["faces"][0]["candidates"]}
         (face,) = expected["faces"]
         assert found == pytest.approx({each["name"]: each["probability"] for each in face["candidates"]}, abs=1e-6)
-    passes = float(re.search(r"\ncelebflow_batch_photographs_count (.+)\n", batches)[1])  # type: ignore[index]
+    passes = float(re.search(r"\ncelebflow_batch_photographs_count (.+)\n", batches)[1])
     assert passes < 64 + 4 * 64 / 2, "they share passes of the classifier"

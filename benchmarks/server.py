@@ -8,6 +8,7 @@ import argparse
 import http.client
 import itertools
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -64,10 +65,11 @@ def start_server() -> Iterator[tuple[tuple[str, int], psutil.Popen]]:
     """Start the workspace's server; yield its address and its process."""
     command = [sys.executable, "-m", "celebflow.cli", "serve", "--port", "0"]
     process = psutil.Popen(command, stdout=subprocess.PIPE, text=True)
-    line = process.stdout.readline()
-    host, port = line.partition("http://")[2].split()[0].split(":")
     try:
-        yield (host, int(port)), process
+        found = re.search(r"http://(\S+):(\d+)", process.stdout.readline())
+        if found is None:
+            sys.exit("The server did not start.")
+        yield (found[1], int(found[2])), process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

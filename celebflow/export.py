@@ -83,8 +83,8 @@ def run_model(file: Path, transform: Transform, photographs: Sequence[Image.Imag
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     answers = []
     for photograph in photographs:
-        face = next(iter(transform.find_faces(photograph)), None)
-        views = np.stack([np.asarray(view) for view in transform.show(photograph, face)])
+        shown = transform.show(photograph, transform.find_subject(photograph))
+        views = np.stack([np.asarray(view) for view in shown])
         answers.append(session.run([OUTPUT], {INPUT: views[None]})[0][0])
     return np.stack(answers)
 

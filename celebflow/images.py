@@ -1,5 +1,6 @@
 """Decode and transform a photograph: one way for training and for prediction."""
 
+import base64
 import io
 import struct
 import warnings
@@ -15,6 +16,7 @@ from celebflow.faces import Face, crop_centre, crop_square, detect_faces
 from celebflow.params import FaceParams, LayerName, View
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+ANY_FORMAT = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 MAX_PIXELS = 100_000_000
 
 # A progressive JPEG may be drawn in any number of passes over all of it, each of some bytes; a real one has about ten.
@@ -82,6 +84,10 @@ class Transform:
         """Return the faces in an RGB image, the photograph's subject first; none unless faces are detected."""
         return detect_faces(photograph) if self.detects_faces else []
 
+    def find_subject(self, photograph: Image.Image) -> Face | None:
+        """Return the face of an RGB image's subject; None where there is none, or faces are not detected."""
+        return next(iter(self.find_faces(photograph)), None)
+
     def cut_out(self, photograph: Image.Image, face: Face | None) -> Image.Image:
         """Return the part of an RGB image that the network sees, as large as it is there.
 
@@ -93,7 +99,7 @@ class Transform:
 
     def cut_out_subject(self, photograph: Image.Image) -> Image.Image:
         """Return the part of an RGB image that the network sees when nobody says which face is meant."""
-        return self.cut_out(photograph, next(iter(self.find_faces(photograph)), None))
+        return self.cut_out(photograph, self.find_subject(photograph))
 
     def show(self, photograph: Image.Image, face: Face | None) -> list[Image.Image]:
         """Cut an RGB image, or a face in it, out for each view, as a square of image_size_px."""
@@ -156,11 +162,19 @@ def decode_photograph(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Ima
             turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
             return _to_rgb(image if turn is None else image.transpose(turn))
     except UnidentifiedImageError:
-        raise PhotographError(f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
+        raise PhotographError(f"is no {ANY_FORMAT} image") from None
     except Image.DecompressionBombError:
         raise PhotographError(f"unpacks to far more than {max_pixels / 1e6:.0f} megapixels") from None
     except _DAMAGE as error:
         raise PhotographError(f"is truncated or damaged ({error})") from None
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes of a file in base64; raise PhotographError when it is none: no path or address is opened."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise PhotographError("is not in base64; paths and addresses are not read") from None
 
 
 def encode_jpeg(image: NDArray[np.uint8]) -> bytes:

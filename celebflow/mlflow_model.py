@@ -1,6 +1,5 @@
 """The model that MLflow serves: photographs in base64 → names and probabilities. MLflow runs this file as it is."""
 
-import base64
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
-from celebflow.images import PhotographError, decode_photograph
+from celebflow.images import PhotographError, decode_base64, decode_photograph
 from celebflow.prediction import NamedFace, Predictor, identify
 
 COLUMN = "photograph"
@@ -48,13 +47,9 @@ class PhotographNamer(PythonModel):
 
 def _decode(row: int, text: object) -> Image.Image:
     try:
-        # Strictly: a path or an address is no base64, and is never opened.
-        return decode_photograph(base64.b64decode(str(text), validate=True))
-    except ValueError:
-        reason = "is not in base64; paths and addresses are not read"
+        return decode_photograph(decode_base64(str(text)))
     except PhotographError as error:
-        reason = str(error)
-    raise MlflowException(f"{COLUMN} of row {row} {reason}.", INVALID_PARAMETER_VALUE)
+        raise MlflowException(f"{COLUMN} of row {row} {error}.", INVALID_PARAMETER_VALUE) from None
 
 
 set_model(PhotographNamer())

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import ipaddress
 import re
 import secrets
@@ -38,7 +37,7 @@ from celebflow import markup, paths
 from celebflow.answering import Answered, Answerer, FaceAnswer, Limits, Question, QueueFullError
 from celebflow.errors import CelebflowError
 from celebflow.features import load_features
-from celebflow.images import FORMATS, PhotographError
+from celebflow.images import ANY_FORMAT, PhotographError, decode_base64
 from celebflow.neighbours import TrainingPhotographs
 from celebflow.prediction import Box, Candidate, Predictor
 
@@ -198,9 +197,9 @@ class Access:
 
     def check_token(self, request: Request) -> None:
         """Raise RefusalError when the token is missing or another one."""
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if self.token is None:
             return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), self.token.encode()):
             message = "This needs the server's token, in the header `Authorization: Bearer …`."
             raise RefusalError(401, "unauthorized", message, **{"WWW-Authenticate": "Bearer"})
@@ -220,43 +219,38 @@ class _Called:
             await self._app(scope, receive, send)
 
 
-class _Body:
-    """A request's body. Of one that is refused, uvicorn throws away the rest, so that the client comes to read why."""
+async def _read_photograph(request: Request, most_bytes: int) -> bytes:
+    """Return the photograph in a request; raise RefusalError when there is none, or it is too large.
 
-    def __init__(self, request: Request, limits: Limits) -> None:
-        self._request, self._limits = request, limits
+    What is left of a body that is refused, uvicorn throws away, so that the client comes to read why.
+    """
+    headers, too_large = request.headers, f"A photograph may have {most_bytes / 1e6:g} MB at most."
+    if headers.get("content-encoding", "identity") != "identity":
+        raise RefusalError(415, "encoded", "A request's body must not be compressed.")
+    kind = _media_type(headers.get("content-type", ""))
+    if kind == _FORM:
+        body = await _read_body(request, most_bytes + _ENVELOPE_BYTES, too_large)
+        content = await asyncio.to_thread(_parse_form, headers, body)
+    elif kind == _JSON:
+        body = await _read_body(request, most_bytes * 4 // 3 + _ENVELOPE_BYTES, too_large)
+        content = await asyncio.to_thread(_parse_json, body)
+    else:
+        raise RefusalError(415, "wrong_content_type", f"A photograph comes as {_FORM}, or in base64 as {_JSON}.")
+    if len(content) > most_bytes:
+        raise RefusalError(413, "too_large", too_large)
+    return content
 
-    async def read_photograph(self) -> bytes:
-        """Return the photograph in it; raise RefusalError when there is none, or it is too large."""
-        headers, most_bytes = self._request.headers, self._limits.upload_bytes
-        if headers.get("content-encoding", "identity") != "identity":
-            raise RefusalError(415, "encoded", "A request's body must not be compressed.")
-        kind = _media_type(headers.get("content-type", ""))
-        if kind == _FORM:
-            body = await self._read(most_bytes + _ENVELOPE_BYTES)
-            content = await asyncio.to_thread(_parse_form, headers, body)
-        elif kind == _JSON:
-            body = await self._read(most_bytes * 4 // 3 + _ENVELOPE_BYTES)
-            content = await asyncio.to_thread(_parse_json, body)
-        else:
-            raise RefusalError(415, "wrong_content_type", f"A photograph comes as {_FORM}, or in base64 as {_JSON}.")
-        if len(content) > most_bytes:
-            raise self._refuse_size()
-        return content
 
-    async def _read(self, most_bytes: int) -> bytes:
-        length = self._request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > most_bytes:
-            raise self._refuse_size()
-        body = bytearray()
-        async for chunk in self._request.stream():
-            body += chunk
-            if len(body) > most_bytes:
-                raise self._refuse_size()
-        return bytes(body)
-
-    def _refuse_size(self) -> RefusalError:
-        return RefusalError(413, "too_large", f"A photograph may have {self._limits.upload_bytes / 1e6:g} MB at most.")
+async def _read_body(request: Request, most_bytes: int, too_large: str) -> bytes:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > most_bytes:
+        raise RefusalError(413, "too_large", too_large)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most_bytes:
+            raise RefusalError(413, "too_large", too_large)
+    return bytes(body)
 
 
 def make_access(host: str, token: str | None) -> Access:
@@ -368,14 +362,14 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
         nearest: Annotated[bool, Query(description="show photographs of train; only if the owner allows it")] = False,
     ) -> Response:
         """Name everybody in a photograph; judged by its content, whatever it is called."""
-        body, received = _Body(request, limits), False
+        received = False
         try:
             async with asyncio.timeout(limits.seconds):
                 access.check_token(request)
                 if nearest and not show_training:
                     raise RefusalError(403, "not_shown", "The photographs of train are not shown here.")
                 with answerer.queue():
-                    content = await body.read_photograph()
+                    content = await _read_photograph(request, limits.upload_bytes)
                     received = True
                     answered = await answerer.ask(Question(content, top, heat_map, nearest))
         except TimeoutError:
@@ -401,8 +395,6 @@ def _describe_refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _describe_request() -> dict[str, Any]:
-    formats = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
-
     def describe(**photograph: str) -> dict[str, Any]:
         return {
             "schema": {
@@ -413,9 +405,9 @@ def _describe_request() -> dict[str, Any]:
             }
         }
 
-    form = describe(format="binary", description=f"a {formats} file")
+    form = describe(format="binary", description=f"a {ANY_FORMAT} file")
     form["encoding"] = {_FIELD: {"contentType": "image/*, application/octet-stream"}}
-    encoded = describe(contentEncoding="base64", format="byte", description=f"a {formats} file in base64")
+    encoded = describe(contentEncoding="base64", format="byte", description=f"a {ANY_FORMAT} file in base64")
     return {"requestBody": {"required": True, "content": {_FORM: form, _JSON: encoded}}}
 
 
@@ -478,12 +470,11 @@ async def _read_file(file: UploadFile | str | None) -> bytes:
 
 def _parse_json(body: bytes) -> bytes:
     try:
-        # Strictly: a path or an address is no base64, and is never opened.
-        return base64.b64decode(_EncodedPhotograph.model_validate_json(body).photograph, validate=True)
+        return decode_base64(_EncodedPhotograph.model_validate_json(body).photograph)
     except ValidationError:
         message = f'That is not {{"{_FIELD}": "…"}} with a file in base64.'
-    except (binascii.Error, ValueError):
-        message = f"{_FIELD} is not in base64; paths and addresses are not read."
+    except PhotographError as error:
+        message = f"{_FIELD} {error}."
     raise RefusalError(400, "malformed", message)
 
 

@@ -1,14 +1,16 @@
 """Photographs that arrive one by one → who is in them: extracted as they come, classified together."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PlainSerializer
 
 from celebflow.contact_sheets import load_thumbnail, make_thumbnail
 from celebflow.explanations import Explainer, overlay_heat_map
@@ -49,37 +51,45 @@ class Question:
     nearest: bool
 
 
+# In JSON, a JPEG file is a text.
+_Jpeg = Annotated[
+    bytes, PlainSerializer(lambda content: b64encode(content).decode(), str), Field(description="JPEG in base64")
+]
+
+
 @dataclass(frozen=True)
 class NearPhotograph:
-    """A photograph of train that is like a face, by the cosine of the angle between them, and its centre square (JPEG).
+    """A photograph of train that is like a face: by the cosine of the angle between what the classifier sees of both.
 
-    That is None where its file cannot be read any more.
+    Its thumbnail, the centre square, is None where the file cannot be read any more.
     """
 
     person: str
     similarity: float
-    thumbnail: bytes | None
+    thumbnail: _Jpeg | None
 
 
 @dataclass(frozen=True)
-class FaceAnswer:
-    """Who a face is. Where it is asked: what the network saw, with and without where it looked (JPEG), and the nearest
+class FaceAnswer(Identity):
+    """Who a face is. Where it is asked: what the network saw, the same bright where it looked, and the nearest
     photographs of train.
     """
 
-    identity: Identity
-    seen: bytes | None
-    heat_map: bytes | None
+    seen: _Jpeg | None
+    heat_map: _Jpeg | None
     nearest: list[NearPhotograph] | None
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The upright photograph's size in pixels, and everybody in it, the subject first."""
+    """The upright photograph's size, everybody in it, the subject first, and what is wrong with the model, if
+    anything is.
+    """
 
     width_px: int
     height_px: int
     faces: list[FaceAnswer]
+    warning: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,9 +240,10 @@ class Answerer:
         return _Classified(named, heat_map, nearest)
 
     def _describe(self, question: Question, seen: _Seen, classified: Sequence[_Classified]) -> Answered:
+        card = self._predictor.card
         faces = [
             FaceAnswer(
-                identity=identify(face.named, self._predictor.card, question.most_candidates),
+                **vars(identify(face.named, card, question.most_candidates)),
                 seen=None if thumbnail is None else encode_jpeg(thumbnail),
                 heat_map=None
                 if thumbnail is None or face.heat_map is None
@@ -241,7 +252,7 @@ class Answerer:
             )
             for face, thumbnail in zip(classified, seen.thumbnails, strict=True)
         ]
-        return Answered(seen.width_px, seen.height_px, faces)
+        return Answered(seen.width_px, seen.height_px, faces, card.backbone.warning() or None)
 
 
 def _show(neighbour: Neighbour) -> NearPhotograph:

@@ -1,7 +1,6 @@
 """The HTTP server: a photograph in a request → who is in it. It keeps no photograph, in no file and in no log."""
 
 import asyncio
-import base64
 import ipaddress
 import re
 import secrets
@@ -26,7 +25,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -34,15 +33,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from celebflow import markup, paths
-from celebflow.answering import Answered, Answerer, FaceAnswer, Limits, Question, QueueFullError
+from celebflow.answering import Answered, Answerer, Limits, Question, QueueFullError
 from celebflow.errors import CelebflowError
 from celebflow.features import load_features
 from celebflow.images import ANY_FORMAT, PhotographError, decode_base64
 from celebflow.neighbours import TrainingPhotographs
-from celebflow.prediction import Box, Candidate, Predictor
+from celebflow.prediction import Predictor
 
 _FIELD = "photograph"
 _FORM, _JSON = "multipart/form-data", "application/json"
+_ANSWERED = TypeAdapter(Answered)
 _ENVELOPE_BYTES = 16_384  # what a form or JSON may add to its photograph
 _MOST_CANDIDATES = 1000
 _PATHS = ("/", "/predict", "/healthz", "/metrics", "/openapi.json", "/docs", "/redoc")
@@ -66,37 +66,6 @@ class RefusalBody(BaseModel):
 
     code: str = Field(description="for programs", examples=["not_a_photograph"])
     message: str = Field(description="for people")
-
-
-class NearestBody(BaseModel):
-    """A photograph that the model was taught with."""
-
-    person: str
-    similarity: float = Field(description="cosine of the angle between what the classifier sees of both, -1 to 1")
-    thumbnail: str | None = Field(description="JPEG in base64; null where its file cannot be read any more")
-
-
-class FaceBody(BaseModel):
-    """Who a face is, the most probable person first, and whether that one reaches the threshold.
-
-    Its box, in pixels of the upright photograph, is null where the photograph was looked at as a whole.
-    """
-
-    box: Box | None
-    known: bool
-    candidates: list[Candidate]
-    seen: str | None = Field(description="with heat_map: what the network saw; JPEG in base64")
-    heat_map: str | None = Field(description="with heat_map: the same, bright where it looked; JPEG in base64")
-    nearest: list[NearestBody] | None = Field(description="with nearest: photographs of train, the nearest first")
-
-
-class AnswerBody(BaseModel):
-    """Everybody in a photograph, its subject first."""
-
-    width_px: int
-    height_px: int
-    faces: list[FaceBody]
-    warning: str | None = Field(description="what is wrong with the model, if anything is")
 
 
 class HealthBody(BaseModel):
@@ -289,13 +258,12 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
     # Its first photograph is computed twice, and takes longer.
     predictor.predict([Image.new("RGB", (predictor.card.transform.image_size_px,) * 2)])
     card = predictor.card
-    warning = card.backbone.warning() or None
     html, policy = markup.render(
         "ask",
         "img-src blob: data:; connect-src 'self'",
         {},
         persons=len(card.class_names),
-        warning=warning,
+        warning=card.backbone.warning(),
         wants_token=access.token is not None,
         shows_training=show_training,
         upload_bytes=limits.upload_bytes,
@@ -350,7 +318,7 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
 
     @app.post(
         "/predict",
-        response_model=AnswerBody,
+        response_model=Answered,
         responses=_describe_refusals(400, 401, 403, 408, 413, 415, 421, 422, 429, 503),
         openapi_extra=_describe_request(),
         dependencies=guarded,
@@ -385,7 +353,7 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody gets
         metrics.faces.inc(len(answered.faces))
-        return JSONResponse(_describe_answer(answered, warning).model_dump(), headers={"Cache-Control": "no-store"})
+        return Response(_ANSWERED.dump_json(answered), headers={"Cache-Control": "no-store"}, media_type=_JSON)
 
     return app
 
@@ -409,28 +377,6 @@ def _describe_request() -> dict[str, Any]:
     form["encoding"] = {_FIELD: {"contentType": "image/*, application/octet-stream"}}
     encoded = describe(contentEncoding="base64", format="byte", description=f"a {ANY_FORMAT} file in base64")
     return {"requestBody": {"required": True, "content": {_FORM: form, _JSON: encoded}}}
-
-
-def _describe_answer(answered: Answered, warning: str | None) -> AnswerBody:
-    return AnswerBody(
-        width_px=answered.width_px,
-        height_px=answered.height_px,
-        faces=[_describe_face(face) for face in answered.faces],
-        warning=warning,
-    )
-
-
-def _describe_face(face: FaceAnswer) -> FaceBody:
-    def encode(content: bytes | None) -> str | None:
-        return None if content is None else base64.b64encode(content).decode()
-
-    nearest = None
-    if face.nearest is not None:
-        nearest = [
-            NearestBody(person=near.person, similarity=near.similarity, thumbnail=encode(near.thumbnail))
-            for near in face.nearest
-        ]
-    return FaceBody(**vars(face.identity), seen=encode(face.seen), heat_map=encode(face.heat_map), nearest=nearest)
 
 
 def _media_type(header: str) -> str:

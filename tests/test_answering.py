@@ -41,7 +41,7 @@ def _ask(seed: int, **wanted: Any) -> Question:
 
 
 def _probabilities(answered: Answered) -> dict[str, float]:
-    return {each.name: each.probability for each in answered.faces[0].identity.candidates}
+    return {each.name: each.probability for each in answered.faces[0].candidates}
 
 
 def test_who_asks_together_is_classified_together(answerer: Answerer, predictor: Predictor, passes: list[int]) -> None:
@@ -173,7 +173,7 @@ def test_the_heat_map_is_that_of_the_first_name(answerer: Answerer, predictor: P
     (face,) = answered.faces
     assert face.seen is not None and face.heat_map is not None
     seen, shown = (np.asarray(Image.open(io.BytesIO(each))).astype(int) for each in (face.seen, face.heat_map))
-    person = predictor.card.class_names.index(face.identity.candidates[0].name)
+    person = predictor.card.class_names.index(face.candidates[0].name)
     (extracted,) = predictor.extract(decode_photograph(draw_noise(5)))
     maps = {
         number: Explainer(predictor.classifier).compute_heat_maps(predictor.batch(extracted.views), np.array([number]))

@@ -81,10 +81,19 @@ class Repository:
         before = self.run("dvc", "queue", "status").count("Success")
         for change in changes:
             self.run("dvc", "exp", "run", "--queue", "--set-param", change, "--name", re.sub(r"\W", "-", change))
-        self.run("dvc", "queue", "start", "--jobs", "2")
+        # Its workers outlive it, with whatever it prints to: without a pipe, nothing waits for them here.
+        assert self.start("dvc", "queue", "start", "--jobs", "2", log=subprocess.DEVNULL).wait(300) == 0
         deadline = time.monotonic() + 300
         while self.run("dvc", "queue", "status").count("Success") < before + len(changes):
             assert time.monotonic() < deadline, self.run("dvc", "queue", "status")
+            time.sleep(1)
+        deadline = time.monotonic() + 60
+        while "0 active, 0 idle" not in self.run("dvc", "queue", "status"):
+            if (
+                time.monotonic() > deadline
+            ):  # of DVC's workers, one now and then clears away what tells the other to end
+                self.run("dvc", "queue", "stop")
+                break
             time.sleep(1)
 
     def repro(self, *arguments: str) -> list[str]:

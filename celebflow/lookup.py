@@ -66,5 +66,5 @@ def _download(name: str, file: Path, folder: Path) -> Path:
 def _load(file: Path, name: str) -> list[Prediction]:
     try:
         return load_predictions(file)
-    except KeyError as error:
-        raise CelebflowError(f"The predictions of {name} lack the column {error}: run it again to compare.") from None
+    except CelebflowError as error:
+        raise CelebflowError(f"{name}: {error}") from None

@@ -109,6 +109,8 @@ def describe_model(run: Run, chosen_by: str = "") -> str:
         for name, value in sorted(metrics.items())
         if name.startswith("val/final_")
     }
+    detects = params.get("extract.face.crop") == "detect"
+    where = "from its subject's face, or its middle where none is found" if detects else "and finds no faces"
     chosen = (
         f" Of the runs on the same split it was chosen by {chosen_by}; test data chose nothing." if chosen_by else ""
     )
@@ -133,7 +135,7 @@ def describe_model(run: Run, chosen_by: str = "") -> str:
             f"- backbone: {escape(tags.get('celebflow.backbone_weights', ''))}, "
             f"fingerprint {tags.get('celebflow.backbone_fingerprint', '')[:12]}",
             "## Limits",
-            "It names one of the people it was taught, whoever is in the photograph, and finds no faces; where `known` "
+            f"It names one of the people it was taught, whoever is in the photograph, {where}; where `known` "
             "is false, none of them may be in it. That threshold was fitted on photographs of validation as if the "
             "classifier lacked their person; real strangers may pass it more often. Who has few photographs in the "
             "data is named less reliably (see the run's reports/val/persons.csv). A name is a guess, and no ground for "

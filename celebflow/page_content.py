@@ -93,8 +93,6 @@ def _find_previous(report: Report, commit: str) -> Previous | None:
             metrics, before = load_metrics(copies[0]), load_predictions(copies[1])
         except NoOutputError:
             return None
-        except KeyError as error:
-            raise CelebflowError(f"An older celebflow wrote it, and its predictions lack {error}.") from None
     if before == now:
         return None
     compared = compare_predictions(before, now)

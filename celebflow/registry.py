@@ -46,6 +46,11 @@ def download_model(address: str, folder: Path) -> Path:
 
     Raises CelebflowError when there is none, or the store cannot be used.
     """
+    if not stores.store_exists():
+        raise CelebflowError(
+            f"--model is {address}, and there is no MLflow store {stores.describe_store()}. Go to the project's "
+            "folder, or set MLFLOW_TRACKING_URI."
+        )
     try:
         mlflow.set_tracking_uri(stores.open_store().tracking_uri)
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder)))

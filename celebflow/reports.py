@@ -216,7 +216,10 @@ def _load_split(folder: Path) -> SplitReport:
 
 
 def load_predictions(path: Path) -> list[Prediction]:
-    """Read predictions.csv."""
+    """Read predictions.csv.
+
+    Raises CelebflowError when a column is missing.
+    """
     return load_rows(Prediction, path)
 
 

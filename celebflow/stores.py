@@ -42,6 +42,12 @@ def describe_store() -> str:
     return re.sub("//[^/@]*@", "//…@", store_uri())
 
 
+def store_exists() -> bool:
+    """Tell whether there is a store to ask; MLflow would make one of a database file that is not there."""
+    kind, _, file = store_uri().partition(":///")
+    return kind != "sqlite" or Path(file).exists()
+
+
 def open_store() -> MlflowClient:
     """Open the user's store; raise one of STORE_ERRORS where it cannot be."""
     return _open(store_uri())

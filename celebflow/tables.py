@@ -7,6 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
+from celebflow.errors import CelebflowError
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -37,9 +39,17 @@ def save_rows(kind: type[Row], rows: Iterable[Row], path: Path) -> None:
 
 
 def load_rows(kind: type[Row], path: Path) -> list[Row]:
-    """Read what save_rows wrote of a dataclass whose fields are strings, integers and numbers, or None."""
+    """Read what save_rows wrote of a dataclass whose fields are strings, integers and numbers, or None.
+
+    Raises CelebflowError when a column is missing.
+    """
     types = get_type_hints(kind)
-    return [kind(**{name: _parse(types[name], row[name]) for name in types}) for row in load_table(path)]
+    try:
+        return [kind(**{name: _parse(types[name], row[name]) for name in types}) for row in load_table(path)]
+    except KeyError as error:
+        raise CelebflowError(
+            f"{path.name} lacks the column {error}: an older celebflow wrote it. Make it again with `dvc repro`."
+        ) from None
 
 
 def _parse(kind: Any, text: str) -> object:

@@ -98,6 +98,7 @@ def test_what_is_no_photograph_is_told_and_the_others_are_named(
     [
         (["--model", "data", "data"], 1, "data/classifier.safetensors is missing"),
         (["data"], 1, "models/classifier.safetensors is missing. Run `dvc repro`"),
+        (["--model", "models:/celebflow@champion", "data"], 1, "there is no MLflow store sqlite:///"),
         (["--model", "model", "--rev", "HEAD", "data"], 2, "give one of them"),
         (["--model", "model", "empty"], 1, "empty holds no photograph"),
         ([], 2, "Missing argument"),
@@ -109,8 +110,10 @@ def test_what_cannot_be_asked_is_told(
 ) -> None:
     draw_people("Ann", count=1)
     (tmp_path / "empty").mkdir()
+    before = sorted(path.name for path in tmp_path.iterdir())
     output, complaints = _predict(tmp_path, *arguments, status=status)
     assert message in complaints and not output
+    assert sorted(path.name for path in tmp_path.iterdir()) == before, "nothing is left behind"
 
 
 def test_every_face_is_named_with_its_box_the_subject_first(

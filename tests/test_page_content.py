@@ -87,7 +87,6 @@ def test_an_earlier_result_that_cannot_be_read_is_told_with_the_reason(
     others = [replace(p, path=f"other {p.path}") for p in result[0].splits["val"].predictions]
     for before, reason in (
         (CelebflowError(f"The cache lacks a file of {COMMIT}."), "The cache lacks a file of 0123456."),
-        (KeyError("group"), "An older celebflow wrote it, and its predictions lack 'group'."),
         (others, "The two results have no photograph of this split in common."),
     ):
         content = _gather(result, monkeypatch, before)

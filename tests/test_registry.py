@@ -22,6 +22,7 @@ from celebflow.contact_sheets import load_thumbnail
 from celebflow.data import load_photos
 from celebflow.export import run_model
 from celebflow.images import Transform, decode_photograph
+from celebflow.packaging import describe_model
 from celebflow.registry import find_best_run
 from tests.repository import Repository, make_repository
 
@@ -61,8 +62,11 @@ def test_the_better_of_two_experiments_is_registered_once(
         "train: 36 photographs",
         "Limits",
         "train.learning_rate: 0.001",
+        "and finds no faces",
     ):
         assert part in version.description
+    better.data.params["extract.face.crop"] = "detect"
+    assert "from its subject's face" in describe_model(better)
     assert "version 1 of" in repository.run("celebflow", "register", "--metric", "val/final_loss")
     assert len(client.search_model_versions("name = 'celebflow'")) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from celebflow.calibration import bin_reliability, compute_calibration_error, softmax
+from celebflow.errors import CelebflowError
 from celebflow.evaluation import compute_metrics, compute_person_metrics
 from celebflow.reports import load_history, save_history, save_metrics
 from tests.results import HISTORY, draw_logits, make_card, write_result
@@ -17,6 +18,12 @@ NAMES = ["Ann", 'Bo, "the second"', "Cy"]
 def test_history_round_trips(tmp_path: Path) -> None:
     save_history(HISTORY, tmp_path / "history.csv")
     assert load_history(tmp_path / "history.csv") == HISTORY
+
+
+def test_what_an_older_celebflow_wrote_is_told(tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text("epoch,train_loss\n1,0.5\n")
+    with pytest.raises(CelebflowError, match=r"history\.csv lacks the column '\w+': an older celebflow wrote it"):
+        load_history(tmp_path / "history.csv")
 
 
 @pytest.mark.parametrize("trained", [False, True])

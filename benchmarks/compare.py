@@ -69,17 +69,26 @@ class Row:
 def main() -> None:
     """Measure, print, and write results.json and the README's table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a folder of photographs a person; without it the invented people")
-    parser.add_argument("--weights", default="untrained", help="as backbone.weights; a path, or untrained")
+    add_arguments(parser)
     arguments = parser.parse_args()
-    weights = arguments.weights if arguments.weights == "untrained" else str(Path(arguments.weights).resolve())
     with tempfile.TemporaryDirectory(prefix="celebflow-bench-") as folder:
         repository = Path(folder) / "repository"
-        prepare_repository(repository, arguments.data, weights)
+        prepare_repository(repository, arguments.data, arguments.weights)
         os.chdir(repository)
-        results = measure(arguments.data, weights)
+        results = measure(arguments.data, arguments.weights)
     (REPOSITORY / "benchmarks" / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     write_table(results, into_readme=results["trained_backbone"])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which photographs and weights prepare_repository takes."""
+    parser.add_argument("--data", type=Path, help="a folder of photographs a person; without it the invented people")
+    parser.add_argument(
+        "--weights",
+        type=lambda text: text if text == "untrained" else str(Path(text).resolve()),
+        default="untrained",
+        help="as backbone.weights; a path, or untrained",
+    )
 
 
 def measure(data: Path | None, weights: str) -> dict[str, Any]:

@@ -96,12 +96,15 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
 
 
 def _has_file(content: dvc.api.DVCFileSystem, file: Path) -> bool:
-    """Tell whether a revision has a file, wherever its content is; `exists` would say no to what the cache lacks."""
+    """Tell whether a revision has a file, wherever its content is.
+
+    `exists` would say no to what the cache lacks, and yes to an output of dvc.yaml's that was never made.
+    """
     try:
-        content.info(file.as_posix())
+        found = content.info(file.as_posix())
     except FileNotFoundError:
         return False
-    return True
+    return "dvc_info" not in found or "md5" in found["dvc_info"]
 
 
 def _make_result(row: Mapping[str, Any], latest: Mapping[str, object]) -> Result:

@@ -55,7 +55,7 @@ def sample(folder: Path) -> None:
 @main.group(invoke_without_command=True)
 @click.pass_context
 def cache(context: click.Context) -> None:
-    """Show what is kept in .celebflow to spare work, and how large it is.
+    """Show what .celebflow keeps, and how large it is.
 
     \b
     Examples:
@@ -69,8 +69,9 @@ def cache(context: click.Context) -> None:
 @cache.command()
 @click.option("--all", "everything", is_flag=True, help="Drop the features of the photographs here, too.")
 def prune(everything: bool) -> None:
-    """Drop the features of photographs that are no longer here, or that another backbone, crop, view or runtime made.
+    """Keep only what the photographs here need.
 
+    Features are dropped of photographs that are no longer here, or that another backbone, crop, view or runtime made.
     Interrupted trainings lose their checkpoints. Nothing is lost for good: what is needed later is computed again.
 
     \b
@@ -101,9 +102,9 @@ def prune(everything: bool) -> None:
 @click.option("--commits", default=1, show_default=True, help="How many of the last commits; -1 for all.")
 @click.pass_context
 def runs(context: click.Context, commits: int) -> None:
-    """List the results of commits and experiments, each with its MLflow run.
+    """List results of commits and experiments.
 
-    Beside their metrics stands what differs in their params from the last commit.
+    Each stands with its MLflow run. Beside its metrics stands what differs in their params from the last commit.
 
     \b
     Examples:
@@ -118,7 +119,7 @@ def runs(context: click.Context, commits: int) -> None:
 @runs.command()
 @click.option("--here", is_flag=True, help="Also log runs to the present store that were meant for another.")
 def sync(here: bool) -> None:
-    """Log the runs that wait in the repository to MLflow's store.
+    """Log the runs that wait here to MLflow's store.
 
     With tracking.required set to false, a run waits there when the store cannot be reached.
 
@@ -147,8 +148,9 @@ def sync(here: bool) -> None:
 )
 @click.option("--alias", default="champion", show_default=True, help="What to call the version.")
 def register(run: str | None, metric: str, alias: str) -> None:
-    """Make a run's model a version of MLflow's registered model celebflow.
+    """Make a run's model a version of MLflow's registered model.
 
+    It is called celebflow.
     RUN is the id of an MLflow run, or its beginning, or the name of a DVC experiment. Without it, the best of the
     runs on the present photographs and split is taken, by a metric of validation.
 
@@ -179,10 +181,11 @@ def register(run: str | None, metric: str, alias: str) -> None:
 @click.option("--limit", default=20, show_default=True, help="How many photographs to list of each kind; -1 for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 def compare(a: str, b: str, split: str, limit: int, as_json: bool) -> None:
-    """Say whether result B is better than result A, for whom, and on which photographs.
+    """Say whether result B is better than result A.
 
-    Each is a revision or an experiment of DVC's, an MLflow run (its id or the beginning), or workspace, which B is
-    when it is left out. They are compared on the photographs that both have in the split.
+    And for whom, and on which photographs. Each is a revision or an experiment of DVC's, an MLflow run (its id or
+    the beginning), or workspace, which B is when it is left out. They are compared on the photographs that both
+    have in the split.
 
     The p value is that of McNemar's exact test: how likely so uneven a share of the photographs that only one of them
     names rightly is, if neither is better. The interval comes from a paired bootstrap of groups of near-duplicates.
@@ -210,11 +213,11 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool) -> None:
 @main.command()
 @click.argument("folder", default="data_unknown", type=click.Path(path_type=Path, file_okay=False, exists=True))
 def strangers(folder: Path) -> None:
-    """Measure the workspace's classifier on photographs of people whom it was not taught, in FOLDER.
+    """Measure how many strangers would be named.
 
-    Says how many of them it would name at its threshold, and how well the greatest probability tells them from the
-    known people of the test split. The threshold was fitted on validation, for train.false_acceptance_rate, without
-    any stranger.
+    FOLDER holds photographs of people whom the workspace's classifier was not taught. Says how many of them it
+    would name at its threshold, and how well the greatest probability tells them from the known people of the test
+    split. The threshold was fitted on validation, for train.false_acceptance_rate, without any stranger.
 
     \b
     Examples:
@@ -263,7 +266,9 @@ def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
 def predict(
     photographs: tuple[str, ...], model: str | None, revision: str | None, top: int, format_name: str | None
 ) -> None:
-    """Name the people in photographs: in files, in FOLDERs at any depth, or in standard input (-).
+    """Name the people in photographs.
+
+    They are files, those in FOLDERs at any depth, or standard input (-).
 
     The model is the workspace's, or the one that --model or --rev says. Below the threshold that was fitted with it,
     a face is unknown. Where the model looks for faces, each in a photograph is named, with its box in pixels;
@@ -362,7 +367,9 @@ def serve(
     seconds: float,
     queue: int,
 ) -> None:
-    """Name the people in photographs over HTTP: a page at /, and for programs /predict, described at /docs.
+    """Name the people in photographs over HTTP.
+
+    There is a page at /, and for programs /predict, described at /docs.
 
     The model is the workspace's, or the one that --model or --rev says; it is loaded once. /healthz tells that the
     server answers, /metrics what it did (for Prometheus). Photographs are never written to disk and never logged.
@@ -391,10 +398,11 @@ def serve(
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=Path("celebflow.onnx"))
 @_choose_model
 def export(file: Path, model: str | None, revision: str | None) -> None:
-    """Write the model to FILE in ONNX (by default celebflow.onnx), and check that ONNX Runtime answers alike.
+    """Write the model in ONNX, and check it with ONNX Runtime.
 
-    In the file are backbone and classifier, from 8-bit pixels to calibrated probabilities; finding and cutting out
-    faces is not. Its metadata tell class names, transform, threshold, and what goes in.
+    FILE is celebflow.onnx by default. In it are backbone and classifier, from 8-bit pixels to calibrated
+    probabilities; finding and cutting out faces is not. Its metadata tell class names, transform, threshold, and
+    what goes in.
 
     \b
     Examples:
@@ -414,10 +422,11 @@ def export(file: Path, model: str | None, revision: str | None) -> None:
 @main.command()
 @click.argument("name", required=False)
 def recipe(name: str | None) -> None:
-    """Turn a recipe of recipes/ into arguments of `dvc exp run`; without NAME, list the recipes.
+    """Turn a recipe into arguments of `dvc exp run`, or list them.
 
-    The arguments change params.yaml's extract and train sections into the recipe's, wherever they differ now. Where
-    the photographs and weights come from, how photographs are split and where runs are logged stays as it is.
+    NAME is that of a file in recipes/; without it, all are listed. The arguments change params.yaml's extract and
+    train sections into the recipe's, wherever they differ now. Where the photographs and weights come from, how
+    photographs are split and where runs are logged stays as it is.
 
     \b
     Examples:
@@ -445,11 +454,11 @@ def recipe(name: str | None) -> None:
 @click.option("--metric", default="val.accuracy", show_default=True, help="What the best is best in.")
 @click.option("--name", default="search", show_default=True, help="What the experiments' names begin with.")
 def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric: str, name: str) -> None:
-    """Try values of params, each try a DVC experiment, and say which did best on validation.
+    """Try values of params, and say which did best on validation.
 
-    PARAM=a,b,c tries these values, PARAM=low..high any between. What is tried next follows from what did well
-    (Optuna's TPE). The experiments run in copies of the repository, so that the workspace stays as it is; in MLflow
-    their runs stand below one of the search's.
+    Each try is a DVC experiment. PARAM=a,b,c tries these values, PARAM=low..high any between. What is tried next
+    follows from what did well (Optuna's TPE). The experiments run in copies of the repository, so that the
+    workspace stays as it is; in MLflow their runs stand below one of the search's.
 
     \b
     Examples:

@@ -286,11 +286,12 @@ def compute_logits(
     The logits are the means of those of all views of a photograph.
     """
     classifier.eval()
-    logits = []
+    # Made at once: results that are kept one by one would each hold the memory of their batch's temporaries apart.
+    logits = np.empty((len(examples), len(classifier.card.class_names)), np.float32)
     for positions in _batches(np.arange(len(examples)), batch_size):
         views = (examples.batch(positions, view)[0] for view in range(examples.view_count))
-        logits.append(classifier.average(views).cpu().numpy())
-    return np.concatenate(logits), examples.labels
+        logits[positions] = classifier.average(views).cpu().numpy()
+    return logits, examples.labels
 
 
 def _batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:

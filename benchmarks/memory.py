@@ -1,6 +1,7 @@
 """The most memory that train holds, by the number of photographs.
 
-Features are generated, as sparse as VGG19's (94 % zeros); the classifier is the base recipe's, taught for two epochs:
+Features are generated, as sparse as VGG19's (94 % zeros); the classifier is the base recipe's, taught for two epochs,
+by the code as committed:
   python -m benchmarks.memory 2000 200000
 """
 

@@ -6,9 +6,7 @@ changes of all steps before it. Nothing is chosen here: the recipes were chosen 
 
 import argparse
 import json
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,7 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tqdm import tqdm
 
-from benchmarks.compare import REPOSITORY, ask, describe_machine, prepare_repository, replace_between_marks, run
+from benchmarks.compare import REPOSITORY, ask, describe_machine, enter_repository, replace_between_marks, run
 from celebflow.recipes import find_changes, list_arguments, load_recipe
 from celebflow.style import BLUE, ORANGE, new_figure
 
@@ -60,10 +58,7 @@ def main() -> None:
     parser.add_argument("--seeds-between", type=int, default=3, help="and how many the steps from base to best")
     arguments = parser.parse_args()
     steps = list_steps()
-    with tempfile.TemporaryDirectory(prefix="celebflow-ablation-") as folder:
-        repository = Path(folder) / "repository"
-        prepare_repository(repository, arguments.data, str(Path(arguments.weights).resolve()))
-        os.chdir(repository)
+    with enter_repository(arguments.data, str(Path(arguments.weights).resolve())):
         run("git", "commit", "--quiet", "--all", "--message", "Photographs")
         # The features of a seed are those of all: with them in the cache, every run is timed alike.
         for changes in steps.values():

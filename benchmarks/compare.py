@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -71,17 +71,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="celebflow-bench-") as folder:
-        repository = Path(folder) / "repository"
-        prepare_repository(repository, arguments.data, arguments.weights)
-        os.chdir(repository)
+    with enter_repository(arguments.data, arguments.weights):
         results = measure(arguments.data, arguments.weights)
     (REPOSITORY / "benchmarks" / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     write_table(results, into_readme=results["trained_backbone"])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which photographs and weights prepare_repository takes."""
+    """Add what says which photographs and weights enter_repository takes."""
     parser.add_argument("--data", type=Path, help="a folder of photographs a person; without it the invented people")
     parser.add_argument(
         "--weights",
@@ -124,8 +121,17 @@ def measure(data: Path | None, weights: str) -> dict[str, Any]:
     }
 
 
-def prepare_repository(folder: Path, data: Path | None, weights: str) -> None:
-    """Clone the project as committed, with the photographs and weights to measure with."""
+@contextmanager
+def enter_repository(data: Path | None, weights: str) -> Iterator[None]:
+    """Work for a while in a clone of the project as committed, with the photographs and weights to measure with."""
+    with tempfile.TemporaryDirectory(prefix="celebflow-benchmark-") as name:
+        folder = Path(name) / "repository"
+        _prepare_repository(folder, data, weights)
+        with chdir(folder):
+            yield
+
+
+def _prepare_repository(folder: Path, data: Path | None, weights: str) -> None:
     code = ("celebflow", "stages", "benchmarks", "dvc.yaml", "params.yaml")
     if ask("git", "-C", str(REPOSITORY), "status", "--porcelain", *code):
         sys.exit("There are uncommitted changes: commit them first, so that it is known what was measured.")

@@ -5,17 +5,15 @@ For figures of real faces:
 """
 
 import argparse
-import os
 import random
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import psutil
 
-from benchmarks.compare import add_arguments, prepare_repository, run, time_command
+from benchmarks.compare import add_arguments, enter_repository, run, time_command
 from celebflow import paths
 from celebflow.provenance import read_locked_md5s
 
@@ -27,10 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="celebflow-kills-") as folder:
-        repository = Path(folder) / "repository"
-        prepare_repository(repository, arguments.data, arguments.weights)
-        os.chdir(repository)
+    with enter_repository(arguments.data, arguments.weights):
         run("dvc", "repro", "backbone", "prepare")
         stage_seconds = {stage: time_command("dvc", "repro", stage) for stage in ("extract", "train")}
         undisturbed = read_md5s()

@@ -6,9 +6,9 @@ by the code as committed:
 """
 
 import argparse
-import os
 import re
 import tempfile
+from contextlib import chdir
 
 import numpy as np
 
@@ -31,17 +31,16 @@ def main() -> None:
     for count in parser.parse_args().counts:
         with tempfile.TemporaryDirectory(prefix="celebflow-memory-") as folder:
             run("git", "clone", "--quiet", str(REPOSITORY), folder)
-            os.chdir(folder)
-            set_two_epochs()
-            generate(count)
-            mapped_bytes = sum(file.stat().st_size for file in paths.FEATURES.iterdir())
-            seconds, peak_bytes = time_stage("train")
+            with chdir(folder):
+                set_two_epochs()
+                generate(count)
+                mapped_bytes = sum(file.stat().st_size for file in paths.FEATURES.iterdir())
+                seconds, peak_bytes = time_stage("train")
             print(
                 f"{count} photographs: train held at most {peak_bytes / 2**30:.2f} GiB, of which up to "
                 f"{mapped_bytes / 2**30:.2f} is the sparse rows in features/, mapped ({seconds:.0f} s)",
                 flush=True,
             )
-            os.chdir(REPOSITORY)
 
 
 def set_two_epochs() -> None:

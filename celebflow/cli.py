@@ -150,9 +150,8 @@ def sync(here: bool) -> None:
 def register(run: str | None, metric: str, alias: str) -> None:
     """Make a run's model a version of MLflow's registered model.
 
-    It is called celebflow.
-    RUN is the id of an MLflow run, or its beginning, or the name of a DVC experiment. Without it, the best of the
-    runs on the present photographs and split is taken, by a metric of validation.
+    It is called celebflow. RUN is the id of an MLflow run, or its beginning, or the name of a DVC experiment. Without
+    it, the best of the runs on the present photographs and split is taken, by a metric of validation.
 
     \b
     Examples:

@@ -87,11 +87,10 @@ class Repository:
         while self.run("dvc", "queue", "status").count("Success") < before + len(changes):
             assert time.monotonic() < deadline, self.run("dvc", "queue", "status")
             time.sleep(1)
+        # Of DVC's workers, one now and then clears away what tells the other to end.
         deadline = time.monotonic() + 60
         while "0 active, 0 idle" not in self.run("dvc", "queue", "status"):
-            if (
-                time.monotonic() > deadline
-            ):  # of DVC's workers, one now and then clears away what tells the other to end
+            if time.monotonic() > deadline:
                 self.run("dvc", "queue", "stop")
                 break
             time.sleep(1)

@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tqdm import tqdm
 
 from benchmarks.compare import REPOSITORY, ask, describe_machine, enter_repository, replace_between_marks, run
-from celebflow.recipes import find_changes, list_arguments, load_recipe
-from celebflow.style import BLUE, ORANGE, new_figure
+from celebflow.experiments.recipes import find_changes, list_arguments, load_recipe
+from celebflow.report.style import BLUE, ORANGE, new_figure
 
 MARKS = "<!-- ablation -->", "<!-- end of ablation -->"
 METRICS = ("accuracy", "balanced_accuracy", "macro_auc")
@@ -145,16 +145,16 @@ def write_table(outcomes: list[Outcome], steps: list[str]) -> str:
 def draw(outcomes: list[Outcome], steps: list[str], file: Path) -> None:
     """Draw accuracy and balanced accuracy on test, a point for each seed and a line at the mean."""
     figure, axes = new_figure(7.2, 4.2, "")
-    for metric, colour, shift in (("accuracy", BLUE, -0.22), ("balanced_accuracy", ORANGE, 0.22)):
+    for metric, color, shift in (("accuracy", BLUE, -0.22), ("balanced_accuracy", ORANGE, 0.22)):
         for place, step in enumerate(steps):
             values = [outcome.figures["test"][metric] for outcome in outcomes if outcome.step == step]
             label = metric.replace("_", " ") if place == 0 else None
-            axes.plot(np.full(len(values), place + shift), values, "o", color=colour, alpha=0.5, label=label)
+            axes.plot(np.full(len(values), place + shift), values, "o", color=color, alpha=0.5, label=label)
             mean = statistics.mean(values)
-            axes.hlines(mean, place + shift - 0.15, place + shift + 0.15, color=colour, linewidth=2.5)
+            axes.hlines(mean, place + shift - 0.15, place + shift + 0.15, color=color, linewidth=2.5)
             axes.annotate(
                 f"{mean:.3f}", (place + shift, min(values)), (0, -6), textcoords="offset points",
-                ha="center", va="top", fontsize=7, color=colour,
+                ha="center", va="top", fontsize=7, color=color,
             )  # fmt: skip
     axes.set_xticks(range(len(steps)), [step.replace(" = ", "\n= ") for step in steps])
     axes.set(ylabel="test", title="What each part adds; a point a split, lines at the means")

@@ -32,19 +32,15 @@ from PIL import Image
 
 from benchmarks import plain
 from celebflow import paths
-from celebflow.classifier import make_classifier
-from celebflow.data import Photo, list_persons, load_photos
-from celebflow.features import (
-    determine_origin,
-    extract_missing,
-    load_features,
-    open_cache,
-    save_features,
-    select_split,
-)
-from celebflow.optimizer import ClassifierAdam
+from celebflow.classifier.adam import ClassifierAdam
+from celebflow.classifier.model import make_classifier
+from celebflow.classifier.training import seed_everything, train_one_epoch
+from celebflow.data.photos import Photo, list_people, load_photos
+from celebflow.features.cache import open_cache
+from celebflow.features.extraction import extract_missing
+from celebflow.features.origin import determine_origin
+from celebflow.features.store import load_features, save_features, select_split
 from celebflow.params import Params, load_params
-from celebflow.training import seed_everything, train_one_epoch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MARKS = "<!-- benchmark -->", "<!-- end of benchmark -->"
@@ -98,7 +94,7 @@ def measure(data: Path | None, weights: str) -> dict[str, Any]:
     first_run_seconds = sum(seconds.values())
     params, photos = load_params(Path("params.yaml")), load_photos(Path("splits/photos.csv"))
     examples = {split: list_examples(photos, split) for split in ("train", "val")}
-    with start_plain(len(list_persons(photos))) as call_plain:
+    with start_plain(len(list_people(photos))) as call_plain:
         rows = [compare_extraction(call_plain, photos, params), compare_steps(call_plain, params)]
         epoch_seconds = call_plain(plain.time_epoch, examples["train"], examples["val"])
     plain_seconds = epoch_seconds * params.train.epochs
@@ -194,14 +190,14 @@ def start_plain(person_count: int) -> Iterator[Callable[..., Any]]:
     torch.empty(1)  # this process has read the setting now
     os.environ["THP_MEM_ALLOC_ENABLE"] = "0"
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, plain.initialise, (file, person_count)) as pool:
+    with ProcessPoolExecutor(1, context, plain.initialize, (file, person_count)) as pool:
         yield lambda function, *arguments: pool.submit(function, *arguments).result()
     os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
 
 
 def list_examples(photos: Sequence[Photo], split: str) -> plain.Examples:
     """Return one split's files and labels, as the plain script reads them."""
-    people = list_persons(photos)
+    people = list_people(photos)
     return [(paths.DATA / photo.path, people.index(photo.person)) for photo in photos if photo.split == split]
 
 
@@ -235,7 +231,7 @@ def compare_extraction(call_plain: Callable[..., Any], photos: Sequence[Photo], 
 def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
     """Compare a training step on 32 photographs; celebflow's includes reading their features."""
     features = load_features(paths.FEATURES, paths.PHOTOS)
-    names, origin = list_persons(features.photos), features.origin
+    names, origin = list_people(features.photos), features.origin
     train = select_split(features, names, "train")
     classifier = make_classifier(
         names, params.train.hidden_units, params.train.dropout, origin.transform, origin.backbone
@@ -243,7 +239,7 @@ def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
     seed_everything(0)  # as in training, deterministic algorithms alone
     optimizer = ClassifierAdam(classifier, params.train.learning_rate, params.train.weight_decay)
     orders = np.random.default_rng(0)
-    inputs, labels = train.batch(orders.permutation(len(train))[:32])
+    inputs, labels = train.gather(orders.permutation(len(train))[:32])
 
     def step_plainly() -> float:
         return statistics.median(call_plain(plain.time_steps, inputs.to_dense(), labels.numpy(), 5))

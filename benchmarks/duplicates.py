@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from celebflow.data import find_files
-from celebflow.duplicates import find_near_pairs, hash_photograph
-from celebflow.images import decode_photograph
+from celebflow.data.decoding import decode_photograph
+from celebflow.data.duplicates import find_near_pairs, hash_photograph
+from celebflow.data.files import find_files
 from celebflow.params import load_params
 
 
@@ -43,7 +43,7 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "half the size": lambda photograph: resize(photograph, 0.5),
     "twice the size": lambda photograph: resize(photograph, 2),
     "mirrored and recompressed": lambda photograph: recompress(ImageOps.mirror(photograph), 75),
-    "in grey": lambda photograph: photograph.convert("L").convert("RGB"),
+    "in gray": lambda photograph: photograph.convert("L").convert("RGB"),
     "cropped by 2 %": lambda photograph: crop(photograph, 0.02),
     "cropped by 4 %": lambda photograph: crop(photograph, 0.04),
     "cropped by 6 %": lambda photograph: crop(photograph, 0.06),

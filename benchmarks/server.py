@@ -24,11 +24,11 @@ import torch
 
 from benchmarks.compare import alternate
 from celebflow import paths
-from celebflow.images import decode_photograph
-from celebflow.naming import list_photographs
-from celebflow.prediction import Predictor
-from celebflow.runtimes import build_runtime, choose_runtime
-from celebflow.sparse import SparseRow
+from celebflow.data.decoding import decode_photograph
+from celebflow.features.runtimes import build_runtime, choose_runtime
+from celebflow.features.sparse import SparseRow
+from celebflow.inference.files import list_photographs
+from celebflow.inference.predictor import Predictor
 
 _EXTRACTED = 200
 _ASKED_IN_TURN = 20
@@ -80,13 +80,13 @@ def compare_one(predictor: Predictor, photographs: Sequence[bytes], address: tup
     card = predictor.card
     runtime = build_runtime(choose_runtime("auto", "cpu"), predictor.backbone, card.transform.layers)
     decoded = [decode_photograph(content) for content in photographs[:_ASKED_IN_TURN]]
-    images = [card.transform.apply(photograph, None) for photograph in decoded]
+    images = [card.transform.make_inputs(photograph, None) for photograph in decoded]
 
     @torch.inference_mode()
     def run_bare() -> None:
         for views in images:
             rows = [[SparseRow.from_dense(runtime.extract(image))] for image in views]
-            predictor.classifier.average(predictor.batch(row) for row in rows)
+            predictor.classifier.average(predictor.stack(row) for row in rows)
 
     def predict() -> None:
         for content in photographs[:_ASKED_IN_TURN]:

@@ -10,8 +10,8 @@ import click
 from celebflow import errors
 
 if TYPE_CHECKING:
-    from celebflow.comparison import ResultComparison
-    from celebflow.prediction import Predictor
+    from celebflow.evaluation.comparison import ResultComparison
+    from celebflow.inference.predictor import Predictor
 
 
 class _Group(click.Group):
@@ -44,12 +44,15 @@ def sample(folder: Path) -> None:
     """
     from tqdm import tqdm
 
-    from celebflow import samples
+    from celebflow.data import invented_people
 
-    drawn = samples.draw_sample_data(folder)
-    for _ in tqdm(drawn, "drawing", samples.PHOTOGRAPH_COUNT, unit="photograph", disable=None):
+    drawn = invented_people.draw_sample_data(folder)
+    for _ in tqdm(drawn, "drawing", invented_people.PHOTOGRAPH_COUNT, unit="photograph", disable=None):
         pass
-    click.echo(f"{samples.PHOTOGRAPH_COUNT} photographs of {len(samples.PEOPLE)} invented people are in {folder}.")
+    click.echo(
+        f"{invented_people.PHOTOGRAPH_COUNT} photographs of {len(invented_people.PEOPLE)} invented people are in "
+        f"{folder}."
+    )
 
 
 @main.group(invoke_without_command=True)
@@ -81,19 +84,22 @@ def prune(everything: bool) -> None:
     """
     import shutil
 
-    from celebflow import checkpoints, features, paths
-    from celebflow.data import load_photos
+    from celebflow import paths
+    from celebflow.classifier import checkpoints
+    from celebflow.data.photos import load_photos
+    from celebflow.features.cache import prune_cache
+    from celebflow.features.origin import FeatureOrigin, origin_file
 
-    origin_file = features.origin_file(paths.FEATURES)
-    if not everything and not (origin_file.exists() and paths.PHOTOS.exists()):
+    origin = origin_file(paths.FEATURES)
+    if not everything and not (origin.exists() and paths.PHOTOS.exists()):
         raise errors.CelebflowError(
-            f"{origin_file} or {paths.PHOTOS} is missing, so it is not known what the photographs here need. Run "
+            f"{origin} or {paths.PHOTOS} is missing, so it is not known what the photographs here need. Run "
             "`dvc repro` first, or drop all with --all."
         )
     if everything:
         shutil.rmtree(paths.feature_cache(), ignore_errors=True)
     else:
-        features.prune_cache(paths.feature_cache(), load_photos(paths.PHOTOS), features.FeatureOrigin.load(origin_file))
+        prune_cache(paths.feature_cache(), load_photos(paths.PHOTOS), FeatureOrigin.load(origin))
     checkpoints.remove_abandoned()
     _show_cache()
 
@@ -129,7 +135,7 @@ def sync(here: bool) -> None:
       MLFLOW_TRACKING_URI=http://127.0.0.1:5000 celebflow runs sync
       celebflow runs sync --here     # the server is gone for good
     """
-    from celebflow.syncing import sync_runs
+    from celebflow.tracking.syncing import sync_runs
 
     outcomes = []
     for outcome in sync_runs(here):
@@ -160,7 +166,7 @@ def register(run: str | None, metric: str, alias: str) -> None:
       celebflow register faster-rate --alias challenger
       mlflow models serve -m models:/celebflow@champion --env-manager local
     """
-    from celebflow import registry
+    from celebflow.experiments import registry
 
     chosen, version = registry.register(run, metric, alias)
     figures = ", ".join(f"{n} {v:.4f}" for n, v in chosen.data.metrics.items() if n == metric)
@@ -179,7 +185,8 @@ def register(run: str | None, metric: str, alias: str) -> None:
 )
 @click.option("--limit", default=20, show_default=True, help="How many photographs to list of each kind; -1 for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
-def compare(a: str, b: str, split: str, limit: int, as_json: bool) -> None:
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as a page to this file.")
+def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | None) -> None:
     """Say whether result B is better than result A.
 
     And for whom, and on which photographs. Each is a revision or an experiment of DVC's, an MLflow run (its id or
@@ -195,13 +202,19 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool) -> None:
       celebflow compare HEAD                     # the workspace against the last commit
       celebflow compare main lower-rate          # an experiment against a branch
       celebflow compare HEAD~1 HEAD --split test
+      celebflow compare HEAD --html comparison.html
     """
     import json
     from dataclasses import asdict
 
-    from celebflow.comparison import compare_predictions
-    from celebflow.lookup import find_predictions
+    from celebflow.evaluation.comparison import compare_predictions
+    from celebflow.experiments.lookup import find_predictions
 
+    if html is not None:
+        from celebflow.experiments.pages import save_comparison
+
+        save_comparison(a, b, split, html)
+        click.echo(f"{html} is written.", err=True)
     compared = compare_predictions(*(find_predictions(name, split) for name in (a, b)))
     if as_json:
         click.echo(json.dumps({"a": a, "b": b, "split": split, **asdict(compared)}, indent=2))
@@ -210,40 +223,66 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("folder", default="data_unknown", type=click.Path(path_type=Path, file_okay=False, exists=True))
-def strangers(folder: Path) -> None:
-    """Measure how many strangers would be named.
+@click.option("--against", "revision", required=True, help="The result to compare with, named as in compare.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("reports/comparison.html"),
+    show_default=True,
+    help="The file to write.",
+)
+def page(revision: str, output: Path) -> None:
+    """Write the workspace's page with a comparison in it.
 
-    FOLDER holds photographs of people whom the workspace's classifier was not taught. Says how many of them it
-    would name at its threshold, and how well the greatest probability tells them from the known people of the test
-    split. The threshold was fitted on validation, for train.false_acceptance_rate, without any stranger.
+    It is reports/index.html, and on top of it what differs from another result: params, metrics, and the photographs
+    of val that were fixed or broken.
 
     \b
     Examples:
-      celebflow strangers                    # those in data_unknown
-      celebflow strangers ~/other-people
+      celebflow page --against HEAD
+      celebflow page --against less-dropout --output ~/less-dropout.html
+    """
+    from celebflow.experiments.pages import save_page_against
+
+    save_page_against(revision, output)
+    click.echo(f"{output} is written.")
+
+
+@main.command("open-set")
+@click.argument("folder", default="data_unknown", type=click.Path(path_type=Path, file_okay=False, exists=True))
+def open_set(folder: Path) -> None:
+    """Measure how many unknown people would get a name.
+
+    FOLDER holds photographs of people whom the workspace's classifier was not trained on. Prints how many of them
+    reach its threshold, and how well the confidence separates them from the known people of the test split. The
+    threshold was fitted on validation, for train.false_acceptance_rate, without any unknown person.
+
+    \b
+    Examples:
+      celebflow open-set                    # those in data_unknown
+      celebflow open-set ~/other-people
     """
     from celebflow import paths
-    from celebflow.prediction import Predictor
-    from celebflow.reports import load_predictions
-    from celebflow.strangers import measure_strangers
+    from celebflow.evaluation.results import load_predictions
+    from celebflow.inference.open_set import measure_open_set
+    from celebflow.inference.predictor import Predictor
 
     predictions = paths.REPORTS / "test" / "predictions.csv"
     if not predictions.exists():
         raise errors.CelebflowError(f"{predictions} is missing. Run `dvc repro` first.")
     predictor = Predictor.load(paths.CLASSIFIER.parent)
-    report = measure_strangers(folder, predictor, load_predictions(predictions))
+    report = measure_open_set(folder, predictor, load_predictions(predictions))
     calibration = predictor.card.calibration
     for line in report.unreadable:
         click.echo(f"left out: {line}", err=True)
     click.echo(
-        f"{report.accepted} of {report.count} strangers ({report.accepted / report.count:.1%}) reach the threshold "
-        f"{calibration.threshold:.3f}, which was fitted for {calibration.false_acceptance_rate:.1%}; "
-        f"of known people's test photographs {report.known_accepted:.1%} do."
+        f"{report.accepted} of {report.count} photographs of unknown people ({report.accepted / report.count:.1%}) "
+        f"reach the threshold {calibration.threshold:.3f}, which was fitted for "
+        f"{calibration.false_acceptance_rate:.1%}. Of known people's test photographs {report.known_coverage:.1%} do."
     )
-    click.echo(f"AUC of known people against strangers: {report.area:.4f}")
-    if report.mistaken_for:
-        click.echo("Taken for: " + ", ".join(f"{name} ({count})" for name, count in report.mistaken_for))
+    click.echo(f"AUC of known against unknown people: {report.auc:.4f}")
+    if report.predicted:
+        click.echo("Predicted as: " + ", ".join(f"{name} ({count})" for name, count in report.predicted))
 
 
 def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -285,10 +324,10 @@ def predict(
 
     from tqdm import tqdm
 
-    from celebflow import naming
+    from celebflow.inference import files
 
     with _open_model(model, revision) as predictor:
-        listed = naming.list_photographs(photographs)
+        listed = files.list_photographs(photographs)
         refused = []
 
         def refuse(name: str, reason: str) -> None:
@@ -296,12 +335,12 @@ def predict(
             tqdm.write(f"{name}: {reason}", file=sys.stderr)
 
         def read(name: str) -> bytes:
-            return sys.stdin.buffer.read() if name == naming.STANDARD_INPUT else Path(name).read_bytes()
+            return sys.stdin.buffer.read() if name == files.STANDARD_INPUT else Path(name).read_bytes()
 
         # A bar for one photograph would be gone before it was seen.
         asked = tqdm(listed, "asking", unit="photograph", disable=True if len(listed) == 1 else None)
-        answers = list(naming.name_photographs(asked, read, predictor, top, refuse))
-    formats = {"json": naming.format_json, "csv": naming.format_csv, None: naming.format_table}
+        answers = list(files.predict_photographs(asked, read, predictor, top, refuse))
+    formats = {"json": files.format_json, "csv": files.format_csv, None: files.format_table}
     if answers or format_name:
         click.echo(formats[format_name](answers))
     if refused:
@@ -312,14 +351,14 @@ def predict(
 def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"]:
     """Load the model that options name; MLflow and DVC are imported only where they are needed."""
     from celebflow import paths
-    from celebflow.prediction import Predictor
+    from celebflow.inference.predictor import Predictor
 
     if model is not None and revision is not None:
         raise click.UsageError("--model and --rev name two models: give one of them.")
     if revision is None and not (model or "").startswith(("models:/", "runs:/")):
         yield Predictor.load(paths.CLASSIFIER.parent if model is None else Path(model))
         return
-    from celebflow.lookup import fetch_model
+    from celebflow.experiments.lookup import fetch_model
 
     with fetch_model(model, revision) as folder:
         yield Predictor.load(folder)
@@ -381,10 +420,11 @@ def serve(
       celebflow serve --model models:/celebflow@champion --port 8080
       CELEBFLOW_TOKEN=$(openssl rand -hex 16) celebflow serve --host 0.0.0.0
     """
-    from celebflow import connections, server
-    from celebflow.answering import Limits
+    from celebflow.inference import connections, server
+    from celebflow.inference.access import make_access
+    from celebflow.inference.batcher import Limits
 
-    access = server.make_access(host, token)
+    access = make_access(host, token)
     limits = Limits(round(max_upload_mb * 1e6), max_megapixels * 1_000_000, max_faces, seconds, queue)
     with connections.listen(host, port) as listening, _open_model(model, revision) as predictor:
         app = server.make_app(predictor, limits, access, show_training)
@@ -408,7 +448,7 @@ def export(file: Path, model: str | None, revision: str | None) -> None:
       celebflow export
       celebflow export --rev main people.onnx
     """
-    from celebflow.export import OPSET, export_model
+    from celebflow.inference.onnx_export import OPSET, export_model
 
     with _open_model(model, revision) as predictor:
         difference = export_model(predictor, file)
@@ -433,7 +473,8 @@ def recipe(name: str | None) -> None:
       dvc exp run $(celebflow recipe best)          # run one
       dvc exp run --queue $(celebflow recipe fast)  # or queue it
     """
-    from celebflow import paths, recipes
+    from celebflow import paths
+    from celebflow.experiments import recipes
     from celebflow.params import load_params
 
     if name is not None:
@@ -441,7 +482,7 @@ def recipe(name: str | None) -> None:
         click.echo(" ".join(recipes.list_arguments(recipes.find_changes(current, wanted))))
         return
     for each in recipes.list_recipes():
-        click.echo(each.name + ("" if each.changes else ": what params.yaml is committed with"))
+        click.echo(f"{each.name}: {each.reason}")
         for argument in recipes.list_arguments(each.changes):
             click.echo(f"  {argument.removeprefix('--set-param=')}")
 
@@ -467,18 +508,19 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
     """
     from tabulate import tabulate
 
-    from celebflow import paths, recipes, searching
+    from celebflow import paths
+    from celebflow.experiments import recipes, search
     from celebflow.params import load_params
 
     params = load_params(paths.PARAMS)
     fixed = recipes.find_changes(params, recipes.load_recipe(recipe_name)) if recipe_name else {}
-    parsed = [searching.parse_space(space, params) for space in spaces]
+    parsed = [search.parse_space(space, params) for space in spaces]
 
-    def show(trial: searching.Trial) -> None:
+    def show(trial: search.Trial) -> None:
         values = ", ".join(f"{key}={value}" for key, value in trial.values.items())
         click.echo(f"{trial.name}: {values}: " + ("failed" if trial.metric is None else f"{metric} {trial.metric:.4f}"))
 
-    found = searching.search(name, params, fixed, parsed, trials, metric, show)
+    found = search.search(name, params, fixed, parsed, trials, metric, show)
     rows = [[trial.name, trial.metric, *trial.values.values()] for trial in found[:10]]
     click.echo("\n" + tabulate(rows, ["experiment", metric, *found[0].values], tablefmt="plain", floatfmt=".4g"))
     click.echo(f"\nTake the best over with: dvc exp apply {found[0].name}")
@@ -498,7 +540,7 @@ def _show_comparison(a: str, b: str, split: str, compared: "ResultComparison", l
     click.echo(f"Only A is right on {overall.only_a}, only B on {overall.only_b}: p = {overall.p_value:.2g}.")
     click.echo(compared.verdict())
     changed = sorted(
-        (person for person in compared.persons if person.hits_a != person.hits_b),
+        (person for person in compared.people if person.hits_a != person.hits_b),
         key=lambda person: (person.hits_a - person.hits_b, person.person),
     )
     if changed:
@@ -518,8 +560,8 @@ def _show_comparison(a: str, b: str, split: str, compared: "ResultComparison", l
 def _show_runs(commit_count: int) -> None:
     from tabulate import tabulate
 
-    from celebflow.experiments import list_results
-    from celebflow.stores import follow_run
+    from celebflow.experiments.results import list_results
+    from celebflow.tracking.stores import follow_run
 
     results = list_results(commit_count)
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
@@ -537,9 +579,11 @@ def _show_runs(commit_count: int) -> None:
 
 
 def _show_cache() -> None:
-    from celebflow import checkpoints, features, paths
+    from celebflow import paths
+    from celebflow.classifier import checkpoints
+    from celebflow.features import cache
 
-    size = features.measure_cache(paths.feature_cache())
+    size = cache.measure_cache(paths.feature_cache())
     click.echo(f"{paths.feature_cache()}: {size.entries:,} entries, {size.disk_bytes / 1e6:,.1f} MB")
     abandoned = checkpoints.list_abandoned()
     megabytes = checkpoints.measure_checkpoints(abandoned) / 1e6

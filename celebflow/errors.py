@@ -1,4 +1,4 @@
-"""What goes wrong in a way that the user can mend, and how a program ends then."""
+"""Errors that the user can fix, and how a program ends on one."""
 
 import gc
 import signal
@@ -21,8 +21,6 @@ def run_to_exit(main: Callable[[], None]) -> None:
     A CelebflowError ends with status 1, Ctrl-C with 130, SIGTERM with 143; other exceptions keep their traceback.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
-    gc.freeze()  # what was imported is there to stay
-    gc.enable()
     try:
         main()
     except CelebflowError as error:
@@ -35,7 +33,7 @@ def run_to_exit(main: Callable[[], None]) -> None:
         print("terminated", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     finally:
-        gc.freeze()  # else the interpreter would look through torch and MLflow for garbage, for a second, as it ends
+        gc.freeze()  # or the interpreter would search torch and MLflow for garbage for a second as it ends
 
 
 def _raise_terminated(signal_number: int, frame: FrameType | None) -> None:

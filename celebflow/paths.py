@@ -1,4 +1,4 @@
-"""Where each artefact of the pipeline lies, relative to the folder that dvc.yaml stands in; makes no folder."""
+"""Where each artifact of the pipeline lies, relative to the folder that dvc.yaml stands in; makes no folder."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,11 @@ RECIPES = Path("recipes")
 
 PHOTOS = Path("splits/photos.csv")
 LEFT_OUT = Path("splits/left_out.csv")
+DUPLICATES = Path("splits/duplicates.csv")
 
 BACKBONE = Path("models/backbone.safetensors")
 FEATURES = Path("features")
+FACES = FEATURES / "faces.csv"
 CLASSIFIER = Path("models/classifier.safetensors")
 MLFLOW_RUN_ID = Path("models/mlflow_run_id.txt")
 
@@ -20,10 +22,6 @@ HISTORY = REPORTS / "history.csv"
 METRICS = REPORTS / "metrics.json"
 FIGURES = REPORTS / "figures"
 PAGE = REPORTS / "index.html"
-# Beside the splits rather than in them: how they are drawn makes no difference to a training.
-DUPLICATES = REPORTS / "duplicates.csv"
-DUPLICATES_SHEET = REPORTS / "duplicates.png"
-FACES = REPORTS / "faces.csv"
 
 
 def repository() -> Path:

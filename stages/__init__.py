@@ -1,7 +1,17 @@
 """The stages of dvc.yaml, one script each: load params, call celebflow, save."""
 
 import gc
+from collections.abc import Callable
 
-# What a stage imports is there to stay, in hundreds of thousands of objects; looking through them again and again for
-# garbage would be a quarter of its start. run_to_exit turns the collector on when they are there.
+from celebflow.errors import run_to_exit
+
+# The imports of a stage make hundreds of thousands of objects that stay. Searching them for garbage again and again
+# would take a quarter of its start. run_stage turns the collector on again.
 gc.disable()
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run the `main` of a stage with the garbage collector on, and end the process as run_to_exit does."""
+    gc.freeze()
+    gc.enable()
+    run_to_exit(main)

@@ -1,9 +1,9 @@
 """Get the frozen convolutions of VGG19."""
 
 from celebflow import paths
-from celebflow.backbone import make_backbone, save_backbone
-from celebflow.errors import run_to_exit
+from celebflow.backbone.weights import make_backbone, save_backbone
 from celebflow.params import load_params
+from stages import run_stage
 
 
 def main() -> None:
@@ -16,4 +16,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_to_exit(main)
+    run_stage(main)

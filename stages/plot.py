@@ -1,25 +1,25 @@
 """Draw what people look at: the figures, and the page with all of them."""
 
-from celebflow import exhibits, explanations, figures, paths, provenance, tracking
-from celebflow.classifier import load_classifier
-from celebflow.errors import run_to_exit
-from celebflow.features import load_features
-from celebflow.page_content import save_page
-from celebflow.params import load_params
-from celebflow.reports import load_report
+from celebflow import paths
+from celebflow.classifier.model import load_classifier
+from celebflow.features.store import load_features
+from celebflow.params import list_informative, load_params
+from celebflow.report.grad_cam import Explainer
+from celebflow.report.page import save_page
+from celebflow.report.publication import publish
+from celebflow.tracking import runs
+from stages import run_stage
 
 
 def main() -> None:
     """Write reports/figures and reports/index.html."""
-    params, explainer = load_params(paths.PARAMS), explanations.Explainer(load_classifier(paths.CLASSIFIER))
-    with tracking.continue_run(params, explainer.card.backbone) as run:
-        report = load_report(paths.HISTORY, paths.METRICS, paths.REPORTS)
+    params, explainer = load_params(paths.PARAMS), Explainer(load_classifier(paths.CLASSIFIER))
+    with runs.continue_run(params, explainer.card.backbone) as run:
         features = load_features(paths.FEATURES, paths.PHOTOS)
-        drawn = exhibits.draw_all(report, explainer, features, paths.DATA)
-        figures.save_figures(drawn, params.plot.resolution_dpi, paths.FIGURES)
-        save_page(report, explainer, features, provenance.list_informative(params))
-        run.log_files(paths.FIGURES, paths.PAGE, paths.DUPLICATES, paths.DUPLICATES_SHEET, paths.FACES)
+        content = publish(explainer, features, list_informative(params), params.plot.resolution_dpi)
+        save_page(content, paths.PAGE)
+        run.log_files(paths.FIGURES, paths.PAGE, paths.DUPLICATES, paths.FACES)
 
 
 if __name__ == "__main__":
-    run_to_exit(main)
+    run_stage(main)

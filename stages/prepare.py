@@ -1,23 +1,23 @@
 """Find, check, group and split the photographs."""
 
-from celebflow import data, paths
-from celebflow.contact_sheets import draw_duplicates
-from celebflow.errors import run_to_exit
+from celebflow import paths
+from celebflow.data import duplicates, photos, preparation
 from celebflow.params import load_params
+from stages import run_stage
 
 
 def main() -> None:
-    """Write splits/, reports/duplicates.csv and reports/duplicates.png."""
+    """Write splits/."""
     params = load_params(paths.PARAMS)
-    photos, left_out = data.prepare_photographs(paths.DATA, params.prepare)
-    groups = data.list_duplicate_groups(photos, params.prepare)
-    data.save_photos(photos, paths.PHOTOS)
-    data.save_left_out(left_out, paths.LEFT_OUT)
-    data.save_duplicates(groups, paths.DUPLICATES)
-    draw_duplicates(groups, paths.DATA).savefig(paths.DUPLICATES_SHEET, dpi=110)
-    print(f"{len(photos)} photographs are ready; {len(left_out)} files are left out, listed in {paths.LEFT_OUT}.")
-    print(data.describe_duplicates(groups))
+    prepared, left_out = preparation.prepare_photographs(paths.DATA, params.prepare)
+    groups = duplicates.list_duplicate_groups(prepared)
+    leaks = duplicates.count_leaks(groups, prepared, params.prepare)
+    photos.save_photos(prepared, paths.PHOTOS)
+    preparation.save_left_out(left_out, paths.LEFT_OUT)
+    duplicates.save_duplicates(groups, leaks, paths.DUPLICATES)
+    print(f"{len(prepared)} photographs are ready. {len(left_out)} files are left out, see {paths.LEFT_OUT}.")
+    print(duplicates.describe_duplicates(groups, leaks))
 
 
 if __name__ == "__main__":
-    run_to_exit(main)
+    run_stage(main)

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 from selenium.webdriver import Chrome
 
-from celebflow.backbone import Backbone, BackboneSource, make_backbone, save_backbone
-from celebflow.data import Photo
-from celebflow.features import FeatureOrigin, Features
-from celebflow.images import Transform
+from celebflow.backbone.vgg19 import Backbone, BackboneSource
+from celebflow.backbone.weights import make_backbone, save_backbone
+from celebflow.data.photos import Photo
+from celebflow.features.origin import FeatureOrigin
+from celebflow.features.store import Features
+from celebflow.features.transform import Transform
 from celebflow.params import Params, View, load_params
 from tests.browser import describe_missing_packages, start_browser
 
@@ -43,7 +45,7 @@ def draw_people(tmp_path: Path) -> Callable[..., Path]:
             (tmp_path / "data" / name).mkdir(parents=True)
             for number in range(count):
                 noise = np.random.default_rng([person, number]).integers(0, 255, (size, size, 3), np.uint8)
-                noise[..., person % 3] = 255  # a person's own colour, so that there is something to learn
+                noise[..., person % 3] = 255  # a person's own color, so that there is something to learn
                 Image.fromarray(noise).save(tmp_path / "data" / name / f"{number}.jpg")
         return tmp_path / "data"
 
@@ -82,13 +84,13 @@ def draw_features(
     """Make up the features of three people in all splits, near 2,000 positions of each one's own."""
     random = np.random.default_rng(0)
     splits = ("train", "train", "val", "test")
-    persons = len(people)
+    people = len(people)
     photos = [
-        Photo(f"{n}.jpg", people[n % persons], splits[n // persons % 4], f"{n:064}", f"{n:064}") for n in range(count)
+        Photo(f"{n}.jpg", people[n % people], splits[n // people % 4], f"{n:064}", f"{n:064}") for n in range(count)
     ]
     rows = [n for n in range(count) for _ in views]
     indices = np.concatenate(
-        [np.sort(random.choice(5000, 100, replace=False)) + 2000 * (n % persons) for n in rows]
+        [np.sort(random.choice(5000, 100, replace=False)) + 2000 * (n % people) for n in rows]
     ).astype(np.uint16)
     values = random.random(len(indices), np.float32)
     offsets = np.arange(len(rows) + 1, dtype=np.int64) * 100

@@ -12,14 +12,14 @@ import torch
 import uvicorn
 from PIL import Image
 
-from celebflow import connections, server
-from celebflow.answering import Limits
-from celebflow.backbone import Backbone
-from celebflow.calibration import Calibration
-from celebflow.classifier import Classifier, make_classifier, save_classifier
-from celebflow.faces import Face
-from celebflow.images import Transform
-from celebflow.prediction import Predictor
+from celebflow.backbone.vgg19 import Backbone
+from celebflow.classifier.calibration import Calibration
+from celebflow.classifier.model import Classifier, make_classifier, save_classifier
+from celebflow.features.faces import Face
+from celebflow.features.transform import Transform
+from celebflow.inference import connections, server
+from celebflow.inference.batcher import Limits
+from celebflow.inference.predictor import Predictor
 
 NAMES = ("Ann", "Bo", "Cy")
 LIMITS = Limits(upload_bytes=1_000_000, pixels=1_000_000, faces=20, seconds=20.0, waiting=64)

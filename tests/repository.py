@@ -17,7 +17,7 @@ import mlflow
 import requests
 from mlflow.entities import Run
 
-from celebflow import samples
+from celebflow.data import invented_people
 from tests.conftest import COMMITTED_PARAMS, REPOSITORY
 
 # Few people, small images and a small classifier: the stages are the real ones.
@@ -156,10 +156,10 @@ def make_repository(folder: Path, people: int = 6) -> Repository:
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(REPOSITORY / name, folder / name)
     (folder / "params.yaml").write_text(COMMITTED_PARAMS, encoding="utf-8")
-    for person, name in enumerate(samples.PEOPLE[:people]):
+    for person, name in enumerate(invented_people.PEOPLE[:people]):
         (folder / "data" / name).mkdir(parents=True)
         for number in range(10):
-            samples.draw_photograph(person, number).save(folder / "data" / name / f"{number}.png")
+            invented_people.draw_photograph(person, number).save(folder / "data" / name / f"{number}.png")
     repository = Repository(folder)
     for old, new in CHANGES.items():
         repository.edit(old, new)

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from celebflow.backbone import BackboneSource
-from celebflow.calibration import UNCALIBRATED, fit_calibration
-from celebflow.classifier import ClassifierCard
-from celebflow.data import Photo
-from celebflow.images import Transform
-from celebflow.reports import Report, load_report, save_history, save_metrics, save_split_report
-from celebflow.training import EpochResult
+from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.classifier.calibration import UNCALIBRATED, fit_calibration
+from celebflow.classifier.history import EpochResult, save_history
+from celebflow.classifier.model import ClassifierCard
+from celebflow.data.photos import Photo
+from celebflow.evaluation.results import Report, load_report, save_metrics, save_split_report
+from celebflow.features.transform import Transform
 
 HISTORY = [EpochResult(1, 2.0, 0.25, 1.5, 0.5), EpochResult(2, 1.0, 0.75, 1.25, 0.625)]
 

@@ -7,13 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from celebflow.backbone import FEATURE_COUNT
-from celebflow.sparse import SparseBatch, SparseRow
-from celebflow.training import EpochResult
+from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.classifier.history import EpochResult
+from celebflow.features.sparse import SparseBatch, SparseRow
 
 
 class Clusters:
-    """Three persons' features: noise around a direction of each one's own, in several views if need be.
+    """Three people' features: noise around a direction of each one's own, in several views if need be.
 
     Unless `labels` says whom each photograph shows, they take turns.
     """
@@ -31,7 +31,7 @@ class Clusters:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int) -> tuple[SparseBatch, Tensor]:
+    def gather(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int) -> tuple[SparseBatch, Tensor]:
         """Return a batch, and remember what was asked for."""
         self.taken.append((positions, views))
         rows = [SparseRow.from_dense(row) for row in self.views[views, positions]]

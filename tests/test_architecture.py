@@ -1,94 +1,52 @@
 """The design holds: imports point one way, and dvc.yaml tells the truth about the stages."""
 
 import ast
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from celebflow import packaging
-from celebflow.params import Params
-from celebflow.provenance import list_informative
+from celebflow.experiments.imports import PACKAGE, find_libraries, find_reached
+from celebflow.params import Params, list_informative
 from tests.conftest import REPOSITORY
 
-# A module imports only from rows above its own, or from its own.
-LAYERS = [
-    {"errors"},
-    {"params", "paths", "tables", "style", "markup"},
-    {
-        "duplicates",
-        "data",
-        "faces",
-        "images",
-        "contact_sheets",
-        "sparse",
-        "feature_transforms",
-        "layers",
-        "backbone",
-        "calibration",
-        "classifier",
-        "samples",
-        "recipes",
-    },
-    {
-        "provenance",
-        "runtimes",
-        "features",
-        "optimizer",
-        "fitting",
-        "training",
-        "checkpoints",
-        "evaluation",
-        "uncertainty",
-        "reports",
-        "comparison",
-        "figures",
-        "explanations",
-        "exhibits",
-        "page",
-        "prediction",
-        "neighbours",
-        "export",
-    },
-    {"stores", "experiments", "mlflow_model", "naming", "strangers", "answering", "server", "connections"},
-    {"tracking", "page_content"},
-    {"packaging", "syncing", "registry", "searching"},
-    {"lookup"},
-    {"cli"},
-]
+# A module imports only from its own folder and from those before it; modules without a folder come first.
+FOLDERS = (
+    "data",
+    "backbone",
+    "features",
+    "classifier",
+    "evaluation",
+    "tracking",
+    "report",
+    "inference",
+    "experiments",
+)
+SHARED = ("errors", "params", "paths", "tables")
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+SCRIPTS = {path.stem: path for path in (REPOSITORY / "stages").glob("*.py") if path.stem != "__init__"}
 
 
-def _imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return found
+def _level(module: Path) -> int:
+    folder = module.parent.name
+    if folder in FOLDERS:
+        return FOLDERS.index(folder)
+    return -1 if module.stem in SHARED else len(FOLDERS)
 
 
-def _celebflow_imports(path: Path) -> set[str]:
-    modules = {path.stem for path in (REPOSITORY / "celebflow").glob("*.py")}
-    parts = (name.split(".") for name in _imports(path) if name.startswith("celebflow."))
-    return {part[1] for part in parts if part[1] in modules}
-
-
-def _reached(path: Path) -> set[str]:
-    reached: set[str] = set()
-    waiting = [path]
-    while waiting:
-        new = _celebflow_imports(waiting.pop()) - reached
-        reached |= new
-        waiting += [REPOSITORY / "celebflow" / f"{name}.py" for name in new]
-    return reached
+def find_wrong_arrows(package: Path) -> list[str]:
+    """Return each direct import that points backward, as "module -> module"."""
+    wrong = []
+    for module in package.rglob("*.py"):
+        for imported in find_reached(module, package.parent, directly=True):
+            if _level(imported) > _level(module):
+                wrong.append(f"{module.relative_to(package)} -> {imported.relative_to(package)}")
+    return wrong
 
 
 def _find_uses_of_params(path: Path) -> tuple[set[str], set[str]]:
-    """Find which sections a stage reads of `params` or `load_params(…)`, and what it hands the whole of them to."""
+    """Find which sections a stage reads of `params` or `load_params(…)`, and what it passes the whole of them to."""
     sections, takers = set(), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         for child in ast.iter_child_nodes(node):
@@ -101,59 +59,92 @@ def _find_uses_of_params(path: Path) -> tuple[set[str], set[str]]:
     return sections, takers
 
 
+def test_every_module_is_in_a_folder_of_the_list_or_shared() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(FOLDERS)
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {*SHARED, "__init__", "cli"}
+
+
 def test_imports_point_one_way() -> None:
-    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-    modules = {path.stem: path for path in (REPOSITORY / "celebflow").glob("*.py") if path.stem != "__init__"}
-    assert set(level) == set(modules)
-    for name, path in modules.items():
-        assert all(level[imported] <= level[name] for imported in _celebflow_imports(path)), name
-        assert name not in _reached(path), f"{name} imports itself by a detour"
+    assert find_wrong_arrows(PACKAGE) == []
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    circles = []
+    for module in PACKAGE.rglob("*.py"):
+        for imported in find_reached(module):
+            if module in find_reached(imported, directly=True):
+                circles.append(f"{module.relative_to(PACKAGE)} <-> {imported.relative_to(PACKAGE)}")
+    assert circles == []
+
+
+@pytest.mark.parametrize("number", range(len(FOLDERS)))
+def test_a_wrong_arrow_is_found(number: int, tmp_path: Path) -> None:
+    package = tmp_path / "celebflow"
+    later = FOLDERS[number + 1] if number + 1 < len(FOLDERS) else None
+    module = package / FOLDERS[number] / "early.py"
+    target = package / later / "late.py" if later else package / "cli.py"
+    for file in (module, target):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    name = f"celebflow.{later}.late" if later else "celebflow.cli"
+    module.write_text(f"def run():\n    import {name}\n")
+    assert find_wrong_arrows(package) == [f"{FOLDERS[number]}/early.py -> {target.relative_to(package)}"]
 
 
 @pytest.mark.parametrize(
     ("library", "modules"),
-    [("mlflow", {"stores", "tracking", "syncing", "packaging", "registry", "mlflow_model"}), ("dvc", {"experiments"})],
+    [
+        (
+            "mlflow",
+            {
+                "tracking/runs",
+                "tracking/stores",
+                "tracking/syncing",
+                "tracking/processes",
+                "experiments/packaging",
+                "experiments/registry",
+                "experiments/mlflow_model",
+            },
+        ),
+        ("dvc", {"experiments/results"}),
+    ],
 )
 def test_only_some_modules_import(library: str, modules: set[str]) -> None:
-    paths = [*(REPOSITORY / "celebflow").glob("*.py"), *(REPOSITORY / "stages").glob("*.py")]
-    importers = {path.stem for path in paths if any(name.split(".")[0] == library for name in _imports(path))}
+    importers = {
+        path.relative_to(PACKAGE).with_suffix("").as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if library in find_libraries({path})
+    }
     assert importers == modules
-
-
-def test_a_packaged_model_asks_for_all_that_its_code_imports() -> None:
-    script = REPOSITORY / "celebflow" / "mlflow_model.py"
-    files = [script, *(REPOSITORY / "celebflow" / f"{name}.py" for name in _reached(script))]
-    # What is imported in functions alone is for what the model does not do, or for finding faces.
-    nodes = [node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body]
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-    packages = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"celebflow"}
-    called = {"PIL": "pillow", "ruamel": "ruamel.yaml"}
-    assert {called.get(package, package) for package in packages} <= set(packaging._LIBRARIES)
+    assert not any(library in find_libraries({script}) for script in SCRIPTS.values())
 
 
 def test_stages_are_the_six_and_have_a_script_of_their_name() -> None:
     assert list(STAGES) == ["prepare", "backbone", "extract", "train", "evaluate", "plot"]
-    scripts = {path.stem for path in (REPOSITORY / "stages").glob("*.py")} - {"__init__"}
-    assert scripts == set(STAGES)
+    assert set(SCRIPTS) == set(STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage_is_short_and_declares_all_that_it_reaches(stage: str) -> None:
-    script = REPOSITORY / "stages" / f"{stage}.py"
+def test_stage_is_short_and_declares_the_code_that_it_reaches(stage: str) -> None:
     assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
-    assert len(script.read_text(encoding="utf-8").splitlines()) <= 25
-    code = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
-    assert code == {f"stages/{stage}.py"} | {f"celebflow/{name}.py" for name in _reached(script)}
-    assert ("celebflow/templates" in STAGES[stage]["deps"]) == ("page" in _reached(script))
+    assert len(SCRIPTS[stage].read_text(encoding="utf-8").splitlines()) <= 25
+    # A folder stands for all of its modules; stages/__init__.py only starts and ends the process.
+    expected = {f"stages/{stage}.py"}
+    for module in find_reached(SCRIPTS[stage]):
+        place = module.parent if module.parent != PACKAGE else module
+        expected.add(place.relative_to(REPOSITORY).as_posix())
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith(("stages/", "celebflow/"))}
+    assert declared == expected
+    assert len(declared) <= 12
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_declares_exactly_the_params_that_it_reads(stage: str, params: Params) -> None:
-    sections, takers = _find_uses_of_params(REPOSITORY / "stages" / f"{stage}.py")
-    if "provenance.list_informative" in takers:  # what is shown of them is to be what the result came from
+    sections, takers = _find_uses_of_params(SCRIPTS[stage])
+    if "list_informative" in takers:  # what is shown of them must be what the result came from
         sections |= {name.split(".")[0] for name in list_informative(params)}
-    assert takers <= {"provenance.list_informative", "tracking.start_run", "tracking.continue_run"}
-    # Of tracking, each only what makes a difference: to where the run is, and to what is stored of it.
-    tracking = {"train": {"tracking.experiment"}, "evaluate": {"tracking.log_model"}}.get(stage, set())
+    assert takers <= {"list_informative", "runs.start_run", "runs.continue_run"}
+    # Of tracking, only where the run is makes a difference.
+    tracking = {"train": {"tracking.experiment"}}.get(stage, set())
     assert set(STAGES[stage].get("params", [])) == sections - {"tracking"} | tracking

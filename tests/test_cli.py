@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from celebflow import cli, paths
-from celebflow.backbone import BackboneSource
-from celebflow.checkpoints import Checkpoints
-from celebflow.data import Photo, load_photos, save_photos
-from celebflow.features import FeatureOrigin, open_cache, save_features
-from celebflow.images import Transform
-from celebflow.sparse import SparseRow
+from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.classifier.checkpoints import Checkpoints
+from celebflow.data.photos import Photo, load_photos, save_photos
+from celebflow.features.cache import open_cache
+from celebflow.features.origin import FeatureOrigin
+from celebflow.features.sparse import SparseRow
+from celebflow.features.store import save_features
+from celebflow.features.transform import Transform
 
 
 def _run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

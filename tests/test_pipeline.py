@@ -15,7 +15,7 @@ import mlflow
 import pytest
 import yaml
 
-from celebflow import samples
+from celebflow.data import invented_people
 from tests.repository import EVERY_STAGE, Repository, make_repository
 
 pytestmark = pytest.mark.slow
@@ -141,11 +141,11 @@ def test_the_page_shows_the_recipe_also_where_no_result_changed(repository: Repo
     assert repository.repro() == [], "the page does not show it"
 
 
-def test_with_two_persons_every_plot_is_there(tmp_path: Path) -> None:
+def test_with_two_people_every_plot_is_there(tmp_path: Path) -> None:
     repository = make_repository(tmp_path, people=2)
     repository.repro()
     repository.run("git", "add", ".")
-    repository.run("git", "commit", "--quiet", "--message", "two persons")
+    repository.run("git", "commit", "--quiet", "--message", "two people")
     plots = yaml.safe_load((repository.folder / "dvc.yaml").read_text())["plots"]
     files = {Path(plot) for plot in plots if isinstance(plot, str)}
     assert files == {file.relative_to(repository.folder) for file in repository.folder.glob("reports/figures/*")}
@@ -278,7 +278,7 @@ def test_a_result_that_the_cache_lacks_is_told(repository: Repository, tmp_path:
 def test_the_page_compares_with_the_commit_that_a_result_began_from(repository: Repository) -> None:
     page, head = repository.folder / "reports" / "index.html", repository.run("git", "rev-parse", "HEAD").strip()
     first = page.read_text()
-    assert "Comparison" not in first and "compared with" not in first, "the first result has none before it"
+    assert "PairedTest" not in first and "compared with" not in first, "the first result has none before it"
     repository.edit("learning_rate: 0.001", "learning_rate: 0.00002")
     repository.repro()
     compared = json.loads(repository.run("celebflow", "compare", "HEAD", "--json"))
@@ -295,7 +295,7 @@ def test_strangers_are_measured_at_the_threshold(repository: Repository) -> None
     for person in range(6, 10):
         (folder / str(person)).mkdir(parents=True)
         for number in range(3):
-            samples.draw_photograph(person, number).save(folder / str(person) / f"{number}.png")
+            invented_people.draw_photograph(person, number).save(folder / str(person) / f"{number}.png")
     (folder / "6" / "broken.png").write_bytes(b"nothing")
     (folder / ".DS_Store").touch()
     try:

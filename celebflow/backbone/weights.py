@@ -1,0 +1,143 @@
+"""The frozen convolutional part of VGG19: where its weights come from, and photographs → features."""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from celebflow.backbone.devices import select_device
+from celebflow.backbone.untrained import initialize_untrained
+from celebflow.backbone.vgg19 import Backbone, BackboneSource, build_layers, fingerprint_state
+from celebflow.errors import CelebflowError
+
+
+def make_backbone(weights: str, seed: int, folder: Path) -> Backbone:
+    """Build the frozen backbone from what `backbone.weights` names.
+
+    `weights` is "imagenet" (torchvision's IMAGENET1K_V1, downloaded once into torch's cache), "untrained" (random
+    filters that follow from `seed`), or the path of a state dict, relative to `folder`.
+
+    Raises CelebflowError when the weights cannot be had or are not VGG19's, saying what to do.
+    """
+    if weights == "untrained":
+        state = initialize_untrained(seed)
+    elif weights == "imagenet":
+        from torchvision.models import VGG19_Weights  # torchvision takes as long to import as torch
+
+        state = _keep_features(
+            fetch_imagenet_weights(VGG19_Weights.IMAGENET1K_V1.url), "torchvision's VGG19_Weights.IMAGENET1K_V1"
+        )
+    else:
+        state = load_state(folder / weights)
+    return Backbone(state, BackboneSource(weights, weights != "untrained", fingerprint_state(state)))
+
+
+def fetch_imagenet_weights(url: str) -> dict[str, Tensor]:
+    """Load torchvision's ImageNet weights from torch's cache, after downloading them there if need be.
+
+    The file's SHA-256 must start with the digits in its name, also when it lay in the cache before.
+
+    Raises CelebflowError when the download fails or the file is damaged; a partial file is removed.
+    """
+    name = url.rsplit("/", 1)[-1]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    hash_prefix = Path(name).stem.rsplit("-", 1)[-1]
+    remedy = (
+        f"Download it elsewhere and put it at {file}, or set backbone.weights to the path of a .pth or .safetensors "
+        "state dict of VGG19, or set it to untrained to try the pipeline without meaningful weights. "
+        "`dvc pull` brings models/backbone.safetensors from a DVC remote, if there is one."
+    )
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(file), hash_prefix)
+        except (URLError, OSError, RuntimeError) as error:  # RuntimeError: the hash does not fit
+            if isinstance(error, HTTPError):
+                error.close()  # it holds the connection
+            raise CelebflowError(
+                f"The ImageNet weights could not be downloaded from {url}: {error}. {remedy}"
+            ) from None
+    with file.open("rb") as content:
+        if not hashlib.file_digest(content, "sha256").hexdigest().startswith(hash_prefix):
+            raise CelebflowError(
+                f"{file} is damaged: its SHA-256 does not start with {hash_prefix}. Remove it. {remedy}"
+            )
+    return _read_state(file)
+
+
+def load_state(file: Path) -> dict[str, Tensor]:
+    """Load VGG19's convolutions from a .pth or .safetensors state dict, without unpickling anything but tensors.
+
+    Raises CelebflowError when there is no such file, it is no state dict, or its tensors are not VGG19's.
+    """
+    if not file.is_file():
+        raise CelebflowError(
+            f"backbone.weights: {file} is no file. It takes imagenet, untrained, or the path of a .pth or "
+            ".safetensors state dict, relative to the repository."
+        )
+    return _keep_features(_read_state(file), str(file))
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).split("\n")[0]
+        raise CelebflowError(f"{file} cannot be read as a state dict of tensors alone: {reason}") from None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CelebflowError(f"{file} holds no state dict: save model.state_dict(), not the model.")
+    return dict(state)
+
+
+def _keep_features(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """Pick `features.*` out of a whole VGG19's state dict and hold it against the architecture."""
+    prefix = "features."
+    kept = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    expected = {name: tensor.shape for name, tensor in build_layers().state_dict().items()}
+    problems = [f"{prefix}{name} is missing" for name in expected if name not in kept]
+    problems += [f"{prefix}{name} is unknown" for name in kept if name not in expected]
+    for name, shape in expected.items():
+        if name in kept and kept[name].shape != shape:
+            problems.append(f"{prefix}{name} has shape {tuple(kept[name].shape)}, not {tuple(shape)}")
+        elif name in kept and not torch.isfinite(kept[name]).all():
+            problems.append(f"{prefix}{name} holds values that are not finite")
+    if problems:
+        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        raise CelebflowError(f"{origin} is no state dict of torchvision's VGG19: {shown}.")
+    return {name: kept[name].to(torch.float32).contiguous() for name in expected}
+
+
+def save_backbone(backbone: Backbone, path: Path) -> None:
+    """Write the frozen features with their source to a safetensors file, the same bytes for the same values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {f"features.{name}": tensor.contiguous() for name, tensor in backbone.features.state_dict().items()}
+    # One key: safetensors writes several in no fixed order.
+    save_file(state, path, metadata={"celebflow": json.dumps(asdict(backbone.source), sort_keys=True)})
+
+
+def load_backbone(path: Path, device: str) -> Backbone:
+    """Load what save_backbone wrote.
+
+    Raises CelebflowError when the values do not have the fingerprint that the file states.
+    """
+    source = load_backbone_source(path)
+    state = {name.removeprefix("features."): tensor for name, tensor in _read_state(path).items()}
+    if fingerprint_state(state) != source.fingerprint:
+        raise CelebflowError(f"{path} is damaged: its values do not have the fingerprint that it states. Remove it.")
+    return Backbone(state, source).to(select_device(device))
+
+
+def load_backbone_source(path: Path) -> BackboneSource:
+    """Read where a saved backbone came from, without its weights."""
+    with safe_open(path, "pt") as file:
+        return BackboneSource(**json.loads(file.metadata()["celebflow"]))

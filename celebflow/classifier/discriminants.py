@@ -1,0 +1,68 @@
+"""Linear classifiers that scikit-learn fits at once: LDA and logistic regression."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from celebflow.classifier.preprocessing import Preprocessor, normalize_all
+from celebflow.features.store import LabeledFeatures
+from celebflow.params import TrainParams
+
+
+def fit_discriminant(
+    preprocessor: Preprocessor, train: LabeledFeatures, params: TrainParams
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit a linear classifier to all views of `train`; return its weight and bias on normalized features.
+
+    The weight is (features, people) and contains the projection, if there is one: together they are one linear map,
+    which takes megabytes where the two would take hundreds.
+
+    "lda" is linear discriminant analysis with a covariance shrunk towards a multiple of the identity (Friedman,
+    1989), "logistic" is multinomial logistic regression with an L2 penalty.
+    """
+    inputs, labels = _collect_inputs(preprocessor, train)
+    model = _make_model(params).fit(inputs, labels)
+    weight, bias = model.coef_.T, model.intercept_  # (inputs, people), (people,)
+    if weight.shape[1] == 1:  # for two people, scikit-learn returns only how the second differs from the first
+        weight, bias = np.hstack([0 * weight, weight]), np.append(0.0, bias)
+    if preprocessor.projection is None:
+        return weight, bias
+    projection, shift = (_to_float64(tensor) for tensor in preprocessor.projection.parameters())
+    return projection @ weight, shift @ weight + bias
+
+
+def _to_float64(tensor: Tensor) -> NDArray[np.float64]:
+    return tensor.detach().numpy().astype(np.float64)
+
+
+def _make_model(params: TrainParams) -> Any:
+    if params.classifier == "lda":
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+        return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=params.lda_shrinkage)
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=params.logistic_c, max_iter=1000)
+
+
+@torch.no_grad()
+def _collect_inputs(preprocessor: Preprocessor, train: LabeledFeatures) -> tuple[Any, NDArray[np.int64]]:
+    """Return all views of N photographs as the model takes them, (N · V, inputs), and their (N · V,) labels.
+
+    Without a projection they are a sparse matrix of scipy's. Both are float64, or lbfgs would stop too early.
+    """
+    from scipy import sparse
+
+    parts = []
+    for batch in normalize_all(preprocessor, train, "projecting"):
+        if preprocessor.projection is not None:
+            parts.append(preprocessor.project(batch).numpy().astype(np.float64))
+        else:
+            shape = batch.row_count, batch.column_count
+            values = batch.values.astype(np.float64)
+            parts.append(sparse.csr_matrix((values, (batch.rows, batch.columns)), shape))
+    inputs = sparse.vstack(parts, "csr") if preprocessor.projection is None else np.concatenate(parts)
+    return inputs, np.concatenate([train.labels] * train.view_count)

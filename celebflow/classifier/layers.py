@@ -1,0 +1,114 @@
+"""Linear layers whose weight's gradient is never whole: it is made in blocks, each used while the cache holds it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from celebflow.features.sparse import SparseBatch, split_rows
+
+
+class BlockwiseLinear(nn.Module, ABC):
+    """A linear layer with weight and bias drawn as nn.Linear draws them.
+
+    The weight must be trained with ClassifierAdam. A backward pass gives the bias its gradient as usual, but leaves
+    the weight's `grad` at None: it keeps the two factors whose product the gradient is, for `gradient_blocks`, since
+    the whole would be as large as the weight. Other optimizers would therefore skip the weight; a second backward
+    pass raises RuntimeError when nothing has used the factors of the first.
+    """
+
+    def __init__(self, inputs: int, outputs: int, weight_shape: tuple[int, int]) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(weight_shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
+        self.gradient_factors: tuple[Any, Tensor] | None = None
+
+    def gradient_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the gradient of `weight` that the last backward pass found, some of its rows at a time.
+
+        A block is good until the next one is asked for.
+        """
+        if self.gradient_factors is None:
+            raise RuntimeError("no backward pass has come to this layer")
+        inputs, output_gradient = self.gradient_factors
+        self.gradient_factors = None
+        yield from self._multiply_factors(inputs, output_gradient)
+
+    def keep_gradient_factors(self, inputs: Any, output_gradient: Tensor) -> None:
+        """Keep what a backward pass found; raise RuntimeError when the factors before were never used."""
+        if self.gradient_factors is not None:
+            raise RuntimeError(
+                "the gradient of a blockwise layer was never used: train it with ClassifierAdam, since other "
+                "optimizers do not see its weight"
+            )
+        self.gradient_factors = inputs, output_gradient
+
+    @abstractmethod
+    def _multiply_factors(self, inputs: Any, output_gradient: Tensor) -> Iterator[tuple[slice, Tensor]]: ...
+
+
+class SparseLinear(BlockwiseLinear):
+    """A linear layer on sparse rows: (B, inputs) → (B, outputs).
+
+    `weight` is (inputs, outputs), so that a feature's weights lie together.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, (inputs, outputs))
+
+    def forward(self, batch: SparseBatch) -> Tensor:
+        """Return the layer's (B, outputs)."""
+        product: Tensor = _SparseProduct.apply(self.weight, self, batch)
+        return product + self.bias
+
+    def _multiply_factors(self, inputs: SparseBatch, output_gradient: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        return inputs.gradient_blocks(output_gradient)
+
+
+class DenseLinear(BlockwiseLinear):
+    """A linear layer: (B, inputs) → (B, outputs). `weight` is (outputs, inputs), as in nn.Linear."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, (outputs, inputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the layer's (B, outputs)."""
+        product: Tensor = _DenseProduct.apply(inputs, self.weight, self)
+        return product + self.bias
+
+    def _multiply_factors(self, inputs: Tensor, output_gradient: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        memory = None  # of one block, used for all: torch.mm would ask the system for more each time
+        for block in split_rows(*self.weight.shape):
+            factor = output_gradient[:, block].T
+            memory = inputs.new_empty(len(factor), inputs.shape[1]) if memory is None else memory
+            yield block, torch.mm(factor, inputs, out=memory[: len(factor)])
+
+
+class _SparseProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, layer: SparseLinear, batch: SparseBatch) -> Tensor:
+        ctx.layer, ctx.batch = layer, batch
+        return batch.multiply(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        ctx.layer.keep_gradient_factors(ctx.batch, gradients[0])
+        return None, None, None
+
+
+class _DenseProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, layer: DenseLinear) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(inputs, weight)
+        return inputs @ weight.T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        inputs, weight = ctx.saved_tensors
+        if ctx.needs_input_grad[1]:
+            ctx.layer.keep_gradient_factors(inputs.detach(), gradients[0])
+        return gradients[0] @ weight, None, None

@@ -1,0 +1,148 @@
+"""The classifier that replaces VGG19's own: built, saved with all that prediction needs, and loaded."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from celebflow.backbone.vgg19 import BackboneSource, count_features
+from celebflow.classifier.calibration import Calibration
+from celebflow.classifier.layers import DenseLinear, SparseLinear
+from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
+from celebflow.errors import CelebflowError
+from celebflow.features.sparse import SparseBatch
+from celebflow.features.transform import Transform
+from celebflow.params import PreprocessingParams
+
+# Counts up whenever a saved classifier would be read otherwise than it was written.
+_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class ClassifierCard:
+    """What a saved classifier needs to be used; inference never reads params.yaml."""
+
+    class_names: tuple[str, ...]
+    hidden_units: tuple[int, ...]
+    dropout: float
+    transform: Transform
+    backbone: BackboneSource
+    calibration: Calibration
+    preprocessing: PreprocessingParams = UNCHANGED
+
+    @property
+    def feature_count(self) -> int:
+        """Return how many features per photograph the classifier takes."""
+        return count_features(self.transform.layers)
+
+
+class Classifier(nn.Module):
+    """Features → logits: a preprocessor, and a head of linear layers with ReLU and Dropout between them.
+
+    Without a preprocessor of its own, it begins with one that is not fitted.
+    """
+
+    def __init__(self, card: ClassifierCard, preprocessor: Preprocessor | None = None) -> None:
+        super().__init__()
+        self.card = card
+        self.preprocessor = preprocessor or Preprocessor(card.preprocessing, card.feature_count)
+        widths = [self.preprocessor.output_count, *card.hidden_units, len(card.class_names)]
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            if not layers and self.preprocessor.projection is None:
+                layers.append(SparseLinear(inputs, outputs))
+                continue
+            if layers:
+                layers += [nn.ReLU(), nn.Dropout(card.dropout)]
+            layers.append(DenseLinear(inputs, outputs))
+        self.head = nn.Sequential(*layers)
+
+    def forward(self, features: SparseBatch) -> Tensor:
+        """Turn (N, 25088 · layers) features into (N, people) logits."""
+        logits: Tensor = self.head(self.preprocessor(features))
+        return logits
+
+    def split_at_first_product(self) -> tuple[SparseLinear, nn.Sequential]:
+        """Return the only layer that takes sparse features, and all that comes after it."""
+        if self.preprocessor.projection is not None:
+            return self.preprocessor.projection, self.head
+        first = self.head[0]
+        assert isinstance(first, SparseLinear)  # noqa: S101 - __init__ made it one
+        return first, self.head[1:]
+
+    def embed(self, features: SparseBatch) -> Tensor:
+        """Turn (N, 25088 · layers) features into what the last layer takes: (N, width).
+
+        A head of one layer that takes sparse features has no such width; then these are the logits.
+        """
+        first, rest = self.split_at_first_product()
+        embedded: Tensor = rest[:-1](first(self.preprocessor.normalize(features)))
+        return embedded
+
+    def average(self, views: Iterable[SparseBatch]) -> Tensor:
+        """Return the mean of the (N, people) logits of several views of N photographs."""
+        return torch.stack([self(features) for features in views]).mean(0)
+
+
+def save_classifier(classifier: Classifier, path: Path) -> None:
+    """Write weights and card to a safetensors file, the same bytes for the same values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    # One key: safetensors writes several in no fixed order.
+    card = asdict(classifier.card) | {
+        "format": _FORMAT,
+        "transform": classifier.card.transform.to_dict(),
+        "preprocessing": classifier.card.preprocessing.model_dump(),
+    }
+    save_file(state, path, metadata={"celebflow": json.dumps(card, sort_keys=True)})
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Load what save_classifier wrote, in evaluation mode on the CPU.
+
+    Raises CelebflowError when the file is no classifier of celebflow's.
+    """
+    with torch.device("meta"):
+        classifier = Classifier(load_card(path))
+    try:
+        classifier.load_state_dict(load_file(path), assign=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise CelebflowError(f"{path} does not hold what its card says ({error}). Run `dvc repro`.") from None
+    return classifier.eval()
+
+
+def load_card(path: Path) -> ClassifierCard:
+    """Read a saved classifier's card, without its weights.
+
+    Raises CelebflowError when the file has none, or another version of celebflow saved it.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            values = json.loads(file.metadata()["celebflow"])
+        if values.get("format") != _FORMAT:
+            raise CelebflowError(
+                f"{path} was saved by another version of celebflow, in a format that this one does not read. "
+                "Run `dvc repro` to train it again."
+            )
+        return _parse_card(values)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CelebflowError(f"{path} is not a classifier that celebflow saved ({error}). Run `dvc repro`.") from None
+
+
+def _parse_card(values: dict[str, Any]) -> ClassifierCard:
+    return ClassifierCard(
+        class_names=tuple(values["class_names"]),
+        hidden_units=tuple(values["hidden_units"]),
+        dropout=values["dropout"],
+        transform=Transform.from_dict(values["transform"]),
+        backbone=BackboneSource(**values["backbone"]),
+        calibration=Calibration(**values["calibration"]),
+        preprocessing=PreprocessingParams(**values["preprocessing"]),
+    )

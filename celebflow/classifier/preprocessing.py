@@ -1,0 +1,124 @@
+"""What happens to features before the head sees them, fitted on train alone."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from celebflow.classifier.layers import SparseLinear
+from celebflow.features.sparse import SparseBatch
+from celebflow.features.store import LabeledFeatures
+from celebflow.params import PreprocessingParams
+
+_BATCH_SIZE = 64
+# Principal components are fitted to so many values in memory, 1 GB: about 10,000 views of 25,088 features.
+_MAX_PCA_VALUES = 2**28
+
+UNCHANGED = PreprocessingParams(square_root=False, l2_normalize=False, standardize=False, pca_components=None)
+
+
+class Preprocessor(nn.Module):
+    """Square root, L2 normalization, standardization and projection, in this order; saved with every classifier.
+
+    The square root of each feature keeps a few large ones from dominating (power normalization of Perronnin et al.,
+    2010); L2 normalization brings each photograph's vector to length 1. Standardization scales features but does not
+    center them, so that they stay sparse. The projection is to the first principal components.
+    """
+
+    scale: Tensor  # (features,), where features are standardized
+
+    def __init__(self, settings: PreprocessingParams, feature_count: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.feature_count = feature_count
+        if settings.standardize:
+            self.register_buffer("scale", torch.ones(feature_count))
+        self.projection: SparseLinear | None = None
+        if settings.pca_components is not None:
+            self.projection = SparseLinear(feature_count, settings.pca_components).requires_grad_(False)
+
+    @property
+    def output_count(self) -> int:
+        """Return how many values per photograph the head takes."""
+        return self.settings.pca_components or self.feature_count
+
+    def normalize(self, features: SparseBatch) -> SparseBatch:
+        """Return (N, features) as the projection takes them, still sparse."""
+        if self.settings.square_root:
+            features = features.square_root()
+        if self.settings.l2_normalize:
+            features = features.l2_normalize()
+        return features.scale(self.scale.cpu().numpy()) if self.settings.standardize else features
+
+    def forward(self, features: SparseBatch) -> SparseBatch | Tensor:
+        """Return (N, features) as the head takes them: sparse, or (N, components) where they are projected."""
+        normalized = self.normalize(features)
+        return normalized if self.projection is None else self.project(normalized)
+
+    def project(self, normalized: SparseBatch) -> Tensor:
+        """Return the (N, components) projection of normalized features."""
+        assert self.projection is not None  # noqa: S101 - callers have looked
+        projected: Tensor = self.projection(normalized)
+        return projected
+
+
+@torch.no_grad()
+def fit_preprocessor(train: LabeledFeatures, settings: PreprocessingParams, seed: int) -> Preprocessor:
+    """Fit scale and projection to all views of `train`.
+
+    The projection is the principal components of Halko et al.'s randomized method (2011); where there are very many
+    photographs, those of a sample drawn by `seed`. There are no more of them than there are views.
+    """
+    view_total = len(train) * train.view_count
+    if settings.pca_components is not None:
+        fitting = min(settings.pca_components, max(1, view_total - 1))
+        settings = settings.model_copy(update={"pca_components": fitting})
+    preprocessor = Preprocessor(settings, train.features.origin.feature_count)
+    if settings.standardize:
+        preprocessor.scale.copy_(torch.from_numpy(_measure_scale(preprocessor, train)))
+    if preprocessor.projection is not None:
+        from sklearn.decomposition import PCA
+
+        sample = _sample_dense(preprocessor, train, seed)
+        pca = PCA(settings.pca_components, svd_solver="randomized", random_state=seed, copy=False).fit(sample)
+        preprocessor.projection.weight.copy_(torch.from_numpy(pca.components_.T))
+        preprocessor.projection.bias.copy_(torch.from_numpy(-(pca.components_ @ pca.mean_)))
+    return preprocessor
+
+
+def normalize_all(preprocessor: Preprocessor, train: LabeledFeatures, description: str) -> Iterator[SparseBatch]:
+    """Yield the normalized features of all views of all photographs, one view after the other, in batches."""
+    with tqdm(desc=description, total=len(train) * train.view_count, unit="view", disable=None) as bar:
+        for view in range(train.view_count):
+            for start in range(0, len(train), _BATCH_SIZE):
+                features, _ = train.gather(np.arange(start, min(start + _BATCH_SIZE, len(train))), view)
+                yield preprocessor.normalize(features)
+                bar.update(features.row_count)
+
+
+def _measure_scale(preprocessor: Preprocessor, train: LabeledFeatures) -> NDArray[np.float32]:
+    """Return the factor by which each feature has variance 1; 1 where it never changes."""
+    sums, squares = np.zeros((2, preprocessor.feature_count))
+    for batch in normalize_all(preprocessor, train, "measuring"):
+        sums += np.bincount(batch.columns, batch.values, len(sums))
+        squares += np.bincount(batch.columns, np.square(batch.values, dtype=np.float64), len(sums))
+    count = len(train) * train.view_count
+    variances = squares / count - (sums / count) ** 2
+    constant = variances <= 1e-12 * np.maximum(squares / count, np.finfo(np.float64).tiny)
+    return np.where(constant, 1, np.where(constant, 1, variances) ** -0.5).astype(np.float32)
+
+
+def _sample_dense(preprocessor: Preprocessor, train: LabeledFeatures, seed: int) -> NDArray[np.float32]:
+    """Return normalized features with their zeros, (views, features), of as many views as memory allows."""
+    total = len(train) * train.view_count
+    limit = max(preprocessor.output_count, _MAX_PCA_VALUES // preprocessor.feature_count)
+    order = np.random.default_rng(seed).permutation(total)[:limit] if total > limit else np.arange(total)
+    sample = np.empty((len(order), preprocessor.feature_count), np.float32)
+    for start in range(0, len(order), _BATCH_SIZE):
+        views, positions = np.divmod(order[start : start + _BATCH_SIZE], len(train))
+        batch, _ = train.gather(positions, views)
+        sample[start : start + _BATCH_SIZE] = preprocessor.normalize(batch).to_dense()
+    return sample

@@ -1,0 +1,1 @@
+"""Photographs: find, check, decode, group, and split them."""

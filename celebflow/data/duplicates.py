@@ -1,0 +1,143 @@
+"""Near-duplicates among photographs: which show the same picture, though their files differ."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from celebflow.data.photos import Photo, list_people
+from celebflow.data.splits import split_photographs
+from celebflow.params import PrepareParams
+from celebflow.tables import save_table
+
+HASH_BITS = 256
+_BITS_A_SIDE = 16
+# Hashes are compared in blocks of rows, so that memory does not grow with the square of their number.
+_BLOCK_PAIRS = 2**22
+HashArray = NDArray[np.uint64]
+
+
+def hash_photograph(photograph: Image.Image) -> HashArray:
+    """Return the perceptual hashes of an RGB photograph and of its mirror image, (2, 4) words of 64 bits.
+
+    Each is imagehash's pHash: which of the 16×16 lowest frequencies of the 64×64 gray picture (discrete cosine
+    transform) lie above their median. Recompression, another size or a slight crop flip few of the 256 bits.
+    """
+    from imagehash import phash  # with scipy, half a second to import
+
+    views = photograph, ImageOps.mirror(photograph)
+    bits = np.stack([phash(view, _BITS_A_SIDE).hash.ravel() for view in views])
+    return np.packbits(bits, axis=1).view(np.uint64)
+
+
+def group_near_duplicates(hashes: HashArray, sha256s: Sequence[str], max_distance_bits: int) -> list[str]:
+    """Return the group of each of N photographs: the least SHA-256 of those that are near-duplicates of one another.
+
+    `hashes` (N, 2, 4) are those of hash_photograph. Photographs belong together when one's hash differs in at most
+    `max_distance_bits` bits from the other's or from that of the other's mirror image, or when their bytes are the
+    same, and also when a chain of such pairs links them.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(sha256s)
+    first, second = find_near_pairs(hashes, max_distance_bits)
+    _, places, contents = np.unique(np.array(sha256s), return_index=True, return_inverse=True)
+    first = np.concatenate([first, np.arange(count)])  # and each with the first file of the same bytes
+    second = np.concatenate([second, places[contents]])
+    links = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
+    _, components = connected_components(links, directed=False)
+    names: dict[int, str] = {}
+    for component, sha256 in zip(components, sha256s, strict=True):
+        names[component] = min(sha256, names.get(component, sha256))
+    return [names[component] for component in components]
+
+
+def find_near_pairs(hashes: HashArray, max_distance_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the (P,) first and (P,) second of all pairs at most so many bits apart, mirrored or not, first < second.
+
+    Every pair is looked at, 2 N² / 2 comparisons: a second for 10,000 photographs.
+    """
+    count = len(hashes)
+    firsts, seconds = [], []
+    rows = max(1, _BLOCK_PAIRS // max(1, count))
+    for start in range(0, count, rows):
+        block = hashes[start : start + rows, 0]
+        nearest = np.full((len(block), count - start), HASH_BITS, np.uint16)
+        for view in range(hashes.shape[1]):
+            distance = np.zeros(nearest.shape, np.uint16)
+            for word in range(hashes.shape[2]):
+                distance += np.bitwise_count(block[:, None, word] ^ hashes[None, start:, view, word])
+            np.minimum(nearest, distance, out=nearest)
+        first, second = np.nonzero(nearest <= max_distance_bits)
+        later = second > first
+        firsts.append(first[later] + start)
+        seconds.append(second[later] + start)
+    return np.concatenate([*firsts, np.array([], np.int64)]), np.concatenate([*seconds, np.array([], np.int64)])
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Photographs that are near-duplicates of one another, in the order of their paths."""
+
+    photos: tuple[Photo, ...]
+
+    @property
+    def people(self) -> list[str]:
+        """Return the people whose folders they are in; with more than one, a label is likely wrong."""
+        return list_people(self.photos)
+
+
+def list_duplicate_groups(photos: Sequence[Photo]) -> list[DuplicateGroup]:
+    """Return every group of two or more photographs: first those that span people, then the largest."""
+    members: dict[str, list[Photo]] = {}
+    for photo in photos:
+        members.setdefault(photo.group, []).append(photo)
+    groups = [
+        DuplicateGroup(tuple(sorted(group, key=lambda photo: photo.path)))
+        for group in members.values()
+        if len(group) > 1
+    ]
+    return sorted(groups, key=lambda group: (len(group.people) < 2, -len(group.photos), group.photos[0].path))
+
+
+def count_leaks(groups: Sequence[DuplicateGroup], photos: Sequence[Photo], params: PrepareParams) -> list[int]:
+    """Count for each group the photographs of val and test that a split without groups would have leaked.
+
+    A photograph leaks when a near-duplicate of it is in train.
+    """
+    alone = [replace(photo, group=photo.sha256 + photo.path) for photo in photos]
+    ordinary = {photo.path: photo.split for photo in split_photographs(alone, list_people(photos), params)}
+    leaks = []
+    for group in groups:
+        splits = Counter(ordinary[photo.path] for photo in group.photos)
+        leaks.append(splits["val"] + splits["test"] if splits["train"] else 0)
+    return leaks
+
+
+def describe_duplicates(groups: Sequence[DuplicateGroup], leaks: Sequence[int]) -> str:
+    """Say in a few sentences which near-duplicates there are, and what they would have leaked."""
+    if not groups:
+        return "There are no near-duplicates."
+    text = (
+        f"{sum(len(group.photos) for group in groups)} photographs are near-duplicates, in {len(groups)} groups. Each "
+        f"group stays in one split; a split without groups would have leaked {sum(leaks)} photographs of val and test."
+    )
+    mixed = [group for group in groups if len(group.people) > 1]
+    if mixed:
+        text += f" {len(mixed)} groups span people: a label is likely wrong."
+    return text
+
+
+def save_duplicates(groups: Sequence[DuplicateGroup], leaks: Sequence[int], path: Path) -> None:
+    """Write duplicates.csv, one row per photograph of a group; only its header when there are none."""
+    rows = (
+        (number, photo.path, photo.person, photo.split, leaked, "yes" if len(group.people) > 1 else "")
+        for number, (group, leaked) in enumerate(zip(groups, leaks, strict=True), 1)
+        for photo in group.photos
+    )
+    save_table(path, ["group", "path", "person", "split", "leaked_by_ordinary_split", "likely_wrong_label"], rows)

@@ -1,0 +1,402 @@
+"""The demo's data set: photographs of invented people, drawn by ray casting, identical byte for byte each time.
+
+Every number below comes from additions, multiplications, divisions and square roots, which IEEE 754 rounds the same
+way on every processor. Sines, exponentials, matrix products and reductions do not keep that promise, so none is used.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from celebflow.errors import CelebflowError
+
+Array = NDArray[np.float64]
+Vector = tuple[float, float, float]
+Rotation = tuple[Vector, Vector, Vector]
+PHOTOGRAPHS_PER_PERSON = 30
+PHOTOGRAPH_SIZE_PX = 128
+_SUPERSAMPLING = 2
+_SEED = 31
+PEOPLE = (
+    "Aderyn Voss",
+    "Anselm Kirkwall",
+    "Bram Oakhollow",
+    "Calla Winterbourne",
+    "Corvin Hale",
+    "Dagny Felltree",
+    "Edda Marsh",
+    "Fenno Brightwater",
+    "Fleur Tamsin",
+    "Gideon Larkspur",
+    "Hedda Quill",
+    "Ilse Ravenhurst",
+    "Ivo Stonebridge",
+    "Juna Copperfield",
+    "Kasimir Dell",
+    "Linnea Ashgrove",
+    "Lorcan Pike",
+    "Maren Thistledown",
+    "Milo Hawksworth",
+    "Nerys Holloway",
+    "Odilo Fenwick",
+    "Petra Saltmarsh",
+    "Quentin Barrow",
+    "Rosalind Amberley",
+    "Søren Tidewell",
+    "Tilda Moorcroft",
+    "Ulrik Grayfriar",
+    "Veda Lindqvale",
+    "Wenzel Harrow",
+    "Ysolde Birch",
+    "Zoë Nightingill",
+)
+PHOTOGRAPH_COUNT = len(PEOPLE) * PHOTOGRAPHS_PER_PERSON
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What makes an invented person who they are; lengths in head radii, colors in 0–1."""
+
+    skin: float
+    skin_redness: float
+    hair_hue: float
+    hair_darkness: float
+    hair_length: float
+    hair_volume: float
+    hairline: float
+    head_width: float
+    head_height: float
+    jaw_width: float
+    jaw_length: float
+    eye_distance: float
+    eye_size: float
+    eye_hue: float
+    eye_height: float
+    brow_thickness: float
+    brow_tilt: float
+    brow_darkness: float
+    nose_width: float
+    nose_length: float
+    nose_height: float
+    mouth_width: float
+    mouth_height: float
+    lip_redness: float
+    lip_fullness: float
+    beard: float
+    moustache: float
+    ear_size: float
+    glasses: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where the camera's rays meet the world: one entry a pixel, from (height, width) arrays."""
+
+    x: Array
+    y: Array
+    depth: Array  # of the nearest surface so far, −inf where there is none
+    color: Array  # (height, width, 3)
+    light: Vector
+    ambient: float
+
+
+def draw_sample_data(folder: Path) -> Iterator[Path]:
+    """Write the demo's photographs into `folder`, one sub-folder a person, yielding each path once it is written.
+
+    Raises CelebflowError, before anything is written, when `folder` holds other files.
+    """
+    planned = {
+        folder / name / f"{number + 1:02d}.jpg": (person, number)
+        for person, name in enumerate(PEOPLE)
+        for number in range(PHOTOGRAPHS_PER_PERSON)
+    }
+    strangers = [path for path in folder.rglob("*") if path.is_file() and path not in planned]
+    if strangers:
+        raise CelebflowError(
+            f"{folder} holds files that are none of the demo's, {min(strangers)} for one. Name another folder."
+        )
+    for path, (person, number) in planned.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Standard Huffman tables and 4:2:0 subsampling: libjpeg-turbo's integer transform is exact everywhere.
+        content = io.BytesIO()
+        draw_photograph(person, number).save(content, "JPEG", quality=88, subsampling=2, optimize=False)
+        path.unlink(missing_ok=True)  # a link into DVC's cache must not be written through
+        path.write_bytes(content.getvalue())
+        yield path
+
+
+def draw_photograph(person: int, number: int) -> Image.Image:
+    """Draw photograph `number` of invented person `person`: an RGB image, PHOTOGRAPH_SIZE_PX square."""
+    traits = _draw_traits(person)
+    random = np.random.default_rng([_SEED, 2, person, number])
+    scene = _open_scene(random)
+    rotation = _rotation(_between(random, -0.14, 0.14), _between(random, -0.06, 0.06), _between(random, -0.05, 0.05))
+    _draw_head(scene, traits, rotation, random)
+    _occlude(scene, random)
+    return _expose(scene, random)
+
+
+def _between(random: np.random.Generator, low: float, high: float) -> float:
+    return low + (high - low) * float(random.random())
+
+
+def _draw_color(random: np.random.Generator) -> Vector:
+    return _between(random, 0.05, 0.95), _between(random, 0.05, 0.95), _between(random, 0.05, 0.95)
+
+
+def _draw_traits(person: int) -> Traits:
+    """Draw a person's traits from a Latin hypercube, so that the people fill the range of each trait evenly."""
+    values = {}
+    for number, field in enumerate(fields(Traits)):
+        random = np.random.default_rng([_SEED, 1, number])
+        values[field.name] = (int(random.permutation(len(PEOPLE))[person]) + 0.5) / len(PEOPLE)
+    return Traits(**values)
+
+
+def _rotation(yaw: float, pitch: float, roll: float) -> Rotation:
+    """Compose a rotation from half-angle tangents, whose sine and cosine are rational: 2t/(1+t²), (1−t²)/(1+t²)."""
+
+    def sine_cosine(tangent: float) -> tuple[float, float]:
+        return 2 * tangent / (1 + tangent * tangent), (1 - tangent * tangent) / (1 + tangent * tangent)
+
+    sy, cy = sine_cosine(yaw)
+    sp, cp = sine_cosine(pitch)
+    sr, cr = sine_cosine(roll)
+    return (
+        (cr * cy - sr * sp * sy, -sr * cp, cr * sy + sr * sp * cy),
+        (sr * cy + cr * sp * sy, cr * cp, sr * sy - cr * sp * cy),
+        (-cp * sy, sp, cp * cy),
+    )
+
+
+def _blend(first: Vector, second: Vector, share: float) -> Vector:
+    return (
+        first[0] + (second[0] - first[0]) * share,
+        first[1] + (second[1] - first[1]) * share,
+        first[2] + (second[2] - first[2]) * share,
+    )
+
+
+def _open_scene(random: np.random.Generator) -> Scene:
+    """Set up the pixel grid, the background and the light."""
+    size = PHOTOGRAPH_SIZE_PX * _SUPERSAMPLING
+    zoom = _between(random, 1.15, 1.3)
+    steps = (np.arange(size) + 0.5) / size * 2 - 1
+    x = np.repeat(steps[None, :], size, axis=0) * zoom + _between(random, -0.05, 0.05)
+    y = np.repeat(-steps[:, None], size, axis=1) * zoom + _between(random, -0.05, 0.05)
+    near, far = _draw_color(random), _draw_color(random)
+    tilt = _between(random, -1, 1)
+    share = np.clip((x * tilt + y) / 4 + 0.5, 0, 1)
+    color = np.stack([near[c] + (far[c] - near[c]) * share for c in range(3)], axis=-1)
+    for _ in range(int(random.integers(2, 7))):  # things that happen to stand behind the person
+        left, bottom = _between(random, -1.8, 1.4), _between(random, -1.8, 1.4)
+        inside = (x > left) & (x < left + _between(random, 0.1, 1.0))
+        inside &= (y > bottom) & (y < bottom + _between(random, 0.1, 1.4))
+        color[inside] = _draw_color(random)
+    side, height = _between(random, -0.5, 0.5), _between(random, -0.1, 0.5)
+    length = float(np.sqrt(side * side + height * height + 1))
+    return Scene(
+        x=x,
+        y=y,
+        depth=np.full((size, size), -np.inf),
+        color=color,
+        light=(side / length, height / length, 1 / length),
+        ambient=_between(random, 0.5, 0.7),
+    )
+
+
+def _draw_ellipsoid(
+    scene: Scene,
+    rotation: Rotation,
+    center: Vector,
+    radii: Vector,
+    color: Vector,
+    *,
+    above: float = -np.inf,
+    shine: float = 0.0,
+) -> None:
+    """Cast the pixels' parallel rays at an ellipsoid that turns with the head; keep what is nearest to the camera.
+
+    `center` and `radii` are in the head's axes (x right, y up, z out of the face); the part of the ellipsoid whose
+    y + 0.45 z is below `above` is cut away, which gives hair its hairline.
+    """
+    r = rotation
+    middle = tuple(r[i][0] * center[0] + r[i][1] * center[1] + r[i][2] * center[2] for i in range(3))
+    reach = max(radii)
+    rows = np.flatnonzero(np.abs(scene.y[:, 0] - middle[1]) <= reach)
+    columns = np.flatnonzero(np.abs(scene.x[0] - middle[0]) <= reach)
+    if not rows.size or not columns.size:
+        return
+    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    dx, dy = scene.x[window] - middle[0], scene.y[window] - middle[1]
+    # In the head's axes, scaled to the unit sphere, a ray is start + t · way.
+    start = [(r[0][i] * dx + r[1][i] * dy) / radii[i] for i in range(3)]
+    way = [r[2][i] / radii[i] for i in range(3)]
+    a = way[0] * way[0] + way[1] * way[1] + way[2] * way[2]
+    b = start[0] * way[0] + start[1] * way[1] + start[2] * way[2]
+    c = start[0] * start[0] + start[1] * start[1] + start[2] * start[2] - 1
+    discriminant = b * b - a * c
+    hit = discriminant > 0
+    t = (np.sqrt(np.where(hit, discriminant, 0)) - b) / a
+    point = [start[i] + t * way[i] for i in range(3)]
+    hit &= t + middle[2] > scene.depth[window]
+    hit &= point[1] * radii[1] + center[1] + 0.45 * (point[2] * radii[2] + center[2]) > above
+    normal = [point[i] / radii[i] for i in range(3)]
+    length = np.sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2])
+    turned = [(r[i][0] * normal[0] + r[i][1] * normal[1] + r[i][2] * normal[2]) / length for i in range(3)]
+    facing = turned[0] * scene.light[0] + turned[1] * scene.light[1] + turned[2] * scene.light[2]
+    facing = np.clip(facing, 0, 1)
+    glint = facing * facing * facing * facing
+    glint = shine * glint * glint * glint * glint
+    brightness = scene.ambient + (1 - scene.ambient) * facing
+    scene.depth[window] = np.where(hit, t + middle[2], scene.depth[window])
+    for channel in range(3):
+        shaded = np.clip(color[channel] * brightness + glint, 0, 1)
+        scene.color[window][..., channel] = np.where(hit, shaded, scene.color[window][..., channel])
+
+
+def _draw_head(scene: Scene, traits: Traits, rotation: Rotation, random: np.random.Generator) -> None:
+    """Put a person together from some thirty ellipsoids, with today's expression, clothes and glasses."""
+    upright = _rotation(0, 0, 0)
+    skin = _blend((0.98, 0.83, 0.72), (0.36, 0.22, 0.15), traits.skin)
+    skin = _blend(skin, (0.9, 0.45, 0.4), 0.22 * traits.skin_redness)
+    hair = _blend((0.85, 0.7, 0.4), (0.5, 0.2, 0.08), traits.hair_hue)
+    hair = _blend(hair, (0.06, 0.05, 0.05), traits.hair_darkness)
+    lips = _blend(skin, (0.75, 0.15, 0.2), 0.25 + 0.5 * traits.lip_redness)
+    iris = _blend((0.25, 0.45, 0.7), (0.25, 0.14, 0.06), traits.eye_hue)
+    brow = _blend(hair, (0.05, 0.04, 0.04), 0.6 * traits.brow_darkness)
+    clothes = _draw_color(random)
+    smile, opening = _between(random, -0.06, 0.1), _between(random, 0, 1) * _between(random, 0, 0.13)
+    brow_raise, lids = _between(random, -0.03, 0.06), _between(random, 0.45, 1.0)
+
+    width, height = 0.62 + 0.2 * traits.head_width, 0.86 + 0.16 * traits.head_height
+    _draw_ellipsoid(scene, upright, (0, -1.75, -0.35), (1.25, 0.75, 0.5), clothes)
+    _draw_ellipsoid(scene, upright, (0, -0.95, -0.3), (0.36, 0.6, 0.34), skin)
+
+    def draw(center: Vector, radii: Vector, color: Vector, above: float = -np.inf, shine: float = 0.0) -> None:
+        _draw_ellipsoid(scene, rotation, center, radii, color, above=above, shine=shine)
+
+    def draw_pair(center: Vector, radii: Vector, color: Vector, shine: float = 0.0) -> None:
+        draw((-center[0], center[1], center[2]), radii, color, shine=shine)
+        draw(center, radii, color, shine=shine)
+
+    draw((0, 0.1, 0), (width, height - 0.1, 0.8), skin, shine=0.1)
+    jaw = 0.36 + 0.28 * traits.jaw_width
+    chin = -0.4 - 0.22 * traits.jaw_length
+    draw((0, chin, 0.12), (jaw, 0.44, 0.6), skin, shine=0.1)
+    ear = 0.1 + 0.1 * traits.ear_size
+    draw_pair((width + 0.02, 0, -0.05), (0.07, ear * 1.4, ear), skin)
+
+    volume = 0.04 + 0.14 * traits.hair_volume
+    hairline = 0.62 + 0.45 * traits.hairline
+    draw((0, 0.14, -0.06), (width + volume, height - 0.06 + volume, 0.82 + volume), hair, above=hairline, shine=0.15)
+    if traits.hair_length > 0.4:
+        fall = 1.1 * (traits.hair_length - 0.4)
+        draw_pair((width - 0.02, -0.25 * fall, -0.2), (0.14 + volume, 0.5 + fall, 0.45), hair, shine=0.15)
+
+    if traits.beard > 0.62:
+        beard = _blend(skin, hair, 0.55 + traits.beard - 0.62)
+        draw((0, chin - 0.05, 0.15), (jaw + 0.02, 0.42, 0.61), beard, above=-np.inf)
+        draw((0, chin + 0.26, 0.35), (0.34, 0.2, 0.42), skin)
+    if traits.moustache > 0.66:
+        draw((0, -0.3, 0.72), (0.12 + 0.16 * traits.moustache, 0.05, 0.08), _blend(skin, hair, 0.8))
+
+    eye_x, eye_y = 0.22 + 0.11 * traits.eye_distance, 0.06 + 0.1 * traits.eye_height
+    eye = 0.085 + 0.05 * traits.eye_size
+    gaze = _between(random, -0.03, 0.03)
+    draw_pair((eye_x, eye_y, 0.66), (eye * 1.35, eye * lids, 0.12), (0.95, 0.95, 0.93), shine=0.3)
+    for side in (-1, 1):
+        draw((side * eye_x + gaze, eye_y, 0.72), (eye * 0.72, eye * 0.72 * lids, 0.09), iris, shine=0.4)
+        draw((side * eye_x + gaze, eye_y, 0.76), (eye * 0.34, eye * 0.34 * lids, 0.06), (0.03, 0.03, 0.03), shine=0.5)
+        tilt = _rotation(0, 0, side * (0.12 * traits.brow_tilt - 0.05))
+        turned = _compose(rotation, tilt)
+        center = _apply_inverse(tilt, (side * eye_x, eye_y + 0.2 + brow_raise, 0.68))
+        _draw_ellipsoid(scene, turned, center, (0.17, 0.02 + 0.04 * traits.brow_thickness, 0.12), brow)
+
+    bridge = 0.3 + 0.2 * traits.nose_length
+    tip = eye_y - bridge
+    draw((0, tip + bridge * 0.45, 0.7), (0.06 + 0.03 * traits.nose_width, bridge * 0.55, 0.17), skin, shine=0.15)
+    draw((0, tip, 0.78), (0.07 + 0.1 * traits.nose_width, 0.08, 0.1 + 0.12 * traits.nose_height), skin, shine=0.2)
+
+    mouth_y, mouth = tip - 0.17 - 0.1 * traits.mouth_height, 0.16 + 0.14 * traits.mouth_width
+    full = 0.03 + 0.05 * traits.lip_fullness
+    for side in (-1, 0, 1):  # three pieces, so that the corners rise with a smile
+        corner = (side * mouth * 0.6, mouth_y + abs(side) * smile, 0.69 - 0.06 * abs(side))
+        draw(corner, (mouth * 0.55, full + opening * (1 - 0.4 * abs(side)), 0.1), lips, shine=0.15)
+        if opening > 0.02:
+            inside = (corner[0], corner[1], corner[2] + 0.03)
+            draw(inside, (mouth * 0.5, opening * (1 - 0.5 * abs(side)), 0.09), (0.22, 0.05, 0.06))
+
+    if float(random.random()) < 0.1 + 0.75 * (traits.glasses > 0.7):
+        _draw_glasses(scene, rotation, eye_x, eye_y, 0.19 + 0.03 * traits.glasses)
+
+
+def _compose(first: Rotation, second: Rotation) -> Rotation:
+    def row(i: int) -> Vector:
+        x, y, z = (
+            first[i][0] * second[0][j] + first[i][1] * second[1][j] + first[i][2] * second[2][j] for j in range(3)
+        )
+        return x, y, z
+
+    return row(0), row(1), row(2)
+
+
+def _apply_inverse(rotation: Rotation, vector: Vector) -> Vector:
+    x, y, z = (rotation[0][i] * vector[0] + rotation[1][i] * vector[1] + rotation[2][i] * vector[2] for i in range(3))
+    return x, y, z
+
+
+def _draw_glasses(scene: Scene, rotation: Rotation, eye_x: float, eye_y: float, radius: float) -> None:
+    """Draw two rims and a bridge in the plane z = 0.86 in front of the face."""
+    r, plane = rotation, 0.86
+    depth = (plane - r[0][2] * scene.x - r[1][2] * scene.y) / r[2][2]
+    x = r[0][0] * scene.x + r[1][0] * scene.y + r[2][0] * depth
+    y = r[0][1] * scene.x + r[1][1] * scene.y + r[2][1] * depth - eye_y
+    across = np.abs(x) - eye_x
+    distance = np.sqrt(across * across + y * y)
+    rim = np.abs(distance - radius) < 0.022
+    rim |= (np.abs(x) < eye_x - radius) & (np.abs(y - 0.04) < 0.02)
+    rim &= depth > scene.depth - 0.15
+    scene.color[rim] = (0.06, 0.06, 0.07)
+
+
+def _occlude(scene: Scene, random: np.random.Generator) -> None:
+    """Sometimes let something stand in front: a microphone, a shoulder, a hand, the brim of a hat."""
+    if float(random.random()) > 0.12:
+        return
+    x, y = _between(random, -0.9, 0.9), _between(random, -1.3, 0.9)
+    width, height = _between(random, 0.12, 0.45), _between(random, 0.12, 0.45)
+    color = _draw_color(random)
+    turn = _rotation(0, 0, _between(random, -1, 1))
+    center = _apply_inverse(turn, (x, y, 1.4))
+    _draw_ellipsoid(scene, turn, center, (width, height, 0.2), color)
+
+
+def _exposed_channel(channel: Array, gain: float, noise: Array) -> NDArray[np.uint8]:
+    step = _SUPERSAMPLING
+    mean = (
+        channel[::step, ::step] + channel[1::step, ::step] + channel[::step, 1::step] + channel[1::step, 1::step]
+    ) / 4
+    return np.clip(np.floor(mean * gain * 255 + noise + 0.5), 0, 255).astype(np.uint8)
+
+
+def _expose(scene: Scene, random: np.random.Generator) -> Image.Image:
+    """Turn the scene into a photograph: exposure, white balance, grain, and now and then a blur or no color."""
+    size = PHOTOGRAPH_SIZE_PX
+    exposure = _between(random, 0.85, 1.15)
+    warmth = _between(random, -0.08, 0.08)
+    grain = _between(random, 2, 14)
+    noise = (random.random((size, size)) - 0.5) * grain
+    gains = (exposure * (1 + warmth), exposure, exposure * (1 - warmth))
+    pixels = np.stack([_exposed_channel(scene.color[..., c], gains[c], noise) for c in range(3)], axis=-1)
+    photograph = Image.fromarray(pixels)
+    if float(random.random()) < 0.2:
+        photograph = photograph.filter(ImageFilter.BoxBlur(int(random.integers(1, 3))))
+    if float(random.random()) < 0.03:
+        photograph = photograph.convert("L").convert("RGB")
+    return photograph

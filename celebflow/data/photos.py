@@ -1,0 +1,38 @@
+"""photos.csv: one row per photograph."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from celebflow.tables import load_rows, save_rows
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photograph; `path` is relative to the data folder, with forward slashes, and starts with the person.
+
+    `group` is the least SHA-256 of the photographs that are near-duplicates of this one, its own included.
+    """
+
+    path: str
+    person: str
+    split: str
+    sha256: str
+    group: str
+
+
+def list_people(photos: Iterable[Photo]) -> list[str]:
+    """Return the class names: the sorted folder names."""
+    return sorted({photo.person for photo in photos})
+
+
+def save_photos(photos: Iterable[Photo], path: Path) -> None:
+    """Write photos.csv."""
+    save_rows(Photo, photos, path)
+
+
+def load_photos(path: Path) -> list[Photo]:
+    """Read what save_photos wrote."""
+    return load_rows(Photo, path)

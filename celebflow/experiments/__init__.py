@@ -1,0 +1,1 @@
+"""Results across commits, experiments and runs; the only importers of DVC."""

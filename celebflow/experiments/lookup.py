@@ -1,0 +1,102 @@
+"""Where the files of a result are: in the workspace, in a revision of DVC's, or with a run of MLflow's."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from celebflow import paths
+from celebflow.errors import CelebflowError
+from celebflow.evaluation.results import Prediction, load_metrics, load_predictions
+from celebflow.experiments.registry import download_model, find_named_run
+from celebflow.experiments.results import copy_outputs
+from celebflow.params import keep_informative, load_flat_params
+from celebflow.tracking import stores
+
+WORKSPACE = "workspace"
+# One small file is fetched at a time.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+@dataclass(frozen=True)
+class FoundResult:
+    """What a comparison needs of a result: its name, metrics by split, flat params, and the predictions of a split."""
+
+    name: str
+    metrics: dict[str, dict[str, float]]
+    params: dict[str, object]
+    predictions: list[Prediction]
+
+
+def find_result(name: str, split: str) -> FoundResult:
+    """Read the metrics, params and predictions of a result.
+
+    `name` is "workspace", a revision or an experiment of DVC's, or the id of an MLflow run or its beginning.
+
+    Raises CelebflowError when there is no such result, or its files are gone.
+    """
+    with _fetch(name, [paths.METRICS, paths.PARAMS, _predictions_file(split)]) as (metrics, params, predictions):
+        shown = keep_informative(load_flat_params(params))
+        return FoundResult(name, load_metrics(metrics), shown, _load(predictions, name))
+
+
+def find_predictions(name: str, split: str) -> list[Prediction]:
+    """Return a result's predictions of one split, found and refused as find_result does."""
+    with _fetch(name, [_predictions_file(split)]) as (predictions,):
+        return _load(predictions, name)
+
+
+def _predictions_file(split: str) -> Path:
+    return paths.REPORTS / split / "predictions.csv"
+
+
+@contextmanager
+def _fetch(name: str, files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Fetch files of a result, for a while."""
+    if name == WORKSPACE:
+        for file in files:
+            if not file.exists():
+                raise CelebflowError(f"{file} is missing. Run `dvc repro`.")
+        yield list(files)
+        return
+    with TemporaryDirectory() as folder:
+        copies = copy_outputs(files, name, Path(folder))
+        yield [_download(name, file, Path(folder)) for file in files] if copies is None else copies
+
+
+@contextmanager
+def fetch_model(address: str | None, revision: str | None) -> Iterator[Path]:
+    """Fetch the model of a revision of DVC's, or else the one at an address of MLflow's, to a folder, for a while.
+
+    Raises CelebflowError when there is no such model, or its files are gone.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        if revision is None:
+            yield download_model(str(address), folder)
+            return
+        if not copy_outputs([paths.CLASSIFIER, paths.BACKBONE], revision, folder):
+            raise CelebflowError(f"--rev is {revision}, which is no revision or experiment of DVC's here.")
+        yield folder
+
+
+def _download(name: str, file: Path, folder: Path) -> Path:
+    """Fetch a file of an MLflow run."""
+    try:
+        client = stores.open_store()
+        run = find_named_run(client, name)
+        return Path(client.download_artifacts(run.info.run_id, file.as_posix(), str(folder)))
+    except stores.STORE_ERRORS as error:
+        raise CelebflowError(
+            f"{name} is no revision or experiment of DVC's, and no MLflow run with {file} could be read "
+            f"({stores.describe_failure(error)})."
+        ) from None
+
+
+def _load(file: Path, name: str) -> list[Prediction]:
+    try:
+        return load_predictions(file)
+    except CelebflowError as error:
+        raise CelebflowError(f"{name}: {error}") from None

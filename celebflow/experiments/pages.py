@@ -1,0 +1,57 @@
+"""Pages that compare results: of the workspace against another one, or of any two."""
+
+from pathlib import Path
+
+from celebflow import paths
+from celebflow.classifier.model import load_classifier
+from celebflow.errors import CelebflowError
+from celebflow.evaluation.comparison import compare_predictions
+from celebflow.experiments.lookup import WORKSPACE, FoundResult, find_result
+from celebflow.features.store import load_features
+from celebflow.params import list_informative, load_params
+from celebflow.report.comparison_page import ComparedResults, load_changes, render_comparison
+from celebflow.report.grad_cam import Explainer
+from celebflow.report.page import save_page
+from celebflow.report.publication import publish
+
+_CHOOSING_SPLIT = "val"
+
+
+def save_page_against(revision: str, output: Path) -> None:
+    """Write the workspace's page with a comparison: A is `revision`, B the workspace.
+
+    Raises CelebflowError when one of the results is not there, or they have no photograph in common.
+    """
+    compared = _compare(find_result(revision, _CHOOSING_SPLIT), find_result(WORKSPACE, _CHOOSING_SPLIT))
+    for needed in (paths.CLASSIFIER, paths.FEATURES, paths.FIGURES, paths.HISTORY):
+        if not needed.exists():
+            raise CelebflowError(f"{needed} is missing. Run `dvc repro`.")
+    explainer = Explainer(load_classifier(paths.CLASSIFIER))
+    features = load_features(paths.FEATURES, paths.PHOTOS)
+    save_page(publish(explainer, features, list_informative(load_params(paths.PARAMS)), None, compared), output)
+
+
+def save_comparison(a: str, b: str, split: str, output: Path) -> None:
+    """Write a page that compares results A and B, named as find_result takes them.
+
+    Raises CelebflowError when one of the results is not there, or they have no photograph in common.
+    """
+    html = render_comparison(_compare(find_result(a, split), find_result(b, split), split))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(html, encoding="utf-8")
+
+
+def _compare(a: FoundResult, b: FoundResult, split: str = _CHOOSING_SPLIT) -> ComparedResults:
+    comparison = compare_predictions(a.predictions, b.predictions)
+    return ComparedResults(
+        name_a=a.name,
+        name_b=b.name,
+        split=split,
+        metrics_a=a.metrics,
+        metrics_b=b.metrics,
+        params_a=a.params,
+        params_b=b.params,
+        comparison=comparison,
+        fixed=load_changes(comparison.fixed, paths.DATA),
+        broken=load_changes(comparison.broken, paths.DATA),
+    )

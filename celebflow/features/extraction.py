@@ -1,0 +1,92 @@
+"""Compute the features that the cache lacks."""
+
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from celebflow.backbone.weights import load_backbone
+from celebflow.data.decoding import decode_photograph
+from celebflow.data.photos import Photo
+from celebflow.errors import CelebflowError
+from celebflow.features.cache import FeatureCache
+from celebflow.features.faces import Face
+from celebflow.features.runtimes import Runtime, build_runtime
+from celebflow.features.sparse import SparseRow
+from celebflow.features.transform import Transform
+from celebflow.params import ComputeParams, View
+
+
+def extract_missing(
+    photos: Sequence[Photo], folder: Path, backbone_file: Path, compute: ComputeParams, cache: FeatureCache
+) -> int:
+    """Compute the features of every photograph of which the cache lacks a view, and return how many they were.
+
+    The backbone is loaded from `backbone_file` only if there are any. Each of the runtime's workers reads, transforms
+    and computes a photograph of its own.
+
+    Raises CelebflowError when a file is not the one that prepare saw.
+    """
+    missing = list({photo.sha256: photo for photo in photos if not cache.is_complete(photo)}.values())
+    if not missing:
+        return 0
+    transform = cache.origin.transform
+    backbone = load_backbone(backbone_file, compute.device)
+    runtime = build_runtime(cache.origin.runtime, backbone, transform.layers)
+
+    def extract(photo: Photo) -> tuple[dict[View, SparseRow], list[Face]]:
+        photograph = _load_photograph(folder / photo.path, photo.sha256)
+        faces = transform.find_faces(photograph)
+        views = cache.missing_views(photo)
+        rows = extract_views(photograph, faces[0] if faces else None, transform.only(*views), runtime)
+        return dict(zip(views, rows, strict=True)), faces
+
+    description = f"extracting with {cache.origin.runtime}"
+    with ThreadPoolExecutor(runtime.workers) as workers:
+        ahead: deque[Future[tuple[dict[View, SparseRow], list[Face]]]] = deque()
+        waiting = iter(missing)
+        for photo in tqdm(missing, description, unit="photograph", disable=None):
+            while len(ahead) < 2 * runtime.workers and (following := next(waiting, None)) is not None:
+                ahead.append(workers.submit(extract, following))
+            cache.put(photo, *ahead.popleft().result())
+    return len(missing)
+
+
+def extract_views(
+    photograph: Image.Image, face: Face | None, transform: Transform, runtime: Runtime
+) -> list[SparseRow]:
+    """Turn an RGB photograph, or a face in it, into the features of each of the transform's views.
+
+    Extraction and inference share it, so that they cannot disagree.
+    """
+    return [SparseRow.from_dense(runtime.extract(view)) for view in transform.make_inputs(photograph, face)]
+
+
+def _load_photograph(path: Path, sha256: str) -> Image.Image:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CelebflowError(f"{path} cannot be read ({error.strerror}). Run `dvc repro` to prepare again.") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CelebflowError(f"{path} has changed since it was checked. Run `dvc repro` to prepare again.")
+    return decode_photograph(content)
+
+
+def collect_faces(photos: Sequence[Photo], cache: FeatureCache) -> dict[str, list[Face]]:
+    """Return the faces that were found in each photograph, by its path; nothing unless faces are detected.
+
+    Raises CelebflowError when the cache has lost those of a photograph since they were found.
+    """
+    if not cache.origin.transform.detects_faces:
+        return {}
+    found = {}
+    for photo in photos:
+        faces = cache.get_faces(photo)
+        if faces is None:
+            raise CelebflowError(f"The faces of {photo.path} are missing from the cache. Run `dvc repro` again.")
+        found[photo.path] = faces
+    return found

@@ -1,0 +1,1 @@
+"""A trained model answers: on the command line, over HTTP, as ONNX."""

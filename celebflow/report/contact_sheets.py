@@ -1,0 +1,208 @@
+"""Sheets of small photographs with captions; without torch, so that prepare can draw what it found."""
+
+from bisect import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
+from numpy.typing import NDArray
+
+from celebflow.data.duplicates import DuplicateGroup
+from celebflow.data.photos import Photo
+from celebflow.report.style import BLUE, ORANGE, WARNING_SIZE, spell, wrap_warning, write_warning
+from celebflow.report.thumbnails import load_thumbnail
+
+# All in inches.
+_LONGEST_LINE = 13.0
+_SHORTEST_LINE = 5.5
+_TILE_HEIGHT = 1.15
+_TILE_GAP = 0.14
+_ROW_GAP = 0.32
+_MARGIN = 0.2
+_POINT = 1 / 72
+_MOST_GROUPS = 40
+_MOST_OF_A_GROUP = 8
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture (H, W, 3), its caption, which may have several lines, and the color of its frame."""
+
+    image: NDArray[np.uint8]
+    caption: str
+    color: str
+
+
+def draw_contact_sheet(title: str, rows: Sequence[tuple[str, Sequence[Tile]]], warning: str) -> Figure:
+    """Draw rows of tiles, each below its heading, which may be empty.
+
+    A long row goes on below, and short ones share a line. Texts are verbatim: no formulae, underscores as they are.
+    """
+    blocks = [_Block.arrange(heading, tiles) for heading, tiles in rows]
+    corners, width, height = _flow([(block.width, block.height) for block in blocks], _ROW_GAP)
+    width = max(width, _SHORTEST_LINE)
+    titles = _Lines.wrap(title, width, _TITLE, 3)
+    warning_lines = wrap_warning(warning, width + 2 * _MARGIN)
+    top = _MARGIN + len(warning_lines) * _WARNING.line_height
+    total = top + titles.height + _TILE_GAP + height + _MARGIN
+    figure = Figure(figsize=(width + 2 * _MARGIN, total))
+    write_warning(figure, warning_lines, 1 - _MARGIN / 2 / total)
+    # One inch of the figure is one unit of these axes, from the upper left corner.
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width + 2 * _MARGIN), ylim=(total, 0), autoscale_on=False)
+    axes.set_axis_off()
+    titles.draw(axes, _MARGIN, top)
+    for block, (x, y) in zip(blocks, corners, strict=True):
+        block.draw(axes, _MARGIN + x, top + titles.height + _TILE_GAP + y)
+    return figure
+
+
+def draw_duplicates(groups: Sequence[DuplicateGroup], folder: Path) -> Figure:
+    """Draw groups of near-duplicates among the photographs in `folder`, in their order; no more than fit."""
+    mixed = sum(len(group.people) > 1 for group in groups)
+    title = f"{len(groups)} groups of near-duplicates" if groups else "No near-duplicates"
+    if mixed:
+        title += f"; {mixed} {'span' if mixed > 1 else 'spans'} people: a label is likely wrong (in orange)"
+    if len(groups) > _MOST_GROUPS:
+        title += f". {len(groups) - _MOST_GROUPS} groups are not shown: all stand in duplicates.csv"
+    return draw_contact_sheet(title, [_show_group(group, folder) for group in groups[:_MOST_GROUPS]], "")
+
+
+def _show_group(group: DuplicateGroup, folder: Path) -> tuple[str, list[Tile]]:
+    mixed = len(group.people) > 1
+    shown = group.photos[:_MOST_OF_A_GROUP]
+    heading = f"{len(group.photos)} of {' and '.join(spell(person) for person in group.people)}"
+    if len(shown) < len(group.photos):
+        heading += f" ({len(shown)} shown)"
+    return heading, [_show_photo(photo, folder, named=mixed) for photo in shown]
+
+
+def _show_photo(photo: Photo, folder: Path, *, named: bool) -> Tile:
+    file = photo.path.removeprefix(f"{photo.person}/")
+    image = load_thumbnail(folder / photo.path)
+    return Tile(image, f"{spell(photo.person)}\n{file}", ORANGE) if named else Tile(image, file, BLUE)
+
+
+@dataclass(frozen=True)
+class _Style:
+    size: float  # points
+    weight: str = "normal"
+
+    @property
+    def line_height(self) -> float:
+        return 1.3 * self.size * _POINT
+
+    def measure(self, text: str) -> float:
+        font = FontProperties(size=self.size, weight=self.weight)
+        width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+        return width * _POINT
+
+
+_TITLE, _HEADING, _CAPTION = _Style(11, "bold"), _Style(8.5, "bold"), _Style(7)
+_WARNING = _Style(WARNING_SIZE)
+
+
+@dataclass(frozen=True)
+class _Lines:
+    lines: list[str]
+    style: _Style
+
+    @classmethod
+    def wrap(cls, text: str, width: float, style: _Style, most: int) -> "_Lines":
+        """Break a text into at most so many lines, and shorten what is still too wide."""
+        lines: list[str] = []
+        for paragraph in text.split("\n") if text else []:
+            line = ""
+            for word in paragraph.split():
+                longer = f"{line} {word}".lstrip()
+                if line and style.measure(longer) > width:
+                    lines.append(line)
+                    longer = word
+                line = longer
+            lines.append(line)
+        if len(lines) > most:
+            lines[most - 1 :] = [" ".join(lines[most - 1 :])]
+        return cls([_shorten(line, width, style) for line in lines], style)
+
+    @property
+    def height(self) -> float:
+        return len(self.lines) * self.style.line_height
+
+    def draw(self, axes: Axes, x: float, y: float) -> None:
+        for number, line in enumerate(self.lines):
+            axes.text(
+                x,
+                y + (number + 0.78) * self.style.line_height,  # the baseline
+                line,
+                fontsize=self.style.size,
+                fontweight=self.style.weight,
+                parse_math=False,
+            )
+
+
+def _shorten(line: str, width: float, style: _Style) -> str:
+    """Cut the middle out of what is too wide: names differ at their beginnings, and file names at their ends."""
+    if style.measure(line) <= width:
+        return line
+
+    def cut(kept: int) -> str:
+        return f"{line[: (kept + 1) // 2]}…{line[len(line) - kept // 2 :]}"
+
+    too_many = bisect(range(len(line)), width, key=lambda kept: style.measure(cut(kept)))
+    return cut(max(0, too_many - 1))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A row of tiles below its heading, as they will stand."""
+
+    heading: _Lines
+    tiles: Sequence[Tile]
+    captions: list[_Lines]
+    corners: list[tuple[float, float]]
+    width: float
+    height: float
+
+    @classmethod
+    def arrange(cls, heading: str, tiles: Sequence[Tile]) -> "_Block":
+        captions = [_Lines.wrap(tile.caption, _width(tile), _CAPTION, 3) for tile in tiles]
+        sizes = [
+            (_width(tile), _TILE_HEIGHT + 2 * _POINT + caption.height)
+            for tile, caption in zip(tiles, captions, strict=True)
+        ]
+        corners, width, height = _flow(sizes, _TILE_GAP)
+        width = max(width, 2 * _TILE_HEIGHT)
+        lines = _Lines.wrap(heading, width, _HEADING, 2)
+        below = lines.height + (2 * _POINT if lines.lines else 0)
+        return cls(lines, tiles, captions, [(x, y + below) for x, y in corners], width, height + below)
+
+    def draw(self, axes: Axes, x: float, y: float) -> None:
+        self.heading.draw(axes, x, y)
+        for tile, caption, (left, top) in zip(self.tiles, self.captions, self.corners, strict=True):
+            left, top, width = x + left, y + top, _width(tile)
+            axes.imshow(tile.image, extent=(left, left + width, top + _TILE_HEIGHT, top), aspect="auto")
+            axes.add_patch(Rectangle((left, top), width, _TILE_HEIGHT, fill=False, edgecolor=tile.color, linewidth=2))
+            caption.draw(axes, left, top + _TILE_HEIGHT + 2 * _POINT)
+
+
+def _width(tile: Tile) -> float:
+    height, width, _ = tile.image.shape
+    return min(_TILE_HEIGHT * float(width / height), _LONGEST_LINE)
+
+
+def _flow(sizes: Sequence[tuple[float, float]], gap: float) -> tuple[list[tuple[float, float]], float, float]:
+    """Place boxes of some widths and heights in lines; return their upper left corners, and the size of the whole."""
+    corners = []
+    x = y = line_height = used = 0.0
+    for width, height in sizes:
+        if x + width > _LONGEST_LINE and x > 0:
+            x, y, line_height = 0.0, y + line_height + gap, 0.0
+        corners.append((x, y))
+        used, line_height = max(used, x + width), max(line_height, height)
+        x += width + gap
+    return corners, used, y + line_height

@@ -1,0 +1,281 @@
+"""Results → matplotlib figures, in one style."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import ceil
+from pathlib import Path
+from textwrap import fill
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
+
+from celebflow.classifier.calibration import OpenSetRates, ReliabilityBin, compute_calibration_error
+from celebflow.classifier.history import EpochResult
+from celebflow.classifier.model import ClassifierCard
+from celebflow.evaluation.metrics import Curve, PersonMetrics
+from celebflow.evaluation.results import Prediction, Report
+from celebflow.report.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, new_blank_figure, new_figure, plain
+
+_PEOPLE_A_COLUMN = 40
+_LONGEST_NAME = 30
+_COMPRESS_LEVEL = 2  # of 9: less than half of zlib's default time, for 8 % more bytes
+
+
+def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
+    """Draw every figure of numbers of a result; the keys are the names of their files."""
+    warning = card.backbone.warning()
+    figures = {
+        "accuracy": draw_accuracy(report.history, warning),
+        "loss": draw_loss(report.history, warning),
+    }
+    for name, split in report.splits.items():
+        means, people = split.mean_precision_recalls, split.person_precision_recalls
+        figures |= {
+            f"{name}_confusion_matrix": draw_confusion_matrix(split.predictions, card.class_names, name, warning),
+            f"{name}_recall_by_person": draw_recall_by_person(split.people, name, warning),
+            f"{name}_roc": draw_roc(split.mean_rocs, split.person_rocs, name, warning),
+            f"{name}_precision_recall": draw_precision_recall(means, people, name, warning),
+            f"{name}_reliability": draw_reliability(split.reliability, name, warning),
+            f"{name}_open_set": draw_open_set(split.open_set, card.calibration.threshold, name, warning),
+        }
+    return figures
+
+
+def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Path) -> None:
+    """Write figures as PNG files to `folder`, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as writers:  # which compress one figure while the next is drawn
+        written = []
+        for name, figure in figures.items():
+            figure.set_dpi(resolution_dpi)
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()  # type: ignore[no-untyped-call] # once; savefig draws twice what has a layout to find
+            pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+            image = Image.fromarray(pixels).convert("RGB")
+            resolution = (resolution_dpi, resolution_dpi)
+            written.append(
+                writers.submit(image.save, folder / f"{name}.png", dpi=resolution, compress_level=_COMPRESS_LEVEL)
+            )
+        for file in written:
+            file.result()
+
+
+def draw_accuracy(history: Sequence[EpochResult], warning: str) -> Figure:
+    """Draw training and validation accuracy over the epochs."""
+    train, val = [r.train_accuracy for r in history], [r.val_accuracy for r in history]
+    figure, axes = _draw_history(history, train, val, "Accuracy", warning)
+    axes.set_ylim(0, 1.03)
+    return figure
+
+
+def draw_loss(history: Sequence[EpochResult], warning: str) -> Figure:
+    """Draw training and validation loss over the epochs."""
+    train, val = [r.train_loss for r in history], [r.val_loss for r in history]
+    figure, axes = _draw_history(history, train, val, "Loss (cross-entropy)", warning)
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def _draw_history(
+    history: Sequence[EpochResult], train: list[float], val: list[float], quantity: str, warning: str
+) -> tuple[Figure, Axes]:
+    figure, axes = new_figure(6.4, 4.2, warning)
+    epochs = [result.epoch for result in history]
+    axes.plot(epochs, train, color=BLUE, marker="o", markersize=4, label=f"train: {train[-1]:.3f} at the end")
+    axes.plot(epochs, val, color=ORANGE, marker="s", markersize=4, label=f"val: {val[-1]:.3f} at the end")
+    axes.set(title=f"{quantity} over the epochs", xlabel="Epoch", ylabel=quantity)
+    axes.set_xlim(0.5, epochs[-1] + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure, axes
+
+
+def draw_confusion_matrix(
+    predictions: Sequence[Prediction], class_names: Sequence[str], split: str, warning: str
+) -> Figure:
+    """Draw who is taken for whom: rows are the people in the photographs, shaded by their share of the row."""
+    index = {name: position for position, name in enumerate(class_names)}
+    counts = np.zeros((len(class_names), len(class_names)), np.int64)
+    for prediction in predictions:
+        counts[index[prediction.actual], index[prediction.predicted]] += 1
+    size = min(40.0, 4.6 + 0.27 * len(class_names))
+    figure, axes = new_figure(size + 1, size, warning)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    every = ceil(len(class_names) / 120)  # names thin out rather than overlap
+    ticks = range(0, len(class_names), every)
+    axes.set_xticks(ticks, [plain(_shorten(class_names[t])) for t in ticks], rotation=90, fontsize=7)
+    axes.set_yticks(ticks, [plain(_shorten(class_names[t])) for t in ticks], fontsize=7)
+    if len(class_names) <= 60:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            shade = "white" if shares[row, column] > 0.55 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=6.5, color=shade)
+    correct = int(np.trace(counts))
+    title = (
+        f"Confusion matrix, {split}: {correct} of {len(predictions)} right ({correct / max(len(predictions), 1):.1%})"
+    )
+    axes.set(title=title, xlabel="Predicted", ylabel="Actual")
+    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label="Share of the person's photographs")
+    return figure
+
+
+def draw_recall_by_person(people: Sequence[PersonMetrics], split: str, warning: str) -> Figure:
+    """Draw each person's recall with its interval, lowest first, and how many photographs it is of."""
+    ranked = sorted(
+        (
+            (person.recall, person.recall_low, person.recall_high, person)
+            for person in people
+            if person.recall is not None and person.recall_low is not None and person.recall_high is not None
+        ),
+        key=lambda row: (row[0], -row[3].support, row[3].person),
+    )
+    column_count = ceil(len(ranked) / _PEOPLE_A_COLUMN)
+    row_count = ceil(len(ranked) / column_count)
+    figure = new_blank_figure(max(6.4, 3.4 * column_count), 1.6 + 0.18 * max(row_count, 5), warning)
+    mean = float(np.mean([recall for recall, *_ in ranked]))
+    columns = figure.subplots(1, column_count, sharex=True, squeeze=False)[0]
+    for column, axes in enumerate(columns):
+        rows = ranked[column * row_count : (column + 1) * row_count]
+        places = range(len(rows))
+        recalls, lows, highs, _ = zip(*rows, strict=True)
+        axes.hlines(places, lows, highs, color=SKY, linewidth=2.5)
+        axes.plot(recalls, places, color=BLUE, marker="o", markersize=4.5, linestyle="")
+        axes.axvline(mean, color=ORANGE, linewidth=1, linestyle="--")
+        labels = [f"{plain(_shorten(person.person))}  {person.support}" for *_, person in rows]
+        axes.set_yticks(places, labels, fontsize=7)
+        axes.set(xlim=(-0.03, 1.03), ylim=(row_count - 0.5, -0.5), xlabel="Recall")
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    columns[0].set_title(f"Recall by person, {split}, lowest first; mean {mean:.3f}", loc="left")
+    details = "After each name: how many photographs. Lines: 95 % intervals (Wilson). Dashed: the mean."
+    absent = len(people) - len(ranked)
+    left_out = f" {absent} of {len(people)} people have no photographs in {split}." if absent else ""
+    figure.supxlabel(fill(details + left_out, int(figure.get_figwidth() * 16)), fontsize=7.5)
+    return figure
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def draw_roc(mean_rocs: Sequence[Curve], person_rocs: Sequence[Curve], split: str, warning: str) -> Figure:
+    """Draw the macro and micro ROC curves over those of each person, who are named by the area below."""
+    figure, axes = _draw_curves(mean_rocs, person_rocs, "AUC", "lower right", warning)
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
+    axes.set(title=f"ROC, one person against the rest, {split}")
+    axes.set(xlabel="False positive rate", ylabel="True positive rate")
+    return figure
+
+
+def draw_precision_recall(
+    mean_curves: Sequence[Curve], person_curves: Sequence[Curve], split: str, warning: str
+) -> Figure:
+    """Draw the macro and micro curves of precision and recall over those of each person, as draw_roc does."""
+    figure, axes = _draw_curves(mean_curves, person_curves, "Average precision", "lower left", warning)
+    for line in axes.lines:
+        line.set_drawstyle("steps-pre")  # a precision holds from its recall down to the one before
+    axes.set(title=f"Precision and recall, one person against the rest, {split}", xlabel="Recall", ylabel="Precision")
+    return figure
+
+
+def _draw_curves(
+    mean_curves: Sequence[Curve],
+    person_curves: Sequence[Curve],
+    area: str,
+    corner: Literal["lower left", "lower right"],
+    warning: str,
+) -> tuple[Figure, Axes]:
+    columns = ceil(len(person_curves) / _PEOPLE_A_COLUMN)
+    figure, axes = new_figure(6.6 + 2.6 * columns, 6.4, warning)
+    ranked = sorted(person_curves, key=lambda curve: (curve.area, curve.name))
+    # The eye goes to whom the classifier knows worst: these few have colors of their own.
+    worst = dict(zip([curve.name for curve in ranked[:3]], [GREEN, PURPLE, SKY], strict=False))
+    for curve in reversed(ranked):
+        color, width = worst.get(curve.name, GRAY), 1.4 if curve.name in worst else 0.6
+        label = f"{curve.area:.3f}  {plain(_shorten(curve.name))}"
+        axes.plot(curve.x, curve.y, color=color, linewidth=width, label=label)
+    people, _ = axes.get_legend_handles_labels()
+    for curve, color, style in zip(mean_curves, (BLUE, ORANGE), ("-", "--"), strict=False):
+        label = f"{curve.area:.3f}  {curve.name}"
+        axes.plot(curve.x, curve.y, color=color, linewidth=2.4, linestyle=style, label=label)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", anchor="W")
+    axes.grid(alpha=0.3)
+    means = axes.get_legend_handles_labels()[0][len(people) :]
+    if means:
+        axes.add_artist(axes.legend(handles=means, title=area, loc=corner))
+    if people:
+        axes.legend(
+            handles=people[::-1],
+            title=f"{area} by person,\nlowest first",
+            loc="center left",
+            bbox_to_anchor=(1.02, 0.5),
+            fontsize=6.5,
+            ncols=columns,
+            frameon=False,
+            alignment="left",
+        )
+    return figure, axes
+
+
+def draw_reliability(reliability: Mapping[str, Sequence[ReliabilityBin]], split: str, warning: str) -> Figure:
+    """Draw how often the classifier is right against how sure it is, calibrated or not, over how many photographs."""
+    figure = new_blank_figure(6.0, 6.8, warning)
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":", label="as sure as right")
+    for side, (name, color, marker) in enumerate((("uncalibrated", ORANGE, "s"), ("calibrated", BLUE, "o"))):
+        bins = reliability[name]
+        label = f"{name}: expected calibration error {compute_calibration_error(bins):.3f}"
+        probabilities, accuracies = [b.mean_probability for b in bins], [b.accuracy for b in bins]
+        axes.plot(probabilities, accuracies, color=color, marker=marker, markersize=5, label=label)
+        halves = [(b.high - b.low) / 2 for b in bins]
+        lefts = [b.low + side * half for b, half in zip(bins, halves, strict=True)]
+        counts.bar(lefts, [b.count for b in bins], [0.9 * half for half in halves], align="edge", color=color)
+    axes.set(title=f"Reliability, {split}", ylabel="Accuracy", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.legend()
+    counts.set(xlabel="Probability of whom it names (mean of a bin)", ylabel="Photographs")
+    counts.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    for each in (axes, counts):
+        each.grid(alpha=0.3)
+        each.set_axisbelow(True)
+    return figure
+
+
+def draw_open_set(rates: Sequence[OpenSetRates], threshold: float, split: str, warning: str) -> Figure:
+    """Draw which fractions of known and of unknown people's photographs reach the threshold.
+
+    Where `rates` is empty, as it is with two people, say so: DVC plots and the page expect the figure.
+    """
+    figure, axes = new_figure(6.4, 4.6, warning)
+    axes.set(title=f"Coverage of known and unknown people, {split}")
+    if not rates:
+        axes.set_axis_off()
+        reason = (
+            "There is no threshold, and everybody is predicted as somebody. To stand for unknown people, each "
+            "person's photographs are scored as if the classifier had no output for that person; with two people, "
+            "only one output would be left."
+        )
+        axes.text(0.5, 0.5, fill(reason, 60), ha="center", va="center", transform=axes.transAxes)
+        return figure
+    thresholds = [point.threshold for point in rates]
+    known, unknown = [point.known for point in rates], [point.unknown for point in rates]
+    for name, fractions, color, style in (("known", known, BLUE, "-"), ("unknown", unknown, ORANGE, "--")):
+        at_threshold = float(np.interp(threshold, thresholds, fractions))
+        label = f"{name} people: {at_threshold:.1%} at the threshold"
+        axes.plot(thresholds, fractions, color=color, linestyle=style, label=label)
+        axes.plot([threshold], [at_threshold], color=color, marker="o", clip_on=False)
+    label = f"the classifier's threshold: {threshold:.3f}"
+    axes.axvline(threshold, color="black", linewidth=0.8, linestyle=":", label=label)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set(xlabel="Threshold of the confidence", ylabel="Fraction of photographs at or above it")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    note = "Unknown people: the same photographs, as if the classifier had no output for their person."
+    figure.supxlabel(note, fontsize=7.5)
+    return figure

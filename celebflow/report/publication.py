@@ -1,0 +1,33 @@
+"""A result → all that people look at: the figures and the page, from examples that are built once."""
+
+from collections.abc import Mapping
+
+from celebflow import paths
+from celebflow.evaluation.results import load_report
+from celebflow.features.store import Features
+from celebflow.report.comparison_page import ComparedResults
+from celebflow.report.examples import build_examples
+from celebflow.report.figures import save_figures
+from celebflow.report.galleries import draw_all
+from celebflow.report.grad_cam import Explainer
+from celebflow.report.page import PageContent, load_figures
+
+
+def publish(
+    explainer: Explainer,
+    features: Features,
+    params: Mapping[str, object],
+    resolution_dpi: int | None,
+    compared: ComparedResults | None = None,
+) -> PageContent:
+    """Draw the figures of the workspace's result, and return what its page shows.
+
+    `params` are flat. With a resolution of None, the figures are those that plot drew before.
+    """
+    report = load_report(paths.HISTORY, paths.METRICS, paths.REPORTS)
+    examples = build_examples(report, explainer, features, paths.DATA)
+    if resolution_dpi is not None:
+        drawn = draw_all(report, examples, explainer.card, features, paths.DATA)
+        save_figures(drawn, resolution_dpi, paths.FIGURES)
+    figures = load_figures(paths.FIGURES)
+    return PageContent(report, explainer.card, features.photos, params, figures, examples, compared)

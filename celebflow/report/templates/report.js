@@ -1,0 +1,68 @@
+// "bjorn" finds Björn.
+const fold = (text) => text.replaceAll("_", " ").normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
+
+const search = find("#search");
+const person = find("#person"); // this and the next are missing where there are no examples
+const kind = find("#kind");
+
+function filter() {
+  const split = find("input[name=split]:checked").value;
+  const wanted = fold(search.value.trim());
+  const isFound = (name) => fold(name).includes(wanted);
+
+  for (const element of findAll(".figure[data-split], tbody[data-split]")) {
+    element.hidden = element.dataset.split !== split;
+  }
+  const rows = findAll("tr[data-person]");
+  for (const row of rows) row.hidden = !isFound(row.dataset.person);
+  const inSplit = rows.filter((row) => row.parentElement.dataset.split === split);
+  find("#person-count").textContent = count(inSplit, `people, ${split}`);
+
+  if (!person) return;
+  const tiles = findAll("#examples .tile");
+  for (const tile of tiles) {
+    const names = [tile.dataset.actual, tile.dataset.named];
+    tile.hidden =
+      tile.dataset.split !== split ||
+      (kind.value && tile.dataset.kind !== kind.value) ||
+      (person.value && !names.includes(person.value)) ||
+      !names.some(isFound);
+  }
+  find("#example-count").textContent = count(tiles.filter((tile) => tile.dataset.split === split), `photographs, ${split}`);
+}
+
+const count = (elements, noun) => `${elements.filter((each) => !each.hidden).length} of ${elements.length} ${noun}`;
+
+search.addEventListener("input", filter);
+for (const control of findAll("input[name=split], select")) control.addEventListener("change", filter);
+filter();
+
+for (const button of findAll(".pick")) {
+  button.addEventListener("click", () => {
+    person.value = button.closest("tr").dataset.person;
+    kind.value = ""; // else a filter from before could hide all that the click asks for
+    filter();
+    find("#examples").scrollIntoView();
+  });
+}
+
+const collator = new Intl.Collator(undefined, { numeric: true });
+
+for (const button of findAll("thead button")) {
+  button.addEventListener("click", () => {
+    const header = button.closest("th");
+    const direction = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    const isName = header.cellIndex === 0;
+    for (const other of findAll("th[aria-sort]")) other.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", direction === 1 ? "ascending" : "descending");
+    for (const body of findAll("tbody[data-split]")) {
+      const value = (row) => row.cells[header.cellIndex].dataset.value;
+      const sorted = [...body.rows].sort((a, b) => {
+        // What is not known comes last either way.
+        if (value(a) === "" || value(b) === "") return (value(a) === "") - (value(b) === "");
+        return direction * (isName ? collator.compare(value(a), value(b)) : value(a) - value(b));
+      });
+      body.append(...sorted);
+    }
+  });
+}

@@ -1,0 +1,29 @@
+"""Small squares of photographs, as galleries show them."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from celebflow.data.decoding import decode_photograph
+from celebflow.features.faces import Face
+from celebflow.features.transform import Transform
+
+THUMBNAIL_SIDE_PX = 160
+
+
+def load_thumbnail(file: Path) -> NDArray[np.uint8]:
+    """Return the center square of a photograph, (side, side, 3)."""
+    return make_thumbnail(decode_photograph(file.read_bytes()))
+
+
+def load_crop(file: Path, transform: Transform, subject: Face | None) -> NDArray[np.uint8]:
+    """Return what the network sees of a photograph, (side, side, 3); `subject` is the face that extract found."""
+    return make_thumbnail(transform.crop(decode_photograph(file.read_bytes()), subject))
+
+
+def make_thumbnail(photograph: Image.Image) -> NDArray[np.uint8]:
+    """Return the center square of an RGB image, (side, side, 3)."""
+    size = (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
+    return np.asarray(ImageOps.fit(photograph, size, Image.Resampling.LANCZOS, centering=(0.5, 0.5)))

@@ -1,0 +1,1 @@
+"""Results in MLflow, with what made them."""

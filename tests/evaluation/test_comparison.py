@@ -1,0 +1,64 @@
+"""Two results are compared on what both have, photograph by photograph."""
+
+import numpy as np
+import pytest
+
+from celebflow.errors import CelebflowError
+from celebflow.evaluation.comparison import Change, PersonHits, compare_predictions
+from celebflow.evaluation.results import Prediction
+
+
+def _predict(names: dict[str, str], group: str = "") -> list[Prediction]:
+    return [Prediction(path, group or path, path.split("/")[0], name, 0.5, 0.5) for path, name in names.items()]
+
+
+def test_changes_are_told_by_photograph_and_by_person() -> None:
+    a = _predict({"Ann/1": "Ann", "Ann/2": "Bo", "Bo/1": "Bo", "Bo/2": "Bo", "Cy/1": "Ann", "only a": "x"})
+    b = _predict({"Ann/1": "Ann", "Ann/2": "Ann", "Bo/1": "Cy", "Bo/2": "Bo", "Cy/1": "Bo", "Cy/2": "Cy"})
+    found = compare_predictions(a, b)
+    assert (found.count, found.missing_from_a, found.missing_from_b) == (5, 1, 1)
+    assert found.fixed == [Change(a[1], b[1])]
+    assert found.broken == [Change(a[2], b[2])]
+    assert found.people == [PersonHits("Ann", 2, 1, 2), PersonHits("Bo", 2, 2, 1), PersonHits("Cy", 1, 0, 0)]
+    assert (found.accuracy_a, found.accuracy_b, found.overall.difference) == (0.6, 0.6, 0.0)
+    assert found.verdict() == "The difference may be chance."
+
+
+def _draw(fixed: int, broken: int, count: int = 300) -> tuple[list[Prediction], list[Prediction]]:
+    right = {f"Ann/{number}": "Ann" for number in range(count)}
+    a = right | {f"Ann/{number}": "Bo" for number in range(fixed)}
+    b = right | {f"Ann/{number}": "Bo" for number in range(count - broken, count)}
+    return _predict(a), _predict(b)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "broken", "verdict"),
+    [
+        (30, 8, "B is better than A."),
+        (8, 30, "B is worse than A."),
+        (12, 8, "The difference may be chance."),
+        (0, 0, "The difference may be chance."),
+    ],
+)
+def test_the_verdict_asks_for_evidence(fixed: int, broken: int, verdict: str) -> None:
+    found = compare_predictions(*_draw(fixed, broken))
+    assert (found.overall.only_a, found.overall.only_b) == (broken, fixed)
+    assert found.verdict() == verdict
+    assert found.overall.difference == pytest.approx((fixed - broken) / 300)
+
+
+def test_one_group_of_duplicates_is_little_evidence() -> None:
+    a, b = _draw(30, 8)
+    apart = compare_predictions(a, b).overall.interval
+    together = [
+        Prediction(p.path, "one" if number < 30 else p.path, p.actual, p.predicted, 0.5, 0.5)
+        for number, p in enumerate(b)
+    ]
+    interval = compare_predictions(a, together).overall.interval
+    assert interval.low <= 0 < apart.low
+    assert np.isfinite([interval.low, interval.high]).all()
+
+
+def test_results_without_a_photograph_in_common_are_an_error() -> None:
+    with pytest.raises(CelebflowError, match="no photograph of this split in common"):
+        compare_predictions(_predict({"Ann/1": "Ann"}), _predict({"Ann/2": "Ann"}))

@@ -1,0 +1,136 @@
+"""Intervals and tests agree with scipy, scikit-learn and what can be counted."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+
+from celebflow.classifier.calibration import softmax
+from celebflow.evaluation import significance
+from celebflow.evaluation.significance import (
+    Interval,
+    PairedTest,
+    compare_hits,
+    compute_intervals,
+    draw_weights,
+    weigh_accuracy,
+    weigh_balanced_accuracy,
+    weigh_macro_auc,
+)
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def _draw(seed: int, people: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(people).repeat(2), random.integers(0, people, count)])
+    logits = random.normal(size=(len(labels), people)).round(1)  # rounded, so that there are ties
+    logits[np.arange(len(labels)), labels] += 1
+    return logits, labels
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=SEEDS, people=st.integers(2, 12), count=st.integers(0, 60))
+def test_weighted_figures_are_those_of_scikit_learn(seed: int, people: int, count: int) -> None:
+    logits, labels = _draw(seed, people, count)
+    weights = np.random.default_rng(seed).integers(0, 4, (3, len(labels))).astype(float)
+    weights[:, : 2 * people] += 1  # everybody is there
+    probabilities, predicted = softmax(logits), logits.argmax(1)
+    for row, accuracy, balanced, area in zip(
+        weights,
+        weigh_accuracy(logits, labels, weights),
+        weigh_balanced_accuracy(logits, labels, weights),
+        weigh_macro_auc(logits, labels, weights),
+        strict=True,
+    ):
+        assert accuracy == pytest.approx(accuracy_score(labels, predicted, sample_weight=row))
+        assert balanced == pytest.approx(balanced_accuracy_score(labels, predicted, sample_weight=row))
+        areas = [roc_auc_score(labels == p, probabilities[:, p], sample_weight=row) for p in range(people)]
+        assert area == pytest.approx(np.mean(areas))
+
+
+def test_a_resample_holds_whole_groups_and_as_many() -> None:
+    groups = np.array([0, 1, 1, 2, 3, 3, 3])
+    (weights,) = draw_weights(groups, seed=0, resamples=500)
+    assert (weights[:, 1] == weights[:, 2]).all() and (weights[:, 4] == weights[:, 6]).all()
+    assert (weights[:, [0, 1, 3, 4]].sum(axis=1) == 4).all()
+    assert weights.mean() == pytest.approx(1, abs=0.1)
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=SEEDS)
+def test_intervals_are_those_of_scipys_bootstrap(seed: int) -> None:
+    logits, labels = _draw(seed, 4, 150)
+    ours = compute_intervals(logits, labels, np.arange(len(labels)), seed)
+    hits = (logits.argmax(1) == labels).astype(float)
+    theirs = stats.bootstrap((hits,), np.mean, n_resamples=4000, method="percentile", random_state=seed)
+    assert ours["accuracy"].low == pytest.approx(theirs.confidence_interval.low, abs=0.025)
+    assert ours["accuracy"].high == pytest.approx(theirs.confidence_interval.high, abs=0.025)
+
+    def area(rows: np.ndarray) -> float:
+        probabilities = softmax(logits[rows])
+        return float(np.mean([roc_auc_score(labels[rows] == p, probabilities[:, p]) for p in range(4)]))
+
+    theirs = stats.bootstrap(
+        (np.arange(len(labels)),), area, n_resamples=300, method="percentile", vectorized=False, random_state=seed
+    )
+    assert ours["macro_auc"].low == pytest.approx(theirs.confidence_interval.low, abs=0.03)
+    assert ours["macro_auc"].high == pytest.approx(theirs.confidence_interval.high, abs=0.03)
+
+
+def test_blocks_are_bounded_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = _draw(0, 12, 300)
+    groups = np.arange(len(labels)) // 2
+    rows = significance.RESAMPLES // 7  # seven blocks and a rest
+    monkeypatch.setattr(significance, "_BLOCK_CELLS", rows * len(labels))
+    blocks = list(draw_weights(groups, 5))
+    assert [len(block) for block in blocks] == [rows] * 7 + [significance.RESAMPLES - 7 * rows]
+    count = int(groups.max()) + 1
+    drawn = np.random.default_rng(5).multinomial(count, np.full(count, 1 / count), size=significance.RESAMPLES)
+    at_once = drawn[:, groups].astype(np.float64)
+    assert np.array_equal(np.concatenate(blocks), at_once)
+    figures = {"accuracy": weigh_accuracy, "balanced_accuracy": weigh_balanced_accuracy, "macro_auc": weigh_macro_auc}
+    expected = {n: significance._percentiles(weigh(logits, labels, at_once)) for n, weigh in figures.items()}
+    assert compute_intervals(logits, labels, groups, 5) == expected
+    hits = logits.argmax(axis=1) == labels
+    change = np.roll(hits, 1).astype(np.float64) - hits
+    paired = significance._percentiles(at_once @ change / at_once.sum(axis=1))
+    assert compare_hits(hits, np.roll(hits, 1), groups, 5).interval == paired
+
+
+def test_near_duplicates_widen_an_interval() -> None:
+    logits, labels = _draw(0, 4, 100)
+    logits, labels = logits.repeat(4, axis=0), labels.repeat(4)
+    apart = compute_intervals(logits, labels, np.arange(len(labels)), 0)["accuracy"]
+    together = compute_intervals(logits, labels, np.arange(len(labels)) // 4, 0)["accuracy"]
+    assert together.high - together.low == pytest.approx(2 * (apart.high - apart.low), rel=0.2)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=SEEDS, count=st.integers(1, 80))
+def test_mcnemar_counts_who_alone_was_right(seed: int, count: int) -> None:
+    random = np.random.default_rng(seed)
+    a, b = random.random(count) < 0.6, random.random(count) < 0.7
+    found = compare_hits(a, b, np.arange(count), seed)
+    n = found.only_a + found.only_b
+    expected = stats.binomtest(found.only_b, n).pvalue if n else 1.0
+    assert found.p_value == pytest.approx(expected)
+    assert found.difference == pytest.approx(b.mean() - a.mean())
+    assert found.interval.low - 1e-9 <= found.difference <= found.interval.high + 1e-9 or count < 20
+
+
+@pytest.mark.parametrize(
+    ("p_value", "low", "high", "verdict"),
+    [
+        (0.049, 0.01, 0.1, "better"),
+        (0.049, -0.1, -0.01, "worse"),
+        (0.051, 0.01, 0.1, "chance"),
+        (0.051, -0.1, -0.01, "chance"),
+        (0.001, 0.0, 0.1, "chance"),
+        (0.001, -0.1, 0.0, "chance"),
+    ],
+)
+def test_a_verdict_takes_test_and_interval(p_value: float, low: float, high: float, verdict: str) -> None:
+    assert PairedTest(1, 2, p_value, (low + high) / 2, Interval(low, high)).verdict == verdict

@@ -1,0 +1,136 @@
+"""The figures show a result at any number of people, and say what they must."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from PIL import Image
+
+from celebflow.backbone.vgg19 import UNTRAINED_WARNING
+from celebflow.classifier.calibration import Acceptance
+from celebflow.evaluation.metrics import PersonMetrics, compute_person_metrics
+from celebflow.report.figures import draw_charts, draw_open_set, draw_recall_by_person, save_figures
+from celebflow.report.style import GREEN, PURPLE, SKY
+from tests.results import draw_logits, find_overlaps, make_card, write_result
+
+KINDS = ["acceptance", "confusion_matrix", "precision_recall", "recall_by_person", "reliability", "roc"]
+
+
+def _legend(axes: Axes) -> list[str]:
+    legend = axes.get_legend()
+    assert legend is not None
+    return [text.get_text() for text in legend.get_texts()]
+
+
+@pytest.mark.parametrize("count", [2, 5, 31, pytest.param(200, marks=pytest.mark.slow)])
+def test_every_figure_is_drawn_and_legible_at_any_number_of_people(tmp_path: Path, count: int) -> None:
+    names = [f"Person_{number} Papadopoulos_the_Younger $x^2$" for number in range(count)]
+    report, card = write_result(tmp_path, make_card(names), *draw_logits(count, absent=1))
+    figures = draw_charts(report, card)
+    assert sorted(figures) == sorted(
+        ["accuracy", "loss", *(f"{split}_{kind}" for split in ("val", "test") for kind in KINDS)]
+    )
+    for name, figure in figures.items():
+        assert find_overlaps(figure) == [], name
+    save_figures(figures, 40, tmp_path / "figures")
+    for name in figures:
+        with Image.open(tmp_path / "figures" / f"{name}.png") as image:
+            assert len(np.unique(np.asarray(image.convert("L")))) > 10
+
+
+def test_untrained_backbone_is_told_in_every_figure(tmp_path: Path) -> None:
+    for trained in (False, True):
+        card = make_card(["Ann", "Bo", "Cy"], trained=trained)
+        figures = draw_charts(*write_result(tmp_path, card, *draw_logits(3)))
+        titles = [figure.get_suptitle().replace("\n", " ") for figure in figures.values()]
+        assert titles == [("" if trained else UNTRAINED_WARNING)] * (2 + 2 * len(KINDS))
+
+
+def test_people_are_drawn_by_recall_and_those_without_photographs_are_told() -> None:
+    def person(name: str, support: int, recall: float | None) -> PersonMetrics:
+        low, high = (None, None) if recall is None else (recall - 0.2, recall + 0.1)
+        return PersonMetrics(name, support, None, recall, low, high, None, None, None)
+
+    people = [person("Ann", 10, 0.9), person("Bo_$", 4, 0.25), person("Cy", 0, None)]
+    figure = draw_recall_by_person(people, "val", "")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [r"Bo \$  4", "Ann  10"]
+    assert list(axes.lines[0].get_xdata()) == [0.25, 0.9]
+    (intervals,) = axes.collections
+    ends = [[tuple(point) for point in path.vertices] for path in intervals.get_paths()]
+    assert np.allclose(ends, [[(0.05, 0), (0.35, 0)], [(0.7, 1), (1.0, 1)]])
+    assert axes.yaxis_inverted(), "the lowest recall stands above"
+    assert "1 of 3 people have no photographs in val" in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_two_hundred_people_are_all_in_columns_of_forty() -> None:
+    names = [f"Person_{number}" for number in range(200)]
+    people = compute_person_metrics(*draw_logits(200), names)
+    columns = draw_recall_by_person(people, "val", "").axes
+    labels = [label.get_text().split("  ")[0] for axes in columns for label in axes.get_yticklabels()]
+    assert [len(axes.get_yticklabels()) for axes in columns] == [40] * 5
+    assert sorted(labels) == sorted(name.replace("_", " ") for name in names)
+    recalls = {metrics.person.replace("_", " "): metrics.recall for metrics in people}
+    drawn = [recalls[label] for label in labels]
+    assert drawn == sorted(drawn)
+
+
+def test_curves_are_those_of_the_report_and_the_worst_stand_out(tmp_path: Path) -> None:
+    report, card = write_result(tmp_path, make_card([f"P{n}" for n in range(6)]), *draw_logits(6))
+    figures, split = draw_charts(report, card), report.splits["val"]
+    for kind, people, means, style in (
+        ("roc", split.person_rocs, split.mean_rocs, "default"),
+        ("precision_recall", split.person_precision_recalls, split.mean_precision_recalls, "steps-pre"),
+    ):
+        (axes,) = figures[f"val_{kind}"].axes
+        lines = {line.get_label().split("  ")[-1]: line for line in axes.lines}
+        assert {curve.name for curve in [*people, *means]} <= set(lines)
+        for curve in [*people, *means]:
+            assert np.array_equal(np.transpose([curve.x, curve.y]), lines[curve.name].get_xydata())
+            assert lines[curve.name].get_drawstyle() == style
+            assert lines[curve.name].get_label().startswith(f"{curve.area:.3f}")
+        worst = sorted(people, key=lambda curve: (curve.area, curve.name))[:3]
+        assert [lines[curve.name].get_color() for curve in worst] == [GREEN, PURPLE, SKY]
+
+
+def test_reliability_names_both_calibration_errors_and_counts_every_photograph(tmp_path: Path) -> None:
+    logits, labels = draw_logits(5, 20)
+    report, card = write_result(tmp_path, make_card([f"P{n}" for n in range(5)]), logits * 4, labels)
+    axes, counts = draw_charts(report, card)["val_reliability"].axes
+    metrics = report.metrics["val"]
+    assert _legend(axes)[1:] == [
+        f"uncalibrated: expected calibration error {metrics['uncalibrated_calibration_error']:.3f}",
+        f"calibrated: expected calibration error {metrics['calibration_error']:.3f}",
+    ]
+    assert metrics["uncalibrated_calibration_error"] > metrics["calibration_error"] + 0.05
+    heights: dict[object, float] = {}
+    for bar in counts.patches:
+        heights[bar.get_facecolor()] = heights.get(bar.get_facecolor(), 0) + bar.get_height()
+    assert list(heights.values()) == [100, 100]
+    assert set(heights) == {to_rgba(line.get_color()) for line in axes.lines[1:]}
+
+
+def test_with_two_people_acceptance_says_why_there_is_nothing_to_draw(tmp_path: Path) -> None:
+    for count in (2, 3):
+        figures = draw_charts(*write_result(tmp_path, make_card([f"P{n}" for n in range(count)]), *draw_logits(count)))
+        (axes,) = figures["val_acceptance"].axes
+        assert axes.get_title() == "Who is named and not called unknown, val"
+        texts = [text.get_text().replace("\n", " ") for text in axes.texts]
+        assert [text.startswith("There is no threshold, and everybody is named") for text in texts] == [True] * (
+            3 - count
+        )
+        assert bool(axes.lines) == (count == 3)
+
+
+def test_acceptance_marks_the_shares_at_the_threshold() -> None:
+    points = [Acceptance(0.0, 1.0, 1.0), Acceptance(0.5, 0.8, 0.1), Acceptance(1.0, 0.0, 0.0)]
+    (axes,) = draw_open_set(points, 0.5, "val", "").axes
+    assert _legend(axes) == [
+        "known people: 80.0% at the threshold",
+        "strangers: 10.0% at the threshold",
+        "the classifier's threshold: 0.500",
+    ]
+    marks = [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1]
+    assert marks == [(0.5, 0.8), (0.5, 0.1)]

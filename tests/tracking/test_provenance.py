@@ -1,0 +1,84 @@
+"""Where a result comes from is told as git and DVC have it, and how to have it again."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from celebflow.params import flatten
+from celebflow.tracking.provenance import Provenance, describe_machine, find_changed_params, find_provenance, read_lock
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a git repository with committed params, and stand in it as a stage does."""
+    for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_ROOT", "DVC_STAGE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("train:\n  learning_rate: 0.1\n  units:\n  - 4\nprepare:\n  seed: 0\n")
+    (tmp_path / "dvc.lock").write_text("stages: {}\n")
+    _git("init", "--quiet", "--initial-branch", "main")
+    _git("add", ".")
+    _git("-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", "start")
+    return tmp_path
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_clean_commit_is_restored_by_its_revision(repository: Path) -> None:
+    commit = _git("rev-parse", "HEAD")
+    (repository / "dvc.lock").write_text("stages: {prepare: {}}\n")  # DVC writes it while the pipeline runs
+    found = find_provenance()
+    assert found == Provenance(commit, "main", dirty=False, experiment="")
+    assert found.restore_command() == f"git checkout {commit} && dvc repro"
+
+
+def test_changed_files_make_it_dirty_and_no_commit_restores_it(repository: Path) -> None:
+    (repository / "params.yaml").write_text("train: {}\n")
+    found = find_provenance()
+    assert found.dirty
+    assert found.restore_command() == ""
+
+
+def test_an_experiment_is_restored_by_its_name(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "lower-rate")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "0123456789")
+    found = find_provenance()
+    assert (found.commit, found.experiment) == ("0123456789", "lower-rate")
+    assert found.restore_command() == "dvc exp apply lower-rate"
+
+
+def test_without_git_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    monkeypatch.delenv("DVC_EXP_BASELINE_REV", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert find_provenance() == Provenance("", "", dirty=False, experiment="")
+    assert find_provenance().restore_command() == ""
+    assert find_changed_params({"train.learning_rate": 0.1}, "") == {}
+
+
+def test_what_was_tried_is_what_differs_from_the_commit(repository: Path) -> None:
+    now = {"train.learning_rate": 0.2, "train.units": [4], "prepare.seed": 0, "train.new": 1}
+    assert find_changed_params(now, _git("rev-parse", "HEAD")) == {"train.learning_rate": 0.2}
+    assert flatten({"a": {"b": {"c": 1}, "d": [2]}, "e": 3}) == {"a.b.c": 1, "a.d": [2], "e": 3}
+
+
+def test_recorded_data_is_named_only_in_a_run_of_dvcs(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "dvc.lock").write_text(
+        "stages:\n"
+        "  prepare:\n    deps:\n    - path: data\n      md5: 11.dir\n    - path: stages/prepare.py\n      md5: 22\n"
+        "  extract:\n    outs:\n    - path: features\n      md5: 33.dir\n"
+    )
+    assert read_lock() == {}
+    monkeypatch.setenv("DVC_STAGE", "train")
+    assert read_lock() == {"data": "11.dir", "features": "33.dir"}
+
+
+def test_machine_names_libraries_and_threads() -> None:
+    described = describe_machine()
+    assert {"torch", "ncnn", "dvc", "mlflow", "python", "threads", "machine"} <= set(described)
+    assert int(described["threads"]) >= 1

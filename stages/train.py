@@ -1,9 +1,8 @@
-"""Teach the replacement classifier on the features, as a new MLflow run."""
+"""Train the classifier on the features, as a new MLflow run."""
 
 from celebflow import paths
+from celebflow.classifier import history, model
 from celebflow.classifier.checkpoints import open_checkpoints
-from celebflow.classifier.history import save_history
-from celebflow.classifier.model import save_classifier
 from celebflow.classifier.training import train_classifier
 from celebflow.features.store import load_features
 from celebflow.params import load_params
@@ -16,9 +15,9 @@ def main() -> None:
     params, features = load_params(paths.PARAMS), load_features(paths.FEATURES, paths.PHOTOS)
     what = features, params.train, params.compute
     with runs.start_run(params, features) as run, open_checkpoints(*what) as checkpoints:
-        classifier, history = train_classifier(*what, checkpoints, run.log_epoch)
-        save_history(history, paths.HISTORY)
-        save_classifier(classifier, paths.CLASSIFIER)
+        classifier, epochs = train_classifier(*what, checkpoints, run.log_epoch)
+        history.save_history(epochs, paths.HISTORY)
+        model.save_classifier(classifier, paths.CLASSIFIER)
         run.log_files(paths.PARAMS, paths.HISTORY)
 
 

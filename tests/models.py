@@ -1,10 +1,9 @@
-"""A small model on disk, and a server that asks it, that tests share."""
+"""Classifiers that are not trained, a small model on disk, and a server for it, that tests share."""
 
 import io
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +11,35 @@ import torch
 import uvicorn
 from PIL import Image
 
-from celebflow.backbone.vgg19 import Backbone
-from celebflow.classifier.calibration import Calibration
-from celebflow.classifier.model import Classifier, make_classifier, save_classifier
+from celebflow.backbone.vgg19 import Backbone, BackboneSource
+from celebflow.classifier.calibration import UNCALIBRATED, Calibration
+from celebflow.classifier.model import Classifier, ClassifierCard, save_classifier
+from celebflow.classifier.preprocessing import UNCHANGED
 from celebflow.features.faces import Face
 from celebflow.features.transform import Transform
 from celebflow.inference import connections, server
+from celebflow.inference.access import Access, make_access
 from celebflow.inference.batcher import Limits
 from celebflow.inference.predictor import Predictor
+from celebflow.params import PreprocessingParams
 
 NAMES = ("Ann", "Bo", "Cy")
 LIMITS = Limits(upload_bytes=1_000_000, pixels=1_000_000, faces=20, seconds=20.0, waiting=64)
-OPEN = server.make_access("127.0.0.1", None)
+OPEN = make_access("127.0.0.1", None)
+
+
+def make_classifier(
+    class_names: Sequence[str],
+    hidden_units: Sequence[int],
+    dropout: float,
+    transform: Transform,
+    backbone: BackboneSource,
+    preprocessing: PreprocessingParams = UNCHANGED,
+    calibration: Calibration = UNCALIBRATED,
+) -> Classifier:
+    """Build a classifier that is not trained; its weights follow from torch's global seed."""
+    names, widths = tuple(class_names), tuple(hidden_units)
+    return Classifier(ClassifierCard(names, widths, dropout, transform, backbone, calibration, preprocessing))
 
 
 def save_model(
@@ -34,10 +50,10 @@ def save_model(
     threshold: float = 0.0,
     names: Sequence[str] = NAMES,
 ) -> Path:
-    """Save an untaught model whose calibration is neither the identity nor fitted."""
+    """Save a model that is not trained, and whose calibration is neither the identity nor fitted."""
     torch.manual_seed(0)
-    card = make_classifier(names, (8,), 0.5, transform, backbone.source).card
-    classifier = Classifier(replace(card, calibration=Calibration(0.5, threshold, 0.05)))
+    calibration = Calibration(0.5, threshold, 0.05)
+    classifier = make_classifier(names, (8,), 0.5, transform, backbone.source, calibration=calibration)
     save_classifier(classifier, folder / "classifier.safetensors")
     (folder / "backbone.safetensors").symlink_to(backbone_file)
     return folder
@@ -59,9 +75,9 @@ def draw_noise(seed: int = 0, size: tuple[int, int] = (60, 40), kind: str = "PNG
 
 @contextmanager
 def start_server(
-    model: Path, limits: Limits = LIMITS, access: server.Access = OPEN, show_training: bool = False
+    model: Path, limits: Limits = LIMITS, access: Access = OPEN, show_training: bool = False
 ) -> Iterator[str]:
-    """Answer in a thread of this process; yield the server's address."""
+    """Serve from a thread of this process; yield the server's address."""
     app = server.make_app(Predictor.load(model), limits, access, show_training)
     with connections.listen("127.0.0.1", 0) as listening:
         running = uvicorn.Server(connections.configure(app, limits))

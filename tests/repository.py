@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import IO
 
 import mlflow
+import pytest
 import requests
+from filelock import FileLock
 from mlflow.entities import Run
 
 from celebflow.data import invented_people
@@ -169,3 +172,35 @@ def make_repository(folder: Path, people: int = 6) -> Repository:
     repository.run("git", "add", ".")
     repository.run("git", "commit", "--quiet", "--message", "start")
     return repository
+
+
+def make_repository_with_result(factory: pytest.TempPathFactory) -> Repository:
+    """Return a repository of the test's own, with a first result that is committed.
+
+    The pipeline runs once in a session, also where pytest-xdist runs several workers; every call copies what it made.
+    """
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # each worker has a folder of its own in it
+    template, built = base / "template", base / "template_is_built"
+    with FileLock(base / "template.lock"):
+        if not built.exists():
+            repository = make_repository(template)
+            assert repository.repro() == EVERY_STAGE
+            repository.run("git", "add", ".")
+            repository.run("git", "commit", "--quiet", "--message", "first result")
+            built.touch()
+    return clone_repository(template, factory.mktemp("repository") / "clone")
+
+
+def clone_repository(template: Path, folder: Path) -> Repository:
+    """Copy a repository with its results, caches and MLflow store."""
+    shutil.copytree(template, folder, symlinks=True)
+    # MLflow's store keeps absolute addresses of artifacts.
+    database = sqlite3.connect(folder / "mlflow.db")
+    with database:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            change = f"UPDATE {table} SET {column} = REPLACE({column}, ?, ?)"  # noqa: S608 - names of our own
+            database.execute(change, (template.as_uri(), folder.as_uri()))
+    database.close()
+    return Repository(folder)

@@ -81,18 +81,19 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 def draw_features(
     count: int = 60, views: tuple[View, ...] = ("original",), people: tuple[str, ...] = ("Ann", "Bo", "Cy")
 ) -> Features:
-    """Make up the features of three people in all splits, near 2,000 positions of each one's own."""
+    """Generate features of some people in all splits; each person has their own range of positions."""
     random = np.random.default_rng(0)
     splits = ("train", "train", "val", "test")
-    people = len(people)
-    photos = [
-        Photo(f"{n}.jpg", people[n % people], splits[n // people % 4], f"{n:064}", f"{n:064}") for n in range(count)
-    ]
-    rows = [n for n in range(count) for _ in views]
-    indices = np.concatenate(
-        [np.sort(random.choice(5000, 100, replace=False)) + 2000 * (n % people) for n in rows]
-    ).astype(np.uint16)
+    photos = []
+    positions = []
+    for number in range(count):
+        person = number % len(people)
+        split = splits[number // len(people) % len(splits)]
+        photos.append(Photo(f"{number}.jpg", people[person], split, f"{number:064}", f"{number:064}"))
+        for _ in views:
+            positions.append(np.sort(random.choice(5000, 100, replace=False)) + 2000 * person)
+    indices = np.concatenate(positions).astype(np.uint16)
     values = random.random(len(indices), np.float32)
-    offsets = np.arange(len(rows) + 1, dtype=np.int64) * 100
+    offsets = np.arange(len(positions) + 1, dtype=np.int64) * 100
     origin = FeatureOrigin(BackboneSource("untrained", False, "0" * 64), Transform(224, views=views), "ncnn")
     return Features(offsets, indices, values, photos, origin)

@@ -1,4 +1,4 @@
-"""Photographs, params, a small pipeline and a browser that tests share."""
+"""Params, photographs, a backbone, repositories and a browser that tests share."""
 
 import os
 import signal
@@ -17,15 +17,11 @@ from celebflow.features.origin import FeatureOrigin
 from celebflow.features.store import Features
 from celebflow.features.transform import Transform
 from celebflow.params import Params, View, load_params
+from tests import COMMITTED_PARAMS
 from tests.browser import describe_missing_packages, start_browser
+from tests.repository import Repository, clone_repository, make_template
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-# params.yaml as committed, also after `make demo` has changed this one line.
-COMMITTED_PARAMS = (
-    (REPOSITORY / "params.yaml").read_text(encoding="utf-8").replace("weights: untrained", "weights: imagenet")
-)
-
-# A shell that runs the tests in the background has them ignore SIGINT, and programs that they start would inherit it.
+# A shell that starts the tests in the background makes them ignore SIGINT, and their child processes would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -78,6 +74,20 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         yield driver
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Repository:
+    """Return a repository with a committed result, made once for all workers; tests change only copies of it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base if worker_id == "master" else base.parent
+    return make_template(folder / "template")
+
+
+@pytest.fixture
+def repository(template: Repository, tmp_path: Path) -> Repository:
+    """Return a copy of the repository with a committed result."""
+    return clone_repository(template, tmp_path / "repository")
+
+
 def draw_features(
     count: int = 60, views: tuple[View, ...] = ("original",), people: tuple[str, ...] = ("Ann", "Bo", "Cy")
 ) -> Features:
@@ -96,4 +106,4 @@ def draw_features(
     values = random.random(len(indices), np.float32)
     offsets = np.arange(len(positions) + 1, dtype=np.int64) * 100
     origin = FeatureOrigin(BackboneSource("untrained", False, "0" * 64), Transform(224, views=views), "ncnn")
-    return Features(offsets, indices, values, photos, origin)
+    return Features(offsets, indices, values, photos, origin, subjects={})

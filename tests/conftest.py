@@ -75,11 +75,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Repository:
-    """Return a repository with a committed result, made once for all workers; tests change only copies of it."""
-    base = tmp_path_factory.getbasetemp()
-    folder = base if worker_id == "master" else base.parent
-    return make_template(folder / "template")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Return a repository with a committed result, of which tests change only copies."""
+    return make_template(tmp_path_factory)
 
 
 @pytest.fixture

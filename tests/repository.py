@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +21,7 @@ from filelock import FileLock
 from mlflow.entities import Run
 
 from celebflow.data import invented_people
-from tests.conftest import COMMITTED_PARAMS, REPOSITORY
+from tests import COMMITTED_PARAMS, REPOSITORY
 
 # Few people, small images and a small classifier: the stages are the real ones.
 CHANGES = {
@@ -41,6 +41,8 @@ class Repository:
         self.folder = folder
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))},
+            "DVC_NO_ANALYTICS": "true",
+            "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "tmp" / "site"),  # else below /var/tmp, where it would stay
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             **{
@@ -111,6 +113,11 @@ class Repository:
             time.sleep(0.2)
         return process
 
+    def commit(self, message: str) -> None:
+        """Commit what git tracks and every new file."""
+        self.run("git", "add", ".")
+        self.run("git", "commit", "--quiet", "--message", message)
+
     def edit(self, old: str, new: str) -> None:
         """Change params.yaml."""
         file = self.folder / "params.yaml"
@@ -153,9 +160,9 @@ class Repository:
 
 
 def make_repository(folder: Path, people: int = 6) -> Repository:
-    shutil.copytree(REPOSITORY / "celebflow", folder / "celebflow", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(REPOSITORY / "recipes", folder / "recipes")
+    """Copy the project to a new folder, draw photographs of some people, and commit both; no stage has run."""
+    for name in ("celebflow", "stages", "recipes"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(REPOSITORY / name, folder / name)
     (folder / "params.yaml").write_text(COMMITTED_PARAMS, encoding="utf-8")
@@ -169,38 +176,51 @@ def make_repository(folder: Path, people: int = 6) -> Repository:
     repository.run("git", "init", "--quiet")
     repository.run("dvc", "init", "--quiet")
     repository.run("dvc", "add", "--quiet", "data")
-    repository.run("git", "add", ".")
-    repository.run("git", "commit", "--quiet", "--message", "start")
+    repository.commit("start")
     return repository
 
 
-def make_repository_with_result(factory: pytest.TempPathFactory) -> Repository:
-    """Return a repository of the test's own, with a first result that is committed.
-
-    The pipeline runs once in a session, also where pytest-xdist runs several workers; every call copies what it made.
-    """
+def make_template(factory: pytest.TempPathFactory) -> Repository:
+    """Return a repository with a committed result, made once for all tests and workers, which change only copies of it."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # each worker has a folder of its own in it
-    template, built = base / "template", base / "template_is_built"
+        base = base.parent  # the folder of the session, in which each worker has its own
+    folder = base / "template"
     with FileLock(base / "template.lock"):
-        if not built.exists():
-            repository = make_repository(template)
+        if not folder.exists():
+            # A process that fails on the way leaves no folder that others would take for whole.
+            repository = make_repository(base / "unfinished_template")
             assert repository.repro() == EVERY_STAGE
-            repository.run("git", "add", ".")
-            repository.run("git", "commit", "--quiet", "--message", "first result")
-            built.touch()
-    return clone_repository(template, factory.mktemp("repository") / "clone")
-
-
-def clone_repository(template: Path, folder: Path) -> Repository:
-    """Copy a repository with its results, caches and MLflow store."""
-    shutil.copytree(template, folder, symlinks=True)
-    # MLflow's store keeps absolute addresses of artifacts.
-    database = sqlite3.connect(folder / "mlflow.db")
-    with database:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-            change = f"UPDATE {table} SET {column} = REPLACE({column}, ?, ?)"  # noqa: S608 - names of our own
-            database.execute(change, (template.as_uri(), folder.as_uri()))
-    database.close()
+            repository.commit("first result")
+            repository.folder.rename(folder)
+            _move_artifacts(repository.folder, folder)
     return Repository(folder)
+
+
+def make_repository_with_result(factory: pytest.TempPathFactory) -> Repository:
+    """Return a copy of the template in a folder of its own."""
+    return clone_repository(make_template(factory), factory.mktemp("repository") / "clone")
+
+
+def clone_repository(template: Repository, folder: Path) -> Repository:
+    """Copy a repository with its git history, DVC cache, MLflow store and results to a new folder."""
+    cache = template.folder / ".dvc" / "cache"
+
+    def copy(source: str, target: str) -> None:
+        # DVC never writes to a file of its cache, so that copies may share it.
+        if cache in Path(source).parents:
+            os.link(source, target)
+        else:
+            shutil.copy2(source, target)
+
+    shutil.copytree(template.folder, folder, symlinks=True, copy_function=copy)
+    _move_artifacts(template.folder, folder)
+    return Repository(folder)
+
+
+def _move_artifacts(before: Path, after: Path) -> None:
+    """Correct the folder of the artifacts, which MLflow's store keeps as absolute paths."""
+    with closing(sqlite3.connect(after / "mlflow.db")) as store, store:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - names of our own
+            store.execute(change, (before.as_uri(), after.as_uri()))

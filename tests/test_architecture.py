@@ -9,7 +9,7 @@ import yaml
 
 from celebflow.experiments.imports import PACKAGE, find_libraries, find_reached
 from celebflow.params import Params, list_informative
-from tests.conftest import REPOSITORY
+from tests import REPOSITORY
 
 # A module imports only from its own folder and from those before it; modules without a folder come first.
 FOLDERS = (

@@ -6,7 +6,7 @@ import pytest
 
 from celebflow.errors import CelebflowError
 from celebflow.params import Params, load_params
-from tests.conftest import COMMITTED_PARAMS
+from tests import COMMITTED_PARAMS
 
 
 def test_committed_params_are_the_base_recipe(params: Params) -> None:

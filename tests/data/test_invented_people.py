@@ -16,7 +16,7 @@ from celebflow.data.invented_people import (
     draw_sample_data,
 )
 from celebflow.errors import CelebflowError
-from tests.conftest import REPOSITORY
+from tests import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from celebflow.features.store import Features
 from celebflow.report.galleries import draw_all, draw_exhibits
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from celebflow.report.style import BLUE, ORANGE
-from tests.conftest import REPOSITORY
+from tests import REPOSITORY
 from tests.results import draw_logits, find_overlaps, list_photos, make_card, write_result
 
 KINDS = ["confused_pairs", "low_confidence_hits", "mistakes"]

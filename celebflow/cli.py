@@ -1,4 +1,4 @@
-"""The command line `celebflow`; torch and mlflow are imported only by the commands that need them."""
+"""The command line `celebflow`; only the commands that need torch or mlflow import them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +10,11 @@ import click
 from celebflow import errors
 
 if TYPE_CHECKING:
-    from celebflow.evaluation.comparison import ResultComparison
     from celebflow.inference.predictor import Predictor
 
 
 class _Group(click.Group):
-    """A group of commands that ends on SIGTERM and CelebflowError as the stages do; Ctrl-C is click's."""
+    """A group of commands that ends on SIGTERM and CelebflowError as the stages do; click handles Ctrl-C."""
 
     def __call__(self, *args: object, **kwargs: object) -> None:
         errors.run_to_exit(self.main)
@@ -24,9 +23,9 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="celebflow")
 def main() -> None:
-    """Teach a frozen VGG19 to name the people in photographs.
+    """Recognize the people in photographs with a frozen VGG19.
 
-    The pipeline itself is run with DVC: `dvc repro` (see README.md).
+    Run the pipeline itself with DVC: `dvc repro` (see README.md).
     """
 
 
@@ -35,8 +34,8 @@ def main() -> None:
 def sample(folder: Path) -> None:
     """Draw the demo's photographs of 31 invented people into FOLDER.
 
-    They are the same files, byte for byte, each time. Files of other names in FOLDER are an error, so that nobody's
-    own photographs are mixed with invented ones.
+    They are the same files, byte for byte, each time. Other files in FOLDER are an error, so that invented people never
+    mix with your own photographs.
 
     \b
     Example:
@@ -62,7 +61,7 @@ def cache(context: click.Context) -> None:
 
     \b
     Examples:
-      celebflow cache           # how large
+      celebflow cache           # show its size
       celebflow cache prune     # keep only what the photographs here need
     """
     if context.invoked_subcommand is None:
@@ -70,17 +69,17 @@ def cache(context: click.Context) -> None:
 
 
 @cache.command()
-@click.option("--all", "everything", is_flag=True, help="Drop the features of the photographs here, too.")
+@click.option("--all", "everything", is_flag=True, help="Also remove the features of the photographs here.")
 def prune(everything: bool) -> None:
     """Keep only what the photographs here need.
 
-    Features are dropped of photographs that are no longer here, or that another backbone, crop, view or runtime made.
-    Interrupted trainings lose their checkpoints. Nothing is lost for good: what is needed later is computed again.
+    This removes features of photographs that are no longer here, features that another backbone, crop, view or runtime
+    made, and the checkpoints of interrupted trainings. What is needed later is computed again.
 
     \b
     Examples:
-      celebflow cache prune          # after photographs went, or to forget other backbones
-      celebflow cache prune --all    # to free all the room
+      celebflow cache prune          # after you removed photographs or changed the backbone
+      celebflow cache prune --all    # to free all the disk space
     """
     import shutil
 
@@ -93,8 +92,8 @@ def prune(everything: bool) -> None:
     origin = origin_file(paths.FEATURES)
     if not everything and not (origin.exists() and paths.PHOTOS.exists()):
         raise errors.CelebflowError(
-            f"{origin} or {paths.PHOTOS} is missing, so it is not known what the photographs here need. Run "
-            "`dvc repro` first, or drop all with --all."
+            f"{origin} or {paths.PHOTOS} is missing. They say what the photographs here need. Run `dvc repro` first, "
+            "or remove everything with --all."
         )
     if everything:
         shutil.rmtree(paths.feature_cache(), ignore_errors=True)
@@ -105,29 +104,31 @@ def prune(everything: bool) -> None:
 
 
 @main.group(invoke_without_command=True)
-@click.option("--commits", default=1, show_default=True, help="How many of the last commits; -1 for all.")
+@click.option("--commits", default=1, show_default=True, help="The number of last commits to list; -1 for all.")
 @click.pass_context
 def runs(context: click.Context, commits: int) -> None:
     """List results of commits and experiments.
 
-    Each stands with its MLflow run. Beside its metrics stands what differs in their params from the last commit.
+    Each row shows the metrics, the params that differ from the last commit, and the MLflow run.
 
     \b
     Examples:
       celebflow runs                 # the workspace, the last commit and the experiments from it
-      celebflow runs --commits -1    # all
-      celebflow runs sync            # log the runs that MLflow's store could not take
+      celebflow runs --commits -1    # all commits
+      celebflow runs sync            # log the runs that wait for MLflow's store
     """
     if context.invoked_subcommand is None:
-        _show_runs(commits)
+        from celebflow.experiments.results import format_results, list_results
+
+        click.echo(format_results(list_results(commits)))
 
 
 @runs.command()
-@click.option("--here", is_flag=True, help="Also log runs to the present store that were meant for another.")
+@click.option("--here", is_flag=True, help="Also log runs that were meant for another store.")
 def sync(here: bool) -> None:
-    """Log the runs that wait here to MLflow's store.
+    """Log the runs that wait in this repository to MLflow's store.
 
-    With tracking.required set to false, a run waits there when the store cannot be reached.
+    A run waits when the store cannot be reached and tracking.required is false.
 
     \b
     Examples:
@@ -137,27 +138,30 @@ def sync(here: bool) -> None:
     """
     from celebflow.tracking.syncing import sync_runs
 
-    outcomes = []
+    synced_count = 0
+    waiting_count = 0
     for outcome in sync_runs(here):
-        outcomes.append(outcome)
         click.echo(f"{outcome.name}: {outcome.run_id or outcome.reason}")
-    left = sum(not outcome.run_id for outcome in outcomes)
-    click.echo(f"{len(outcomes) - left} runs synced." if outcomes else "No runs wait.")
-    if left:
-        raise errors.CelebflowError(f"{left} runs still wait.")
+        if outcome.run_id:
+            synced_count += 1
+        else:
+            waiting_count += 1
+    click.echo(f"{synced_count} runs synced." if synced_count or waiting_count else "No runs wait.")
+    if waiting_count:
+        raise errors.CelebflowError(f"{waiting_count} runs still wait.")
 
 
 @main.command()
 @click.argument("run", required=False)
 @click.option(
-    "--metric", default="val/final_accuracy", show_default=True, help="Without RUN: what the best is best in."
+    "--metric", default="val/final_accuracy", show_default=True, help="The metric that chooses a run without RUN."
 )
-@click.option("--alias", default="champion", show_default=True, help="What to call the version.")
+@click.option("--alias", default="champion", show_default=True, help="The alias of the version.")
 def register(run: str | None, metric: str, alias: str) -> None:
-    """Make a run's model a version of MLflow's registered model.
+    """Register a run's model in MLflow as a version of celebflow.
 
-    It is called celebflow. RUN is the id of an MLflow run, or its beginning, or the name of a DVC experiment. Without
-    it, the best of the runs on the present photographs and split is taken, by a metric of validation.
+    RUN is the id of an MLflow run, the beginning of the id, or the name of a DVC experiment. Without RUN, a metric of
+    validation chooses the best run on the photographs and split of dvc.lock.
 
     \b
     Examples:
@@ -169,11 +173,10 @@ def register(run: str | None, metric: str, alias: str) -> None:
     from celebflow.experiments import registry
 
     chosen, version = registry.register(run, metric, alias)
-    figures = ", ".join(f"{n} {v:.4f}" for n, v in chosen.data.metrics.items() if n == metric)
-    click.echo(
-        f"{chosen.info.run_name} ({chosen.info.run_id}{', ' if figures else ''}{figures}) is version "
-        f"{version.version} of {registry.NAME}, alias {alias}."
-    )
+    details = chosen.info.run_id
+    if metric in chosen.data.metrics:
+        details += f", {metric} {chosen.data.metrics[metric]:.4f}"
+    click.echo(f"{chosen.info.run_name} ({details}) is version {version.version} of {registry.NAME}, alias {alias}.")
     click.echo(f"Serve it: mlflow models serve -m models:/{registry.NAME}@{alias} --env-manager local")
 
 
@@ -181,21 +184,25 @@ def register(run: str | None, metric: str, alias: str) -> None:
 @click.argument("a")
 @click.argument("b", default="workspace")
 @click.option(
-    "--split", type=click.Choice(["val", "test"]), default="val", show_default=True, help="Which photographs."
+    "--split", type=click.Choice(["val", "test"]), default="val", show_default=True, help="The split to compare on."
 )
-@click.option("--limit", default=20, show_default=True, help="How many photographs to list of each kind; -1 for all.")
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as a page to this file.")
+@click.option(
+    "--limit", default=20, show_default=True, help="The maximum number of photographs in each list; -1 for all."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole comparison as JSON.")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write the comparison to this file as a page."
+)
 def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | None) -> None:
-    """Say whether result B is better than result A.
+    """Compare result B with result A.
 
-    And for whom, and on which photographs. Each is a revision or an experiment of DVC's, an MLflow run (its id or
-    the beginning), or workspace, which B is when it is left out. They are compared on the photographs that both
-    have in the split.
+    The comparison says whether B is better, for which people, and on which photographs. A and B are each a git
+    revision, a DVC experiment, an MLflow run (its id or the beginning), or workspace, the default of B. They are
+    compared on the photographs of the split that both results have.
 
-    The p value is that of McNemar's exact test: how likely so uneven a share of the photographs that only one of them
-    names rightly is, if neither is better. The interval comes from a paired bootstrap of groups of near-duplicates.
-    Choose by validation; what test says is for the report.
+    The p value comes from McNemar's exact test: it is the probability that the photographs that only one result gets
+    right would divide as unevenly, if neither result were better. The interval comes from a paired bootstrap of groups
+    of near-duplicates. Choose models by val, and keep test for the report.
 
     \b
     Examples:
@@ -208,22 +215,24 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
     from dataclasses import asdict
 
     from celebflow.evaluation.comparison import compare_predictions
+    from celebflow.experiments.comparison_text import format_comparison
     from celebflow.experiments.lookup import find_predictions
 
-    if html is not None:
+    if html is None:
+        compared = compare_predictions(find_predictions(a, split), find_predictions(b, split))
+    else:
         from celebflow.experiments.pages import save_comparison
 
-        save_comparison(a, b, split, html)
-        click.echo(f"{html} is written.", err=True)
-    compared = compare_predictions(*(find_predictions(name, split) for name in (a, b)))
+        compared = save_comparison(a, b, split, html)
+        click.echo(f"The comparison is in {html}.", err=True)
     if as_json:
         click.echo(json.dumps({"a": a, "b": b, "split": split, **asdict(compared)}, indent=2))
     else:
-        _show_comparison(a, b, split, compared, limit)
+        click.echo(format_comparison(a, b, split, compared, limit))
 
 
 @main.command()
-@click.option("--against", "revision", required=True, help="The result to compare with, named as in compare.")
+@click.option("--against", "revision", required=True, help="The result to compare with, as in celebflow compare.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -232,10 +241,10 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
     help="The file to write.",
 )
 def page(revision: str, output: Path) -> None:
-    """Write the workspace's page with a comparison in it.
+    """Write the workspace's page with a comparison.
 
-    It is reports/index.html, and on top of it what differs from another result: params, metrics, and the photographs
-    of val that were fixed or broken.
+    The page is reports/index.html plus what differs from another result: params, metrics, and the photographs of val
+    that only one of the two results gets right.
 
     \b
     Examples:
@@ -245,7 +254,7 @@ def page(revision: str, output: Path) -> None:
     from celebflow.experiments.pages import save_page_against
 
     save_page_against(revision, output)
-    click.echo(f"{output} is written.")
+    click.echo(f"The page is in {output}.")
 
 
 @main.command("open-set")
@@ -253,13 +262,13 @@ def page(revision: str, output: Path) -> None:
 def open_set(folder: Path) -> None:
     """Measure how many unknown people would get a name.
 
-    FOLDER holds photographs of people whom the workspace's classifier was not trained on. Prints how many of them
-    reach its threshold, and how well the confidence separates them from the known people of the test split. The
-    threshold was fitted on validation, for train.false_acceptance_rate, without any unknown person.
+    FOLDER holds photographs of people whom the workspace's classifier was not trained on. The command prints how many
+    of them reach its threshold, and how well the confidence separates them from the known people of the test split.
+    The threshold was fitted on validation, for train.false_acceptance_rate, without any unknown person.
 
     \b
     Examples:
-      celebflow open-set                    # those in data_unknown
+      celebflow open-set                    # the photographs in data_unknown
       celebflow open-set ~/other-people
     """
     from celebflow import paths
@@ -274,11 +283,12 @@ def open_set(folder: Path) -> None:
     report = measure_open_set(folder, predictor, load_predictions(predictions))
     calibration = predictor.card.calibration
     for line in report.unreadable:
-        click.echo(f"left out: {line}", err=True)
+        click.echo(f"skipped: {line}", err=True)
     click.echo(
         f"{report.accepted} of {report.count} photographs of unknown people ({report.accepted / report.count:.1%}) "
         f"reach the threshold {calibration.threshold:.3f}, which was fitted for "
-        f"{calibration.false_acceptance_rate:.1%}. Of known people's test photographs {report.known_coverage:.1%} do."
+        f"{calibration.false_acceptance_rate:.1%}. Coverage of known people's test photographs: "
+        f"{report.known_coverage:.1%}."
     )
     click.echo(f"AUC of known against unknown people: {report.auc:.4f}")
     if report.predicted:
@@ -288,8 +298,10 @@ def open_set(folder: Path) -> None:
 def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that `_open_model` takes."""
     for option in (
-        click.option("--rev", "revision", help="The model of a revision or an experiment of DVC's."),
-        click.option("--model", help="A folder with a model, or an address of MLflow's: models:/celebflow@champion."),
+        click.option("--rev", "revision", help="The model of a git revision or a DVC experiment."),
+        click.option(
+            "--model", help="A folder with a model, or a model's address in MLflow: models:/celebflow@champion."
+        ),
     ):
         command = option(command)
     return command
@@ -298,25 +310,25 @@ def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @click.argument("photographs", nargs=-1, required=True, metavar="PHOTO|FOLDER|-...")
 @_choose_model
-@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many names to give a face.")
-@click.option("--json", "format_name", flag_value="json", help="Print an array with an object for each face.")
-@click.option("--csv", "format_name", flag_value="csv", help="Print a row for each name of each face.")
+@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="The number of names per face.")
+@click.option("--json", "format_name", flag_value="json", help="Print a JSON array with an object for each face.")
+@click.option("--csv", "format_name", flag_value="csv", help="Print a CSV row for each name of each face.")
 def predict(
     photographs: tuple[str, ...], model: str | None, revision: str | None, top: int, format_name: str | None
 ) -> None:
-    """Name the people in photographs.
+    """Predict who is in photographs.
 
-    They are files, those in FOLDERs at any depth, or standard input (-).
+    Photographs are files, the files in FOLDERs at any depth, or standard input (-).
 
-    The model is the workspace's, or the one that --model or --rev says. Below the threshold that was fitted with it,
-    a face is unknown. Where the model looks for faces, each in a photograph is named, with its box in pixels;
-    otherwise the photograph as a whole. What is no photograph is told on standard error, the others are named, and
-    the exit status is 1.
+    The model is the workspace's, or the one that --model or --rev chooses. A face whose confidence is below the model's
+    threshold is unknown. A model that detects faces predicts each face in a photograph, with its box in pixels; other
+    models predict the photograph as a whole. Files that are not readable photographs are reported on standard error,
+    and the exit status is 1; the others are predicted all the same.
 
     \b
     Examples:
       celebflow predict holiday.jpg
-      celebflow predict ~/photos --csv > names.csv
+      celebflow predict ~/photos --csv > people.csv
       celebflow predict --model models:/celebflow@champion holiday.jpg
       celebflow predict --rev main --json - < holiday.jpg
     """
@@ -337,24 +349,24 @@ def predict(
         def read(name: str) -> bytes:
             return sys.stdin.buffer.read() if name == files.STANDARD_INPUT else Path(name).read_bytes()
 
-        # A bar for one photograph would be gone before it was seen.
-        asked = tqdm(listed, "asking", unit="photograph", disable=True if len(listed) == 1 else None)
-        answers = list(files.predict_photographs(asked, read, predictor, top, refuse))
+        # The bar of a single photograph would vanish before anyone sees it.
+        progress = tqdm(listed, "predicting", unit="photograph", disable=True if len(listed) == 1 else None)
+        predictions = list(files.predict_photographs(progress, read, predictor, top, refuse))
     formats = {"json": files.format_json, "csv": files.format_csv, None: files.format_table}
-    if answers or format_name:
-        click.echo(formats[format_name](answers))
+    if predictions or format_name:
+        click.echo(formats[format_name](predictions))
     if refused:
-        raise errors.CelebflowError(f"{len(refused)} of {len(listed)} are no photographs that can be read.")
+        raise errors.CelebflowError(f"{len(refused)} of {len(listed)} files are not readable photographs.")
 
 
 @contextmanager
 def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"]:
-    """Load the model that options name; MLflow and DVC are imported only where they are needed."""
+    """Load the model that the options choose; MLflow and DVC are imported only where they are needed."""
     from celebflow import paths
     from celebflow.inference.predictor import Predictor
 
     if model is not None and revision is not None:
-        raise click.UsageError("--model and --rev name two models: give one of them.")
+        raise click.UsageError("--model and --rev each choose a model: give one of them.")
     if revision is None and not (model or "").startswith(("models:/", "runs:/")):
         yield Predictor.load(paths.CLASSIFIER.parent if model is None else Path(model))
         return
@@ -368,29 +380,34 @@ def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"
 @_choose_model
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any that is free."
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="The port; 0 takes a free one."
 )
 @click.option(
     "--token",
     envvar="CELEBFLOW_TOKEN",
-    help="Answer only who sends it (Authorization: Bearer …); must be given where others can reach the address. Other "
-    "users of this machine can see a command's options: better set CELEBFLOW_TOKEN.",
+    help="Accept only requests that send this token (Authorization: Bearer …). It is required where others can reach "
+    "the address. Other users of this machine can see a command's options: better set CELEBFLOW_TOKEN.",
 )
-@click.option("--show-training", is_flag=True, help="Show also the photographs of train that a face is most like.")
+@click.option("--show-training", is_flag=True, help="Also show the photographs of train that a face resembles most.")
 @click.option(
-    "--max-upload-mb", default=20.0, show_default=True, type=click.FloatRange(0, 1000, True), help="Of a photograph."
+    "--max-upload-mb", default=20.0, show_default=True, type=click.FloatRange(0, 1000, True), help="Per photograph."
 )
-@click.option("--max-megapixels", default=50, show_default=True, type=click.IntRange(1, 100), help="Of a photograph.")
-@click.option("--max-faces", default=20, show_default=True, type=click.IntRange(1), help="How many to name in one.")
+@click.option("--max-megapixels", default=50, show_default=True, type=click.IntRange(1, 100), help="Per photograph.")
+@click.option("--max-faces", default=20, show_default=True, type=click.IntRange(1), help="Per photograph.")
 @click.option(
-    "--timeout", "seconds", default=30.0, show_default=True, type=click.FloatRange(0, 3600, True), help="Seconds."
+    "--timeout",
+    "seconds",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600, True),
+    help="Seconds per request.",
 )
 @click.option(
     "--queue",
     default=128,
     show_default=True,
     type=click.IntRange(1),
-    help="How many requests may wait, each with its photograph in memory.",
+    help="The number of requests that may wait, each with its photograph in memory.",
 )
 def serve(
     model: str | None,
@@ -405,13 +422,13 @@ def serve(
     seconds: float,
     queue: int,
 ) -> None:
-    """Name the people in photographs over HTTP.
+    """Predict who is in photographs over HTTP.
 
-    There is a page at /, and for programs /predict, described at /docs.
+    People open the page at /, programs use /predict, which /docs describes.
 
-    The model is the workspace's, or the one that --model or --rev says; it is loaded once. /healthz tells that the
-    server answers, /metrics what it did (for Prometheus). Photographs are never written to disk and never logged.
-    Ctrl-C or SIGTERM ends it when what has been asked is answered.
+    The model is the workspace's, or the one that --model or --rev chooses; it is loaded once. /healthz says that the
+    server is up, and /metrics counts its requests for Prometheus. Photographs are never written to disk and never
+    logged. Ctrl-C or SIGTERM ends the server after it has responded to every request.
 
     \b
     Examples:
@@ -429,7 +446,7 @@ def serve(
     with connections.listen(host, port) as listening, _open_model(model, revision) as predictor:
         app = server.make_app(predictor, limits, access, show_training)
         address = connections.describe_address(host, listening)
-        click.echo(f"Naming {len(predictor.card.class_names)} people on {address} (Ctrl-C ends it).")
+        click.echo(f"Recognizing {len(predictor.card.class_names)} people on {address} (press Ctrl-C to stop).")
         connections.run(app, listening, limits)
 
 
@@ -437,11 +454,11 @@ def serve(
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=Path("celebflow.onnx"))
 @_choose_model
 def export(file: Path, model: str | None, revision: str | None) -> None:
-    """Write the model in ONNX, and check it with ONNX Runtime.
+    """Export the model to ONNX, and check it with ONNX Runtime.
 
-    FILE is celebflow.onnx by default. In it are backbone and classifier, from 8-bit pixels to calibrated
-    probabilities; finding and cutting out faces is not. Its metadata tell class names, transform, threshold, and
-    what goes in.
+    FILE is celebflow.onnx by default. It holds backbone and classifier, from 8-bit pixels to calibrated probabilities;
+    it does not detect or crop faces. Its metadata give the class names, the transform, the threshold, and the format of
+    the input.
 
     \b
     Examples:
@@ -453,24 +470,24 @@ def export(file: Path, model: str | None, revision: str | None) -> None:
     with _open_model(model, revision) as predictor:
         difference = export_model(predictor, file)
     click.echo(
-        f"{file}: {file.stat().st_size / 1e6:,.0f} MB, ONNX opset {OPSET}. ONNX Runtime's probabilities differ by "
-        f"{difference:.1e} at most."
+        f"{file}: {file.stat().st_size / 1e6:,.0f} MB, ONNX opset {OPSET}. ONNX Runtime's probabilities differ by at "
+        f"most {difference:.1e}."
     )
 
 
 @main.command()
 @click.argument("name", required=False)
 def recipe(name: str | None) -> None:
-    """Turn a recipe into arguments of `dvc exp run`, or list them.
+    """Print a recipe as arguments of `dvc exp run`, or list recipes.
 
-    NAME is that of a file in recipes/; without it, all are listed. The arguments change params.yaml's extract and
-    train sections into the recipe's, wherever they differ now. Where the photographs and weights come from, how
-    photographs are split and where runs are logged stays as it is.
+    NAME is the name of a file in recipes/, or base, the defaults. Without it, all recipes are listed. The arguments
+    change the sections extract and train of params.yaml to those of the recipe. The other sections stay as they are:
+    where photographs and weights come from, how photographs are split, and where runs are logged.
 
     \b
     Examples:
-      celebflow recipe                              # which there are, and how they differ from the base recipe
-      dvc exp run $(celebflow recipe best)          # run one
+      celebflow recipe                              # list recipes, and what they change
+      dvc exp run $(celebflow recipe best)          # run a recipe
       dvc exp run --queue $(celebflow recipe fast)  # or queue it
     """
     from celebflow import paths
@@ -478,36 +495,36 @@ def recipe(name: str | None) -> None:
     from celebflow.params import load_params
 
     if name is not None:
-        current, wanted = load_params(paths.PARAMS), recipes.load_recipe(name)
-        click.echo(" ".join(recipes.list_arguments(recipes.find_changes(current, wanted))))
+        changes = recipes.find_changes(load_params(paths.PARAMS), recipes.load_recipe(name))
+        click.echo(" ".join(recipes.list_arguments(changes)))
         return
-    for each in recipes.list_recipes():
-        click.echo(f"{each.name}: {each.reason}")
-        for argument in recipes.list_arguments(each.changes):
+    for listed in recipes.list_recipes():
+        click.echo(f"{listed.name}: {listed.reason}")
+        for argument in recipes.list_arguments(listed.changes):
             click.echo(f"  {argument.removeprefix('--set-param=')}")
 
 
 @main.command()
 @click.argument("spaces", nargs=-1, required=True, metavar="PARAM=VALUES...")
-@click.option("--recipe", "recipe_name", help="Start from a recipe rather than from params.yaml.")
-@click.option("--trials", default=10, show_default=True, type=click.IntRange(1), help="How many experiments to run.")
-@click.option("--metric", default="val.accuracy", show_default=True, help="What the best is best in.")
-@click.option("--name", default="search", show_default=True, help="What the experiments' names begin with.")
+@click.option("--recipe", "recipe_name", help="Start from a recipe instead of params.yaml.")
+@click.option(
+    "--trials", default=10, show_default=True, type=click.IntRange(1), help="The number of experiments to run."
+)
+@click.option("--metric", default="val.accuracy", show_default=True, help="The metric of val that decides.")
+@click.option("--name", default="search", show_default=True, help="The prefix of the experiments' names.")
 def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric: str, name: str) -> None:
-    """Try values of params, and say which did best on validation.
+    """Search for the values of params that do best on validation.
 
-    Each try is a DVC experiment. PARAM=a,b,c tries these values, PARAM=low..high any between. What is tried next
-    follows from what did well (Optuna's TPE). The experiments run in copies of the repository, so that the
-    workspace stays as it is; in MLflow their runs stand below one of the search's.
+    Each trial is a DVC experiment. PARAM=a,b,c tries these values, PARAM=low..high any value in between. Optuna's TPE
+    proposes the next values from the results so far. The experiments run in copies of the repository, so that the
+    workspace does not change. In MLflow, their runs are nested under the run of the search.
 
     \b
     Examples:
       celebflow search train.dropout=0.3,0.5,0.7 train.learning_rate=1e-5..1e-3 --trials 20
       celebflow search --recipe best train.lda_shrinkage=0.05..0.8 --name shrinkage
-      dvc exp apply shrinkage-7                     # take the best over to the workspace
+      dvc exp apply shrinkage-7                     # bring the best into the workspace
     """
-    from tabulate import tabulate
-
     from celebflow import paths
     from celebflow.experiments import recipes, search
     from celebflow.params import load_params
@@ -521,61 +538,8 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
         click.echo(f"{trial.name}: {values}: " + ("failed" if trial.metric is None else f"{metric} {trial.metric:.4f}"))
 
     found = search.search(name, params, fixed, parsed, trials, metric, show)
-    rows = [[trial.name, trial.metric, *trial.values.values()] for trial in found[:10]]
-    click.echo("\n" + tabulate(rows, ["experiment", metric, *found[0].values], tablefmt="plain", floatfmt=".4g"))
-    click.echo(f"\nTake the best over with: dvc exp apply {found[0].name}")
-
-
-def _show_comparison(a: str, b: str, split: str, compared: "ResultComparison", limit: int) -> None:
-    from tabulate import tabulate
-
-    overall = compared.overall
-    click.echo(f"A: {a}, B: {b}, {compared.count} photographs of {split} in both", nl=False)
-    missing = {"A": compared.missing_from_a, "B": compared.missing_from_b}
-    click.echo("".join(f", {count} missing from {name}" for name, count in missing.items() if count) + ".")
-    click.echo(
-        f"Accuracy: A {compared.accuracy_a:.4f}, B {compared.accuracy_b:.4f}, difference {overall.difference:+.4f} "
-        f"(95 % interval {overall.interval.low:+.4f} to {overall.interval.high:+.4f})."
-    )
-    click.echo(f"Only A is right on {overall.only_a}, only B on {overall.only_b}: p = {overall.p_value:.2g}.")
-    click.echo(compared.verdict())
-    changed = sorted(
-        (person for person in compared.people if person.hits_a != person.hits_b),
-        key=lambda person: (person.hits_a - person.hits_b, person.person),
-    )
-    if changed:
-        rows = [[p.person, p.support, p.hits_a, p.hits_b, f"{p.hits_b - p.hits_a:+d}"] for p in changed]
-        headers = ["person", "photographs", "A right", "B right", "change"]
-        click.echo("\n" + tabulate(rows, headers, tablefmt="plain", disable_numparse=[4], colalign=["left"]))
-    for title, changes in (("B alone is right", compared.fixed), ("A alone is right", compared.broken)):
-        if changes:
-            shown = changes if limit < 0 else changes[:limit]
-            rows = [[change.b.path, change.a.predicted, change.b.predicted] for change in shown]
-            headers = [title, "A says", "B says"]
-            click.echo("\n" + tabulate(rows, headers, tablefmt="plain", disable_numparse=True))
-            if len(shown) < len(changes):
-                click.echo(f"and {len(changes) - len(shown)} more; --limit -1 lists all")
-
-
-def _show_runs(commit_count: int) -> None:
-    from tabulate import tabulate
-
-    from celebflow.experiments.results import list_results
-    from celebflow.tracking.stores import follow_run
-
-    results = list_results(commit_count)
-    metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
-    rows = [
-        [
-            result.experiment or result.revision,
-            *(result.metrics.get(name) for name in metrics),
-            ", ".join(f"{name}={value}" for name, value in result.changed_params.items()),
-            follow_run(result.run_id)[0],
-        ]
-        for result in results
-    ]
-    headers = ["result", *metrics, "params that differ", "MLflow run"]
-    click.echo(tabulate(rows, headers, tablefmt="plain", floatfmt=".4f", disable_numparse=[len(headers) - 1]))
+    click.echo(f"\n{search.format_trials(found, metric)}")
+    click.echo(f"\nBring the best into the workspace: dvc exp apply {found[0].name}")
 
 
 def _show_cache() -> None:

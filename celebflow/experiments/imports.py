@@ -1,4 +1,4 @@
-"""What a module imports, read from the code: so that no list of modules or libraries has to be kept by hand."""
+"""The modules and libraries that a Python file imports, read from its code, so that nobody maintains lists of them."""
 
 import ast
 import sys
@@ -9,25 +9,26 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def find_reached(file: Path, root: Path = PACKAGE.parent, *, directly: bool = False) -> set[Path]:
-    """Return the modules of celebflow that a Python file imports, directly or through others, without itself.
+    """Return the modules of celebflow that a Python file imports, as files below `root`.
 
-    They are files below `root`. Imports inside functions count.
+    They include what these modules import in turn, unless `directly` is true, and imports inside functions. The file
+    itself is left out.
     """
     if directly:
         return set(_find_modules(file, root)) - {file}
     reached: set[Path] = set()
     waiting = [file]
     while waiting:
-        found = {module for module in _find_modules(waiting.pop(), root) if module not in reached}
+        found = set(_find_modules(waiting.pop(), root)) - reached
         reached |= found
         waiting += found
     return reached - {file}
 
 
 def find_libraries(files: set[Path]) -> set[str]:
-    """Return the names under which Python files import libraries as they are loaded, the standard library left out.
+    """Return the names of the libraries that Python files import at module level, without the standard library.
 
-    Imports inside functions do not count: they are of what not everybody needs.
+    Imports inside functions do not count, because they import what only some uses need.
     """
     names: set[str] = set()
     for file in files:
@@ -47,7 +48,7 @@ def _find_modules(file: Path, root: Path) -> Iterator[Path]:
 
 
 def _list_names(node: ast.AST) -> list[str]:
-    """Return what an import statement may load: a module, and each name in it, which may be a module, too."""
+    """Return the modules that an import statement may load; an imported name may be a module as well."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and node.module:

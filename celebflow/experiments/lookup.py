@@ -1,4 +1,4 @@
-"""Where the files of a result are: in the workspace, in a revision of DVC's, or with a run of MLflow's."""
+"""Find the files of a result: in the workspace, in a git revision or DVC experiment, or in an MLflow run."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,13 @@ from celebflow.params import keep_informative, load_flat_params
 from celebflow.tracking import stores
 
 WORKSPACE = "workspace"
-# One small file is fetched at a time.
+# Files are small and fetched one at a time, so progress bars would only flicker.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 @dataclass(frozen=True)
 class FoundResult:
-    """What a comparison needs of a result: its name, metrics by split, flat params, and the predictions of a split."""
+    """What a comparison needs of a result: name, metrics by split, flat params, and the predictions of one split."""
 
     name: str
     metrics: dict[str, dict[str, float]]
@@ -33,9 +33,9 @@ class FoundResult:
 def find_result(name: str, split: str) -> FoundResult:
     """Read the metrics, params and predictions of a result.
 
-    `name` is "workspace", a revision or an experiment of DVC's, or the id of an MLflow run or its beginning.
+    `name` is "workspace", a git revision, a DVC experiment, or the id of an MLflow run or the beginning of its id.
 
-    Raises CelebflowError when there is no such result, or its files are gone.
+    Raises CelebflowError when there is no such result, or its files cannot be read.
     """
     with _fetch(name, [paths.METRICS, paths.PARAMS, _predictions_file(split)]) as (metrics, params, predictions):
         shown = keep_informative(load_flat_params(params))
@@ -43,7 +43,7 @@ def find_result(name: str, split: str) -> FoundResult:
 
 
 def find_predictions(name: str, split: str) -> list[Prediction]:
-    """Return a result's predictions of one split, found and refused as find_result does."""
+    """Read a result's predictions of one split; `name` and errors are those of find_result."""
     with _fetch(name, [_predictions_file(split)]) as (predictions,):
         return _load(predictions, name)
 
@@ -54,7 +54,7 @@ def _predictions_file(split: str) -> Path:
 
 @contextmanager
 def _fetch(name: str, files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Fetch files of a result, for a while."""
+    """Fetch files of a result into a temporary folder."""
     if name == WORKSPACE:
         for file in files:
             if not file.exists():
@@ -68,9 +68,9 @@ def _fetch(name: str, files: Sequence[Path]) -> Iterator[list[Path]]:
 
 @contextmanager
 def fetch_model(address: str | None, revision: str | None) -> Iterator[Path]:
-    """Fetch the model of a revision of DVC's, or else the one at an address of MLflow's, to a folder, for a while.
+    """Fetch the model of a git revision or DVC experiment, or else at an MLflow address, into a temporary folder.
 
-    Raises CelebflowError when there is no such model, or its files are gone.
+    Raises CelebflowError when there is no such model, or its files cannot be read.
     """
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -78,7 +78,7 @@ def fetch_model(address: str | None, revision: str | None) -> Iterator[Path]:
             yield download_model(str(address), folder)
             return
         if not copy_outputs([paths.CLASSIFIER, paths.BACKBONE], revision, folder):
-            raise CelebflowError(f"--rev is {revision}, which is no revision or experiment of DVC's here.")
+            raise CelebflowError(f"--rev is {revision}, which is not a git revision or a DVC experiment here.")
         yield folder
 
 
@@ -90,7 +90,7 @@ def _download(name: str, file: Path, folder: Path) -> Path:
         return Path(client.download_artifacts(run.info.run_id, file.as_posix(), str(folder)))
     except stores.STORE_ERRORS as error:
         raise CelebflowError(
-            f"{name} is no revision or experiment of DVC's, and no MLflow run with {file} could be read "
+            f"{name} is not a git revision or a DVC experiment, and no MLflow run of this name has a readable {file} "
             f"({stores.describe_failure(error)})."
         ) from None
 

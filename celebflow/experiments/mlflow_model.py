@@ -1,4 +1,4 @@
-"""The model that MLflow serves: photographs in base64 → names and probabilities. MLflow runs this file as it is."""
+"""The model that MLflow serves: photographs in base64 → names and probabilities. MLflow runs this file itself."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +12,13 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
 from celebflow.data.decoding import PhotographError, decode_base64, decode_photograph
-from celebflow.inference.predictor import PredictedFace, Predictor, identify
+from celebflow.inference.predictor import PredictedFace, Predictor, rank_candidates
 
 COLUMN = "photograph"
 
 
 class FaceRecognizer(PythonModel):
-    """Who is in each photograph."""
+    """Predicts who is in each photograph."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load classifier and backbone from the model's artifacts."""
@@ -27,22 +27,21 @@ class FaceRecognizer(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return for each row's photograph the most probable name, its probability, and everybody's.
+        """Return the most probable name of each row's photograph, its probability, and the probability of every name.
 
-        `known` tells whether that probability reaches the threshold below which a photograph shows a stranger.
+        `known` says whether the probability reaches the threshold; below it, the person is unknown.
 
-        Raises MlflowException, which a server answers as a bad request, when a row holds no photograph in base64.
+        Raises MlflowException, which a server reports as a bad request, when a row holds no photograph in base64.
         """
         if model_input.empty:
             raise MlflowException("There is no row with a photograph.", INVALID_PARAMETER_VALUE)
         photographs = [_decode(row, text) for row, text in enumerate(model_input[COLUMN])]
-        answers = []
+        predictions = []
         for probabilities in self._predictor.predict(photographs):
-            identity = identify(PredictedFace(None, probabilities), self._predictor.card)
-            first, known = identity.candidates[0], identity.known
-            everybody = {each.name: each.probability for each in identity.candidates}
-            answers.append({**asdict(first), "known": known, "probabilities": everybody})
-        return pd.DataFrame(answers)
+            face = rank_candidates(PredictedFace(None, probabilities), self._predictor.card)
+            everybody = {each.name: each.probability for each in face.candidates}
+            predictions.append({**asdict(face.candidates[0]), "known": face.known, "probabilities": everybody})
+        return pd.DataFrame(predictions)
 
 
 def _decode(row: int, text: object) -> Image.Image:

@@ -1,8 +1,9 @@
-"""A run's result → a model of MLflow's that holds all that prediction needs: code, weights, card, and no pickle."""
+"""A run's result → an MLflow model with everything that prediction needs: code, weights and card, without pickle."""
 
 import base64
 import io
 import shutil
+from collections.abc import Mapping
 from html import escape
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -23,19 +24,19 @@ from celebflow.features.faces import DETECTOR_LIBRARIES
 from celebflow.features.runtimes import choose_runtime
 from celebflow.inference.predictor import Predictor
 
-_MODEL = "model"  # its name within a run
+_MODEL = "model"  # the model's name in its run
 _MODEL_SCRIPT = Path(__file__).with_name("mlflow_model.py")
 
 
 def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Path, chosen_by: str = "") -> str:
-    """Log a run's model: code, classifier, backbone, signature, example, pinned requirements and card, and no pickle.
+    """Log a run's model and return its id; a run that already has a model keeps it.
 
-    Returns its id. A run that has its model already keeps it.
+    The model holds the code, the classifier, the backbone, a signature, an example, pinned libraries and a model card.
 
-    Raises CelebflowError when classifier and backbone are not what they should be.
+    Raises CelebflowError when the classifier or the backbone cannot be used.
     """
-    experiment, mine = [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
-    for logged in client.search_logged_models(experiment, mine):
+    filter_string = f"source_run_id = '{run.info.run_id}'"
+    for logged in client.search_logged_models([run.info.experiment_id], filter_string):
         if logged.name == _MODEL and str(logged.status) == "READY":
             return str(logged.model_id)
     mlflow.set_tracking_uri(client.tracking_uri)
@@ -49,8 +50,8 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
         }
         _link(classifier, files["classifier"])
         _link(backbone, files["backbone"])
-        predictor = Predictor.load(Path(folder))  # refuses what would not answer
-        libraries = _list_libraries(predictor.card.transform.detects_faces)
+        predictor = Predictor.load(Path(folder))  # raises an error for a model that could not predict
+        libraries = list_libraries(predictor.card.transform.detects_faces)
         files["model_card"].write_text(describe_model(run, chosen_by), encoding="utf-8")
         info = Model.log(
             None,
@@ -67,11 +68,11 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
     return str(info.model_id)
 
 
-def _list_libraries(detects_faces: bool) -> list[str]:
-    """Return the distributions that the packaged model needs, by what its code imports."""
+def list_libraries(detects_faces: bool) -> list[str]:
+    """Return the distributions that a packaged model needs: those that its code imports, its runtime and detector."""
     distributions = packages_distributions()
     names = find_libraries({_MODEL_SCRIPT, *find_reached(_MODEL_SCRIPT)})
-    # One name may belong to several distributions, as mlflow's does to mlflow-skinny; celebflow requires the plain one.
+    # Several distributions may provide a name, such as mlflow and mlflow-skinny; celebflow requires the plain one.
     libraries = {min(distributions[name], key=len) for name in names}
     if choose_runtime("auto", "cpu") == "ncnn":
         libraries.add("ncnn")
@@ -79,58 +80,68 @@ def _list_libraries(detects_faces: bool) -> list[str]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file another name, as DVC's cache has names of its own, and MLflow follows no symbolic links."""
+    """Give a file of DVC's cache the name that it has in a model; MLflow does not follow symbolic links."""
     try:
         target.hardlink_to(source.resolve())
-    except OSError:  # the file system knows no links
+    except OSError:  # the file system has no hard links
         shutil.copyfile(source, target)
 
 
 def describe_model(run: Run, chosen_by: str = "") -> str:
-    """Return a model card in Markdown: data, metrics with their splits, recipe, limits, and how to have it again."""
-    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
-    datasets = run.inputs.dataset_inputs if run.inputs is not None else []
+    """Return a model card in Markdown: data, metrics by split, params, limits, and how to restore the result.
+
+    `chosen_by` is the metric of validation that chose the run, or empty.
+    """
+    tags, params = run.data.tags, run.data.params
     warning = tags.get("celebflow.warning", "")
-    figures = {
-        name.removeprefix("val/final_"): (value, metrics.get(name.replace("val/", "test/")))
-        for name, value in sorted(metrics.items())
-        if name.startswith("val/final_")
-    }
-    detects = params.get("extract.face.crop") == "detect"
-    where = "from its subject's face, or its middle where none is found" if detects else "and finds no faces"
+    data = [f"- {item.dataset.name}" for item in run.inputs.dataset_inputs] if run.inputs is not None else []
+    data.append(f"- md5 of the photographs: {tags.get('celebflow.data_md5', 'unknown')}")
     chosen = (
-        f" Of the runs on the same split it was chosen by {chosen_by}; test data chose nothing." if chosen_by else ""
+        f" It was chosen by {chosen_by} from the runs on the same split; test data chose nothing." if chosen_by else ""
     )
+    recipe = [f"- {name}: {escape(value)}" for name, value in sorted(params.items())]
+    recipe.append(
+        f"- backbone: {escape(tags.get('celebflow.backbone_weights', ''))}, "
+        f"fingerprint {tags.get('celebflow.backbone_fingerprint', '')[:12]}"
+    )
+    if params.get("extract.face.crop") == "detect":
+        seen = "the face of the photograph's subject, or the center square where it detects no face"
+    else:
+        seen = "the photograph as a whole, because it does not detect faces"
+    sections = [
+        "# Who is in a photograph",
+        f"**{warning}**" if warning else "",
+        "A classifier on the features of a VGG19 whose convolutions are frozen. It takes photographs in base64 and "
+        "returns the most probable name and the probability of every name.",
+        "## Data",
+        "\n".join(data),
+        "## Metrics",
+        _format_metrics(run.data.metrics),
+        f"The model was not trained on the test photographs.{chosen}",
+        "## Params",
+        "\n".join(recipe),
+        "## Limits",
+        f"The model always predicts one of the people that it was trained on. It sees {seen}. Where `known` is false, "
+        "the person may be unknown. The threshold was fitted on photographs of validation, each as if its person were "
+        "unknown; more photographs of truly unknown people may reach it. Predictions for people with few photographs "
+        "are less reliable (see the run's reports/val/people.csv). A prediction may be wrong: do not base decisions "
+        "about people on it.",
+        "## Restore the result",
+        f"`{tags['celebflow.restore']}`" if "celebflow.restore" in tags else "See the run's params.yaml.",
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def _format_metrics(metrics: Mapping[str, float]) -> str:
+    """Return a table of the final metrics of validation and test."""
     table = ["| | validation | test |", "|---|---|---|"]
-    for name, values in figures.items():
-        cells = " | ".join("" if value is None else f"{value:.4f}" for value in values)
-        table.append(f"| {name.replace('_', ' ')} | {cells} |")
-    return "\n\n".join(
-        [
-            "# Who is in a photograph",
-            *([f"**{warning}**"] if warning else []),
-            "A VGG19 whose convolutions are frozen, and a classifier taught on top. It takes photographs in base64 and "
-            "answers with a name and the probability of every name it knows.",
-            "## Data",
-            "\n".join(f"- {item.dataset.name}" for item in datasets)
-            + f"\n- md5 of the photographs: {tags.get('celebflow.data_md5', 'unknown')}",
-            "## Metrics",
-            "\n".join(table),
-            f"Test photographs had no part in the training.{chosen}",
-            "## Recipe",
-            "\n".join(f"- {name}: {escape(value)}" for name, value in sorted(params.items())),
-            f"- backbone: {escape(tags.get('celebflow.backbone_weights', ''))}, "
-            f"fingerprint {tags.get('celebflow.backbone_fingerprint', '')[:12]}",
-            "## Limits",
-            f"It names one of the people it was taught, whoever is in the photograph, {where}; where `known` "
-            "is false, none of them may be in it. That threshold was fitted on photographs of validation as if the "
-            "classifier lacked their person; real strangers may pass it more often. Who has few photographs in the "
-            "data is named less reliably (see the run's reports/val/people.csv). A name is a guess, and no ground for "
-            "decisions about people.",
-            "## Have it again",
-            f"`{tags['celebflow.restore']}`" if "celebflow.restore" in tags else "See the run's params.yaml.",
-        ]
-    )
+    for name, value in sorted(metrics.items()):
+        split, _, figure = name.partition("/final_")
+        if split == "val" and figure:
+            test_value = metrics.get(f"test/final_{figure}")
+            test_cell = "" if test_value is None else f"{test_value:.4f}"
+            table.append(f"| {figure.replace('_', ' ')} | {value:.4f} | {test_cell} |")
+    return "\n".join(table)
 
 
 def _describe_signature() -> ModelSignature:
@@ -147,7 +158,7 @@ def _describe_signature() -> ModelSignature:
 
 
 def _draw_example() -> str:
-    """Return a small photograph of nobody, in base64."""
+    """Return a small gray photograph in base64."""
     file = io.BytesIO()
     Image.new("RGB", (64, 64), "gray").save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()

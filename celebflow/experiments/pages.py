@@ -1,12 +1,12 @@
-"""Pages that compare results: of the workspace against another one, or of any two."""
+"""Two results → a page that compares them; or the workspace's page with a comparison in it."""
 
 from pathlib import Path
 
 from celebflow import paths
 from celebflow.classifier.model import load_classifier
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.comparison import compare_predictions
-from celebflow.experiments.lookup import WORKSPACE, FoundResult, find_result
+from celebflow.evaluation.comparison import ResultComparison, compare_predictions
+from celebflow.experiments.lookup import WORKSPACE, find_result
 from celebflow.features.store import load_features
 from celebflow.params import list_informative, load_params
 from celebflow.report.comparison_page import ComparedResults, load_changes, render_comparison
@@ -20,9 +20,9 @@ _CHOOSING_SPLIT = "val"
 def save_page_against(revision: str, output: Path) -> None:
     """Write the workspace's page with a comparison: A is `revision`, B the workspace.
 
-    Raises CelebflowError when one of the results is not there, or they have no photograph in common.
+    Raises CelebflowError when one of the results is missing, or they have no photograph in common.
     """
-    compared = _compare(find_result(revision, _CHOOSING_SPLIT), find_result(WORKSPACE, _CHOOSING_SPLIT))
+    compared = _compare(revision, WORKSPACE, _CHOOSING_SPLIT)
     for needed in (paths.CLASSIFIER, paths.FEATURES, paths.FIGURES, paths.HISTORY):
         if not needed.exists():
             raise CelebflowError(f"{needed} is missing. Run `dvc repro`.")
@@ -31,17 +31,20 @@ def save_page_against(revision: str, output: Path) -> None:
     save_page(publish(explainer, features, list_informative(load_params(paths.PARAMS)), None, compared), output)
 
 
-def save_comparison(a: str, b: str, split: str, output: Path) -> None:
-    """Write a page that compares results A and B, named as find_result takes them.
+def save_comparison(a: str, b: str, split: str, output: Path) -> ResultComparison:
+    """Write a page that compares results A and B, and return the comparison; find_result explains their names.
 
-    Raises CelebflowError when one of the results is not there, or they have no photograph in common.
+    Raises CelebflowError when one of the results is missing, or they have no photograph in common.
     """
-    html = render_comparison(_compare(find_result(a, split), find_result(b, split), split))
+    compared = _compare(a, b, split)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(html, encoding="utf-8")
+    output.write_text(render_comparison(compared), encoding="utf-8")
+    return compared.comparison
 
 
-def _compare(a: FoundResult, b: FoundResult, split: str = _CHOOSING_SPLIT) -> ComparedResults:
+def _compare(name_a: str, name_b: str, split: str) -> ComparedResults:
+    a = find_result(name_a, split)
+    b = find_result(name_b, split)
     comparison = compare_predictions(a.predictions, b.predictions)
     return ComparedResults(
         name_a=a.name,

@@ -1,4 +1,4 @@
-"""The results that DVC knows of, commits and experiments, each with its MLflow run; the only importer of dvc."""
+"""Results of commits and DVC experiments, each with its MLflow run; no other module imports dvc."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,27 @@ from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError
 from dvc_data.index import DataIndexError
+from tabulate import tabulate
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.params import Params
+from celebflow.tracking.stores import follow_run
 
 
 class NoOutputError(CelebflowError):
-    """A revision never had the output that was asked for."""
+    """A revision never had the output."""
 
 
+# The metrics that `celebflow runs` lists.
 _METRICS = ("val.accuracy", "val.macro_auc", "test.accuracy")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One commit, experiment, or the workspace: its MLflow run ("" for none), metrics, and params that differ from
-    those of the commit that was last made.
+    """The result of a commit, an experiment, or the workspace.
+
+    `run_id` is that of its MLflow run, or empty. `changed_params` differ from those of the last commit.
     """
 
     revision: str
@@ -38,27 +42,37 @@ class Result:
 
 
 def list_results(commit_count: int) -> list[Result]:
-    """Return the workspace's result, those of the last commits, and those of the experiments that began from them.
+    """Return the results of the workspace, of the last commits, and of the experiments based on these commits.
 
     Raises CelebflowError outside a repository of git and DVC.
     """
     try:
         rows = dvc.api.exp_show(num=commit_count)
     except (DvcException, RevError) as error:
-        raise CelebflowError(
-            f"DVC cannot tell of its experiments: {error}. Run from the repository's folder."
-        ) from None
+        raise CelebflowError(f"DVC cannot list its experiments: {error}. Run from the repository's folder.") from None
     commits = [row for row in rows if row["typ"] == "baseline" and row["rev"] != "workspace"]
     latest = _pick_params(commits[0]) if commits else {}
     return [_make_result(row, latest) for row in rows if row["State"] in (None, "Success")]
 
 
-def find_cached_file(md5: str) -> Path | None:
-    """Return the file with this md5 in DVC's cache, or None where it is not there.
+def format_results(results: Sequence[Result]) -> str:
+    """Return a table of results for the terminal."""
+    metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
+    rows = []
+    for result in results:
+        values = [result.metrics.get(name) for name in metrics]
+        changes = ", ".join(f"{name}={value}" for name, value in result.changed_params.items())
+        rows.append([result.experiment or result.revision, *values, changes, result.run_id])
+    headers = ["result", *metrics, "params that differ", "MLflow run"]
+    return str(tabulate(rows, headers, tablefmt="plain", floatfmt=".4f", disable_numparse=[len(headers) - 1]))
 
-    Raises CelebflowError outside a repository of DVC.
+
+def find_cached_file(md5: str) -> Path | None:
+    """Return the file with this md5 in DVC's cache, or None when the cache lacks it.
+
+    Raises CelebflowError outside a DVC repository.
     """
-    if not re.fullmatch("[0-9a-f]{32}", md5):  # it may come from a store that others write to
+    if not re.fullmatch("[0-9a-f]{32}", md5):  # others may write to the store that it comes from
         return None
     try:
         with Repo() as repository:
@@ -69,10 +83,10 @@ def find_cached_file(md5: str) -> Path | None:
 
 
 def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Path] | None:
-    """Copy outputs as they were in a commit or an experiment to `folder`; return None where there is no such revision.
+    """Copy outputs of a commit or an experiment to `folder`; return None when there is no such revision.
 
-    Raises NoOutputError when the revision never had one of them, and CelebflowError when it cannot be read, as when
-    DVC's cache lacks it.
+    Raises NoOutputError when the revision never had one of them, and CelebflowError when one cannot be read, for
+    example because DVC's cache lacks it.
     """
     copies = [folder / file.name for file in files]
     file = files[0]
@@ -85,10 +99,10 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
     except RevError:
         return None
     except NotDvcRepoError:
-        raise NoOutputError(f"{revision} has no {file}: it holds nothing of DVC's.") from None
+        raise NoOutputError(f"{revision} has no {file}: it does not use DVC.") from None
     except (FileNotFoundError, DataIndexError):
         raise CelebflowError(
-            f"DVC's cache lacks {file} of {revision}. If it was made elsewhere, `dvc pull --all-commits` fetches it."
+            f"DVC's cache lacks {file} of {revision}. If it comes from another machine, run `dvc pull --all-commits`."
         ) from None
     except (OSError, DvcException) as error:
         raise CelebflowError(f"{file} of {revision} cannot be read ({error}).") from None
@@ -96,9 +110,9 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
 
 
 def _has_file(content: dvc.api.DVCFileSystem, file: Path) -> bool:
-    """Tell whether a revision has a file, wherever its content is.
+    """Return whether a revision has a file, wherever its content is.
 
-    `exists` would say no to what the cache lacks, and yes to an output of dvc.yaml's that was never made.
+    `exists` is false for what the cache lacks, and true for an output in dvc.yaml that was never made.
     """
     try:
         found = content.info(file.as_posix())
@@ -109,15 +123,13 @@ def _has_file(content: dvc.api.DVCFileSystem, file: Path) -> bool:
 
 def _make_result(row: Mapping[str, Any], latest: Mapping[str, object]) -> Result:
     values = {name.rpartition(":")[2]: value for name, value in row.items()}
-    return Result(
-        revision=row["rev"],
-        experiment=row["Experiment"] or "",
-        run_id=_read_run_id(row["rev"]),
-        metrics={name: values[name] for name in _METRICS if isinstance(values.get(name), float)},
-        changed_params={
-            name: value for name, value in _pick_params(row).items() if name in latest and latest[name] != value
-        },
-    )
+    changed_params = {}
+    for name, value in _pick_params(row).items():
+        if name in latest and latest[name] != value:
+            changed_params[name] = value
+    run_id, _ = follow_run(_read_run_id(row["rev"]))
+    metrics = {name: values[name] for name in _METRICS if isinstance(values.get(name), float)}
+    return Result(row["rev"], row["Experiment"] or "", run_id, metrics, changed_params)
 
 
 def _pick_params(row: Mapping[str, Any]) -> dict[str, object]:
@@ -126,7 +138,7 @@ def _pick_params(row: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _read_run_id(revision: str) -> str:
-    """Return the run that train wrote down in a revision: DVC keeps the file in its cache with the classifier."""
+    """Return the id of the run that trained a revision's classifier; DVC caches the file that holds it."""
     try:
         if revision == "workspace":
             return paths.MLFLOW_RUN_ID.read_text()

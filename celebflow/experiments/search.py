@@ -1,4 +1,4 @@
-"""Search for better params: DVC experiments that Optuna proposes, judged by validation, under one parent MLflow run."""
+"""Search for better params: Optuna proposes DVC experiments, and a metric of validation judges them."""
 
 import math
 import os
@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeGuard
+
+from tabulate import tabulate
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
@@ -26,10 +28,9 @@ Value = str | float | int | bool | None
 
 @dataclass(frozen=True)
 class Space:
-    """What a param may be: one of `choices`, or where there are none anything from `low` to `high`.
+    """The values that a search may give a param: one of `choices`, or without choices a number from `low` to `high`.
 
-    A range of whole numbers has whole numbers only; one that spans a factor of ten and more is drawn from on a
-    logarithmic scale.
+    Between whole numbers there are only whole numbers. A range that spans at least a factor of ten is logarithmic.
     """
 
     name: str
@@ -38,9 +39,9 @@ class Space:
     high: float = 0
 
     def suggest(self, trial: Any) -> Value:
-        """Ask an Optuna trial for a value."""
+        """Return the value that an Optuna trial suggests."""
         if self.choices:
-            # By number: Optuna takes no lists.
+            # By position, because Optuna does not take lists.
             choice: int = trial.suggest_categorical(self.name, range(len(self.choices)))
             return self.choices[choice]
         log = self.low > 0 and self.high / self.low >= 10
@@ -51,7 +52,7 @@ class Space:
 
 @dataclass(frozen=True)
 class Trial:
-    """One experiment of a search: its name in DVC, what was tried, and the metric, None where it failed."""
+    """One experiment of a search: its name in DVC, the values, and the metric, None when the experiment failed."""
 
     name: str
     values: dict[str, Value]
@@ -59,27 +60,32 @@ class Trial:
 
 
 def parse_space(text: str, params: Params) -> Space:
-    """Read `name=a,b,c` or `name=low..high`.
+    """Parse `name=a,b,c` or `name=low..high`.
 
-    Raises CelebflowError when there is no such param, or the range is none.
+    Raises CelebflowError when the param is unknown or not searchable, or the values are not valid.
     """
     name, separator, values = text.partition("=")
     known = flatten(params.model_dump(mode="json"))
     if name not in known or not name.startswith(("extract.", "train.")):
         searchable = ", ".join(each for each in known if each.startswith(("extract.", "train.")))
-        raise CelebflowError(f"{name!r} is no param to search. These are: {searchable}.")
+        raise CelebflowError(f"{name!r} is not a param that can be searched. These can: {searchable}.")
     if not separator or not values:
-        raise CelebflowError(f"{text!r} says no values. Write {name}=a,b,c or {name}=low..high.")
-    low, is_range, high = values.partition("..")
+        raise CelebflowError(f"{text!r} has no values. Write {name}=a,b,c or {name}=low..high.")
+    low_text, is_range, high_text = values.partition("..")
     if not is_range:
-        return Space(name, choices=tuple(_read_value(value) for value in re.split(r",(?![^\[]*\])", values)))
-    ends = _read_value(low), _read_value(high)
-    if any(isinstance(end, bool) or not isinstance(end, int | float) for end in ends) or ends[0] >= ends[1]:  # type: ignore[operator]
-        raise CelebflowError(f"{values} is no range of {name}. Write low..high, with numbers, the lower first.")
-    return Space(name, low=ends[0], high=ends[1])  # type: ignore[arg-type]
+        choices = re.split(r",(?![^\[]*\])", values)  # commas outside brackets
+        return Space(name, choices=tuple(_parse_value(choice) for choice in choices))
+    low, high = _parse_value(low_text), _parse_value(high_text)
+    if _is_number(low) and _is_number(high) and low < high:
+        return Space(name, low=low, high=high)
+    raise CelebflowError(f"{values} is not a valid range of {name}. Write low..high: two numbers, the lower first.")
 
 
-def _read_value(text: str) -> Value:
+def _is_number(value: Value) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _parse_value(text: str) -> Value:
     text = text.strip()
     words: dict[str, Value] = {"true": True, "false": False, "null": None}
     if text in words:
@@ -104,17 +110,19 @@ def search(
     """Run `trial_count` experiments and return them, the best first.
 
     Each starts from the workspace's params with the `fixed` changes, in a copy of the repository, and is named
-    `name`-1 and so on. `metric` is of validation: what test says must not choose. Optuna's tree-structured Parzen
-    estimator (Bergstra et al., 2011) proposes values, with the train params' seed.
+    `name`-1 and so on. Their MLflow runs are nested under one run of the search. Optuna's tree-structured Parzen
+    estimator (Bergstra et al., 2011) proposes values, seeded by train.seed.
 
-    Raises CelebflowError when the metric is not of validation, when an experiment of that name exists, and when the
-    first trial fails.
+    Raises CelebflowError when `metric` is not a metric of val, because test data must not choose, when an experiment
+    of that name exists, and when the first trial fails.
     """
     import optuna
 
     split, _, figure = metric.partition(".")
     if split != "val" or not figure:
-        raise CelebflowError(f"{metric} is no metric of validation, val.accuracy say. What test says must not choose.")
+        raise CelebflowError(
+            f"{metric} is not a metric of validation, such as val.accuracy. Test data must not choose params."
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     low = is_lower_better(metric)
     study = optuna.create_study(
@@ -123,15 +131,15 @@ def search(
     trials: list[Trial] = []
     with open_parent_run(params, name) as parent:
         for number in range(1, trial_count + 1):
-            asked = study.ask()
-            values = {space.name: space.suggest(asked) for space in spaces}
+            proposal = study.ask()
+            values = {space.name: space.suggest(proposal) for space in spaces}
             experiment = f"{name}-{number}"
             output = _run_experiment(experiment, {**fixed, **values}, parent.run_id)
             if output and not trials:
                 raise CelebflowError(f"The first experiment of the search failed:\n{output}")
             result = None if output else _read_metric(experiment, split, figure)
             trials.append(Trial(experiment, values, result))
-            study.tell(asked, result, state=optuna.trial.TrialState.FAIL if result is None else None)
+            study.tell(proposal, result, state=optuna.trial.TrialState.FAIL if result is None else None)
             on_trial(trials[-1])
             if result is not None and _rank(trials, low=low)[0] is trials[-1]:
                 parent.log_search_result(metric, experiment, result, number)
@@ -139,13 +147,20 @@ def search(
 
 
 def _rank(trials: Sequence[Trial], *, low: bool) -> list[Trial]:
-    """Order trials, the best and of equals the earlier first; those that failed stand last."""
+    """Sort trials, the best first and the failed last; equal ones stay in their order."""
     sign = 1 if low else -1
     return sorted(trials, key=lambda trial: math.inf if trial.metric is None else sign * trial.metric)
 
 
+def format_trials(trials: Sequence[Trial], metric: str, max_trials: int = 10) -> str:
+    """Return a table of the first trials for the terminal."""
+    rows = [[trial.name, trial.metric, *trial.values.values()] for trial in trials[:max_trials]]
+    headers = ["experiment", metric, *trials[0].values]
+    return str(tabulate(rows, headers, tablefmt="plain", floatfmt=".4g"))
+
+
 def _run_experiment(name: str, changes: Mapping[str, object], parent_run_id: str) -> str:
-    """Run a DVC experiment in a copy of the repository; return nothing, or what it said when it failed."""
+    """Run a DVC experiment in a copy of the repository; return the end of its output if it failed, else nothing."""
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", f"--name={name}", *list_arguments(changes)]
     process = subprocess.run(  # noqa: S603 - names and values of checked params
         command,
@@ -155,15 +170,17 @@ def _run_experiment(name: str, changes: Mapping[str, object], parent_run_id: str
         text=True,
         check=False,
     )
-    return "\n".join(process.stdout.strip().splitlines()[-15:]) or "no output" if process.returncode else ""
+    if process.returncode == 0:
+        return ""
+    return "\n".join(process.stdout.strip().splitlines()[-15:]) or "no output"
 
 
 def _read_metric(experiment: str, split: str, figure: str) -> float:
     with TemporaryDirectory() as folder:
         copies = copy_outputs([paths.METRICS], experiment, Path(folder))
         if copies is None:
-            raise CelebflowError(f"DVC ran the experiment {experiment}, but knows nothing of it.")
+            raise CelebflowError(f"DVC ran the experiment {experiment}, but cannot find it.")
         metrics = load_metrics(copies[0])[split]
     if figure not in metrics:
-        raise CelebflowError(f"There is no metric {split}.{figure}. There are: {', '.join(metrics)}.")
+        raise CelebflowError(f"There is no metric {split}.{figure}. Choose one of: {', '.join(metrics)}.")
     return metrics[figure]

@@ -4,45 +4,42 @@ import os
 from collections.abc import Mapping
 
 from celebflow.backbone.vgg19 import BackboneSource
-from celebflow.tracking.provenance import (
-    Provenance,
-    describe_machine,
-    read_lock,
-)
+from celebflow.tracking.provenance import Provenance, describe_machine, read_lock
 
-# Names the run that a search has opened to the runs of its experiments.
+# The environment variable through which a search tells its experiments the id of its own run.
 PARENT_VARIABLE = "CELEBFLOW_PARENT_RUN"
 
 
 def describe_run(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a run's description in Markdown: warning, headline figures, pictures, and how to restore it."""
-    warning, restore = tags.get("celebflow.warning"), tags.get("celebflow.restore")
+    """Return a run's description in Markdown: warning, headline figures, how to restore it, and pictures."""
+    warning = tags.get("celebflow.warning")
+    restore = tags.get("celebflow.restore")
     names = list(next(iter(metrics.values())))
-    table = [
-        f"| | {' | '.join(name.replace('_', ' ') for name in names)} |",
-        f"|---|{'---|' * len(names)}",
-        *(
-            f"| {split} | {' | '.join(f'{figures[name]:.4f}' for name in names)} |"
-            for split, figures in metrics.items()
-        ),
-    ]
+    table = [f"| | {' | '.join(name.replace('_', ' ') for name in names)} |", f"|---|{'---|' * len(names)}"]
+    for split, figures in metrics.items():
+        table.append(f"| {split} | {' | '.join(f'{figures[name]:.4f}' for name in names)} |")
     pictures = [
         f"![{name}](get-artifact?path=reports/figures/{name}.png&run_uuid={run_id})"
         for name in ("accuracy", "val_confusion_matrix")
     ]
-    restoring = f"Restore it: `{restore}`" if restore else "Made with changes that are not committed; see params.yaml."
-    return "\n\n".join([*([f"**{warning}**"] if warning else []), "\n".join(table), restoring, "\n".join(pictures)])
+    parts = [
+        f"**{warning}**" if warning else "",
+        "\n".join(table),
+        f"Restore it: `{restore}`" if restore else "Made with changes that are not committed; see params.yaml.",
+        "\n".join(pictures),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def name_run(provenance: Provenance, source: BackboneSource, changed: Mapping[str, object]) -> str:
-    """Say what was tried: the experiment's name, and what differs from the params that are committed."""
+    """Return a run's name: the experiment's name, and the params that differ from the committed ones."""
     changes = ", ".join(f"{name.split('.')[-1]} {value}" for name, value in changed.items())
     name = ": ".join(part for part in (provenance.experiment, changes) if part) or "committed params"
     return name if source.trained else f"{name} (UNTRAINED BACKBONE)"
 
 
 def describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str, str]:
-    """Return the tags that lead from a run to its code, data, params and machine."""
+    """Return the tags that say which code, data, weights and machine a run comes from."""
     tags = {
         "mlflow.source.name": "dvc.yaml",
         "mlflow.source.git.commit": provenance.commit,

@@ -1,4 +1,4 @@
-"""Which process a run belongs to, and whether it is still alive."""
+"""The process that a run belongs to, and whether it is still running."""
 
 import platform
 import re
@@ -7,15 +7,16 @@ import psutil
 from mlflow.entities import Run as MlflowRun
 
 PROCESS_TAG = "celebflow.process"
-_CLOCK_TOLERANCE_SECONDS = 5  # a process seems to have started otherwise when the clock is set
+_CLOCK_TOLERANCE_SECONDS = 5  # setting the clock shifts the time at which a process seems to have started
 
 
 def name_process(number: int) -> str:
+    """Return a name for a process that no other process shares, even when its number is used again."""
     return f"{number} since {psutil.Process(number).create_time():.0f} on {platform.node()}"
 
 
 def may_be_running(run: MlflowRun) -> bool:
-    """Tell whether the process that a run stands in is there; of another machine's, nobody here knows."""
+    """Return whether a run's process may be running; of processes on other machines this is unknown."""
     match = re.fullmatch(r"(\d+) since (\d+) on (.*)", run.data.tags.get(PROCESS_TAG, ""))
     if match is None or match[3] != platform.node():
         return True

@@ -1,4 +1,4 @@
-"""What made a result: the code, the data, the libraries and the machine; and how to have it again."""
+"""What made a result: code, data, libraries and machine; and how to restore it."""
 
 import os
 import platform
@@ -23,10 +23,10 @@ _LIBRARIES = ("torch", "ncnn", "dvc", "mlflow")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a run of DVC's stands: empty strings where it is not known.
+    """The commit, branch and DVC experiment of a run; strings are empty where they are unknown.
 
-    `commit` is what the run began from, for an experiment its baseline; `dirty` tells that files in git had changed.
-    `experiment` is the name that DVC gave it.
+    `commit` is the commit that the run started from, for an experiment its baseline. `dirty` says whether files in git
+    had changed.
     """
 
     commit: str
@@ -35,7 +35,7 @@ class Provenance:
     experiment: str
 
     def restore_command(self) -> str:
-        """Return the command that brings the result back to the workspace; empty where there is none."""
+        """Return the command that restores the result in the workspace, or an empty string if there is none."""
         if self.experiment:
             return f"dvc exp apply {shlex.quote(self.experiment)}"
         # From a clean commit, dvc repro finds the result in its run cache and runs nothing.
@@ -43,21 +43,19 @@ class Provenance:
 
 
 def find_provenance() -> Provenance:
-    """Ask git and DVC where the running stage stands."""
-    experiment = os.environ.get("DVC_EXP_NAME", "")
-    baseline = os.environ.get("DVC_EXP_BASELINE_REV", "")
+    """Return the provenance of the running stage, from git and from the environment that DVC sets."""
     return Provenance(
-        commit=baseline or _ask_git("rev-parse", "HEAD"),
-        branch=_ask_git("symbolic-ref", "--quiet", "--short", "HEAD"),
-        dirty=bool(_ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")),
-        experiment=experiment,
+        commit=os.environ.get("DVC_EXP_BASELINE_REV") or _run_git("rev-parse", "HEAD"),
+        branch=_run_git("symbolic-ref", "--quiet", "--short", "HEAD"),
+        dirty=bool(_run_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")),
+        experiment=os.environ.get("DVC_EXP_NAME", ""),
     )
 
 
-def _ask_git(*arguments: str) -> str:
-    """Return what git says of the user's repository; nothing where there is no git or no repository."""
+def _run_git(*arguments: str) -> str:
+    """Return what git prints in the user's repository, or an empty string without git or a repository."""
     try:
-        answer = subprocess.run(  # noqa: S603 - fixed commands of git's
+        result = subprocess.run(  # noqa: S603 - fixed git commands
             ["git", *arguments],  # noqa: S607
             cwd=paths.repository(),
             capture_output=True,
@@ -66,19 +64,19 @@ def _ask_git(*arguments: str) -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return answer.stdout.strip()
+    return result.stdout.strip()
 
 
 def read_lock() -> dict[str, str]:
-    """Return the md5 that DVC has recorded of what a stage reads, as far as it has.
+    """Return the md5s in dvc.lock when DVC runs this stage, else an empty dict.
 
-    Outside DVC, which alone knows whether they still hold, nothing.
+    Outside DVC, nobody has checked that they still match the files.
     """
     return read_locked_md5s() if os.environ.get("DVC_STAGE") else {}
 
 
 def read_locked_md5s() -> dict[str, str]:
-    """Return the md5 of data, splits, backbone, features and classifier that dvc.lock holds, as far as it does."""
+    """Return the md5s of data, splits, backbone, features and classifier that dvc.lock holds."""
     if not _LOCK.exists():
         return {}
     stages = YAML(typ="safe", pure=True).load(_LOCK).get("stages", {})
@@ -101,7 +99,7 @@ def _find_md5(stages: Mapping[str, Any], stage: str, kind: str, path: Path) -> s
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what rounding and speed depend on: libraries, threads, processor."""
+    """Return what rounding and speed depend on: libraries, Python, threads and machine."""
     return {
         **{library: _version(library) for library in _LIBRARIES},
         "python": platform.python_version(),
@@ -118,9 +116,9 @@ def _version(library: str) -> str:
 
 
 def find_changed_params(current: Mapping[str, object], commit: str) -> dict[str, object]:
-    """Return which of the flat params differ from those in a commit's params.yaml, with their values now."""
+    """Return the flat params that differ from a commit's params.yaml, with their current values."""
     try:
-        before = flatten(YAML(typ="safe", pure=True).load(_ask_git("show", f"{commit}:{paths.PARAMS}")) or {})
+        before = flatten(YAML(typ="safe", pure=True).load(_run_git("show", f"{commit}:{paths.PARAMS}")) or {})
     except (YAMLError, AttributeError):
         return {}
     return {name: value for name, value in current.items() if name in before and before[name] != value}

@@ -1,4 +1,4 @@
-"""Results → MLflow: one run per execution of train, which evaluate and plot continue."""
+"""Results → MLflow: train starts a run, and evaluate and plot continue it."""
 
 import os
 import re
@@ -22,35 +22,30 @@ from celebflow.params import Params, list_informative
 from celebflow.tracking import stores
 from celebflow.tracking.naming import describe_origin, describe_run, name_run
 from celebflow.tracking.processes import PROCESS_TAG, may_be_running, name_process
-from celebflow.tracking.provenance import (
-    find_changed_params,
-    find_provenance,
-    read_lock,
-)
+from celebflow.tracking.provenance import find_changed_params, find_provenance, read_lock
 
 
 class Run:
-    """A run of the pipeline in MLflow, to add to.
+    """An open MLflow run, which logs what a stage gives it.
 
-    Where its store fails and `tracking.required` is false, it goes on in the store of the waiting runs.
+    When its store fails and `tracking.required` is false, the run continues in the store of the waiting runs.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, params: Params, source: BackboneSource) -> None:
         self.client = client
         self.run_id = run_id
-        self.required = params.tracking.required
         self._params = params
         self._source = source
 
     def log(self, action: Callable[[MlflowClient, str], object]) -> None:
-        """Do something with a client of the run's store and the run's id."""
+        """Call `action` with a client of the run's store and the run's id."""
         try:
-            with nullcontext() if self.required else stores.little_patience():
+            with nullcontext() if self._params.tracking.required else stores.short_timeouts():
                 action(self.client, self.run_id)
         except stores.STORE_ERRORS as error:
             if stores.is_waiting_store(self.client):
                 raise
-            _insist_or_tell(error, self._params)
+            _raise_or_warn(error, self._params)
             self.client, self.run_id = _wait_for(self.run_id, self._params, self._source)
             action(self.client, self.run_id)
 
@@ -70,7 +65,7 @@ class Run:
         self._log_metrics(values, result.epoch)
 
     def log_final_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Log the headline figures of each split, as val/final_accuracy and so on, and describe the run by them."""
+        """Log the headline figures of each split, as val/final_accuracy and so on, and describe the run with them."""
         self._log_metrics(
             {f"{split}/final_{name}": value for split, figures in metrics.items() for name, value in figures.items()}
         )
@@ -82,7 +77,7 @@ class Run:
         self.log(describe)
 
     def log_search_result(self, metric: str, experiment: str, value: float, trial_number: int) -> None:
-        """Log the best experiment of a search so far; not under the metric's own name, for it is not this run's."""
+        """Log the best experiment of a search so far, as search/best_…, because the metric is not this run's own."""
         self._log_metrics({f"search/best_{metric}": value}, trial_number)
         self.set_tags({"celebflow.best_experiment": experiment})
 
@@ -107,8 +102,8 @@ class Run:
         inputs = []
         for split in ("train", "val", "test"):
             count = sum(photo.split == split for photo in features.photos)
-            name = f"{split}: {count} photographs"  # equal names would be one dataset
-            dataset = MetaDataset(source, name, md5[:8] if md5 else None)  # type: ignore[abstract] # in MLflow, it is not
+            name = f"{split}: {count} photographs"  # MLflow would merge datasets of equal names
+            dataset = MetaDataset(source, name, md5[:8] if md5 else None)  # type: ignore[abstract] # not abstract in MLflow
             tags = [InputTag("mlflow.data.context", split)]
             inputs.append(DatasetInput(dataset._to_mlflow_entity(), tags))
         self.log(lambda client, run_id: client.log_inputs(run_id, inputs))
@@ -120,11 +115,11 @@ class Run:
         )
 
     def begin(self) -> None:
-        """Have it stand as running, in this process."""
+        """Mark the run as running in this process."""
         self.log(_mark_running)
 
     def end(self, status: str) -> None:
-        """End it, as FINISHED, FAILED or KILLED."""
+        """End the run with a status of MLflow: FINISHED, FAILED or KILLED."""
         self.log(lambda client, run_id: client.set_terminated(run_id, status))
 
     def _log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
@@ -135,7 +130,7 @@ class Run:
 
 @contextmanager
 def start_run(params: Params, features: Features) -> Iterator[Run]:
-    """Open a new MLflow run with all params, and write down its id for the stages that continue it.
+    """Open a new MLflow run, log the params and datasets, and save its id for the stages that continue it.
 
     The run ends as FINISHED, as FAILED on an exception, and as KILLED on Ctrl-C or SIGTERM.
 
@@ -154,7 +149,7 @@ def start_run(params: Params, features: Features) -> Iterator[Run]:
 
 @contextmanager
 def open_parent_run(params: Params, name: str) -> Iterator[Run]:
-    """Open an MLflow run of this name for those of a search's experiments to be nested under.
+    """Open an MLflow run of this name, under which the runs of a search's experiments are nested.
 
     Raises CelebflowError when the tracking store cannot be used and `tracking.required` is true.
     """
@@ -168,15 +163,15 @@ def open_parent_run(params: Params, name: str) -> Iterator[Run]:
 
 @contextmanager
 def continue_run(params: Params, source: BackboneSource) -> Iterator[Run]:
-    """Open the run whose id train wrote down once more, to add to it.
+    """Open the run whose id train saved once more.
 
-    Where the store does not know the run, because the result came from another machine, a run that continues it is
-    created once, and told on standard error.
+    When the store lacks the run, because the result comes from another machine, a new run continues it; this is
+    reported on standard error.
     """
     run_id = paths.MLFLOW_RUN_ID.read_text()
     if not re.fullmatch("[0-9a-f]{32}", run_id):
         raise CelebflowError(
-            f"{paths.MLFLOW_RUN_ID} holds no id of a run. Run `dvc repro --force --single-item train`."
+            f"{paths.MLFLOW_RUN_ID} does not hold the id of a run. Run `dvc repro --force --single-item train`."
         )
     run, created = _find_run(run_id, params, source)
     with _open(run):
@@ -192,10 +187,8 @@ def _open(run: Run) -> Iterator[None]:
         run.begin()
         yield
     except BaseException as error:
-        with (
-            suppress(*stores.STORE_ERRORS, CelebflowError),
-            stores.little_patience(),
-        ):  # the first error is the one to tell
+        # An error of the store must not hide the first error.
+        with suppress(*stores.STORE_ERRORS, CelebflowError), stores.short_timeouts():
             run.end("KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED")
         raise
     run.end("FINISHED")
@@ -203,11 +196,11 @@ def _open(run: Run) -> Iterator[None]:
 
 def _create_run(params: Params, source: BackboneSource) -> Run:
     try:
-        with stores.little_patience():
+        with stores.short_timeouts():
             client = stores.open_store()
             return Run(client, _create_run_in(client, params, source, {}), params, source)
     except stores.STORE_ERRORS as error:
-        _insist_or_tell(error, params)
+        _raise_or_warn(error, params)
     client = stores.open_waiting_store()
     tags = {stores.MEANT_FOR: stores.describe_store()}
     return Run(client, _create_run_in(client, params, source, tags), params, source)
@@ -228,7 +221,7 @@ def _create_run_in(client: MlflowClient, params: Params, source: BackboneSource,
 
 
 def _find_run(run_id: str, params: Params, source: BackboneSource) -> tuple[Run, bool]:
-    """Return the run to go on with, and whether it is new."""
+    """Return the run that continues train's run, and whether it is new."""
     with stores.lock_waiting_runs():
         run_id, waiting = stores.follow_run(run_id)
         if waiting is not None:
@@ -236,37 +229,38 @@ def _find_run(run_id: str, params: Params, source: BackboneSource) -> tuple[Run,
             _mark_running(client, waiting.info.run_id)
             return Run(client, waiting.info.run_id, params, source), False
     try:
-        with stores.little_patience():
+        with stores.short_timeouts():
             client = stores.open_store()
-            known = stores.find_run(client, run_id)
-            if known is not None:
+            if stores.find_run(client, run_id) is not None:
                 return Run(client, run_id, params, source), False
-            known = stores.find_continuation(client, run_id)
-            going_on = (
-                known.info.run_id if known else _create_run_in(client, params, source, {stores.CONTINUES: run_id})
-            )
+            continuation = stores.find_continuation(client, run_id)
+            if continuation is None:
+                continuation_id = _create_run_in(client, params, source, {stores.CONTINUES: run_id})
+            else:
+                continuation_id = str(continuation.info.run_id)
             print(
-                f"MLflow's store {stores.describe_store()} lacks train's run; going on in {going_on}.", file=sys.stderr
+                f"MLflow's store {stores.describe_store()} lacks train's run; continuing in {continuation_id}.",
+                file=sys.stderr,
             )
-            return Run(client, str(going_on), params, source), known is None
+            return Run(client, continuation_id, params, source), continuation is None
     except stores.STORE_ERRORS as error:
-        _insist_or_tell(error, params)
+        _raise_or_warn(error, params)
     return Run(*_wait_for(run_id, params, source), params, source), True
 
 
-def _insist_or_tell(error: Exception, params: Params) -> None:
-    """Raise a store's failure as CelebflowError when tracking is required; else tell it, and where the run waits."""
+def _raise_or_warn(error: Exception, params: Params) -> None:
+    """Raise a store's failure as CelebflowError when tracking is required; otherwise print it as a warning."""
     failure = stores.describe_failure(error)
     if params.tracking.required:
         raise CelebflowError(
             f"{failure}. Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository, or set "
             "tracking.required to false to log later."
         ) from None
-    print(f"{failure}. Going on; `celebflow runs sync` logs it later.", file=sys.stderr)
+    print(f"{failure}. The run waits in the repository; `celebflow runs sync` logs it later.", file=sys.stderr)
 
 
 def _wait_for(run_id: str, params: Params, source: BackboneSource) -> tuple[MlflowClient, str]:
-    """Return a waiting run for what a run of a store that cannot be reached now lacks."""
+    """Return the client and the id of a waiting run that continues a run whose store cannot be reached."""
     with stores.lock_waiting_runs():
         _, waiting = stores.follow_run(run_id)
         client = stores.open_waiting_store()
@@ -283,7 +277,7 @@ def _mark_running(client: MlflowClient, run_id: str) -> None:
 
 
 def _end_killed_runs(client: MlflowClient, experiment_id: str) -> None:
-    """End runs as KILLED that still stand as RUNNING, though their process on this machine is gone."""
+    """End runs as KILLED whose status is RUNNING although their process on this machine is gone."""
     for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         if not may_be_running(run):
             client.set_terminated(run.info.run_id, "KILLED")

@@ -1,4 +1,4 @@
-"""MLflow's stores: the user's own, and one in the repository for runs that wait until the user's can be reached."""
+"""MLflow's stores: the user's, and one in the repository for runs that wait until the user's can be reached."""
 
 import os
 import re
@@ -17,43 +17,43 @@ from sqlalchemy.exc import SQLAlchemyError
 from celebflow import paths
 from celebflow.errors import CelebflowError
 
-# Who works on photographs of people, or without a network, wants no usage reports sent.
+# Work with photographs of people is private, so no usage reports are sent.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# What a store raises that cannot be used; requests' errors are OSErrors, a database's missing driver an ImportError.
+# The errors of a store that cannot be used; requests' errors are OSErrors, a missing database driver an ImportError.
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ImportError)
-# The run, perhaps of a store elsewhere, that a run is the continuation of.
+# Tags: the run, perhaps in another store, that a run continues;
 CONTINUES = "celebflow.continues"
-# The store that a waiting run was meant for, and the run there that it has become.
+# the store that a waiting run was meant for, and the id that the run has there after a sync.
 MEANT_FOR = "celebflow.meant_for"
 SYNCED_AS = "celebflow.synced_as"
 
 
 def store_uri() -> str:
-    """Return the address of the user's store: what MLFLOW_TRACKING_URI says, else mlflow.db in the repository.
-
-    The repository is the user's also in a temporary copy of DVC's.
-    """
+    """Return the address of the user's store: MLFLOW_TRACKING_URI, or else mlflow.db in the user's repository."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.repository() / 'mlflow.db'}"
 
 
 def describe_store() -> str:
-    """Return the address of the user's store without the password that may stand in it."""
+    """Return the address of the user's store without the password that it may contain."""
     return re.sub("//[^/@]*@", "//…@", store_uri())
 
 
 def store_exists() -> bool:
-    """Tell whether there is a store to ask; MLflow would make one of a database file that is not there."""
+    """Return whether the user's store exists; MLflow would create a missing database file."""
     kind, _, file = store_uri().partition(":///")
     return kind != "sqlite" or Path(file).exists()
 
 
 def open_store() -> MlflowClient:
-    """Open the user's store; raise one of STORE_ERRORS where it cannot be."""
+    """Open the user's store; raise one of STORE_ERRORS when it cannot be used."""
     return _open(store_uri())
 
 
 def open_waiting_store() -> MlflowClient:
-    """Open the store of the waiting runs, which is made if need be."""
+    """Open the store of the waiting runs; create it if necessary.
+
+    Raises CelebflowError when it cannot be read.
+    """
     paths.waiting_runs().mkdir(parents=True, exist_ok=True)
     try:
         return _open(_waiting_uri())
@@ -67,14 +67,14 @@ def open_waiting_store() -> MlflowClient:
 def _open(uri: str) -> MlflowClient:
     if not uri.startswith("sqlite:"):
         return MlflowClient(uri)
-    # MLflow makes the tables of a new file, for which two pipelines must not meet.
+    # MLflow creates the tables of a new file, and two pipelines must not do that at once.
     paths.own_folder().mkdir(exist_ok=True)
     with FileLock(paths.own_folder() / "stores.lock"):
         return MlflowClient(uri)
 
 
 def is_waiting_store(client: MlflowClient) -> bool:
-    """Tell whether a client is of the waiting runs' store."""
+    """Return whether a client belongs to the waiting runs' store."""
     return str(client.tracking_uri) == _waiting_uri()
 
 
@@ -88,7 +88,7 @@ def _waiting_database() -> Path:
 
 @contextmanager
 def lock_waiting_runs() -> Iterator[None]:
-    """Keep a sync from taking a run that a stage is about to go on with, and two syncs apart."""
+    """Keep a sync away from a run that a stage is about to continue, and from another sync."""
     if not _waiting_database().exists():
         yield
         return
@@ -97,10 +97,10 @@ def lock_waiting_runs() -> Iterator[None]:
 
 
 @contextmanager
-def little_patience() -> Iterator[None]:
-    """Give a server seconds to answer, where MLflow would try for minutes, unless the user has set how long.
+def short_timeouts() -> Iterator[None]:
+    """Wait for a server for seconds, where MLflow would wait for minutes, unless the user has set the timeouts.
 
-    Asked once, a slow server does not make two runs where one was asked for.
+    Without retries, a slow server does not create a run twice.
     """
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
     ours = {name: value for name, value in settings.items() if name not in os.environ}
@@ -113,7 +113,7 @@ def little_patience() -> Iterator[None]:
 
 
 def describe_failure(error: Exception) -> str:
-    """Say of the user's store that it cannot be used, and why."""
+    """Return a sentence's beginning: the user's store cannot be used, and why."""
     return f"MLflow's store {describe_store()} cannot be used: {_first_line(error)}"
 
 
@@ -122,9 +122,9 @@ def _first_line(error: Exception) -> str:
 
 
 def select_experiment(client: MlflowClient, name: str) -> str:
-    """Return an experiment's id; it is made where it does not exist.
+    """Return an experiment's id; create the experiment if necessary.
 
-    Raises CelebflowError when it is deleted.
+    Raises CelebflowError when it has been deleted.
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
@@ -135,7 +135,7 @@ def select_experiment(client: MlflowClient, name: str) -> str:
             )
         return str(experiment.experiment_id)
     try:
-        # The kind says training, not language models; MLflow 3.17 opens a run's own link under GenAI all the same.
+        # The kind tells MLflow's pages that this is training, not language models.
         return str(
             client.create_experiment(
                 name, _choose_artifact_location(client), {"mlflow.experimentKind": "custom_model_development"}
@@ -144,13 +144,13 @@ def select_experiment(client: MlflowClient, name: str) -> str:
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
-        return select_experiment(client, name)  # another pipeline was quicker
+        return select_experiment(client, name)  # another pipeline has just created it
 
 
 def _choose_artifact_location(client: MlflowClient) -> str | None:
-    """Return where artifacts go; None leaves it to a server, which knows.
+    """Return where an experiment's artifacts go; None leaves it to the server.
 
-    In a local store, MLflow would take the working directory, which may be a temporary copy of DVC's.
+    For a local store, MLflow would choose the working directory, which may be a temporary copy that DVC made.
     """
     if is_waiting_store(client):
         return (paths.waiting_runs() / "mlartifacts").resolve().as_uri()
@@ -159,7 +159,7 @@ def _choose_artifact_location(client: MlflowClient) -> str | None:
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
-    """Return a run that is not deleted, or None when the store has none of this id."""
+    """Return the run with this id, or None when the store lacks it or it is deleted."""
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
@@ -170,7 +170,7 @@ def find_run(client: MlflowClient, run_id: str) -> Run | None:
 
 
 def find_continuation(client: MlflowClient, run_id: str) -> Run | None:
-    """Return the run that continues one of another store."""
+    """Return the run that continues a run of another store, or None."""
     for run in list_runs(client, f"tags.`{CONTINUES}` = '{run_id}'"):
         return run
     return None
@@ -178,18 +178,16 @@ def find_continuation(client: MlflowClient, run_id: str) -> Run | None:
 
 def list_runs(client: MlflowClient, filter_string: str = "") -> Iterator[Run]:
     """Yield the runs of all experiments, the newest first."""
-    experiments = [
-        experiment.experiment_id
-        for experiment in _turn_pages(lambda token: client.search_experiments(page_token=token))
-    ]
-    if experiments:
-        yield from _turn_pages(lambda token: client.search_runs(experiments, filter_string, page_token=token))
+    experiments = _iterate_pages(lambda token: client.search_experiments(page_token=token))
+    experiment_ids = [experiment.experiment_id for experiment in experiments]
+    if experiment_ids:
+        yield from _iterate_pages(lambda token: client.search_runs(experiment_ids, filter_string, page_token=token))
 
 
-def _turn_pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+def _iterate_pages(fetch: Callable[[str | None], Any]) -> Iterator[Any]:
     token = None
     while True:
-        page = ask(token)
+        page = fetch(token)
         yield from page
         token = page.token
         if not token:
@@ -206,16 +204,16 @@ def _list_all_waiting_runs() -> list[Run]:
 
 
 def follow_run(run_id: str) -> tuple[str, Run | None]:
-    """Return the id that a run has in the user's store, and the waiting run that goes on from it, if there is one.
+    """Return the id that a run has in the user's store, and the waiting run that continues it, or None.
 
-    The id is the waiting run's own when it has been in no other store.
+    A run that is not in the user's store yet has the waiting run's own id.
     """
     waiting = _list_all_waiting_runs() if run_id else []
-    passed: set[str] = set()
-    while run_id not in passed:
-        passed.add(run_id)
-        later = [run for run in waiting if run_id in (run.info.run_id, run.data.tags.get(CONTINUES))]
-        for run in later:
+    visited: set[str] = set()
+    while run_id not in visited:
+        visited.add(run_id)
+        continuations = [run for run in waiting if run_id in (run.info.run_id, run.data.tags.get(CONTINUES))]
+        for run in continuations:
             if SYNCED_AS not in run.data.tags:
                 return run_id, run
             run_id = run.data.tags[SYNCED_AS]

@@ -1,4 +1,4 @@
-"""The MLflow runs that wait in the repository → the user's store."""
+"""MLflow runs that wait in the repository → the user's store."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from celebflow.errors import CelebflowError
 from celebflow.tracking import stores
 from celebflow.tracking.processes import may_be_running
 
-_METRICS_A_CALL = 1000  # as many as MLflow takes
+_METRICS_PER_CALL = 1000  # MLflow's maximum
 _FINAL = ("FINISHED", "FAILED", "KILLED")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a waiting run: its id in the user's store, or the reason why it still waits."""
+    """The outcome of a sync for one run: its id in the user's store, or the reason why it still waits."""
 
     name: str
     run_id: str = ""
@@ -26,10 +26,10 @@ class Outcome:
 
 
 def sync_runs(here: bool) -> Iterator[Outcome]:
-    """Log every waiting run to the user's store, the oldest first, and yield what became of it.
+    """Log every waiting run to the user's store, the oldest first, and yield the outcomes.
 
-    Left waiting are those still at work and, unless `here` is true, those that were meant for another store. A sync
-    that was interrupted can be repeated: nothing is logged twice.
+    Runs that are still running keep waiting and, unless `here` is true, runs that were meant for another store. An
+    interrupted sync can be repeated: nothing is logged twice.
     """
     for run in stores.list_waiting_runs():
         with stores.lock_waiting_runs():
@@ -39,11 +39,12 @@ def sync_runs(here: bool) -> Iterator[Outcome]:
 def _try_to_sync(run_id: str, here: bool) -> Outcome:
     waiting = stores.open_waiting_store()
     run = waiting.get_run(run_id)  # as it is under the lock
-    name, meant_for = run.info.run_name, run.data.tags.get(stores.MEANT_FOR)
+    name = run.info.run_name
+    meant_for = run.data.tags.get(stores.MEANT_FOR)
     if stores.SYNCED_AS in run.data.tags:
         return Outcome(name, run.data.tags[stores.SYNCED_AS])
     if run.info.status not in _FINAL and may_be_running(run):
-        return Outcome(name, reason="is still at work")
+        return Outcome(name, reason="is still running")
     if meant_for != stores.describe_store() and not here:
         return Outcome(name, reason=f"is meant for {meant_for}: set MLFLOW_TRACKING_URI to it, or pass --here")
     try:
@@ -56,10 +57,10 @@ def _try_to_sync(run_id: str, here: bool) -> Outcome:
 
 def _sync(waiting: MlflowClient, client: MlflowClient, run: Run) -> str:
     run_id = run.info.run_id
-    with stores.little_patience():
+    with stores.short_timeouts():
         target, continued = _find_or_create_target(waiting, client, run)
     _copy_values(waiting, client, run, target, continued)
-    # Below the folder as it lies now: the repository may have been moved.
+    # MLflow stores an absolute address, but the repository may have been moved since.
     artifacts = paths.waiting_runs() / "mlartifacts" / run_id / "artifacts"
     if artifacts.exists():
         client.log_artifacts(target, str(artifacts))
@@ -70,17 +71,17 @@ def _sync(waiting: MlflowClient, client: MlflowClient, run: Run) -> str:
 
 
 def _find_or_create_target(waiting: MlflowClient, client: MlflowClient, run: Run) -> tuple[str, bool]:
-    """Return the run that a waiting one continues, or what an earlier sync began, or a new one.
+    """Return the id of the run that a waiting run continues, that an earlier sync began, or that is new.
 
-    Beside it: whether it had a beginning of its own, which keeps its name.
+    The second value says whether the waiting run continues it, in which case it keeps its own name.
     """
     origin = run.data.tags.get(stores.CONTINUES, run.info.run_id)
-    known = stores.find_run(client, origin)
-    if known is not None:
-        return str(known.info.run_id), True
-    known = stores.find_continuation(client, origin)
-    if known is not None:
-        return str(known.info.run_id), False
+    continued = stores.find_run(client, origin)
+    if continued is not None:
+        return str(continued.info.run_id), True
+    begun = stores.find_continuation(client, origin)
+    if begun is not None:
+        return str(begun.info.run_id), False
     experiment = waiting.get_experiment(run.info.experiment_id).name
     created = client.create_run(
         stores.select_experiment(client, experiment),
@@ -92,15 +93,16 @@ def _find_or_create_target(waiting: MlflowClient, client: MlflowClient, run: Run
 
 
 def _copy_values(waiting: MlflowClient, client: MlflowClient, run: Run, target: str, continued: bool) -> None:
-    run_id, known = run.info.run_id, client.get_run(target).data
-    params = [Param(name, value) for name, value in run.data.params.items() if name not in known.params]
+    run_id = run.info.run_id
+    logged_params = client.get_run(target).data.params
+    params = [Param(name, value) for name, value in run.data.params.items() if name not in logged_params]
     client.log_batch(target, params=params)
     metrics = [metric for name in run.data.metrics for metric in waiting.get_metric_history(run_id, name)]
-    for start in range(0, len(metrics), _METRICS_A_CALL):
-        client.log_batch(target, metrics[start : start + _METRICS_A_CALL])
+    for start in range(0, len(metrics), _METRICS_PER_CALL):
+        client.log_batch(target, metrics[start : start + _METRICS_PER_CALL])
     left_out = {stores.CONTINUES, stores.MEANT_FOR, *(["mlflow.runName"] if continued else [])}
     tags = [
-        RunTag(name, value.replace(run_id, target))  # a description links to pictures by the run's id
+        RunTag(name, value.replace(run_id, target))  # descriptions link to pictures by the run's id
         for name, value in run.data.tags.items()
         if name not in left_out
     ]

@@ -1,4 +1,4 @@
-"""Photographs in files are named alike for people and for programs, and what is none costs nothing but itself."""
+"""Photographs in files get the same predictions for people and for programs; other files are reported."""
 
 import csv
 import io
@@ -11,88 +11,84 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from click.testing import CliRunner
 
-from celebflow.backbone.vgg19 import Backbone
 from celebflow.backbone.weights import load_backbone
 from celebflow.classifier.model import load_classifier
+from celebflow.cli import main
 from celebflow.data.decoding import decode_photograph
 from celebflow.errors import CelebflowError
-from celebflow.features import transform as transform_module
-from celebflow.features.transform import WHOLE, Transform
-from celebflow.inference.files import Answer, format_table, list_photographs
-from celebflow.inference.predictor import Box, Candidate, Identity, Predictor
-from tests.models import NAMES, make_face, save_model
-
-FACES = [make_face(20, 5, 30, 15), make_face(2, 3, 14, 16)]
-
-
-@pytest.fixture
-def model(tmp_path: Path, backbone: Backbone, backbone_file: Path) -> Path:
-    """Save a model that looks at whole photographs, and knows nobody: its threshold is out of reach."""
-    return save_model(tmp_path / "model", backbone, backbone_file, Transform(32), 1.0)
+from celebflow.features.transform import Transform
+from celebflow.inference.files import FilePrediction, format_table, list_photographs
+from celebflow.inference.predictor import Box, Candidate, RankedFace
+from tests.models import NAMES
 
 
 def _predict(folder: Path, *arguments: str, status: int = 0, content: bytes = b"") -> tuple[str, str]:
     command = [sys.executable, "-m", "celebflow.cli", "predict", *arguments]
     result = subprocess.run(command, capture_output=True, cwd=folder, input=content)
-    output, complaints = result.stdout.decode(), result.stderr.decode()
-    assert result.returncode == status, complaints
-    assert "Traceback" not in complaints
-    return output, complaints
+    output, errors = result.stdout.decode(), result.stderr.decode()
+    assert result.returncode == status, errors
+    assert "Traceback" not in errors
+    return output, errors
 
 
-def test_the_forms_say_what_a_forward_pass_says(model: Path, draw_people: Callable[..., Path], tmp_path: Path) -> None:
-    """In a folder without params.yaml, data or models of its own."""
+@pytest.mark.slow
+def test_json_and_csv_hold_the_probabilities_of_a_plain_forward_pass(
+    model: Path, draw_people: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Run in a folder without params.yaml, data or models of its own."""
     data = draw_people(*NAMES, count=1)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     files = [str(data / name / "0.jpg") for name in NAMES]
-    read, _ = _predict(elsewhere, "--model", str(model), "--json", "--top", "3", str(data))
-    answers = json.loads(read)
-    assert [answer["photograph"] for answer in answers] == files
+    output, _ = _predict(elsewhere, "--model", str(model), "--json", "--top", "3", str(data))
+    faces = json.loads(output)
+    assert [face["photograph"] for face in faces] == files
 
-    classifier, backbone = (
-        load_classifier(model / "classifier.safetensors"),
-        load_backbone(model / "backbone.safetensors", "cpu"),
-    )
-    weight, bias = classifier.first.weight.detach().numpy(), classifier.first.bias.detach().numpy()
-    for file, answer in zip(files, answers, strict=True):
-        (image,) = Transform(32).apply(decode_photograph(Path(file).read_bytes()), None)
-        hidden = backbone.extract(image, ("pool5",)) @ weight + bias
+    classifier = load_classifier(model / "classifier.safetensors")
+    backbone = load_backbone(model / "backbone.safetensors", "cpu")
+    first, rest = classifier.split_at_first_product()
+    for file, face in zip(files, faces, strict=True):
+        (image,) = Transform(32).make_inputs(decode_photograph(Path(file).read_bytes()), None)
+        features = torch.from_numpy(backbone.extract(image, ("pool5",)))
         with torch.inference_mode():
-            logits = classifier.rest(torch.from_numpy(hidden[None])).numpy()[0] / 0.5
-        expected = np.exp(logits) / np.exp(logits).sum()
-        found = {candidate["name"]: candidate["probability"] for candidate in answer["candidates"]}
-        assert list(found) == [NAMES[person] for person in np.argsort(-expected)]
-        assert [found[name] for name in NAMES] == pytest.approx(expected.tolist(), abs=1e-5)
-        assert (answer["known"], answer["box"]) == (False, None)
+            logits = rest((features @ first.weight + first.bias)[None])[0] / 0.5
+        expected = torch.softmax(logits, 0).numpy()
+        probabilities = {candidate["name"]: candidate["probability"] for candidate in face["candidates"]}
+        assert list(probabilities) == [NAMES[person] for person in np.argsort(-expected)]
+        assert [probabilities[name] for name in NAMES] == pytest.approx(expected.tolist(), abs=1e-5)
+        assert (face["known"], face["box"]) == (bool(expected.max() >= 0.3), None)
 
-    table, _ = _predict(
-        elsewhere, "--model", str(model), "--csv", "--top", "1", "-", content=Path(files[1]).read_bytes()
-    )
+    photograph = Path(files[1]).read_bytes()
+    table, _ = _predict(elsewhere, "--model", str(model), "--csv", "--top", "1", "-", content=photograph)
     (row,) = csv.DictReader(io.StringIO(table))
-    best = answers[1]["candidates"][0]
-    assert (row["photograph"], row["rank"], row["known"], row["left"]) == ("-", "1", "false", "")
-    assert (row["name"], float(row["probability"])) == (best["name"], pytest.approx(best["probability"], abs=1e-6))
+    best = faces[1]["candidates"][0]
+    known = str(faces[1]["known"]).lower()
+    assert (row["photograph"], row["rank"], row["known"], row["left"]) == ("-", "1", known, "")
+    assert row["name"] == best["name"]
+    assert float(row["probability"]) == pytest.approx(best["probability"], abs=1e-6)
     assert not list(elsewhere.iterdir())
 
 
-def test_what_is_no_photograph_is_told_and_the_others_are_named(
+@pytest.mark.slow
+def test_files_that_are_not_photographs_are_reported_and_the_others_predicted(
     model: Path, draw_people: Callable[..., Path], tmp_path: Path
 ) -> None:
     data = draw_people("Ann", count=2)
     (data / "Ann" / "0a.txt").write_text("nothing")
     (data / "Ann" / "1.jpg").write_bytes((data / "Ann" / "1.jpg").read_bytes()[:200])
-    output, complaints = _predict(
-        tmp_path, "--model", "model", "--json", "data", str(tmp_path / "gone.jpg"), "data/Ann/0.jpg", status=1
+    gone = str(tmp_path / "gone.jpg")
+    output, errors = _predict(
+        tmp_path, "--model", str(model), "--json", "data", gone, "data/Ann/0.jpg", status=1
     )
-    assert [answer["photograph"] for answer in json.loads(output)] == ["data/Ann/0.jpg"] * 2
-    lines = complaints.splitlines()
-    assert "data/Ann/0a.txt: is no JPEG, PNG, WEBP or BMP image" in lines
-    assert any(line.startswith("data/Ann/1.jpg: is truncated or damaged") for line in lines)
-    assert f"{tmp_path / 'gone.jpg'}: cannot be read (No such file or directory)" in lines
-    assert lines[-1] == "error: 3 of 5 are no photographs that can be read."
+    assert [face["photograph"] for face in json.loads(output)] == ["data/Ann/0.jpg"] * 2
+    *lines, last = errors.splitlines()
+    reasons = dict(line.split(": ", 1) for line in lines if ": " in line)
+    assert "JPEG, PNG, WEBP or BMP" in reasons["data/Ann/0a.txt"]
+    assert "truncated" in reasons["data/Ann/1.jpg"]
+    assert "No such file or directory" in reasons[gone]
+    assert last.startswith("error: 3 of 5 ")
 
 
 @pytest.mark.parametrize(
@@ -100,52 +96,48 @@ def test_what_is_no_photograph_is_told_and_the_others_are_named(
     [
         (["--model", "data", "data"], 1, "data/classifier.safetensors is missing"),
         (["data"], 1, "models/classifier.safetensors is missing. Run `dvc repro`"),
-        (["--model", "models:/celebflow@champion", "data"], 1, "there is no MLflow store sqlite:///"),
-        (["--model", "model", "--rev", "HEAD", "data"], 2, "give one of them"),
-        (["--model", "model", "empty"], 1, "empty holds no photograph"),
+        (["--model", "models:/celebflow@champion", "data"], 1, "sqlite:///"),
+        (["--model", "MODEL", "--rev", "HEAD", "data"], 2, "--rev"),
+        (["--model", "MODEL", "empty"], 1, "empty holds no photograph"),
         ([], 2, "Missing argument"),
-        (["--model", "model", "--top", "0", "data"], 2, "--top"),
+        (["--model", "MODEL", "--top", "0", "data"], 2, "--top"),
     ],
 )
-def test_what_cannot_be_asked_is_told(
-    model: Path, draw_people: Callable[..., Path], tmp_path: Path, arguments: list[str], status: int, message: str
+def test_wrong_arguments_are_explained(
+    model: Path,
+    draw_people: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    status: int,
+    message: str,
 ) -> None:
     draw_people("Ann", count=1)
     (tmp_path / "empty").mkdir()
     before = sorted(path.name for path in tmp_path.iterdir())
-    output, complaints = _predict(tmp_path, *arguments, status=status)
-    assert message in complaints and not output
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(model) if argument == "MODEL" else argument for argument in arguments]
+    result = CliRunner().invoke(main, ["predict", *arguments])
+    assert isinstance(result.exception, CelebflowError if status == 1 else SystemExit), result.output
+    assert result.exit_code == status
+    assert message in (str(result.exception) if status == 1 else result.stderr)
+    assert not result.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == before, "nothing is left behind"
 
 
-def test_every_face_is_named_with_its_box_the_subject_first(
-    backbone: Backbone, backbone_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    transform = Transform(32, WHOLE.model_copy(update={"crop": "detect"}), ("original", "mirrored"))
-    folder = save_model(tmp_path / "model", backbone, backbone_file, transform, 0.0)
-    noise = np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8)
-    photographs = [Image.fromarray(noise), Image.fromarray(noise[:, ::-1].copy()), Image.fromarray(noise[::-1].copy())]
-    found = iter([FACES, [], FACES[1:]])
-    by_photograph = {photograph.tobytes(): next(found) for photograph in photographs}
-    monkeypatch.setattr(transform_module, "detect_faces", lambda photograph: by_photograph[photograph.tobytes()])
-    predictor = Predictor.load(folder)
-    answers = predictor.predict_faces(photographs)
-    assert [[named.face for named in answer] for answer in answers] == [FACES, [None], FACES[1:]]
-    everybody = [named.probabilities for answer in answers for named in answer]
-    assert all(probabilities.sum() == pytest.approx(1) for probabilities in everybody)
-    assert not np.allclose(everybody[0], everybody[1], atol=1e-4)
-    subjects = predictor.predict(photographs)
-    np.testing.assert_array_equal(subjects, [answer[0].probabilities for answer in answers])
-
-
-def test_the_table_says_unknown_below_the_threshold_and_shows_boxes_only_where_there_are_any() -> None:
+def test_the_table_shows_unknown_faces_and_boxes_if_there_are_any() -> None:
     candidates = [Candidate("Ann", 0.5), Candidate("Bo", 0.25)]
-    table = format_table(
-        [Answer("a.jpg", Identity(None, True, candidates)), Answer("b.jpg", Identity(None, False, candidates))]
-    )
+    known = FilePrediction("a.jpg", RankedFace(None, True, candidates))
+    unknown = FilePrediction("b.jpg", RankedFace(None, False, candidates))
+    boxed = FilePrediction("a.jpg", RankedFace(Box(1.2, 2, 3, 4), True, candidates))
+    table = format_table([known, unknown])
     assert table.splitlines()[1].split() == ["a.jpg", "Ann", "50.0%", "Bo", "25.0%"]
-    assert "unknown (Ann?)" in table and "face" not in table
-    assert "1 2 3 4" in format_table([Answer("a.jpg", Identity(Box(1.2, 2, 3, 4), True, candidates))])
+    assert "unknown (Ann?)" in table
+    assert "face" not in table
+    assert "1 2 3 4" in format_table([boxed])
+    header, *lines = format_table([known, boxed]).splitlines()
+    assert "face" in header
+    assert [line.split()[1] for line in lines] == ["Ann", "1"]
 
 
 def test_folders_are_searched_at_any_depth_in_order(tmp_path: Path) -> None:

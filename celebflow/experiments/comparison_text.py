@@ -1,0 +1,58 @@
+"""The comparison of two results → text for the terminal."""
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from celebflow.evaluation.comparison import Change, PersonHits, ResultComparison
+
+
+def format_comparison(a: str, b: str, split: str, compared: ResultComparison, max_photographs: int) -> str:
+    """Return the comparison of results A and B, called `a` and `b`, as text.
+
+    Each list of photographs has at most `max_photographs`; -1 lists all.
+    """
+    parts = [
+        _summarize(a, b, split, compared),
+        _format_people(compared.people),
+        _format_changes("B alone is right", compared.fixed, max_photographs),
+        _format_changes("A alone is right", compared.broken, max_photographs),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _summarize(a: str, b: str, split: str, compared: ResultComparison) -> str:
+    overall = compared.overall
+    photographs = f"{compared.count} photographs of {split} in both"
+    if compared.missing_from_a:
+        photographs += f", {compared.missing_from_a} missing from A"
+    if compared.missing_from_b:
+        photographs += f", {compared.missing_from_b} missing from B"
+    return (
+        f"A: {a}, B: {b}, {photographs}.\n"
+        f"Accuracy: A {compared.accuracy_a:.4f}, B {compared.accuracy_b:.4f}, difference {overall.difference:+.4f} "
+        f"(95 % interval {overall.interval.low:+.4f} to {overall.interval.high:+.4f}).\n"
+        f"Only A is right on {overall.only_a}, only B on {overall.only_b}: p = {overall.p_value:.2g}.\n"
+        f"{compared.verdict()}"
+    )
+
+
+def _format_people(people: Sequence[PersonHits]) -> str:
+    """Return a table of the people whose hits differ, the largest gain first."""
+    rows = []
+    for person in sorted(people, key=lambda person: (person.hits_a - person.hits_b, person.person)):
+        change = person.hits_b - person.hits_a
+        if change:
+            rows.append([person.person, person.support, person.hits_a, person.hits_b, f"{change:+d}"])
+    headers = ["person", "photographs", "A right", "B right", "change"]
+    return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=[4], colalign=["left"])) if rows else ""
+
+
+def _format_changes(title: str, changes: Sequence[Change], max_photographs: int) -> str:
+    if not changes:
+        return ""
+    shown = changes if max_photographs < 0 else changes[:max_photographs]
+    rows = [[change.b.path, change.a.predicted, change.b.predicted] for change in shown]
+    table = str(tabulate(rows, [title, "A says", "B says"], tablefmt="plain", disable_numparse=True))
+    hidden_count = len(changes) - len(shown)
+    return f"{table}\nand {hidden_count} more; --limit -1 lists all" if hidden_count else table

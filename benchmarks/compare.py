@@ -63,7 +63,7 @@ class Row:
 
 
 def main() -> None:
-    """Measure, print, and write results.json and the README's table."""
+    """Measure, print, and write results.json and the table in docs/speed.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
@@ -332,7 +332,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def write_table(results: dict[str, Any], *, into_readme: bool) -> None:
-    """Print the results, and put them between the marks in README.md where they say something of real photographs."""
+    """Print the results, and put them between the marks in docs/speed.md if they are of real photographs."""
     machine = results["machine"]
     lines = [
         f"{results['photographs']}, {'ImageNet weights' if results['trained_backbone'] else 'UNTRAINED BACKBONE'}, "
@@ -351,7 +351,7 @@ def write_table(results: dict[str, Any], *, into_readme: bool) -> None:
     print("\n".join(lines))
     if not into_readme:
         return
-    replace_between_marks(REPOSITORY / "README.md", MARKS, "\n".join(lines))
+    replace_between_marks(REPOSITORY / "docs" / "speed.md", MARKS, "\n".join(lines))
 
 
 def replace_between_marks(file: Path, marks: tuple[str, str], text: str) -> None:

@@ -1,42 +1,55 @@
-"""The command line starts without torch, helps, and ends with clear errors."""
+"""The command line starts without torch, explains itself, and ends with clear errors."""
 
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from celebflow import cli, paths
 from celebflow.backbone.vgg19 import BackboneSource
 from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.data.photos import Photo, load_photos, save_photos
+from celebflow.errors import CelebflowError
+from celebflow.experiments import search
 from celebflow.features.cache import open_cache
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.sparse import SparseRow
 from celebflow.features.store import save_features
 from celebflow.features.transform import Transform
+from celebflow.params import Params
+from tests import COMMITTED_PARAMS
 
 
-def _run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: str) -> str:
+    """Run a command in this process, where torch is already loaded, and return its output."""
+    return CliRunner().invoke(cli.main, arguments, catch_exceptions=False).output
+
+
+def _start(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "celebflow.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_help_names_the_commands() -> None:
-    for arguments in (["--help"], ["-h"]):
-        result = _run(*arguments)
-        assert result.returncode == 0
-        assert "sample" in result.stdout
-        assert not re.search(r"^  .*\.\.\.$", result.stdout, re.MULTILINE), "what a command does stands on one line"
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_the_commands_with_a_line_each(option: str) -> None:
+    help_text = _run(option)
+    assert "sample" in help_text
+    assert not re.search(r"^  .*\.\.\.$", help_text, re.MULTILINE), "the summary of a command fits on its line"
+
+
+def test_help_of_a_command_has_examples_on_lines_of_their_own() -> None:
     assert len(cli.main.commands) > 10
     for command in [[name] for name in cli.main.commands] + [["cache", "prune"], ["runs", "sync"]]:
-        help_text = _run(*command, "--help").stdout
-        assert f"\n    celebflow {' '.join(command)}" in help_text, "examples stand on lines of their own"
-        assert "\\b" not in help_text
+        help_text = _run(*command, "--help")
+        assert f"\n    celebflow {' '.join(command)}" in help_text
+        assert "\b" not in help_text and "\\b" not in help_text
 
 
 def test_help_imports_neither_torch_nor_mlflow() -> None:
@@ -45,28 +58,70 @@ def test_help_imports_neither_torch_nor_mlflow() -> None:
 
 
 def test_usage_and_other_errors_end_with_a_status_and_no_traceback(tmp_path: Path) -> None:
-    assert _run("sampel").returncode == 2
+    assert _start("sampel").returncode == 2
     (tmp_path / "holiday.jpg").touch()
-    result = _run("sample", str(tmp_path))
+    result = _start("sample", str(tmp_path))
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: ")
     assert "holiday.jpg" in result.stderr
 
 
-def test_signals_end_programs_with_the_status_that_shells_expect() -> None:
-    for number, word in ((signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")):
-        code = f"""
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_signals_end_programs_with_the_status_that_shells_expect(number: signal.Signals, word: str) -> None:
+    code = f"""
 import os
 from celebflow.errors import run_to_exit
 run_to_exit(lambda: os.kill(os.getpid(), {int(number)}))
 """
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert (result.returncode, result.stderr.strip()) == (128 + number, word)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr.strip()) == (128 + number, word)
+
+
+def test_a_search_prints_each_trial_and_the_best_and_judges_by_accuracy_of_val(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths.PARAMS.write_text(COMMITTED_PARAMS)
+    trials = [
+        search.Trial("tuning-2", {"train.dropout": 0.3}, 0.75),
+        search.Trial("tuning-1", {"train.dropout": 0.5}, 0.5),
+        search.Trial("tuning-3", {"train.dropout": 0.4}, None),
+    ]
+
+    def run_search(
+        name: str,
+        params: Params,
+        fixed: Mapping[str, object],
+        spaces: Sequence[search.Space],
+        trial_count: int,
+        metric: str,
+        on_trial: Callable[[search.Trial], object],
+    ) -> list[search.Trial]:
+        assert (name, params, fixed, trial_count, metric) == ("tuning", Params(), {}, 3, "val.accuracy")
+        assert spaces == [search.Space("train.dropout", low=0.3, high=0.5)]
+        for trial in trials:
+            on_trial(trial)
+        return trials
+
+    monkeypatch.setattr(search, "search", run_search)
+    lines = _run("search", "train.dropout=0.3..0.5", "--trials", "3", "--name", "tuning").splitlines()
+    assert lines[:3] == [
+        "tuning-2: train.dropout=0.3: val.accuracy 0.7500",
+        "tuning-1: train.dropout=0.5: val.accuracy 0.5000",
+        "tuning-3: train.dropout=0.4: failed",
+    ]
+    assert [line.split() for line in lines[4:8]] == [
+        ["experiment", "val.accuracy", "train.dropout"],
+        ["tuning-2", "0.75", "0.3"],
+        ["tuning-1", "0.5", "0.5"],
+        ["tuning-3", "0.4"],
+    ]
+    assert lines[-1].endswith("dvc exp apply tuning-2")
 
 
 @pytest.fixture
-def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a repository with three photographs, features of four and of another runtime, and a checkpoint."""
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make caches: features of three photographs, of a fourth and of another runtime, and a checkpoint."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.delenv("CELEBFLOW_CACHE", raising=False)
@@ -76,56 +131,56 @@ def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         origin = FeatureOrigin(BackboneSource("imagenet", True, "0" * 64), Transform(224), runtime)
         with open_cache(paths.feature_cache(), origin) as cache:
             for photo in photos:
-                cache.put(photo, {"original": row}, 0)
+                cache.put(photo, {"original": row}, [])
             save_features(photos[1:], cache, paths.FEATURES)
     save_photos(photos[1:], paths.PHOTOS)
     Checkpoints(paths.checkpoints() / "abc").save({"a": torch.zeros(250_000)}, [])
-    return tmp_path
+    return tmp_path / ".celebflow"
 
 
-def test_cache_shows_its_size(filled: Path, tmp_path: Path) -> None:
-    result = _run("cache", folder=filled)
-    features, checkpoints = result.stdout.splitlines()
+def _find_cached() -> list[bool]:
+    """Return which of the photographs here have cached features."""
+    photos = load_photos(paths.PHOTOS)
+    with open_cache(paths.feature_cache(), FeatureOrigin.load(paths.FEATURES / "origin.json")) as cache:
+        return [cache.get(photo, "original") is not None for photo in photos]
+
+
+def test_cache_shows_its_size(caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, checkpoints = _run("cache").splitlines()
     assert "8 entries, 0.3 MB" in features
     assert "checkpoints of 1 interrupted trainings, 1.0 MB" in checkpoints
     (tmp_path / "empty").mkdir()
-    assert "0 entries, 0.0 MB" in _run("cache", folder=tmp_path / "empty").stdout
+    monkeypatch.chdir(tmp_path / "empty")
+    assert "0 entries, 0.0 MB" in _run("cache")
 
 
-def test_cache_prune_keeps_what_the_photographs_here_need(filled: Path) -> None:
-    result = _run("cache", "prune", folder=filled)
-    assert "3 entries" in result.stdout
-    assert "checkpoints of 0 interrupted trainings" in result.stdout
-    origin = FeatureOrigin.load(paths.FEATURES / "origin.json")
+def test_cache_prune_keeps_what_the_photographs_here_need(caches: Path) -> None:
+    output = _run("cache", "prune")
+    assert "3 entries" in output
+    assert "checkpoints of 0 interrupted trainings" in output
+    assert _find_cached() == [True] * 3
+    assert sorted(path.name for path in caches.iterdir()) == ["checkpoints", "features", "features.lock"]
+    assert list((caches / "checkpoints").iterdir()) == []
+
+
+def test_cache_prune_without_a_result_removes_nothing_unless_all(caches: Path) -> None:
+    paths.PHOTOS.unlink()
+    with pytest.raises(CelebflowError, match="--all"):
+        _run("cache", "prune")
+    assert "8 entries" in _run("cache")
+    assert "0 entries, 0.0 MB" in _run("cache", "prune", "--all")
+
+
+@pytest.mark.slow  # a process of its own, as LMDB opens a store only once per process
+def test_cache_prune_during_a_pipeline_keeps_what_the_pipeline_uses(caches: Path) -> None:
     photos = load_photos(paths.PHOTOS)
-    with open_cache(paths.feature_cache(), origin) as cache:
-        assert [cache.get(photo, "original") is not None for photo in photos] == [True] * 3
-    assert sorted(path.name for path in (filled / ".celebflow").iterdir()) == [
-        "checkpoints",
-        "features",
-        "features.lock",
-    ]
-    assert list((filled / ".celebflow" / "checkpoints").iterdir()) == []
-
-
-def test_cache_prune_without_a_result_drops_nothing_unless_all(filled: Path) -> None:
-    (filled / "splits" / "photos.csv").unlink()
-    result = _run("cache", "prune", folder=filled)
-    assert (result.returncode, "--all" in result.stderr) == (1, True)
-    assert "8 entries" in _run("cache", folder=filled).stdout
-    assert "0 entries, 0.0 MB" in _run("cache", "prune", "--all", folder=filled).stdout
-
-
-def test_cache_prune_during_a_pipeline_leaves_it_its_own(filled: Path) -> None:
-    origin = FeatureOrigin.load(paths.FEATURES / "origin.json")
-    photos = load_photos(paths.PHOTOS)
-    with open_cache(paths.feature_cache(), origin) as cache:
-        assert _run("cache", "prune", "--all", folder=filled).returncode == 0
-        cache.put(photos[0], {"original": SparseRow.from_dense(np.ones(7, np.float32))}, 0)
+    with open_cache(paths.feature_cache(), FeatureOrigin.load(paths.FEATURES / "origin.json")) as cache:
+        assert _start("cache", "prune", "--all").returncode == 0
+        cache.put(photos[0], {"original": SparseRow.from_dense(np.ones(7, np.float32))}, [])
         assert all(cache.get(photo, "original") is not None for photo in photos)
 
 
-def test_a_cache_that_cannot_be_read_is_a_clear_error(filled: Path) -> None:
-    (filled / ".celebflow" / "features" / "data.mdb").write_bytes(b"x" * 8192)
-    result = _run("cache", folder=filled)
-    assert (result.returncode, "cannot be opened" in result.stderr) == (1, True)
+def test_a_cache_that_cannot_be_read_is_a_clear_error(caches: Path) -> None:
+    (caches / "features" / "data.mdb").write_bytes(b"x" * 8192)
+    with pytest.raises(CelebflowError, match=r"(?s)\.celebflow/features.*cannot be opened"):
+        _run("cache")

@@ -3,17 +3,22 @@ PYTHON ?= python3
 # Stages and DVC find the environment's programs first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install demo check test test-services bench ablation
+.PHONY: help install demo test-quick test check docs test-services bench ablation
+
+# Two processes take modules of tests in turns, so that those of one module share its servers and browsers.
+PYTEST := pytest --numprocesses 2 --dist loadfile
 
 help:
 	@echo "make demo           draw the invented people and run the whole pipeline on them"
-	@echo "make test           all checks and tests"
+	@echo "make test-quick     the tests to run while working"
+	@echo "make test           all checks and tests, as in CI"
+	@echo "make check          format, lint and types alone"
+	@echo "make docs           write docs/params.md and the schema of params.yaml anew"
 	@echo "make test-services  the tests that need PostgreSQL (sudo apt-get install postgresql)"
 	@echo "make bench          compare with the plain script, and renew the README's table; of real faces:"
 	@echo "                    make bench DATA=folder WEIGHTS=vgg19.pth"
 	@echo "make ablation       measure what each part of the best recipe adds, for docs/accuracy.md:"
 	@echo "                    make ablation DATA=folder WEIGHTS=vgg19.pth"
-	@echo "make check          format, lint and types alone"
 	@echo "make install        the environment alone (.venv)"
 
 install: .venv/installed
@@ -33,8 +38,14 @@ check: install
 	ruff check .
 	mypy
 
+test-quick: install
+	$(PYTEST) -m "not slow and not services"
+
 test: check
-	pytest
+	$(PYTEST)
+
+docs: install
+	python docs/build.py
 
 test-services: install
 	@test -n "$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null)" || command -v pg_ctl >/dev/null \

@@ -1,5 +1,6 @@
 """A real git and DVC repository with the project in small, where tests run commands as a user would type them."""
 
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import mlflow
 import pytest
@@ -153,10 +154,23 @@ class Repository:
                 os.killpg(process.pid, signal.SIGTERM)
             process.communicate(timeout=60)
 
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        """Return a client of the repository's own MLflow store."""
+        return mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
     def runs(self) -> list[Run]:
         """Return the MLflow runs, newest first."""
-        client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
-        return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
+        client = self.client
+        return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
+
+    def list_steps(self, run_id: str, metric: str) -> list[int]:
+        """Return the epochs at which a run logged a metric."""
+        return [each.step for each in self.client.get_metric_history(run_id, metric)]
+
+    def read_metrics(self) -> Any:
+        """Return what reports/metrics.json holds."""
+        return json.loads((self.folder / "reports" / "metrics.json").read_text())
 
 
 def make_repository(folder: Path, people: int = 6) -> Repository:
@@ -181,7 +195,7 @@ def make_repository(folder: Path, people: int = 6) -> Repository:
 
 
 def make_template(factory: pytest.TempPathFactory) -> Repository:
-    """Return a repository with a committed result, made once for all tests and workers, which change only copies of it."""
+    """Return a repository with a committed result, made once for all workers; tests change only copies of it."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # the folder of the session, in which each worker has its own

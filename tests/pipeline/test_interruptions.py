@@ -1,0 +1,67 @@
+"""Interrupted and failed stages end their runs, and dvc repro continues to the same bytes."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.repository import Repository, clone_repository
+
+pytestmark = pytest.mark.slow
+
+
+def test_next_run_ends_one_that_was_killed(repository: Repository) -> None:
+    repository.edit("epochs: 3", "epochs: 100000")
+    process = repository.start_training()
+    killed = repository.run_id()
+    process.kill()
+    process.communicate()
+    repository.edit("epochs: 100000", "epochs: 3")
+    repository.run("python", "-m", "stages.train")
+    statuses = {run.info.run_id: run.info.status for run in repository.runs()}
+    assert statuses.pop(killed) == "KILLED"
+    assert set(statuses.values()) == {"FINISHED"}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_run_ends_as_killed(repository: Repository, number: signal.Signals, status: int) -> None:
+    repository.edit("epochs: 3", "epochs: 100000")
+    process = repository.start_training()
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == status, output
+    assert "Traceback" not in output
+    assert repository.runs()[0].info.status == "KILLED"
+
+
+def test_failing_run_ends_as_failed(repository: Repository) -> None:
+    repository.edit("device: cpu", "device: cuda:9")
+    repository.edit("train:\n  seed: 0", "train:\n  seed: 1")
+    output = repository.run("python", "-m", "stages.train", status=1)
+    assert "compute.device is cuda:9" in output
+    assert repository.runs()[0].info.status == "FAILED"
+
+
+def test_repro_after_kills_ends_with_the_same_bytes(template: Repository, repository: Repository) -> None:
+    # benchmarks/kills.py kills at random moments, and more often.
+    undisturbed = clone_repository(template, repository.folder.with_name("undisturbed"))
+    for each in (undisturbed, repository):
+        each.edit("epochs: 3", "epochs: 200")  # seconds, with many checkpoints
+        each.edit("image_size_px: 64", "image_size_px: 160")
+    assert undisturbed.repro("train") == ["extract", "train"]
+    store = repository.folder / ".celebflow"
+    for kept in ("features/data.mdb", "checkpoints/*/last.safetensors"):
+        started = time.time()
+        process = repository.start("dvc", "repro", "train")
+        while not any(file.stat().st_mtime > started for file in store.glob(kept)):
+            assert process.poll() is None and time.time() < started + 120
+            time.sleep(0.01)
+        assert process.poll() is None, "it is still running"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    output = repository.run("dvc", "repro", "train")
+    assert output.count("epoch ") == 200, "epochs before the last checkpoint are printed again"
+    for out in ("features/indices.npy", "features/values.npy", "features/offsets.npy", "models/classifier.safetensors"):
+        assert (repository.folder / out).read_bytes() == (undisturbed.folder / out).read_bytes(), out
+    assert list((store / "checkpoints").iterdir()) == []

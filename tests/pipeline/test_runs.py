@@ -1,0 +1,89 @@
+"""Every training has its MLflow run, which leads back to what made the result."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+
+from tests.repository import Repository
+
+pytestmark = pytest.mark.slow
+
+
+def test_run_has_params_curves_metrics_and_figures(template: Repository) -> None:
+    (run,) = template.runs()
+    assert run.info.status == "FINISHED"
+    assert "UNTRAINED" in run.info.run_name
+    assert run.data.params["train.learning_rate"] == "0.001"
+    assert run.data.tags["celebflow.backbone_trained"] == "false"
+    assert "plot.resolution_dpi" not in run.data.params, "it makes no difference to a result"
+    for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+        assert template.list_steps(run.info.run_id, name) == [1, 2, 3]
+    assert run.data.metrics["test/final_accuracy"] == pytest.approx(template.read_metrics()["test"]["accuracy"])
+    uri = template.client.tracking_uri
+    stored = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, tracking_uri=uri))
+    files = {path.relative_to(stored).as_posix() for path in stored.rglob("*") if path.is_file()}
+    assert {"params.yaml", "reports/metrics.json", "reports/val/predictions.csv", "reports/index.html"} <= files
+    assert {"splits/duplicates.csv", "features/faces.csv", "reports/figures/duplicates.png"} <= files
+    figures = {file.relative_to(template.folder).as_posix() for file in template.folder.glob("reports/figures/*")}
+    assert len(figures) > 20
+    assert {file for file in files if file.startswith("reports/figures/")} == figures
+
+
+def test_run_leads_back_to_code_data_and_machine(template: Repository) -> None:
+    (run,) = template.runs()
+    tags = run.data.tags
+    head = template.run("git", "rev-parse", "HEAD~1").strip()
+    assert tags["mlflow.source.git.commit"] == head
+    assert tags["celebflow.restore"] == f"git checkout {head} && dvc repro"
+    assert tags["celebflow.restore"] in tags["mlflow.note.content"]
+    assert "UNTRAINED" in tags["mlflow.note.content"]
+    assert "| val |" in tags["mlflow.note.content"]
+    lock = yaml.safe_load((template.folder / "dvc.lock").read_text())["stages"]
+    outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
+    assert tags["celebflow.features_md5"] == outs["features"]
+    assert tags["celebflow.classifier_md5"] == outs["models/classifier.safetensors"]
+    assert tags["celebflow.data_md5"].endswith(".dir")
+    assert run.inputs
+    datasets = {item.tags[0].value: item.dataset.name for item in run.inputs.dataset_inputs}
+    assert datasets == {"train": "train: 36 photographs", "val": "val: 12 photographs", "test": "test: 12 photographs"}
+
+
+def test_evaluate_and_plot_continue_the_run(repository: Repository) -> None:
+    repository.run("dvc", "repro", "--force", "--single-item", "evaluate")
+    repository.edit("resolution_dpi: 150", "resolution_dpi: 100")
+    assert repository.repro() == ["plot"]
+    assert len(repository.runs()) == 1
+
+
+def test_result_from_another_machine_continues_in_one_new_run(repository: Repository) -> None:
+    other_id = "0123456789abcdef0123456789abcdef"
+    (repository.folder / "models" / "mlflow_run_id.txt").unlink()
+    (repository.folder / "models" / "mlflow_run_id.txt").write_text(other_id)
+    output = repository.run("python", "-m", "stages.evaluate")
+    repository.run("python", "-m", "stages.plot")
+    new, _ = repository.runs()
+    assert new.info.run_id in output
+    assert new.data.tags["celebflow.continues"] == other_id
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////dev/null/mlflow.db", "http://127.0.0.1:9"])
+def test_store_that_cannot_be_used_is_an_error_before_training(repository: Repository, uri: str) -> None:
+    with repository.variables(MLFLOW_TRACKING_URI=uri):
+        output = repository.run("python", "-m", "stages.train", status=1)
+    assert uri in output and "MLFLOW_TRACKING_URI" in output and "tracking.required" in output
+    assert "Training" not in output and "epoch" not in output
+    assert "Traceback" not in output
+
+
+def test_mlflow_tracking_uri_is_honored(repository: Repository, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    shutil.copy(repository.folder / "mlflow.db", tmp_path / "elsewhere.db")  # to make a new one takes MLflow seconds
+    with repository.variables(MLFLOW_TRACKING_URI=uri):
+        repository.run("python", "-m", "stages.train")
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("celebflow")
+    assert experiment and len(client.search_runs([experiment.experiment_id])) == 2
+    assert len(repository.runs()) == 1

@@ -1,0 +1,74 @@
+"""DVC runs the stages that a change concerns, and no others."""
+
+import json
+import re
+
+import pytest
+
+from tests.repository import Repository
+
+pytestmark = pytest.mark.slow
+
+
+def test_second_repro_runs_nothing(repository: Repository) -> None:
+    assert repository.repro() == []
+    assert "up to date" in repository.run("dvc", "status")
+
+
+def test_page_templates_are_dependencies_and_compiled_code_is_not(repository: Repository) -> None:
+    report = repository.folder / "celebflow" / "report"
+    (report / "__pycache__" / "other.pyc").write_bytes(b"compiled")
+    assert json.loads(repository.run("dvc", "status", "--json")) == {}
+    template = report / "templates" / "report.html.jinja"
+    template.write_text(template.read_text(encoding="utf-8") + "<!-- changed -->", encoding="utf-8")
+    status = json.loads(repository.run("dvc", "status", "--json"))
+    assert status == {"plot": [{"changed deps": {"celebflow/report": "modified"}}]}
+
+
+def test_learning_rate_runs_train_evaluate_and_plot_and_the_run_cache_brings_the_first_result_back(
+    repository: Repository,
+) -> None:
+    first_run_id = repository.run_id()
+    repository.edit("learning_rate: 0.001", "learning_rate: 0.002")
+    assert repository.repro() == ["train", "evaluate", "plot"]
+    new, first = repository.runs()
+    assert (new.info.run_id, first.info.run_id) == (repository.run_id(), first_run_id)
+    assert new.info.run_name.startswith("learning_rate 0.002"), "the name says what was tried"
+    assert "celebflow.restore" not in new.data.tags, "no commit has this change"
+    assert re.search(r"train.learning_rate\s+0.001\s+0.002", repository.run("dvc", "params", "diff"))
+    assert "val.accuracy" in repository.run("dvc", "metrics", "diff", "--all")
+    repository.run("dvc", "plots", "diff", "HEAD", "workspace")
+    page = (repository.folder / "dvc_plots" / "index.html").read_text()
+    for plot in ("accuracy", "loss", "roc", "precision_recall", "reliability", "recall_by_person", "confusion_matrix"):
+        assert plot in page
+    assert "HEAD" in page and "workspace" in page
+    repository.edit("learning_rate: 0.002", "learning_rate: 0.001")
+    assert repository.repro() == []
+    assert repository.run_id() == first_run_id
+    assert len(repository.runs()) == 2
+
+
+def test_page_is_drawn_again_when_a_param_that_it_shows_changes(repository: Repository) -> None:
+    page = repository.folder / "reports" / "index.html"
+    assert "<dt>prepare.unreadable</dt><dd>stop</dd>" in page.read_text()
+    repository.edit("unreadable: stop", "unreadable: skip")
+    assert repository.repro() == ["prepare", "plot"]
+    assert "<dt>prepare.unreadable</dt><dd>skip</dd>" in page.read_text()
+    repository.edit("required: true", "required: false")
+    assert repository.repro() == [], "the page does not show tracking.required"
+
+
+def test_another_split_takes_all_features_from_the_cache(repository: Repository) -> None:
+    repository.edit("prepare:\n  seed: 0", "prepare:\n  seed: 1")
+    output = repository.run("dvc", "repro", "extract")
+    assert re.findall(r"Running stage '(\w+)'", output) == ["prepare", "extract"]
+    assert "0 photographs extracted with ncnn, 60 found in the cache" in output
+
+
+def test_bad_params_stop_the_first_stage(repository: Repository) -> None:
+    repository.edit("epochs: 3", "epoch: three")
+    output = repository.run("dvc", "repro", "--force", status=255)
+    assert "train.epochs: missing" in output
+    assert "train.epoch: unknown" in output
+    assert "Traceback" not in output
+    assert re.findall(r"Running stage '(\w+)'", output) == ["prepare"]

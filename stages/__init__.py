@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from celebflow.errors import run_to_exit
 
-# The imports of a stage make hundreds of thousands of objects that stay. Searching them for garbage again and again
-# would take a quarter of its start. run_stage turns the collector on again.
+# The imports of a stage create hundreds of thousands of objects that stay. Garbage collection during the imports would
+# take a quarter of the start, so run_stage turns it on after them.
 gc.disable()
 
 

@@ -1,4 +1,4 @@
-"""Measure the classifier on the photographs that it did not learn from."""
+"""Measure the classifier on the photographs that it was not trained on."""
 
 from celebflow import paths
 from celebflow.classifier.model import load_classifier
@@ -11,7 +11,8 @@ from stages import run_stage
 
 def main() -> None:
     """Write reports/metrics.json, reports/val and reports/test."""
-    params, classifier = load_params(paths.PARAMS), load_classifier(paths.CLASSIFIER)
+    params = load_params(paths.PARAMS)
+    classifier = load_classifier(paths.CLASSIFIER)
     with runs.continue_run(params, classifier.card.backbone) as run:
         features = load_features(paths.FEATURES, paths.PHOTOS)
         metrics = report_splits(classifier, features, params.compute, paths.REPORTS)

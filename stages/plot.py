@@ -1,4 +1,4 @@
-"""Draw what people look at: the figures, and the page with all of them."""
+"""Draw the figures, and the page that shows them."""
 
 from celebflow import paths
 from celebflow.classifier.model import load_classifier
@@ -13,11 +13,11 @@ from stages import run_stage
 
 def main() -> None:
     """Write reports/figures and reports/index.html."""
-    params, explainer = load_params(paths.PARAMS), Explainer(load_classifier(paths.CLASSIFIER))
+    params = load_params(paths.PARAMS)
+    explainer = Explainer(load_classifier(paths.CLASSIFIER))
     with runs.continue_run(params, explainer.card.backbone) as run:
         features = load_features(paths.FEATURES, paths.PHOTOS)
-        content = publish(explainer, features, list_informative(params), params.plot.resolution_dpi)
-        save_page(content, paths.PAGE)
+        save_page(publish(explainer, features, list_informative(params), params.plot.resolution_dpi), paths.PAGE)
         run.log_files(paths.FIGURES, paths.PAGE, paths.DUPLICATES, paths.FACES)
 
 

@@ -12,10 +12,10 @@ from stages import run_stage
 
 def main() -> None:
     """Write models/classifier.safetensors, models/mlflow_run_id.txt and reports/history.csv."""
-    params, features = load_params(paths.PARAMS), load_features(paths.FEATURES, paths.PHOTOS)
-    what = features, params.train, params.compute
-    with runs.start_run(params, features) as run, open_checkpoints(*what) as checkpoints:
-        classifier, epochs = train_classifier(*what, checkpoints, run.log_epoch)
+    params = load_params(paths.PARAMS)
+    features = load_features(paths.FEATURES, paths.PHOTOS)
+    with runs.start_run(params, features) as run, open_checkpoints(features, params.train, params.compute) as saved:
+        classifier, epochs = train_classifier(features, params.train, params.compute, saved, run.log_epoch)
         history.save_history(epochs, paths.HISTORY)
         model.save_classifier(classifier, paths.CLASSIFIER)
         run.log_files(paths.PARAMS, paths.HISTORY)

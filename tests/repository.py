@@ -1,4 +1,4 @@
-"""A real git and DVC repository with the project in small, where tests run commands as a user would type them."""
+"""A git and DVC repository with a small version of the project, for tests that run commands."""
 
 import json
 import os
@@ -36,26 +36,25 @@ EVERY_STAGE = ["prepare", "backbone", "extract", "train", "evaluate", "plot"]
 
 
 class Repository:
-    """A clone of the project, with small params, where commands run as a user would type them."""
+    """A copy of the project with small params, where commands run as a user would type them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))},
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))}
+        self.environment = kept | {
             "DVC_NO_ANALYTICS": "true",
-            "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "tmp" / "site"),  # else below /var/tmp, where it would stay
+            "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "tmp" / "site"),  # the default, /var/tmp, outlives the test
+            "GIT_AUTHOR_EMAIL": "tester@example.org",
+            "GIT_AUTHOR_NAME": "Tester",
+            "GIT_COMMITTER_EMAIL": "tester@example.org",
+            "GIT_COMMITTER_NAME": "Tester",
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            **{
-                f"GIT_{who}_{what}": "tester@example.org"
-                for who in ("AUTHOR", "COMMITTER")
-                for what in ("NAME", "EMAIL")
-            },
         }
 
     @contextmanager
     def variables(self, **values: str) -> Iterator[None]:
-        """Set environment variables for a while."""
+        """Set environment variables within a `with` block."""
         before = self.environment
         self.environment = {**before, **values}
         try:
@@ -76,37 +75,41 @@ class Repository:
         )
 
     def run(self, *command: str, status: int = 0) -> str:
-        """Run a command, hold it to an exit status, and return what it printed."""
+        """Run a command, check its exit status, and return what it printed."""
         process = self.start(*command)
         output, _ = process.communicate(timeout=300)
         assert process.returncode == status, output
         return output
 
-    def run_queued(self, *changes: str) -> None:
-        """Queue an experiment for each change of the params, and run them with two workers."""
-        before = self.run("dvc", "queue", "status").count("Success")
-        for change in changes:
-            self.run("dvc", "exp", "run", "--queue", "--set-param", change, "--name", re.sub(r"\W", "-", change))
-        # Its workers outlive it, with whatever it prints to: without a pipe, nothing waits for them here.
+    def run_queued(self, **experiments: str) -> None:
+        """Queue an experiment for each name and change of the params, and run them with two workers."""
+        for name, change in experiments.items():
+            self.run("dvc", "exp", "run", "--queue", "--set-param", change, "--name", name)
+        # The workers of DVC outlive this command and keep its output open, so a pipe would never end.
         assert self.start("dvc", "queue", "start", "--jobs", "2", log=subprocess.DEVNULL).wait(300) == 0
         deadline = time.monotonic() + 300
-        while self.run("dvc", "queue", "status").count("Success") < before + len(changes):
+        while not experiments.keys() <= self.list_experiments():
             assert time.monotonic() < deadline, self.run("dvc", "queue", "status")
             time.sleep(1)
-        # Of DVC's workers, one now and then clears away what tells the other to end.
+        # One of DVC's workers sometimes removes the file that tells the other to end.
         deadline = time.monotonic() + 60
         while "0 active, 0 idle" not in self.run("dvc", "queue", "status"):
             if time.monotonic() > deadline:
                 self.run("dvc", "queue", "stop")
                 break
-            time.sleep(1)
+            time.sleep(2)
+
+    def list_experiments(self) -> set[str]:
+        """Return the names of the experiments that have a result; asking git takes less time than asking DVC."""
+        names = self.run("git", "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps")
+        return set(names.split())
 
     def repro(self, *arguments: str) -> list[str]:
         """Run dvc repro and return the stages that ran."""
         return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
 
     def start_training(self) -> subprocess.Popen[str]:
-        """Start the stage train by itself, and return when it has logged an epoch."""
+        """Start only the stage train, and return when it has logged an epoch."""
         count = len(self.runs())
         process = self.start("python", "-m", "stages.train")
         deadline = time.monotonic() + 120
@@ -127,12 +130,12 @@ class Repository:
         file.write_text(content.replace(old, new), encoding="utf-8")
 
     def run_id(self) -> str:
-        """Return the id of the MLflow run that the workspace's result belongs to."""
+        """Return the id of the workspace's MLflow run."""
         return (self.folder / "models" / "mlflow_run_id.txt").read_text()
 
     @contextmanager
     def serve(self, *command: str, path: str) -> Iterator[str]:
-        """Start a server with `--port`, wait until `path` answers, yield its address, and end it."""
+        """Start a server with `--port`, wait until it serves `path`, yield its address, and stop it."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -150,7 +153,7 @@ class Repository:
                     time.sleep(0.3)
             yield address
         finally:
-            with suppress(ProcessLookupError):  # it did not start
+            with suppress(ProcessLookupError):  # the server did not start
                 os.killpg(process.pid, signal.SIGTERM)
             process.communicate(timeout=60)
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 
 from tests.repository import Repository, clone_repository
 
@@ -15,18 +16,20 @@ pytestmark = pytest.mark.slow
 def experiments(template: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Return a repository where two workers have run two queued experiments; tests do not change it."""
     repository = clone_repository(template, tmp_path_factory.mktemp("experiments") / "repository")
-    repository.run_queued("train.learning_rate=0.0003", "train.learning_rate=0.00001")
+    repository.run_queued(lower="train.learning_rate=0.0003", lowest="train.learning_rate=0.00001")
     return repository
 
 
-NAMES = ("train-learning_rate-0-0003", "train-learning_rate-0-00001")
+def _find_run(repository: Repository, experiment: str) -> Run:
+    (run,) = [run for run in repository.runs() if run.data.tags.get("celebflow.dvc_experiment") == experiment]
+    return run
 
 
 def test_queued_experiments_log_a_run_each(experiments: Repository) -> None:
     *runs, _ = experiments.runs()
     assert sorted(run.data.params["train.learning_rate"] for run in runs) == ["0.0003", "1e-05"]
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert {run.data.tags["celebflow.restore"] for run in runs} == {f"dvc exp apply {name}" for name in NAMES}
+    assert {run.data.tags["celebflow.restore"] for run in runs} == {"dvc exp apply lower", "dvc exp apply lowest"}
 
 
 def test_runs_are_listed_with_commits_and_experiments(experiments: Repository) -> None:
@@ -36,16 +39,15 @@ def test_runs_are_listed_with_commits_and_experiments(experiments: Repository) -
     for name in ("workspace", head):
         assert by_name[name][-1] == experiments.run_id()
         assert float(by_name[name][1]) == pytest.approx(experiments.read_metrics()["val"]["accuracy"], abs=1e-4)
-    run_ids = {run.data.tags["celebflow.dvc_experiment"]: run.info.run_id for run in experiments.runs()[:2]}
-    assert by_name[NAMES[0]][-2:] == ["train.learning_rate=0.0003", run_ids[NAMES[0]]]
+    run = _find_run(experiments, "lower")
+    assert by_name["lower"][-2:] == ["train.learning_rate=0.0003", run.info.run_id]
 
 
 def test_results_are_compared_wherever_they_are(experiments: Repository, tmp_path: Path) -> None:
-    name = NAMES[1]
-    (run,) = [run for run in experiments.runs() if run.data.tags.get("celebflow.dvc_experiment") == name]
+    run = _find_run(experiments, "lowest")
     head = experiments.run("git", "rev-parse", "HEAD").strip()
     comparisons = []
-    for a, b in (("HEAD", name), ("workspace", name), (head[:8], run.info.run_id[:12])):
+    for a, b in (("HEAD", "lowest"), ("workspace", "lowest"), (head[:8], run.info.run_id[:12])):
         comparisons.append(json.loads(experiments.run("celebflow", "compare", a, b, "--json")))
         assert (comparisons[-1].pop("a"), comparisons[-1].pop("b")) == (a, b)
     compared = comparisons[0]
@@ -54,17 +56,17 @@ def test_results_are_compared_wherever_they_are(experiments: Repository, tmp_pat
     assert compared["accuracy_b"] == pytest.approx(run.data.metrics["val/final_accuracy"], abs=1e-6)
     assert len(compared["broken"]) == compared["overall"]["only_a"] > 0
     page = tmp_path / "page.html"
-    experiments.run("celebflow", "page", "--against", name, "--output", str(page))
+    experiments.run("celebflow", "page", "--against", "lowest", "--output", str(page))
     content = page.read_text(encoding="utf-8")
-    assert name in content
+    assert "lowest" in content
     # There A is the experiment, so that what was broken is fixed.
     assert f"Fixed in val: {len(compared['broken'])}" in content
     assert not re.search(r"""(src|href)="(?!data:|#)""", content), "the page needs no other file"
 
 
 def test_comparison_is_printed_for_people(experiments: Repository) -> None:
-    output = experiments.run("celebflow", "compare", NAMES[1], "--split", "test", "--limit", "1")
-    for part in (NAMES[1], "workspace", "12 photographs", "test", "95 %", "--limit -1"):
+    output = experiments.run("celebflow", "compare", "lowest", "--split", "test", "--limit", "1")
+    for part in ("lowest", "workspace", "12 photographs", "test", "95 %", "--limit -1"):
         assert part in output
 
 

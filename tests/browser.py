@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ _PROGRAM_OF_PACKAGE = {"chromium": "chromium", "chromium-driver": "chromedriver"
 
 
 def describe_missing_packages() -> str:
-    """Say which of Debian's packages is missing and how to get it; nothing when both are there."""
+    """Say which Debian packages are missing and how to install them; return "" when none is."""
     missing = [package for package, program in _PROGRAM_OF_PACKAGE.items() if shutil.which(program) is None]
     return f"{' and '.join(missing)} missing: sudo apt-get install chromium chromium-driver" if missing else ""
 
@@ -34,12 +34,12 @@ def start_browser(profile: Path) -> Iterator[Chrome]:
         "--disable-component-update",
         "--disable-sync",
         "--use-fake-device-for-media-stream",  # a camera that shows a moving test picture
-        "--use-fake-ui-for-media-stream",  # and may be used without asking
+        "--use-fake-ui-for-media-stream",  # and that needs no permission
         f"--user-data-dir={profile}",
     ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # An alert is what hostile names must not open: it stays for the test to find.
+    # Hostile names must not open an alert. If one does, it stays open for the test to find.
     options.set_capability("unhandledPromptBehavior", "ignore")
     # With the driver's path given, Selenium does not look for one online.
     driver = Chrome(options, Service(shutil.which("chromedriver")))
@@ -50,12 +50,12 @@ def start_browser(profile: Path) -> Iterator[Chrome]:
 
 
 def take_console(driver: Chrome) -> list[str]:
-    """Return what the console says since this was last asked."""
+    """Return the console messages since the last call."""
     return [entry["message"] for entry in driver.get_log("browser")]
 
 
 def take_requests(driver: Chrome) -> set[str]:
-    """Return the addresses that pages asked for since this was last asked, images inside a page left out."""
+    """Return the addresses that pages requested since the last call, without data URIs."""
     events = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
     addresses = {
         event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
@@ -64,7 +64,7 @@ def take_requests(driver: Chrome) -> set[str]:
 
 
 def has_alert(driver: Chrome) -> bool:
-    """Tell whether a script has opened an alert."""
+    """Return whether a script has opened an alert."""
     try:
         return bool(driver.switch_to.alert)
     except NoAlertPresentException:
@@ -73,10 +73,21 @@ def has_alert(driver: Chrome) -> bool:
 
 @contextmanager
 def emulate_phone(driver: Chrome, width_px: int) -> Iterator[None]:
-    """Make the page as wide as a phone, which no headless window can be."""
+    """Make the page as narrow as a phone; a headless window has a larger minimum width."""
     size = {"width": width_px, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
         yield
     finally:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@contextmanager
+def emulate_media(driver: Chrome, media: str = "", features: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Show the page as in print, for example, or with features such as prefers-color-scheme."""
+    pairs = [{"name": name, "value": value} for name, value in (features or {}).items()]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": pairs})
+    try:
+        yield
+    finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})

@@ -1,4 +1,4 @@
-"""Two results → what a page shows of their comparison, or a page of its own."""
+"""Two results → a page that compares them, or a section of a result's page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from celebflow.evaluation.comparison import Change, ResultComparison
 from celebflow.evaluation.significance import CONFIDENCE
 from celebflow.report import markup
-from celebflow.report.formats import FIGURE_LABELS, FILTERS, format_percent
+from celebflow.report.formats import FILTERS, format_percent, order_metrics
 from celebflow.report.thumbnails import load_thumbnail
 
 _MAX_CHANGES = 24
@@ -19,7 +19,7 @@ _PAGE = markup.Page("comparison.html.jinja", ("base.css", "report.css"), ("viewe
 
 @dataclass(frozen=True, eq=False)
 class ChangedPhotograph:
-    """A photograph that only one of two results predicts rightly; `thumbnail` is None where it is not here."""
+    """A photograph that only one of two results predicts correctly; `thumbnail` is None when its file is missing."""
 
     change: Change
     thumbnail: NDArray[np.uint8] | None
@@ -27,7 +27,7 @@ class ChangedPhotograph:
 
 @dataclass(frozen=True, eq=False)
 class ComparedResults:
-    """Results A and B: their names, metrics by split, flat params, and one split photograph by photograph.
+    """Results A and B: names, metrics by split, params by dotted name, and a comparison on one split.
 
     `fixed` and `broken` may show only some of the photographs that `comparison` lists.
     """
@@ -45,7 +45,7 @@ class ComparedResults:
 
 
 def load_changes(changes: Sequence[Change], folder: Path) -> list[ChangedPhotograph]:
-    """Load the thumbnails of the first changes from the photographs in `folder`, where they are there."""
+    """Return the first changes with the thumbnails of the photographs in `folder`."""
     loaded = []
     for change in changes[:_MAX_CHANGES]:
         file = folder / change.b.path
@@ -54,47 +54,43 @@ def load_changes(changes: Sequence[Change], folder: Path) -> list[ChangedPhotogr
 
 
 def render_comparison(compared: ComparedResults) -> str:
-    """Return a page of the comparison alone, as HTML: one file without a reference to any other."""
-    html, _ = markup.render(_PAGE, "img-src data:", FILTERS, **describe_comparison(compared))
+    """Return a page with only the comparison, as HTML: one file without a reference to another."""
+    html, _ = markup.render(_PAGE, "img-src data:", FILTERS, compared=compared, **describe_comparison(compared))
     return html
 
 
 def describe_comparison(compared: ComparedResults) -> dict[str, object]:
-    """Return what the template of a comparison needs."""
-    names = dict.fromkeys([*FIGURE_LABELS, *(name for values in compared.metrics_b.values() for name in values)])
+    """Return what the template of a comparison needs beside `compared`."""
     splits = [split for split in compared.metrics_b if split in compared.metrics_a]
-    figures = {}
-    for name in names:
-        row = {split: (compared.metrics_a[split].get(name), compared.metrics_b[split].get(name)) for split in splits}
-        if any(a is not None and b is not None for a, b in row.values()):
-            figures[name] = row
-    params = dict.fromkeys([*compared.params_a, *compared.params_b])
-    changed = {
-        name: (compared.params_a.get(name, ""), compared.params_b.get(name, ""))
-        for name in params
-        if compared.params_a.get(name, "") != compared.params_b.get(name, "")
-    }
+    metrics = {}
+    for name in order_metrics(compared.metrics_b):
+        row = [(compared.metrics_a[split].get(name), compared.metrics_b[split].get(name)) for split in splits]
+        if any(a is not None and b is not None for a, b in row):
+            metrics[name] = row
+    params = {}
+    for name in dict.fromkeys([*compared.params_a, *compared.params_b]):
+        a, b = compared.params_a.get(name, ""), compared.params_b.get(name, "")
+        if a != b:
+            params[name] = a, b
     return {
-        "compared": compared,
-        "compared_figures": figures,
         "compared_splits": splits,
-        "changed_params": changed,
+        "compared_metrics": metrics,
+        "changed_params": params,
         "verdict": describe_verdict(compared.comparison),
-        "labels": FIGURE_LABELS,
     }
 
 
 def describe_verdict(comparison: ResultComparison) -> str:
-    """Say whether B is better, and what McNemar's p value means."""
+    """Say whether B is better, and what the p value of McNemar's test means."""
     test = comparison.overall
     changed = test.only_a + test.only_b
     if not changed:
-        return "Both results are right on the same photographs."
+        return "Both results are correct on the same photographs."
     chance = format_percent(test.p_value) if test.p_value >= 0.001 else f"less than {format_percent(0.001)}"
     text = (
         f"{comparison.verdict()} If neither result were better, the {changed} photographs that changed would split "
         f"as unevenly as this, or more so, in {chance} of cases (McNemar's exact test)."
     )
     if test.verdict == "chance":
-        text += f" A clear result takes less than {format_percent(1 - CONFIDENCE)}, and an interval without 0."
+        text += f" A clear difference needs less than {format_percent(1 - CONFIDENCE)} and an interval without 0."
     return text

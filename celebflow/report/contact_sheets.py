@@ -1,8 +1,9 @@
-"""Sheets of small photographs with captions; without torch, so that prepare can draw what it found."""
+"""Sheets of small photographs with captions; imports no torch, because stage prepare draws duplicates."""
 
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,20 @@ from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
 from celebflow.data.duplicates import DuplicateGroup
-from celebflow.data.photos import Photo
 from celebflow.report.style import BLUE, ORANGE, WARNING_SIZE, spell, wrap_warning, write_warning
 from celebflow.report.thumbnails import load_thumbnail
 
-# All in inches.
-_LONGEST_LINE = 13.0
-_SHORTEST_LINE = 5.5
+# In inches.
+_MAX_LINE_WIDTH = 13.0
+_MIN_LINE_WIDTH = 5.5
 _TILE_HEIGHT = 1.15
 _TILE_GAP = 0.14
 _ROW_GAP = 0.32
 _MARGIN = 0.2
 _POINT = 1 / 72
-_MOST_GROUPS = 40
-_MOST_OF_A_GROUP = 8
+
+_MAX_GROUPS = 40
+_MAX_PHOTOS_PER_GROUP = 8
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Tile:
 def draw_contact_sheet(title: str, rows: Sequence[tuple[str, Sequence[Tile]]], warning: str) -> Figure:
     """Draw rows of tiles, each below its heading, which may be empty.
 
-    A long row goes on below, and short ones share a line. Texts are verbatim: no formulae, underscores as they are.
+    A long row continues below; short rows share a line. Texts are drawn verbatim, without mathematical notation.
     """
     blocks = [_Block.arrange(heading, tiles) for heading, tiles in rows]
     corners, width, height = _flow([(block.width, block.height) for block in blocks], _ROW_GAP)
-    width = max(width, _SHORTEST_LINE)
+    width = max(width, _MIN_LINE_WIDTH)
     titles = _Lines.wrap(title, width, _TITLE, 3)
     warning_lines = wrap_warning(warning, width + 2 * _MARGIN)
     top = _MARGIN + len(warning_lines) * _WARNING.line_height
@@ -63,29 +64,28 @@ def draw_contact_sheet(title: str, rows: Sequence[tuple[str, Sequence[Tile]]], w
 
 
 def draw_duplicates(groups: Sequence[DuplicateGroup], folder: Path) -> Figure:
-    """Draw groups of near-duplicates among the photographs in `folder`, in their order; no more than fit."""
+    """Draw the first groups of near-duplicates among the photographs in `folder`."""
     mixed = sum(len(group.people) > 1 for group in groups)
     title = f"{len(groups)} groups of near-duplicates" if groups else "No near-duplicates"
     if mixed:
-        title += f"; {mixed} {'span' if mixed > 1 else 'spans'} people: a label is likely wrong (in orange)"
-    if len(groups) > _MOST_GROUPS:
-        title += f". {len(groups) - _MOST_GROUPS} groups are not shown: all stand in duplicates.csv"
-    return draw_contact_sheet(title, [_show_group(group, folder) for group in groups[:_MOST_GROUPS]], "")
+        title += f". Orange: {mixed} with several people, so a label is likely wrong"
+    if len(groups) > _MAX_GROUPS:
+        title += f". The first {_MAX_GROUPS}; duplicates.csv lists all"
+    return draw_contact_sheet(title, [_show_group(group, folder) for group in groups[:_MAX_GROUPS]], "")
 
 
 def _show_group(group: DuplicateGroup, folder: Path) -> tuple[str, list[Tile]]:
     mixed = len(group.people) > 1
-    shown = group.photos[:_MOST_OF_A_GROUP]
-    heading = f"{len(group.photos)} of {' and '.join(spell(person) for person in group.people)}"
+    shown = group.photos[:_MAX_PHOTOS_PER_GROUP]
+    heading = f"{' and '.join(spell(person) for person in group.people)}: {len(group.photos)}"
     if len(shown) < len(group.photos):
-        heading += f" ({len(shown)} shown)"
-    return heading, [_show_photo(photo, folder, named=mixed) for photo in shown]
-
-
-def _show_photo(photo: Photo, folder: Path, *, named: bool) -> Tile:
-    file = photo.path.removeprefix(f"{photo.person}/")
-    image = load_thumbnail(folder / photo.path)
-    return Tile(image, f"{spell(photo.person)}\n{file}", ORANGE) if named else Tile(image, file, BLUE)
+        heading += f", {len(shown)} of them shown"
+    tiles = []
+    for photo in shown:
+        file = photo.path.removeprefix(f"{photo.person}/")
+        caption = f"{spell(photo.person)}\n{file}" if mixed else file
+        tiles.append(Tile(load_thumbnail(folder / photo.path), caption, ORANGE if mixed else BLUE))
+    return heading, tiles
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class _Style:
     def line_height(self) -> float:
         return 1.3 * self.size * _POINT
 
+    @lru_cache(10_000)  # noqa: B019 - the few styles live as long as the process
     def measure(self, text: str) -> float:
         font = FontProperties(size=self.size, weight=self.weight)
         width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
@@ -113,8 +114,8 @@ class _Lines:
     style: _Style
 
     @classmethod
-    def wrap(cls, text: str, width: float, style: _Style, most: int) -> "_Lines":
-        """Break a text into at most so many lines, and shorten what is still too wide."""
+    def wrap(cls, text: str, width: float, style: _Style, max_lines: int) -> "_Lines":
+        """Break a text into at most `max_lines` lines, and shorten those that are still too wide."""
         lines: list[str] = []
         for paragraph in text.split("\n") if text else []:
             line = ""
@@ -125,8 +126,8 @@ class _Lines:
                     longer = word
                 line = longer
             lines.append(line)
-        if len(lines) > most:
-            lines[most - 1 :] = [" ".join(lines[most - 1 :])]
+        if len(lines) > max_lines:
+            lines[max_lines - 1 :] = [" ".join(lines[max_lines - 1 :])]
         return cls([_shorten(line, width, style) for line in lines], style)
 
     @property
@@ -146,20 +147,20 @@ class _Lines:
 
 
 def _shorten(line: str, width: float, style: _Style) -> str:
-    """Cut the middle out of what is too wide: names differ at their beginnings, and file names at their ends."""
+    """Shorten a line that is too wide in its middle: names differ at the beginning, file names at the end."""
     if style.measure(line) <= width:
         return line
 
-    def cut(kept: int) -> str:
+    def keep(kept: int) -> str:
         return f"{line[: (kept + 1) // 2]}…{line[len(line) - kept // 2 :]}"
 
-    too_many = bisect(range(len(line)), width, key=lambda kept: style.measure(cut(kept)))
-    return cut(max(0, too_many - 1))
+    too_many = bisect(range(len(line)), width, key=lambda kept: style.measure(keep(kept)))
+    return keep(max(0, too_many - 1))
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A row of tiles below its heading, as they will stand."""
+    """A row of tiles below its heading, laid out."""
 
     heading: _Lines
     tiles: Sequence[Tile]
@@ -192,15 +193,15 @@ class _Block:
 
 def _width(tile: Tile) -> float:
     height, width, _ = tile.image.shape
-    return min(_TILE_HEIGHT * float(width / height), _LONGEST_LINE)
+    return min(_TILE_HEIGHT * float(width / height), _MAX_LINE_WIDTH)
 
 
 def _flow(sizes: Sequence[tuple[float, float]], gap: float) -> tuple[list[tuple[float, float]], float, float]:
-    """Place boxes of some widths and heights in lines; return their upper left corners, and the size of the whole."""
+    """Place boxes of these widths and heights in lines; return their upper left corners and the total size."""
     corners = []
     x = y = line_height = used = 0.0
     for width, height in sizes:
-        if x + width > _LONGEST_LINE and x > 0:
+        if x + width > _MAX_LINE_WIDTH and x > 0:
             x, y, line_height = 0.0, y + line_height + gap, 0.0
         corners.append((x, y))
         used, line_height = max(used, x + width), max(line_height, height)

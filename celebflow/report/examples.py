@@ -19,7 +19,7 @@ _MAX_HITS = 30
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A photograph of a split: what the network saw of it, and the same with the heat map, each (side, side, 3)."""
+    """A photograph of a split: what the network saw, and the same below the heat map, each (side, side, 3)."""
 
     prediction: Prediction
     split: str
@@ -30,7 +30,7 @@ class Example:
 def build_examples(report: Report, explainer: Explainer, features: Features, folder: Path) -> list[Example]:
     """Build for each split the most confident errors, then the least confident hits, from the photographs in `folder`.
 
-    The heat map shows what spoke for the person predicted.
+    The heat map shows which parts support the prediction.
     """
     examples = []
     for split, content in report.splits.items():

@@ -21,13 +21,13 @@ from celebflow.evaluation.metrics import Curve, PersonMetrics
 from celebflow.evaluation.results import Prediction, Report
 from celebflow.report.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, new_blank_figure, new_figure, plain
 
-_PEOPLE_A_COLUMN = 40
-_LONGEST_NAME = 30
-_COMPRESS_LEVEL = 2  # of 9: less than half of zlib's default time, for 8 % more bytes
+_PEOPLE_PER_COLUMN = 40
+_MAX_NAME_LENGTH = 30
+_COMPRESS_LEVEL = 2  # of 9: takes less than half of the default level's time, for 8% more bytes
 
 
 def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
-    """Draw every figure of numbers of a result; the keys are the names of their files."""
+    """Draw every figure of a result that shows numbers; the keys are the names of their files."""
     warning = card.backbone.warning()
     figures = {
         "accuracy": draw_accuracy(report.history, warning),
@@ -47,14 +47,14 @@ def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
 
 
 def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Path) -> None:
-    """Write figures as PNG files to `folder`, which is made if need be."""
+    """Write figures as PNG files to `folder`, and make the folder if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor() as writers:  # which compress one figure while the next is drawn
+    with ThreadPoolExecutor() as writers:  # they compress one figure while the next is drawn
         written = []
         for name, figure in figures.items():
             figure.set_dpi(resolution_dpi)
             canvas = FigureCanvasAgg(figure)
-            canvas.draw()  # type: ignore[no-untyped-call] # once; savefig draws twice what has a layout to find
+            canvas.draw()  # type: ignore[no-untyped-call] # once; savefig would draw it twice to lay it out
             pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
             image = Image.fromarray(pixels).convert("RGB")
             resolution = (resolution_dpi, resolution_dpi)
@@ -66,7 +66,7 @@ def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Pat
 
 
 def draw_accuracy(history: Sequence[EpochResult], warning: str) -> Figure:
-    """Draw training and validation accuracy over the epochs."""
+    """Draw training and validation accuracy by epoch."""
     train, val = [r.train_accuracy for r in history], [r.val_accuracy for r in history]
     figure, axes = _draw_history(history, train, val, "Accuracy", warning)
     axes.set_ylim(0, 1.03)
@@ -74,7 +74,7 @@ def draw_accuracy(history: Sequence[EpochResult], warning: str) -> Figure:
 
 
 def draw_loss(history: Sequence[EpochResult], warning: str) -> Figure:
-    """Draw training and validation loss over the epochs."""
+    """Draw training and validation loss by epoch."""
     train, val = [r.train_loss for r in history], [r.val_loss for r in history]
     figure, axes = _draw_history(history, train, val, "Loss (cross-entropy)", warning)
     axes.set_ylim(bottom=0)
@@ -86,9 +86,9 @@ def _draw_history(
 ) -> tuple[Figure, Axes]:
     figure, axes = new_figure(6.4, 4.2, warning)
     epochs = [result.epoch for result in history]
-    axes.plot(epochs, train, color=BLUE, marker="o", markersize=4, label=f"train: {train[-1]:.3f} at the end")
-    axes.plot(epochs, val, color=ORANGE, marker="s", markersize=4, label=f"val: {val[-1]:.3f} at the end")
-    axes.set(title=f"{quantity} over the epochs", xlabel="Epoch", ylabel=quantity)
+    axes.plot(epochs, train, color=BLUE, marker="o", markersize=4, label=f"train: {train[-1]:.3f} in the last epoch")
+    axes.plot(epochs, val, color=ORANGE, marker="s", markersize=4, label=f"val: {val[-1]:.3f} in the last epoch")
+    axes.set(title=f"{quantity} by epoch", xlabel="Epoch", ylabel=quantity)
     axes.set_xlim(0.5, epochs[-1] + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
@@ -99,34 +99,33 @@ def _draw_history(
 def draw_confusion_matrix(
     predictions: Sequence[Prediction], class_names: Sequence[str], split: str, warning: str
 ) -> Figure:
-    """Draw who is taken for whom: rows are the people in the photographs, shaded by their share of the row."""
+    """Draw who is predicted as whom: rows are the actual people, and cells are shaded by their fraction of the row."""
     index = {name: position for position, name in enumerate(class_names)}
     counts = np.zeros((len(class_names), len(class_names)), np.int64)
     for prediction in predictions:
         counts[index[prediction.actual], index[prediction.predicted]] += 1
     size = min(40.0, 4.6 + 0.27 * len(class_names))
     figure, axes = new_figure(size + 1, size, warning)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     every = ceil(len(class_names) / 120)  # names thin out rather than overlap
     ticks = range(0, len(class_names), every)
     axes.set_xticks(ticks, [plain(_shorten(class_names[t])) for t in ticks], rotation=90, fontsize=7)
     axes.set_yticks(ticks, [plain(_shorten(class_names[t])) for t in ticks], fontsize=7)
     if len(class_names) <= 60:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            shade = "white" if shares[row, column] > 0.55 else "black"
+            shade = "white" if fractions[row, column] > 0.55 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=6.5, color=shade)
     correct = int(np.trace(counts))
-    title = (
-        f"Confusion matrix, {split}: {correct} of {len(predictions)} right ({correct / max(len(predictions), 1):.1%})"
-    )
+    accuracy = correct / max(len(predictions), 1)
+    title = f"Confusion matrix, {split}: {correct} of {len(predictions)} correct ({accuracy:.1%})"
     axes.set(title=title, xlabel="Predicted", ylabel="Actual")
-    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label="Share of the person's photographs")
+    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label="Fraction of the person's photographs")
     return figure
 
 
 def draw_recall_by_person(people: Sequence[PersonMetrics], split: str, warning: str) -> Figure:
-    """Draw each person's recall with its interval, lowest first, and how many photographs it is of."""
+    """Draw each person's recall with its interval and number of photographs, lowest recall first."""
     ranked = sorted(
         (
             (person.recall, person.recall_low, person.recall_high, person)
@@ -135,7 +134,7 @@ def draw_recall_by_person(people: Sequence[PersonMetrics], split: str, warning: 
         ),
         key=lambda row: (row[0], -row[3].support, row[3].person),
     )
-    column_count = ceil(len(ranked) / _PEOPLE_A_COLUMN)
+    column_count = ceil(len(ranked) / _PEOPLE_PER_COLUMN)
     row_count = ceil(len(ranked) / column_count)
     figure = new_blank_figure(max(6.4, 3.4 * column_count), 1.6 + 0.18 * max(row_count, 5), warning)
     mean = float(np.mean([recall for recall, *_ in ranked]))
@@ -153,22 +152,23 @@ def draw_recall_by_person(people: Sequence[PersonMetrics], split: str, warning: 
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     columns[0].set_title(f"Recall by person, {split}, lowest first; mean {mean:.3f}", loc="left")
-    details = "After each name: how many photographs. Lines: 95 % intervals (Wilson). Dashed: the mean."
+    details = "After each name: number of photographs. Lines: 95% intervals (Wilson). Dashed: mean."
     absent = len(people) - len(ranked)
-    left_out = f" {absent} of {len(people)} people have no photographs in {split}." if absent else ""
-    figure.supxlabel(fill(details + left_out, int(figure.get_figwidth() * 16)), fontsize=7.5)
+    if absent:
+        details += f" {absent} of {len(people)} people have no photographs in {split}."
+    figure.supxlabel(fill(details, int(figure.get_figwidth() * 16)), fontsize=7.5)
     return figure
 
 
 def _shorten(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"
 
 
 def draw_roc(mean_rocs: Sequence[Curve], person_rocs: Sequence[Curve], split: str, warning: str) -> Figure:
-    """Draw the macro and micro ROC curves over those of each person, who are named by the area below."""
+    """Draw the macro and micro ROC curves over each person's own; the legend lists the areas under them."""
     figure, axes = _draw_curves(mean_rocs, person_rocs, "AUC", "lower right", warning)
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
-    axes.set(title=f"ROC, one person against the rest, {split}")
+    axes.set(title=f"ROC, one person vs. the rest, {split}")
     axes.set(xlabel="False positive rate", ylabel="True positive rate")
     return figure
 
@@ -176,11 +176,11 @@ def draw_roc(mean_rocs: Sequence[Curve], person_rocs: Sequence[Curve], split: st
 def draw_precision_recall(
     mean_curves: Sequence[Curve], person_curves: Sequence[Curve], split: str, warning: str
 ) -> Figure:
-    """Draw the macro and micro curves of precision and recall over those of each person, as draw_roc does."""
+    """Draw the macro and micro curves of precision and recall over each person's own, as draw_roc does."""
     figure, axes = _draw_curves(mean_curves, person_curves, "Average precision", "lower left", warning)
     for line in axes.lines:
         line.set_drawstyle("steps-pre")  # a precision holds from its recall down to the one before
-    axes.set(title=f"Precision and recall, one person against the rest, {split}", xlabel="Recall", ylabel="Precision")
+    axes.set(title=f"Precision and recall, one person vs. the rest, {split}", xlabel="Recall", ylabel="Precision")
     return figure
 
 
@@ -191,10 +191,10 @@ def _draw_curves(
     corner: Literal["lower left", "lower right"],
     warning: str,
 ) -> tuple[Figure, Axes]:
-    columns = ceil(len(person_curves) / _PEOPLE_A_COLUMN)
+    columns = ceil(len(person_curves) / _PEOPLE_PER_COLUMN)
     figure, axes = new_figure(6.6 + 2.6 * columns, 6.4, warning)
     ranked = sorted(person_curves, key=lambda curve: (curve.area, curve.name))
-    # The eye goes to whom the classifier knows worst: these few have colors of their own.
+    # The people that the classifier knows worst have colors of their own, so that the eye goes to them.
     worst = dict(zip([curve.name for curve in ranked[:3]], [GREEN, PURPLE, SKY], strict=False))
     for curve in reversed(ranked):
         color, width = worst.get(curve.name, GRAY), 1.4 if curve.name in worst else 0.6
@@ -213,8 +213,8 @@ def _draw_curves(
         axes.legend(
             handles=people[::-1],
             title=f"{area} by person,\nlowest first",
-            loc="center left",
-            bbox_to_anchor=(1.02, 0.5),
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.01),
             fontsize=6.5,
             ncols=columns,
             frameon=False,
@@ -224,21 +224,21 @@ def _draw_curves(
 
 
 def draw_reliability(reliability: Mapping[str, Sequence[ReliabilityBin]], split: str, warning: str) -> Figure:
-    """Draw how often the classifier is right against how sure it is, calibrated or not, over how many photographs."""
+    """Draw accuracy by confidence, before and after calibration, above the number of photographs in each bin."""
     figure = new_blank_figure(6.0, 6.8, warning)
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":", label="as sure as right")
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":", label="perfect calibration")
     for side, (name, color, marker) in enumerate((("uncalibrated", ORANGE, "s"), ("calibrated", BLUE, "o"))):
         bins = reliability[name]
         label = f"{name}: expected calibration error {compute_calibration_error(bins):.3f}"
-        probabilities, accuracies = [b.mean_probability for b in bins], [b.accuracy for b in bins]
-        axes.plot(probabilities, accuracies, color=color, marker=marker, markersize=5, label=label)
+        confidences, accuracies = [b.mean_probability for b in bins], [b.accuracy for b in bins]
+        axes.plot(confidences, accuracies, color=color, marker=marker, markersize=5, label=label)
         halves = [(b.high - b.low) / 2 for b in bins]
         lefts = [b.low + side * half for b, half in zip(bins, halves, strict=True)]
         counts.bar(lefts, [b.count for b in bins], [0.9 * half for half in halves], align="edge", color=color)
     axes.set(title=f"Reliability, {split}", ylabel="Accuracy", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.legend()
-    counts.set(xlabel="Probability of whom it names (mean of a bin)", ylabel="Photographs")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02))  # between the axes, where it hides no point
+    counts.set(xlabel="Confidence (mean of each bin)", ylabel="Photographs")
     counts.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     for each in (axes, counts):
         each.grid(alpha=0.3)
@@ -249,16 +249,15 @@ def draw_reliability(reliability: Mapping[str, Sequence[ReliabilityBin]], split:
 def draw_open_set(rates: Sequence[OpenSetRates], threshold: float, split: str, warning: str) -> Figure:
     """Draw which fractions of known and of unknown people's photographs reach the threshold.
 
-    Where `rates` is empty, as it is with two people, say so: DVC plots and the page expect the figure.
+    With two people `rates` is empty, and the figure says why: DVC plots and the page expect it all the same.
     """
     figure, axes = new_figure(6.4, 4.6, warning)
     axes.set(title=f"Coverage of known and unknown people, {split}")
     if not rates:
         axes.set_axis_off()
         reason = (
-            "There is no threshold, and everybody is predicted as somebody. To stand for unknown people, each "
-            "person's photographs are scored as if the classifier had no output for that person; with two people, "
-            "only one output would be left."
+            "There is no threshold: with two people, unknown people cannot be simulated. That means to score each "
+            "photograph without the output for its own person, and only one output would be left."
         )
         axes.text(0.5, 0.5, fill(reason, 60), ha="center", va="center", transform=axes.transAxes)
         return figure
@@ -272,10 +271,10 @@ def draw_open_set(rates: Sequence[OpenSetRates], threshold: float, split: str, w
     label = f"the classifier's threshold: {threshold:.3f}"
     axes.axvline(threshold, color="black", linewidth=0.8, linestyle=":", label=label)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.set(xlabel="Threshold of the confidence", ylabel="Fraction of photographs at or above it")
+    axes.set(xlabel="Confidence threshold", ylabel="Fraction of photographs at or above it")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
     axes.legend()
-    note = "Unknown people: the same photographs, as if the classifier had no output for their person."
+    note = "Unknown people are simulated: the same photographs, scored without the output for their own person."
     figure.supxlabel(note, fontsize=7.5)
     return figure

@@ -1,16 +1,18 @@
-"""How pages write figures, params and pictures."""
+"""How pages write metrics, params, names and pictures."""
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from celebflow.data.decoding import encode_jpeg
 from celebflow.report.style import spell
 
 _MISSING = "–"
-FIGURE_LABELS = {
+# In the order of the page.
+_METRIC_LABELS = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "macro_auc": "Macro AUC",
@@ -23,8 +25,24 @@ FIGURE_LABELS = {
 }
 
 
+def order_metrics(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the names of the metrics that any split has, in the order in which pages show them."""
+    names = {name for values in metrics.values() for name in values}
+    return [*(name for name in _METRIC_LABELS if name in names), *sorted(names - set(_METRIC_LABELS))]
+
+
+def label_metric(name: str) -> str:
+    """Return what pages call a metric."""
+    return _METRIC_LABELS.get(name, spell(name).capitalize())
+
+
+def isolate_name(name: str) -> Markup:
+    """Return a person's name as HTML, escaped, and kept apart from text that runs in the other direction."""
+    return Markup("<bdi>{}</bdi>").format(spell(name))
+
+
 def format_number(value: float | None) -> str:
-    """Write a figure with three decimals."""
+    """Write a number with three decimals."""
     return _MISSING if value is None else f"{value:.3f}"
 
 
@@ -35,11 +53,11 @@ def format_signed(value: float | None) -> str:
 
 def format_percent(value: float) -> str:
     """Write a fraction in percent."""
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+    return f"{value:.1%}"
 
 
 def format_value(value: object) -> str:
-    """Write a param as params.yaml would, a list without its brackets."""
+    """Write a param as in params.yaml, but a list without its brackets."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -50,12 +68,12 @@ def format_value(value: object) -> str:
 
 
 def to_jpeg_uri(image: NDArray[np.uint8]) -> str:
-    """Return an (H, W, 3) picture as the address of a JPEG that stands in the page itself."""
+    """Return an (H, W, 3) image as a data URI of a JPEG."""
     return _to_uri(encode_jpeg(image), "image/jpeg")
 
 
 def to_png_uri(content: bytes) -> str:
-    """Return a PNG file as an address that stands in the page itself."""
+    """Return a PNG file as a data URI."""
     return _to_uri(content, "image/png")
 
 
@@ -65,6 +83,8 @@ def _to_uri(content: bytes, kind: str) -> str:
 
 FILTERS: dict[str, Callable[..., str]] = {
     "spell": spell,
+    "name": isolate_name,
+    "metric": label_metric,
     "number": format_number,
     "signed": format_signed,
     "percent": format_percent,

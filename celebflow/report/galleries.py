@@ -19,10 +19,9 @@ from celebflow.report.thumbnails import load_thumbnail
 
 _MAX_PHOTOGRAPHS = 20
 _MAX_PAIRS = 10
-# Photographs of a pair, misclassified ones and those to compare: so many that two pairs stand side by side.
-_TILES_PER_PAIR = 5
-_MAX_MISCLASSIFIED = 4
-_MAX_COMPARED = 2
+_TILES_PER_PAIR = 5  # errors, and photographs to compare them with; two pairs of five fit side by side
+_MAX_ERRORS_PER_PAIR = 4
+_MAX_COMPARED_PER_PAIR = 2
 
 
 def draw_all(
@@ -36,8 +35,9 @@ def draw_all(
 def draw_galleries(
     report: Report, examples: Sequence[Example], card: ClassifierCard, features: Features, folder: Path
 ) -> dict[str, Figure]:
-    """Draw what the photographs in `folder` show of a result; the keys are the names of the figures' files."""
-    warning, figures = card.backbone.warning(), {}
+    """Draw the figures that show photographs, those in `folder`; the keys are the names of the figures' files."""
+    warning = card.backbone.warning()
+    figures = {}
     for split, content in report.splits.items():
         errors, hits = content.errors(), content.hits()
         error_tiles: list[Tile] = []
@@ -53,7 +53,7 @@ def draw_galleries(
             _title("hits", "least confident", hits, split), [("", hit_tiles[:_MAX_PHOTOGRAPHS])], warning
         )
         pairs = _list_pairs(content.predictions, errors, features, folder)
-        title = f"Most confused pairs, {split}; in blue, photographs of train to compare"
+        title = f"Most confused pairs, {split}. Orange: errors. Blue: training photographs of the predicted person"
         figures[f"{split}_confused_pairs"] = draw_contact_sheet(
             title if pairs else f"No errors, {split}", pairs, warning
         )
@@ -62,8 +62,8 @@ def draw_galleries(
 
 def _make_tile(example: Example, color: str) -> Tile:
     prediction = example.prediction
-    predicted = "" if prediction.is_hit else f"{spell(prediction.predicted)}, "
-    caption = f"{spell(prediction.actual)}\npredicted: {predicted}{prediction.confidence:.1%}"
+    said = "confidence" if prediction.is_hit else f"predicted: {spell(prediction.predicted)},"
+    caption = f"{spell(prediction.actual)}\n{said} {prediction.confidence:.1%}"
     return Tile(np.concatenate([example.image, example.heat_map], axis=1), caption, color)
 
 
@@ -71,15 +71,15 @@ def _title(noun: str, superlative: str, predictions: Sequence[Prediction], split
     if not predictions:
         return f"No {noun}, {split}"
     return (
-        f"{noun.capitalize()}, {split}: {min(len(predictions), _MAX_PHOTOGRAPHS)} of {len(predictions)}, the "
-        f"{superlative} first; beside each, what spoke for the person predicted (bright; Grad-CAM)"
+        f"{noun.capitalize()}, {split}: {min(len(predictions), _MAX_PHOTOGRAPHS)} of {len(predictions)}, "
+        f"{superlative} first. Right: Grad-CAM, bright where the photograph supports the prediction"
     )
 
 
 def _list_pairs(
     predictions: Sequence[Prediction], errors: Sequence[Prediction], features: Features, folder: Path
 ) -> list[tuple[str, list[Tile]]]:
-    """Return a row of photographs for each of the most confused pairs; the errors come by their confidence."""
+    """Return a row of photographs for each of the most confused pairs, its errors in their order."""
     supports = Counter(prediction.actual for prediction in predictions)
     pairs = Counter((error.actual, error.predicted) for error in errors)
     ranked = sorted(pairs, key=lambda pair: (-pairs[pair], -pairs[pair] / supports[pair[0]], pair))
@@ -87,11 +87,11 @@ def _list_pairs(
     for actual, predicted in ranked[:_MAX_PAIRS]:
         tiles: list[Tile] = []
         for error in errors:
-            if (error.actual, error.predicted) == (actual, predicted) and len(tiles) < _MAX_MISCLASSIFIED:
+            if (error.actual, error.predicted) == (actual, predicted) and len(tiles) < _MAX_ERRORS_PER_PAIR:
                 caption = f"confidence {error.confidence:.1%}"
                 tiles.append(Tile(load_thumbnail(folder / error.path), caption, ORANGE))
-        known = [photo for photo in features.photos if (photo.person, photo.split) == (predicted, "train")]
-        for photo in known[: min(_MAX_COMPARED, _TILES_PER_PAIR - len(tiles))]:
+        trained_on = [photo for photo in features.photos if (photo.person, photo.split) == (predicted, "train")]
+        for photo in trained_on[: min(_MAX_COMPARED_PER_PAIR, _TILES_PER_PAIR - len(tiles))]:
             tiles.append(Tile(load_thumbnail(folder / photo.path), f"{spell(predicted)} (train)", BLUE))
         heading = f"{spell(actual)} predicted as {spell(predicted)}, {pairs[actual, predicted]} of {supports[actual]}"
         rows.append((heading, tiles))

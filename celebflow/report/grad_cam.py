@@ -1,4 +1,4 @@
-"""Where the network looked: which parts of a photograph speak for a person."""
+"""Features and a classifier → heat maps: which parts of a photograph support a person."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -23,7 +23,7 @@ _BATCH_SIZE = 128
 class Explainer:
     """Grad-CAM of a classifier (Selvaraju et al., 2017), with what all photographs share computed once.
 
-    It looks at the last of VGG19's layers that gives features, as the classifier's first layer takes them.
+    The maps are of the last backbone layer that gives features, after normalization.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -32,17 +32,17 @@ class Explainer:
         first, rest = classifier.split_at_first_product()
         self._first = first
         self._rest = deepcopy(rest).eval().requires_grad_(False)  # only the gradient of its input is needed
-        # The first layer is features @ weight + bias. So a channel's mean gradient over its places is the gradient of
-        # what that layer puts out, times the channel's mean weights, which do not depend on the photograph.
+        # The first layer is features @ weight + bias. So a channel's mean gradient over its places is the gradient
+        # at the layer's output times the channel's mean weights, which do not depend on the photograph.
         weight = first.weight.detach()[_LAST]
         self._channel_weight = weight.reshape(_CHANNELS, _SIDE * _SIDE, -1).mean(1)  # (512, width)
 
     def compute_heat_maps(self, features: SparseBatch, classes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return how much each part of N photographs speaks for the person of its class, (N, 7, 7) from 0 to 1.
+        """Return how much each part of N photographs supports the person of its class, (N, 7, 7) from 0 to 1.
 
-        The layer's channels are weighed by the mean gradient of the class's logit, added up, and cut off at zero. Each
-        map is scaled by its own maximum; where nothing speaks for the person, it is all zeros. `classes` are (N,)
-        indices of the class names.
+        The channels are weighted by the mean gradient of the class's logit, added up, and clipped at zero. Each map is
+        scaled by its own maximum; where nothing supports the person, it is all zeros. `classes` are (N,) indices of
+        the class names.
         """
         normalized = self._classifier.preprocessor.normalize(features)
         hidden = self._first(normalized).detach().requires_grad_()
@@ -52,23 +52,23 @@ class Explainer:
         channels = (gradient @ self._channel_weight.T).cpu().numpy()  # (N, 512)
         activations = normalized.to_dense()[:, _LAST].reshape(-1, _CHANNELS, _SIDE * _SIDE)
         maps = np.maximum((channels[:, None] @ activations).reshape(-1, _SIDE, _SIDE), 0)
-        greatest = maps.max(axis=(1, 2), keepdims=True)
-        scaled: NDArray[np.float32] = np.divide(maps, greatest, out=np.zeros_like(maps), where=greatest > 0)
+        maxima = maps.max(axis=(1, 2), keepdims=True)
+        scaled: NDArray[np.float32] = np.divide(maps, maxima, out=np.zeros_like(maps), where=maxima > 0)
         return scaled
 
     def explain(self, predictions: Sequence[Prediction], features: Features) -> Iterator[NDArray[np.float32]]:
-        """Yield for each prediction the heat map (7, 7) of the person named."""
+        """Yield the heat map (7, 7) of the predicted person for each prediction."""
         row_of = {photo.path: row for row, photo in enumerate(features.photos)}
         class_of = {name: number for number, name in enumerate(self.card.class_names)}
         for start in range(0, len(predictions), _BATCH_SIZE):
             batch = predictions[start : start + _BATCH_SIZE]
             rows = np.array([row_of[prediction.path] for prediction in batch], np.int64)
-            named = np.array([class_of[prediction.predicted] for prediction in batch], np.int64)
-            yield from self.compute_heat_maps(features.gather(rows), named)
+            predicted = np.array([class_of[prediction.predicted] for prediction in batch], np.int64)
+            yield from self.compute_heat_maps(features.gather(rows), predicted)
 
 
 def overlay_heat_map(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Lay a (7, 7) heat map over the (H, W, 3) square that the network saw: the brighter, the more it speaks."""
+    """Lay a (7, 7) heat map over the (H, W, 3) image that the network saw: bright parts support the person."""
     height, width, _ = image.shape
     smooth = np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR))
     colors = colormaps["inferno"](smooth)[..., :3] * 255

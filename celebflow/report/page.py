@@ -1,4 +1,4 @@
-"""A result → the page that shows it: one HTML file that needs nothing else."""
+"""A result → its page: one HTML file without a reference to another."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,34 +13,30 @@ from celebflow.evaluation.significance import Interval
 from celebflow.report import markup
 from celebflow.report.comparison_page import ComparedResults, describe_comparison
 from celebflow.report.examples import Example
-from celebflow.report.formats import FIGURE_LABELS, FILTERS
+from celebflow.report.formats import FILTERS, order_metrics
 from celebflow.report.style import spell
 
-# In the order of the page; a drawing that belongs to no group comes last.
-_DRAWING_GROUPS = {
-    "Data": {"duplicates": "Near-duplicates, each group in one split"},
-    "Training": {"accuracy": "Accuracy by epoch", "loss": "Loss by epoch"},
-    "Errors": {
-        "confusion_matrix": "Confusion matrix",
-        "recall_by_person": "Recall by person",
-        "confused_pairs": "Most confused pairs",
-        "errors": "Most confident errors",
-        "low_confidence_hits": "Least confident hits",
-        "roc": "ROC",
-        "precision_recall": "Precision and recall",
-    },
-    "Calibration": {"reliability": "Reliability"},
-    "Unknown people": {"open_set": "Coverage of known and unknown people"},
+# File name without the split → group and title, in the order of the page; figures without a title come last.
+_FIGURE_TITLES = {
+    "duplicates": ("Data", "Near-duplicates, each group in one split"),
+    "accuracy": ("Training", "Accuracy by epoch"),
+    "loss": ("Training", "Loss by epoch"),
+    "confusion_matrix": ("Errors", "Confusion matrix"),
+    "recall_by_person": ("Errors", "Recall by person"),
+    "confused_pairs": ("Errors", "Most confused pairs"),
+    "roc": ("Errors", "ROC"),
+    "precision_recall": ("Errors", "Precision and recall"),
+    "reliability": ("Calibration", "Reliability"),
+    "open_set": ("Unknown people", "Coverage of known and unknown people"),
 }
-_OTHERS = "Others"
 _PAGE = markup.Page("report.html.jinja", ("base.css", "report.css"), ("viewer.js", "report.js"))
-# Figures that show the same photographs as the page's own gallery.
+# Figures that show the same photographs as the page's examples.
 _IN_GALLERY = ("_errors", "_low_confidence_hits")
 
 
 @dataclass(frozen=True)
 class PageContent:
-    """What the page shows: `params` by dotted name, `figures` (PNG) by the names of their files."""
+    """What the page shows: `params` have dotted names, and `figures` are PNG files by name."""
 
     report: Report
     card: ClassifierCard
@@ -52,16 +48,16 @@ class PageContent:
 
 
 @dataclass(frozen=True)
-class _Figure:
-    """A figure of one split; None where it is not known."""
+class _Metric:
+    """A metric of one split; None where it is undefined."""
 
     value: float | None
     interval: Interval | None
 
 
 @dataclass(frozen=True)
-class _Drawing:
-    """A figure as a picture; `split` is empty where it shows the whole result."""
+class _Figure:
+    """A figure's PNG file; `split` is empty when it shows the whole result."""
 
     title: str
     split: str
@@ -70,7 +66,7 @@ class _Drawing:
 
 @dataclass(frozen=True)
 class _DataSummary:
-    """How many photographs and people a split has."""
+    """The number of photographs and people in a split."""
 
     split: str
     photos: int
@@ -78,29 +74,29 @@ class _DataSummary:
 
 
 def load_figures(folder: Path) -> dict[str, bytes]:
-    """Read the PNG files that the page shows, by their names."""
+    """Read the figures that the page shows, by name."""
     return {
         file.stem: file.read_bytes() for file in sorted(folder.glob("*.png")) if not file.stem.endswith(_IN_GALLERY)
     }
 
 
 def save_page(content: PageContent, file: Path) -> None:
-    """Write the page, and its folder if need be."""
+    """Write the page, and make its folder if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(render_page(content), encoding="utf-8")
 
 
 def render_page(content: PageContent) -> str:
-    """Return the page as HTML: one file without a reference to any other, whatever the people are called.
+    """Return the page as HTML: one file without a reference to another.
 
-    Its Content-Security-Policy allows its own style sheet and script and the images inside it.
+    Names of people and params cannot inject markup: they are escaped, and the Content-Security-Policy allows only the
+    page's own style sheet, script and images.
     """
     splits = list(content.report.splits)
-    figures = _collect_figures(content)
-    headlines: dict[str, dict[str, _Figure]] = {}
-    others: dict[str, dict[str, _Figure]] = {}
-    for name, row in figures.items():
-        has_interval = any(figure.interval for figure in row.values())
+    headlines: dict[str, dict[str, _Metric]] = {}
+    others: dict[str, dict[str, _Metric]] = {}
+    for name, row in _collect_metrics(content.report).items():
+        has_interval = any(metric.interval for metric in row.values())
         (headlines if has_interval else others)[name] = row
     html, _ = markup.render(
         _PAGE,
@@ -110,47 +106,44 @@ def render_page(content: PageContent) -> str:
         splits=splits,
         headlines=headlines,
         others=others,
-        drawings=_group_drawings(content.figures, splits),
+        figures=_group_figures(content.figures, splits),
         people={split: _rank_people(report.people) for split, report in content.report.splits.items()},
         data=_summarize_data(content.photos),
         duplicates=[count for count in Counter(photo.group for photo in content.photos).values() if count > 1],
-        **(describe_comparison(content.compared) if content.compared else {"compared": None, "labels": FIGURE_LABELS}),
+        compared=content.compared,
+        **(describe_comparison(content.compared) if content.compared else {}),
     )
     return html
 
 
-def _collect_figures(content: PageContent) -> dict[str, dict[str, _Figure]]:
-    """Return every figure of the result by its name and split, in the order of the labels."""
-    splits = content.report.splits
-    metrics = {split: content.report.metrics.get(split, {}) for split in splits}
-    names = dict.fromkeys([*FIGURE_LABELS, *(name for values in metrics.values() for name in values)])
-    figures = {}
-    for name in names:
-        if any(name in values for values in metrics.values()):
-            figures[name] = {
-                split: _Figure(metrics[split].get(name), report.intervals.get(name)) for split, report in splits.items()
-            }
-    return figures
+def _collect_metrics(report: Report) -> dict[str, dict[str, _Metric]]:
+    """Return every metric of a result by its name and split."""
+    collected = {}
+    for name in order_metrics(report.metrics):
+        collected[name] = {
+            split: _Metric(report.metrics.get(split, {}).get(name), content.intervals.get(name))
+            for split, content in report.splits.items()
+        }
+    return collected
 
 
-def _group_drawings(figures: Mapping[str, bytes], splits: Sequence[str]) -> dict[str, list[_Drawing]]:
-    groups: dict[str, list[tuple[int, _Drawing]]] = {group: [] for group in [*_DRAWING_GROUPS, _OTHERS]}
+def _group_figures(figures: Mapping[str, bytes], splits: Sequence[str]) -> dict[str, list[_Figure]]:
+    order = list(_FIGURE_TITLES)
+    ranked = []
     for name, png in figures.items():
         split = next((split for split in splits if name.startswith(f"{split}_")), "")
         kind = name.removeprefix(f"{split}_")
-        group = next((group for group, titles in _DRAWING_GROUPS.items() if kind in titles), _OTHERS)
-        titles = _DRAWING_GROUPS.get(group, {})
-        rank = list(titles).index(kind) if kind in titles else len(titles)
-        groups[group].append((rank, _Drawing(titles.get(kind, spell(kind).capitalize()), split, png)))
-    ordered = {}
-    for group, ranked in groups.items():
-        if ranked:
-            ordered[group] = [drawing for _, drawing in sorted(ranked, key=lambda each: each[0])]
-    return ordered
+        group, title = _FIGURE_TITLES.get(kind, ("Others", spell(kind).capitalize()))
+        rank = order.index(kind) if kind in order else len(order)
+        ranked.append((rank, group, _Figure(title, split, png)))
+    groups: dict[str, list[_Figure]] = {}
+    for _, group, figure in sorted(ranked, key=lambda each: each[0]):
+        groups.setdefault(group, []).append(figure)
+    return groups
 
 
 def _rank_people(people: Sequence[PersonMetrics]) -> list[PersonMetrics]:
-    """Put the person with the lowest recall first, and last those of whom nothing is known."""
+    """Put the person with the lowest recall first, and people without photographs last."""
     return sorted(people, key=lambda each: (each.recall is None, each.recall, each.person))
 
 

@@ -1,4 +1,4 @@
-"""A result → all that people look at: the figures and the page, from examples that are built once."""
+"""A result → its figures and its page, from examples that are built once."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ def publish(
 ) -> PageContent:
     """Draw the figures of the workspace's result, and return what its page shows.
 
-    `params` are flat. With a resolution of None, the figures are those that plot drew before.
+    `params` have dotted names. With a resolution of None, draw nothing and use the figures that stage plot drew.
     """
     report = load_report(paths.HISTORY, paths.METRICS, paths.REPORTS)
     examples = build_examples(report, explainer, features, paths.DATA)

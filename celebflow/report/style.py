@@ -30,16 +30,16 @@ def wrap_warning(warning: str, width_inches: float) -> list[str]:
 
 
 def write_warning(figure: Figure, lines: Sequence[str], top: float | None = None) -> None:
-    """Write a warning above all else, from the height `top` on, a share of the figure's; a layout knows its own."""
+    """Write a warning at the top of a figure, or below `top`, a fraction of its height, where there is no layout."""
     if lines:
         figure.suptitle("\n".join(lines), y=top, color="#B00000", fontsize=WARNING_SIZE, fontweight="bold")
 
 
 def spell(name: str) -> str:
-    """Return a person's name as it is read: underscores become spaces."""
+    """Return a person's name as text, with spaces in the place of underscores."""
     return name.replace("_", " ")
 
 
 def plain(name: str) -> str:
-    """Return a person's name as a label, in which a dollar sign starts no formula."""
+    """Return a person's name as a matplotlib label, in which a dollar sign starts no formula."""
     return spell(name).replace("$", r"\$")

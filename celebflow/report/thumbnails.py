@@ -1,4 +1,4 @@
-"""Small squares of photographs, as galleries show them."""
+"""Photographs → the small squares that galleries and pages show."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def load_thumbnail(file: Path) -> NDArray[np.uint8]:
 
 
 def load_crop(file: Path, transform: Transform, subject: Face | None) -> NDArray[np.uint8]:
-    """Return what the network sees of a photograph, (side, side, 3); `subject` is the face that extract found."""
+    """Return what the network sees of a photograph, (side, side, 3); `subject` is the face that extract chose."""
     return make_thumbnail(transform.crop(decode_photograph(file.read_bytes()), subject))
 
 

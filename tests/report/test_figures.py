@@ -9,13 +9,13 @@ from matplotlib.colors import to_rgba
 from PIL import Image
 
 from celebflow.backbone.vgg19 import UNTRAINED_WARNING
-from celebflow.classifier.calibration import Acceptance
+from celebflow.classifier.calibration import OpenSetRates
 from celebflow.evaluation.metrics import PersonMetrics, compute_person_metrics
 from celebflow.report.figures import draw_charts, draw_open_set, draw_recall_by_person, save_figures
 from celebflow.report.style import GREEN, PURPLE, SKY
 from tests.results import draw_logits, find_overlaps, make_card, write_result
 
-KINDS = ["acceptance", "confusion_matrix", "precision_recall", "recall_by_person", "reliability", "roc"]
+KINDS = ["confusion_matrix", "open_set", "precision_recall", "recall_by_person", "reliability", "roc"]
 
 
 def _legend(axes: Axes) -> list[str]:
@@ -34,13 +34,19 @@ def test_every_figure_is_drawn_and_legible_at_any_number_of_people(tmp_path: Pat
     )
     for name, figure in figures.items():
         assert find_overlaps(figure) == [], name
+
+
+def test_figures_are_saved_in_their_resolution(tmp_path: Path) -> None:
+    figures = draw_charts(*write_result(tmp_path, make_card([f"P{n}" for n in range(5)]), *draw_logits(5)))
     save_figures(figures, 40, tmp_path / "figures")
-    for name in figures:
+    assert sorted(file.stem for file in (tmp_path / "figures").iterdir()) == sorted(figures)
+    for name, figure in figures.items():
         with Image.open(tmp_path / "figures" / f"{name}.png") as image:
+            assert image.size == tuple(int(40 * inches) for inches in figure.get_size_inches())
             assert len(np.unique(np.asarray(image.convert("L")))) > 10
 
 
-def test_untrained_backbone_is_told_in_every_figure(tmp_path: Path) -> None:
+def test_every_figure_warns_of_an_untrained_backbone(tmp_path: Path) -> None:
     for trained in (False, True):
         card = make_card(["Ann", "Bo", "Cy"], trained=trained)
         figures = draw_charts(*write_result(tmp_path, card, *draw_logits(3)))
@@ -48,7 +54,7 @@ def test_untrained_backbone_is_told_in_every_figure(tmp_path: Path) -> None:
         assert titles == [("" if trained else UNTRAINED_WARNING)] * (2 + 2 * len(KINDS))
 
 
-def test_people_are_drawn_by_recall_and_those_without_photographs_are_told() -> None:
+def test_people_are_drawn_by_recall_and_those_without_photographs_are_counted() -> None:
     def person(name: str, support: int, recall: float | None) -> PersonMetrics:
         low, high = (None, None) if recall is None else (recall - 0.2, recall + 0.1)
         return PersonMetrics(name, support, None, recall, low, high, None, None, None)
@@ -77,7 +83,7 @@ def test_two_hundred_people_are_all_in_columns_of_forty() -> None:
     assert drawn == sorted(drawn)
 
 
-def test_curves_are_those_of_the_report_and_the_worst_stand_out(tmp_path: Path) -> None:
+def test_curves_are_those_of_the_report_and_the_worst_have_colors(tmp_path: Path) -> None:
     report, card = write_result(tmp_path, make_card([f"P{n}" for n in range(6)]), *draw_logits(6))
     figures, split = draw_charts(report, card), report.splits["val"]
     for kind, people, means, style in (
@@ -95,7 +101,7 @@ def test_curves_are_those_of_the_report_and_the_worst_stand_out(tmp_path: Path) 
         assert [lines[curve.name].get_color() for curve in worst] == [GREEN, PURPLE, SKY]
 
 
-def test_reliability_names_both_calibration_errors_and_counts_every_photograph(tmp_path: Path) -> None:
+def test_reliability_has_both_calibration_errors_and_counts_every_photograph(tmp_path: Path) -> None:
     logits, labels = draw_logits(5, 20)
     report, card = write_result(tmp_path, make_card([f"P{n}" for n in range(5)]), logits * 4, labels)
     axes, counts = draw_charts(report, card)["val_reliability"].axes
@@ -112,25 +118,23 @@ def test_reliability_names_both_calibration_errors_and_counts_every_photograph(t
     assert set(heights) == {to_rgba(line.get_color()) for line in axes.lines[1:]}
 
 
-def test_with_two_people_acceptance_says_why_there_is_nothing_to_draw(tmp_path: Path) -> None:
-    for count in (2, 3):
-        figures = draw_charts(*write_result(tmp_path, make_card([f"P{n}" for n in range(count)]), *draw_logits(count)))
-        (axes,) = figures["val_acceptance"].axes
-        assert axes.get_title() == "Who is named and not called unknown, val"
-        texts = [text.get_text().replace("\n", " ") for text in axes.texts]
-        assert [text.startswith("There is no threshold, and everybody is named") for text in texts] == [True] * (
-            3 - count
-        )
-        assert bool(axes.lines) == (count == 3)
+@pytest.mark.parametrize("count", [2, 3])
+def test_open_set_figure_says_why_two_people_have_no_threshold(tmp_path: Path, count: int) -> None:
+    figures = draw_charts(*write_result(tmp_path, make_card([f"P{n}" for n in range(count)]), *draw_logits(count)))
+    (axes,) = figures["val_open_set"].axes
+    assert axes.get_title() == "Coverage of known and unknown people, val"
+    texts = " ".join(text.get_text() for text in axes.texts)
+    assert ("There is no threshold" in texts) == (count == 2)
+    assert bool(axes.lines) == (count == 3)
 
 
-def test_acceptance_marks_the_shares_at_the_threshold() -> None:
-    points = [Acceptance(0.0, 1.0, 1.0), Acceptance(0.5, 0.8, 0.1), Acceptance(1.0, 0.0, 0.0)]
-    (axes,) = draw_open_set(points, 0.5, "val", "").axes
+def test_open_set_figure_marks_the_fractions_at_the_threshold() -> None:
+    rates = [OpenSetRates(0.0, 1.0, 1.0), OpenSetRates(0.5, 0.8, 0.1), OpenSetRates(1.0, 0.0, 0.0)]
+    (axes,) = draw_open_set(rates, 0.5, "val", "").axes
     assert _legend(axes) == [
         "known people: 80.0% at the threshold",
-        "strangers: 10.0% at the threshold",
+        "unknown people: 10.0% at the threshold",
         "the classifier's threshold: 0.500",
     ]
-    marks = [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1]
+    marks = [tuple(np.asarray(line.get_xydata())[0]) for line in axes.lines if len(np.asarray(line.get_xydata())) == 1]
     assert marks == [(0.5, 0.8), (0.5, 0.1)]

@@ -2,7 +2,7 @@
 const fold = (text) => text.replaceAll("_", " ").normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 
 const search = find("#search");
-const person = find("#person"); // this and the next are missing where there are no examples
+const person = find("#person"); // without examples, this and the next are null
 const kind = find("#kind");
 
 function filter() {
@@ -21,7 +21,7 @@ function filter() {
   if (!person) return;
   const tiles = findAll("#examples .tile");
   for (const tile of tiles) {
-    const names = [tile.dataset.actual, tile.dataset.named];
+    const names = [tile.dataset.actual, tile.dataset.predicted];
     tile.hidden =
       tile.dataset.split !== split ||
       (kind.value && tile.dataset.kind !== kind.value) ||
@@ -40,7 +40,7 @@ filter();
 for (const button of findAll(".pick")) {
   button.addEventListener("click", () => {
     person.value = button.closest("tr").dataset.person;
-    kind.value = ""; // else a filter from before could hide all that the click asks for
+    kind.value = ""; // an earlier filter could hide the examples
     filter();
     find("#examples").scrollIntoView();
   });
@@ -58,7 +58,7 @@ for (const button of findAll("thead button")) {
     for (const body of findAll("tbody[data-split]")) {
       const value = (row) => row.cells[header.cellIndex].dataset.value;
       const sorted = [...body.rows].sort((a, b) => {
-        // What is not known comes last either way.
+        // Missing values come last in both directions.
         if (value(a) === "" || value(b) === "") return (value(a) === "") - (value(b) === "");
         return direction * (isName ? collator.compare(value(a), value(b)) : value(a) - value(b));
       });

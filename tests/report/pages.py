@@ -1,0 +1,141 @@
+"""A result's page and comparison without a pipeline, and a look at a page in a browser, that tests share."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.classifier.calibration import Calibration
+from celebflow.classifier.history import EpochResult, save_history
+from celebflow.classifier.model import ClassifierCard
+from celebflow.data.photos import Photo
+from celebflow.evaluation.comparison import Change, ResultComparison
+from celebflow.evaluation.results import REPORTED_SPLITS, Prediction, load_report, save_metrics, save_split_report
+from celebflow.evaluation.significance import Interval, PairedTest
+from celebflow.features.transform import Transform
+from celebflow.report.comparison_page import ChangedPhotograph, ComparedResults
+from celebflow.report.examples import Example
+from celebflow.report.page import PageContent
+
+PHONE_WIDTH_PX = 390
+HOSTILE_NAMES = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><svg onload=alert(1)>")
+FIGURES = ("accuracy", "loss", "val_confusion_matrix", "test_confusion_matrix", "val_reliability", "val_novelty")
+PARAMS = {"train.hidden_units": (4096, 4096), "prepare.duplicate_distance_bits": None, "tracking.required": True}
+
+
+def list_names(count: int) -> tuple[str, ...]:
+    """Return long names."""
+    return tuple(f"Person_{number:03}_of_the_Longest{'name' * 12}" for number in range(count))
+
+
+def draw_image(number: int) -> NDArray[np.uint8]:
+    """Return an image (40, 60, 3) of one color."""
+    return np.full((40, 60, 3), ((37 * number) % 256, 90, 160), np.uint8)
+
+
+@cache
+def draw_png(number: int) -> bytes:
+    """Return a PNG file as wide as a figure."""
+    content = io.BytesIO()
+    Image.fromarray(draw_image(number)).resize((2000, 1500)).save(content, "PNG")
+    return content.getvalue()
+
+
+def make_page_content(folder: Path, names: Sequence[str]) -> PageContent:
+    """Make the result of a classifier that is more often right than wrong; val lacks the last person."""
+    names = sorted(names)
+    source = BackboneSource("imagenet", True, "0" * 64)
+    card = ClassifierCard(tuple(names), (8,), 0.5, Transform(224), source, Calibration(1.5, 0.25, 0.05))
+    photos: list[Photo] = []
+    metrics = {}
+    for number, split in enumerate(REPORTED_SPLITS):
+        random = np.random.default_rng(number)
+        labels = np.arange(len(names) - (split == "val")).repeat(4)
+        logits = random.normal(size=(len(labels), len(names))).astype(np.float32)
+        logits[np.arange(len(labels)), labels] += 2
+        own = [
+            Photo(f"{names[label]}/{split}{row}.jpg", names[label], split, "", f"{split}{max(row, 1)}")
+            for row, label in enumerate(labels)
+        ]
+        metrics[split] = save_split_report(logits, labels, own, card, folder / split)
+        photos += own
+    save_metrics(metrics, source, folder / "metrics.json")
+    save_history([EpochResult(1, 2.0, 0.25, 1.5, 0.5)], folder / "history.csv")
+    report = load_report(folder / "history.csv", folder / "metrics.json", folder)
+    examples = [
+        Example(prediction, split, draw_image(number), draw_image(number + 100))
+        for split, content in report.splits.items()
+        for number, prediction in enumerate(content.predictions[:60])
+    ]
+    figures = {name: draw_png(number) for number, name in enumerate(FIGURES)}
+    return PageContent(report, card, photos, PARAMS, figures, examples)
+
+
+def make_comparison(overall: PairedTest, missing_from_a: int = 0, missing_from_b: int = 0) -> ResultComparison:
+    """Make a comparison of 20 photographs."""
+    return ResultComparison(20, missing_from_a, missing_from_b, 0.5, 0.5, overall, [], [], [])
+
+
+def make_compared(content: PageContent, name: str = "main") -> ComparedResults:
+    """Compare a result with one: B fixes two photographs of val, and breaks one that is missing."""
+    first, second, *_, last = content.report.splits["val"].predictions
+    wrong = content.card.class_names[-1]  # is not in val
+
+    def change(photo: Prediction, a: str, b: str, thumbnail: NDArray[np.uint8] | None) -> ChangedPhotograph:
+        return ChangedPhotograph(Change(replace(photo, predicted=a), replace(photo, predicted=b)), thumbnail)
+
+    return ComparedResults(
+        name_a=name,
+        name_b="workspace",
+        split="val",
+        metrics_a={split: {"accuracy": 0.5, "loss": 2.0} for split in REPORTED_SPLITS},
+        metrics_b=content.report.metrics,
+        params_a={**content.params, "train.hidden_units": (64,), "train.gone": 7},
+        params_b={**content.params, "train.new": False},
+        comparison=make_comparison(PairedTest(1, 2, 1.0, 0.0125, Interval(-0.02, 0.04))),
+        fixed=[change(photo, wrong, photo.actual, draw_image(n)) for n, photo in enumerate((first, second))],
+        broken=[change(last, last.actual, wrong, None)],
+    )
+
+
+def find(driver: Chrome, selector: str) -> list[WebElement]:
+    """Return the elements that match a CSS selector."""
+    return driver.find_elements(By.CSS_SELECTOR, selector)
+
+
+def list_texts(driver: Chrome, selector: str) -> list[str]:
+    """Return the visible texts of elements, in one script: one request per element would take far longer."""
+    script = (
+        "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map(e => e.innerText)"
+    )
+    texts: list[str] = driver.execute_script(script, selector)
+    return texts
+
+
+def list_tags(driver: Chrome) -> list[str]:
+    """Return the different tags of a page, sorted."""
+    script = "return [...new Set([...document.querySelectorAll('*')].map(element => element.tagName))].sort()"
+    tags: list[str] = driver.execute_script(script)
+    return tags
+
+
+def click(driver: Chrome, selector: str) -> None:
+    """Scroll to the first element that matches, and click it."""
+    element = find(driver, selector)[0]
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    element.click()
+
+
+def fits_phone(driver: Chrome) -> bool:
+    """Return whether the page is no wider than a phone, which is emulated."""
+    widths: list[int] = driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    return widths == [PHONE_WIDTH_PX, PHONE_WIDTH_PX]

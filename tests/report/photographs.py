@@ -1,0 +1,64 @@
+"""A result with photographs, features and an explainer, that tests share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.classifier.model import Classifier
+from celebflow.evaluation.results import Report
+from celebflow.features.origin import FeatureOrigin
+from celebflow.features.store import Features
+from celebflow.report.examples import Example, build_examples
+from celebflow.report.grad_cam import Explainer
+from tests.results import list_photos, make_card, write_result
+
+
+@dataclass(frozen=True, eq=False)
+class PhotographedResult:
+    """A result on photographs in `folder`, with its examples."""
+
+    report: Report
+    explainer: Explainer
+    features: Features
+    folder: Path
+    examples: list[Example]
+
+
+def make_result(
+    folder: Path, logits: NDArray[np.float32], labels: NDArray[np.int64], *, trained: bool = True
+) -> PhotographedResult:
+    """Make a result of these logits, with three training photographs per person; each has a color of its own."""
+    names = [f"Person_{number} $x^2$" for number in range(logits.shape[1])]
+    report, card = write_result(folder, make_card(names, trained=trained), logits, labels)
+    photos = [
+        *list_photos(card.class_names, labels, "test"),
+        *list_photos(card.class_names, np.arange(len(names)).repeat(3), "train"),
+        *list_photos(card.class_names, labels, "val"),
+    ]
+    for number, photo in enumerate(photos):
+        path = folder / "data" / photo.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(path)
+    random = np.random.default_rng(0)
+    indices = [np.sort(random.choice(FEATURE_COUNT, 50, replace=False)).astype(np.uint16) for _ in photos]
+    features = Features(
+        offsets=np.arange(len(photos) + 1) * 50,
+        indices=np.concatenate(indices),
+        values=random.random(50 * len(photos), np.float32),
+        photos=photos,
+        origin=FeatureOrigin(card.backbone, card.transform, "torch"),
+        subjects={},
+    )
+    explainer = Explainer(Classifier(card).eval())
+    examples = build_examples(report, explainer, features, folder / "data")
+    return PhotographedResult(report, explainer, features, folder / "data", examples)
+
+
+def find_row(image: NDArray[np.uint8]) -> int:
+    """Return by its color which of a result's photographs this is, as a row of the features."""
+    red, green, _ = image[0, 0]
+    return int(red) + 256 * int(green)

@@ -1,0 +1,38 @@
+"""Thumbnails show the center of a photograph, or what the network sees of it."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from celebflow.features.transform import Transform
+from celebflow.params import FaceParams
+from celebflow.report.thumbnails import load_crop, load_thumbnail
+from tests.models import make_face
+
+
+def test_thumbnail_is_the_center_square(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 60, 3), np.uint8)
+    pixels[:, 20:40] = 200, 100, 50
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    thumbnail = load_thumbnail(tmp_path / "wide.png")
+    assert (thumbnail.shape, thumbnail.dtype) == ((160, 160, 3), np.uint8)
+    assert np.abs(thumbnail[:, 20:-20].astype(int) - (200, 100, 50)).max() < 5
+
+
+def test_crop_shows_the_center_that_the_network_sees(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[5:15, 5:15] = 200, 100, 50
+    Image.fromarray(pixels).save(tmp_path / "square.png")
+    center = FaceParams(crop="center", center_fraction=0.5, margin=0.0, align=False)
+    thumbnail = load_crop(tmp_path / "square.png", Transform(224, center), None)
+    assert (thumbnail == (200, 100, 50)).all()
+
+
+def test_crop_shows_the_face_that_was_detected(tmp_path: Path) -> None:
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    pixels[50:80, 50:80] = 200, 100, 50
+    Image.fromarray(pixels).save(tmp_path / "face.png")
+    detect = FaceParams(crop="detect", center_fraction=0.5, margin=0.0, align=False)
+    thumbnail = load_crop(tmp_path / "face.png", Transform(224, detect), make_face(50, 50, 80, 80))
+    assert (thumbnail[4:-4, 4:-4] == (200, 100, 50)).all()

@@ -15,7 +15,7 @@ help:
 	@echo "make check          format, lint and types alone"
 	@echo "make docs           write docs/params.md and the schema of params.yaml anew"
 	@echo "make test-services  the tests that need PostgreSQL (sudo apt-get install postgresql)"
-	@echo "make bench          compare with the plain script, and renew the README's table; of real faces:"
+	@echo "make bench          compare with the plain script, and renew the table in docs/speed.md; with real faces:"
 	@echo "                    make bench DATA=folder WEIGHTS=vgg19.pth"
 	@echo "make ablation       measure what each part of the best recipe adds, for docs/accuracy.md:"
 	@echo "                    make ablation DATA=folder WEIGHTS=vgg19.pth"

@@ -1,7 +1,7 @@
-"""What each part of the best recipe adds, measured over several splits; `make ablation` writes docs/accuracy.md.
+"""Measure what each part of the best recipe adds, over several splits; `make ablation` writes docs/accuracy.md.
 
-Every step is a DVC experiment for each seed, which draws the split and the classifier's weights. A step has the
-changes of all steps before it. Nothing is chosen here: the recipes were chosen on validation, and test reports.
+Every step is a DVC experiment for each seed, which determines the split and the classifier's first weights. A step
+includes the changes of all steps before it. Nothing is chosen here: the recipes were chosen on validation.
 """
 
 import argparse
@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tqdm import tqdm
 
-from benchmarks.compare import REPOSITORY, ask, describe_machine, enter_repository, replace_between_marks, run
+from benchmarks.compare import REPOSITORY, describe_machine, enter_repository, read_output, replace_between_marks, run
 from celebflow.experiments.recipes import find_changes, list_arguments, load_recipe
 from celebflow.report.style import BLUE, ORANGE, new_figure
 
 MARKS = "<!-- ablation -->", "<!-- end of ablation -->"
 METRICS = ("accuracy", "balanced_accuracy", "macro_auc")
 SPLITS = ("val", "test")
-# Which params each step takes over from the recipe `best`.
+# The params that each step takes from the recipe `best`, by the beginnings of their names.
 STEPS = {
     "+ crop": ("extract.face.",),
     "+ views": ("extract.views",),
-    "+ transform": ("train.transform.",),
+    "+ preprocessing": ("train.preprocessing.",),
     "+ classifier": ("train.",),
     "+ layers": ("extract.layers",),
 }
@@ -36,9 +35,9 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """One step with one seed: its figures by split and metric, their intervals, its seconds and its model's size.
+    """The result of one step with one seed: figures by split and metric, their intervals, seconds and model size.
 
-    `seconds` is `dvc exp run … evaluate` when all features are in the cache: from checking the photographs to metrics.
+    `seconds` is the time of `dvc exp run … evaluate`, from checking the photographs to metrics, with cached features.
     """
 
     step: str
@@ -52,30 +51,29 @@ class Outcome:
 def main() -> None:
     """Run all steps and write the results, the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder of photographs a person")
-    parser.add_argument("--weights", required=True, help="VGG19's weights, as backbone.weights")
-    parser.add_argument("--seeds", type=int, default=5, help="how many splits to measure the recipes on")
-    parser.add_argument("--seeds-between", type=int, default=3, help="and how many the steps from base to best")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with a folder of photographs per person")
+    parser.add_argument("--weights", required=True, help="the file of VGG19's weights")
+    parser.add_argument("--seeds", type=int, default=5, help="number of splits for the recipes")
+    parser.add_argument("--seeds-between", type=int, default=3, help="number of splits for the other steps")
     arguments = parser.parse_args()
     steps = list_steps()
     with enter_repository(arguments.data, str(Path(arguments.weights).resolve())):
         run("git", "commit", "--quiet", "--all", "--message", "Photographs")
-        # The features of a seed are those of all: with them in the cache, every run is timed alike.
+        # The features are the same for all seeds. With all of them in the cache, the times are comparable.
         for changes in steps.values():
             run("dvc", "exp", "run", "extract", *list_arguments(changes))
             run("git", "checkout", "--quiet", "params.yaml")
-        work = [
-            (name, seed)
-            for seed in range(arguments.seeds)
-            for name in steps
-            if seed < arguments.seeds_between or name not in STEPS
-        ]
+        work = []
+        for seed in range(arguments.seeds):
+            for name in steps:
+                if seed < arguments.seeds_between or name not in STEPS:
+                    work.append((name, seed))
         outcomes = [measure(name, seed, steps[name]) for name, seed in tqdm(work, "experiments", disable=None)]
     results = {
         "machine": describe_machine(),
-        "commit": ask("git", "-C", str(REPOSITORY), "rev-parse", "HEAD"),
+        "commit": read_output("git", "-C", str(REPOSITORY), "rev-parse", "HEAD"),
         "photographs": arguments.data.name,
-        "steps": {name: list_arguments(changes) for name, changes in steps.items()},
+        "steps": {name: list(list_arguments(changes)) for name, changes in steps.items()},
         "outcomes": [asdict(outcome) for outcome in outcomes],
     }
     (REPOSITORY / "benchmarks" / "ablation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -86,13 +84,13 @@ def main() -> None:
 
 
 def list_steps() -> dict[str, dict[str, object]]:
-    """Return what each step changes of the base recipe; after the steps to the best recipe comes the fast one."""
+    """Return what each step changes of the base recipe: the steps from base to best, then the fast recipe."""
     base = load_recipe("base")
-    left = find_changes(base, load_recipe("best"))
+    best_changes = find_changes(base, load_recipe("best"))
     steps: dict[str, dict[str, object]] = {"base": {}}
     changes: dict[str, object] = {}
     for name, prefixes in STEPS.items():
-        changes = changes | {key: value for key, value in left.items() if key.startswith(prefixes)}
+        changes = changes | {key: value for key, value in best_changes.items() if key.startswith(prefixes)}
         steps[name] = changes
     last = list(STEPS)[-1]
     steps[f"{last} = best"] = steps.pop(last)
@@ -143,7 +141,7 @@ def write_table(outcomes: list[Outcome], steps: list[str]) -> str:
 
 
 def draw(outcomes: list[Outcome], steps: list[str], file: Path) -> None:
-    """Draw accuracy and balanced accuracy on test, a point for each seed and a line at the mean."""
+    """Draw accuracy and balanced accuracy on test: a point for each seed, and a line at the mean."""
     figure, axes = new_figure(7.2, 4.2, "")
     for metric, color, shift in (("accuracy", BLUE, -0.22), ("balanced_accuracy", ORANGE, 0.22)):
         for place, step in enumerate(steps):
@@ -157,12 +155,11 @@ def draw(outcomes: list[Outcome], steps: list[str], file: Path) -> None:
                 ha="center", va="top", fontsize=7, color=color,
             )  # fmt: skip
     axes.set_xticks(range(len(steps)), [step.replace(" = ", "\n= ") for step in steps])
-    axes.set(ylabel="test", title="What each part adds; a point a split, lines at the means")
+    axes.set(ylabel="test", title="What each part adds: a point per split, lines at the means")
     axes.margins(y=0.12)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(loc="lower right")
-    figure.set_dpi(150)
-    FigureCanvasAgg(figure).print_png(str(file))
+    figure.savefig(file, dpi=150)
 
 
 if __name__ == "__main__":

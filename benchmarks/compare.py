@@ -1,6 +1,6 @@
-"""celebflow against the plain script on one machine in one run, alternating where it is short; see `make bench`.
+"""Compare the speed of celebflow with that of the plain script, on one machine in one run; see `make bench`.
 
-For figures of real faces:
+For real faces:
   python -m benchmarks.compare --data faces --weights vgg19.pth
 """
 
@@ -33,7 +33,8 @@ from PIL import Image
 from benchmarks import plain
 from celebflow import paths
 from celebflow.classifier.adam import ClassifierAdam
-from celebflow.classifier.model import make_classifier
+from celebflow.classifier.calibration import UNCALIBRATED
+from celebflow.classifier.model import Classifier, ClassifierCard
 from celebflow.classifier.training import seed_everything, train_one_epoch
 from celebflow.data.photos import Photo, list_people, load_photos
 from celebflow.features.cache import open_cache
@@ -48,7 +49,7 @@ MARKS = "<!-- benchmark -->", "<!-- end of benchmark -->"
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: medians of the reference and of celebflow, and what the ratio should at least be."""
+    """One comparison: the median seconds of the reference and of celebflow, and the ratio to reach at least."""
 
     what: str
     reference: str
@@ -58,7 +59,7 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Return how many times as long the reference takes."""
+        """Return how many times longer the reference takes."""
         return self.reference_seconds / self.celebflow_seconds
 
 
@@ -74,18 +75,20 @@ def main() -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which photographs and weights enter_repository takes."""
-    parser.add_argument("--data", type=Path, help="a folder of photographs a person; without it the invented people")
+    """Add the options for the photographs and weights that enter_repository takes."""
+    parser.add_argument(
+        "--data", type=Path, help="a folder with a folder of photographs per person; by default the invented people"
+    )
     parser.add_argument(
         "--weights",
         type=lambda text: text if text == "untrained" else str(Path(text).resolve()),
         default="untrained",
-        help="as backbone.weights; a path, or untrained",
+        help="the file of VGG19's weights, or untrained",
     )
 
 
 def measure(data: Path | None, weights: str) -> dict[str, Any]:
-    """Run every comparison in a repository that has run nothing yet, and is the working directory."""
+    """Run every comparison in the working directory, a repository where nothing has run yet."""
     seconds = {
         "prepare and backbone": time_command("dvc", "repro", "prepare", "backbone"),
         "extract": time_command("dvc", "repro", "extract"),
@@ -107,19 +110,19 @@ def measure(data: Path | None, weights: str) -> dict[str, Any]:
     rows += compare_ten_new(photos, params, seconds["extract"])
     return {
         "machine": describe_machine(),
-        "commit": ask("git", "-C", str(REPOSITORY), "rev-parse", "HEAD"),
+        "commit": read_output("git", "-C", str(REPOSITORY), "rev-parse", "HEAD"),
         "photographs": f"{len(photos)} in {data.name}" if data else f"{len(photos)} of invented people",
         "trained_backbone": weights != "untrained",
         "comparisons": [{**asdict(row), "ratio": row.ratio} for row in rows],
         "first_run_seconds": seconds,
         "peak_memory_of_train_gib": peak_bytes / 2**30,
-        "features_kb_a_photograph": feature_bytes / 1000 / len(photos),
+        "features_kb_per_photograph": feature_bytes / 1000 / len(photos),
     }
 
 
 @contextmanager
 def enter_repository(data: Path | None, weights: str) -> Iterator[None]:
-    """Work for a while in a clone of the project as committed, with the photographs and weights to measure with."""
+    """Work in a temporary clone of the committed project, with the photographs and weights to measure with."""
     with tempfile.TemporaryDirectory(prefix="celebflow-benchmark-") as name:
         folder = Path(name) / "repository"
         _prepare_repository(folder, data, weights)
@@ -129,8 +132,8 @@ def enter_repository(data: Path | None, weights: str) -> Iterator[None]:
 
 def _prepare_repository(folder: Path, data: Path | None, weights: str) -> None:
     code = ("celebflow", "stages", "benchmarks", "dvc.yaml", "params.yaml")
-    if ask("git", "-C", str(REPOSITORY), "status", "--porcelain", *code):
-        sys.exit("There are uncommitted changes: commit them first, so that it is known what was measured.")
+    if read_output("git", "-C", str(REPOSITORY), "status", "--porcelain", *code):
+        sys.exit("There are uncommitted changes. Commit them first, so that the results name the code they measured.")
     run("git", "clone", "--quiet", str(REPOSITORY), str(folder))
     if data is None:
         run("celebflow", "sample", str(folder / "data"))
@@ -139,35 +142,35 @@ def _prepare_repository(folder: Path, data: Path | None, weights: str) -> None:
     file = folder / "params.yaml"
     content = file.read_text(encoding="utf-8")
     if "weights: imagenet" not in content:
-        sys.exit("params.yaml is not that of the base recipe: git checkout params.yaml")
+        sys.exit("params.yaml does not hold the base recipe. Run `git checkout params.yaml`.")
     content = content.replace("weights: imagenet", f"weights: {json.dumps(weights)}")
     file.write_text(content, encoding="utf-8")
     run("dvc", "add", "--quiet", "data", folder=folder)
 
 
 def run(*command: str, folder: Path | None = None) -> None:
-    """Run a command, and show what it printed if it fails."""
+    """Run a command; if it fails, exit with its output."""
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"{' '.join(command)}:\n{result.stdout}{result.stderr}")
 
 
-def ask(*command: str) -> str:
-    """Return what a command says."""
+def read_output(*command: str) -> str:
+    """Run a command and return its output."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def time_command(*command: str) -> float:
-    """Return a command's seconds."""
+    """Run a command and return its seconds."""
     started = time.perf_counter()
     run(*command)
     return time.perf_counter() - started
 
 
 def time_stage(name: str) -> tuple[float, int]:
-    """Run a stage without DVC; return its seconds and the most memory that it held, in bytes.
+    """Run a stage without DVC; return its seconds and its peak memory in bytes.
 
-    A small process starts it: a child's peak begins with its parent's.
+    A small process starts it, because a child's peak begins with the memory of its parent.
     """
     program = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
     program += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)"
@@ -178,16 +181,16 @@ def time_stage(name: str) -> tuple[float, int]:
 
 
 def alternate(rounds: int, *actions: Callable[[], float]) -> list[float]:
-    """Return the median of the seconds that each action returns, after one round that does not count."""
+    """Run the actions in turn; return the median of each action's seconds, without the first round."""
     taken = [[action() for action in actions] for _ in range(rounds + 1)]
     return [statistics.median(seconds) for seconds in zip(*taken[1:], strict=True)]
 
 
 @contextmanager
 def start_plain(person_count: int) -> Iterator[Callable[..., Any]]:
-    """Start the plain script in a process of its own, without celebflow's settings; yield a way to call it."""
+    """Start the plain script in its own process, without celebflow's settings; yield a function that calls it."""
     file = Path("models/backbone.safetensors").resolve()
-    torch.empty(1)  # this process has read the setting now
+    torch.empty(1)  # makes this process read the setting before it changes
     os.environ["THP_MEM_ALLOC_ENABLE"] = "0"
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, plain.initialize, (file, person_count)) as pool:
@@ -196,15 +199,15 @@ def start_plain(person_count: int) -> Iterator[Callable[..., Any]]:
 
 
 def list_examples(photos: Sequence[Photo], split: str) -> plain.Examples:
-    """Return one split's files and labels, as the plain script reads them."""
+    """Return the files and labels of one split, as the plain script reads them."""
     people = list_people(photos)
     return [(paths.DATA / photo.path, people.index(photo.person)) for photo in photos if photo.split == split]
 
 
 def time_extraction(folder: Path, photos: Sequence[Photo], params: Params) -> float:
-    """Extract what the cache in `folder` lacks; return the seconds from files to stored features.
+    """Extract the features that the cache in `folder` lacks; return the seconds from files to stored features.
 
-    They include loading the backbone and holding it against PyTorch.
+    They include loading the backbone and checking its runtime against PyTorch.
     """
     started = time.perf_counter()
     origin = determine_origin(paths.BACKBONE, params.extract, params.compute)
@@ -215,7 +218,7 @@ def time_extraction(folder: Path, photos: Sequence[Photo], params: Params) -> fl
 
 
 def compare_extraction(call_plain: Callable[..., Any], photos: Sequence[Photo], params: Params) -> Row:
-    """Compare files → stored features."""
+    """Compare the extraction of photographs, from files to stored features."""
     chosen = random.Random(0).sample(photos, 160)
     examples = [(paths.DATA / photo.path, 0) for photo in chosen]
 
@@ -233,16 +236,23 @@ def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
     features = load_features(paths.FEATURES, paths.PHOTOS)
     names, origin = list_people(features.photos), features.origin
     train = select_split(features, names, "train")
-    classifier = make_classifier(
-        names, params.train.hidden_units, params.train.dropout, origin.transform, origin.backbone
+    card = ClassifierCard(
+        class_names=tuple(names),
+        hidden_units=params.train.hidden_units,
+        dropout=params.train.dropout,
+        transform=origin.transform,
+        backbone=origin.backbone,
+        calibration=UNCALIBRATED,
     )
-    seed_everything(0)  # as in training, deterministic algorithms alone
+    classifier = Classifier(card)
+    seed_everything(0)  # training uses only deterministic algorithms, and so does this
     optimizer = ClassifierAdam(classifier, params.train.learning_rate, params.train.weight_decay)
     orders = np.random.default_rng(0)
     inputs, labels = train.gather(orders.permutation(len(train))[:32])
 
     def step_plainly() -> float:
-        return statistics.median(call_plain(plain.time_steps, inputs.to_dense(), labels.numpy(), 5))
+        seconds: list[float] = call_plain(plain.time_steps, inputs.to_dense(), labels.numpy(), 5)
+        return statistics.median(seconds)
 
     def step() -> float:
         seconds = []
@@ -278,7 +288,7 @@ def time_changed_rates(params: Params) -> float:
 
 
 def compare_ten_new(photos: Sequence[Photo], params: Params, first_stage_seconds: float) -> list[Row]:
-    """Compare the extraction of all photographs with that of the last ten alone, and the same of the whole stage."""
+    """Compare the extraction of all photographs with that of ten new ones, alone and in the whole stage."""
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name)
         all_seconds = time_extraction(folder, photos, params)
@@ -296,31 +306,33 @@ def compare_ten_new(photos: Sequence[Photo], params: Params, first_stage_seconds
             new_seconds.append(time_extraction(folder, [*photos, *new], params))
             for photo in new:
                 (paths.DATA / photo.path).unlink()
-    what = f"extraction after ten photographs came to {len(photos)}"
+    what = f"extraction after adding ten photographs to {len(photos)}"
     row = Row(what, "extraction of all", all_seconds, statistics.median(new_seconds), "100")
     return [row, compare_stage_with_ten_new(photos, first_stage_seconds)]
 
 
 def compare_stage_with_ten_new(photos: Sequence[Photo], first_seconds: float) -> Row:
-    """Compare `dvc repro extract` of all photographs with that after ten more, the start of Python and DVC included."""
+    """Compare `dvc repro extract` for all photographs and for ten new ones, including the start of Python and DVC."""
     for number, old in enumerate(random.Random(1).sample(list(photos), 10)):
         with Image.open(paths.DATA / old.path) as image:
             image.convert("RGB").rotate(number + 90).save(paths.DATA / old.person / f"added {number}.png")
     run("dvc", "add", "--quiet", "data")
     run("dvc", "repro", "prepare")
     seconds = time_command("dvc", "repro", "extract")
-    return Row("dvc repro extract after ten photographs came", "dvc repro extract of all", first_seconds, seconds, "")
+    return Row("dvc repro extract after adding ten photographs", "dvc repro extract of all", first_seconds, seconds, "")
 
 
 def compare_no_op() -> Row:
     """Compare a `dvc repro` that has nothing to do with `dvc status`."""
     time_command("dvc", "repro")
-    seconds = alternate(7, lambda: time_command("dvc", "status"), lambda: time_command("dvc", "repro"))
-    return Row("a dvc repro with nothing to do", "dvc status", *seconds, "1/2")
+    status_seconds, repro_seconds = alternate(
+        7, lambda: time_command("dvc", "status"), lambda: time_command("dvc", "repro")
+    )
+    return Row("a dvc repro with nothing to do", "dvc status", status_seconds, repro_seconds, "1/2")
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what the seconds depend on."""
+    """Return the processor and the versions that the seconds depend on."""
     model = re.search("model name\t: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
     libraries = ("torch", "torchvision", "ncnn", "dvc", "mlflow")
     return {
@@ -344,10 +356,14 @@ def write_table(results: dict[str, Any], *, into_readme: bool) -> None:
         "|---|---|---|---|---|---|",
     ]
     for row in results["comparisons"]:
-        there, here = (f"{row[side]:.3g}" for side in ("reference_seconds", "celebflow_seconds"))
-        lines.append(f"| {row['what']} | {row['reference']} | {there} | {here} | {row['ratio']:.3g} | {row['aim']} |")
-    memory, size = results["peak_memory_of_train_gib"], results["features_kb_a_photograph"]
-    lines += ["", f"Training held at most {memory:.2f} GiB; stored features take {size:.1f} KB a photograph."]
+        seconds = f"{row['reference_seconds']:.3g} | {row['celebflow_seconds']:.3g}"
+        lines.append(f"| {row['what']} | {row['reference']} | {seconds} | {row['ratio']:.3g} | {row['aim']} |")
+    memory_gib = results["peak_memory_of_train_gib"]
+    feature_kb = results["features_kb_per_photograph"]
+    lines += [
+        "",
+        f"Training held at most {memory_gib:.2f} GiB; stored features take {feature_kb:.1f} KB per photograph.",
+    ]
     print("\n".join(lines))
     if not into_readme:
         return
@@ -355,7 +371,7 @@ def write_table(results: dict[str, Any], *, into_readme: bool) -> None:
 
 
 def replace_between_marks(file: Path, marks: tuple[str, str], text: str) -> None:
-    """Put a text between two marks that stand in a file."""
+    """Replace the text between two marks in a file."""
     before, rest = file.read_text(encoding="utf-8").split(marks[0])
     after = rest.split(marks[1])[1]
     file.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}", encoding="utf-8")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from celebflow.backbone.vgg19 import BackboneSource
 from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.data.photos import Photo, load_photos, save_photos
 from celebflow.errors import CelebflowError
-from celebflow.experiments import search
+from celebflow.experiments import registry, search
 from celebflow.features.cache import open_cache
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.sparse import SparseRow
@@ -75,6 +76,25 @@ run_to_exit(lambda: os.kill(os.getpid(), {int(number)}))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr.strip()) == (128 + number, word)
+
+
+def test_a_run_is_registered_as_the_champion_by_its_accuracy_of_val(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = SimpleNamespace(
+        info=SimpleNamespace(run_id="f" * 32, run_name="lower rate"),
+        data=SimpleNamespace(metrics={"val/final_accuracy": 0.75, "val/final_loss": 1.0}),
+    )
+    calls = []
+
+    def register(run_name: str | None, metric: str, alias: str) -> tuple[SimpleNamespace, SimpleNamespace]:
+        calls.append((run_name, metric, alias))
+        return run, SimpleNamespace(version=3)
+
+    monkeypatch.setattr(registry, "register", register)
+    output = _run("register")
+    assert f"lower rate ({'f' * 32}, val/final_accuracy 0.7500) is version 3 of celebflow, alias champion" in output
+    assert "mlflow models serve -m models:/celebflow@champion" in output
+    _run("register", "f" * 8, "--metric", "val/other", "--alias", "newest")
+    assert calls == [(None, "val/final_accuracy", "champion"), ("f" * 8, "val/other", "newest")]
 
 
 def test_a_search_prints_each_trial_and_the_best_and_judges_by_accuracy_of_val(

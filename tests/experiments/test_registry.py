@@ -1,4 +1,4 @@
-"""The best run becomes a registered model, and a real server answers with what evaluate found."""
+"""The best run becomes a registered model, and every way to use the model predicts what evaluate predicted."""
 
 import base64
 import csv
@@ -20,250 +20,286 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.photos import load_photos
-from celebflow.experiments.packaging import describe_model
-from celebflow.experiments.registry import find_best_run
+from celebflow.errors import CelebflowError
+from celebflow.experiments.registry import find_best_run, find_named_run, register
 from celebflow.features.transform import Transform
 from celebflow.inference.onnx_export import run_model
 from celebflow.report.thumbnails import load_thumbnail
-from tests.repository import Repository, make_repository
+from tests.repository import Repository, clone_repository
 
 pytestmark = pytest.mark.slow
 
+CHAMPION = "models:/celebflow@champion"
+
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """Run an experiment that learns next to nothing after one that learns: the last is not the best."""
-    repository = make_repository(tmp_path_factory.mktemp("repository"))
-    repository.edit("epochs: 3", "epochs: 15")
-    repository.repro()
-    repository.edit("learning_rate: 0.001", "learning_rate: 1.0e-09")
-    repository.repro()
+def registered(two_results: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Commit the worse result and register the better one; a test that changes something takes a clone."""
+    repository = clone_repository(two_results, tmp_path_factory.mktemp("registered") / "repository")
+    repository.commit("worse result")
+    output = repository.run("celebflow", "register", "--metric", "val/final_macro_auc")
+    better = repository.runs()[-1]
+    assert better.info.run_id in output
+    assert f"val/final_macro_auc {better.data.metrics['val/final_macro_auc']:.4f}" in output
+    assert "version 1 of celebflow, alias champion" in output
     return repository
 
 
-def _client(repository: Repository) -> mlflow.MlflowClient:
+@pytest.fixture
+def clone(two_results: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """Go to a copy of the repository with two results, which the test may change."""
+    clone = clone_repository(two_results, tmp_path / "clone")
+    _enter(clone, monkeypatch)
+    return clone
+
+
+def _enter(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def _open_store(repository: Repository) -> mlflow.MlflowClient:
     return mlflow.MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
 
 
-def test_the_better_of_two_experiments_is_registered_once(
-    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_better_of_two_results_is_registered_with_code_card_and_pinned_libraries(
+    registered: Repository, tmp_path: Path
 ) -> None:
-    worse, better = repository.runs()
-    assert worse.data.metrics["val/final_accuracy"] < better.data.metrics["val/final_accuracy"]
-    output = repository.run("celebflow", "register")
-    assert better.info.run_id in output and "val/final_accuracy" in output
-    assert "version 1 of celebflow, alias champion" in output
-    client = _client(repository)
+    worse, better = registered.runs()
+    assert worse.data.metrics["val/final_macro_auc"] < better.data.metrics["val/final_macro_auc"]
+    client = _open_store(registered)
     version = client.get_model_version_by_alias("celebflow", "champion")
     assert version.run_id == better.info.run_id
-    for part in (
-        "UNTRAINED",
-        "accuracy",
-        "validation",
-        "train: 36 photographs",
-        "Limits",
-        "train.learning_rate: 0.001",
-        "and finds no faces",
-    ):
-        assert part in version.description
-    better.data.params["extract.face.crop"] = "detect"
-    assert "from its subject's face" in describe_model(better)
-    assert "version 1 of" in repository.run("celebflow", "register", "--metric", "val/final_loss")
-    assert len(client.search_model_versions("name = 'celebflow'")) == 1
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
-    stored = Path(mlflow.artifacts.download_artifacts("models:/celebflow@champion", dst_path=str(tmp_path)))
+    description = version.description or ""
+    for part in ("UNTRAINED", "accuracy", "val/final_macro_auc", "train: 36 photographs", "train.learning_rate: 0.001"):
+        assert part in description
+    stored = Path(
+        mlflow.artifacts.download_artifacts(CHAMPION, dst_path=str(tmp_path), tracking_uri=client.tracking_uri)
+    )
     assert not [file for file in stored.rglob("*") if file.suffix in (".pkl", ".pickle", ".pth", ".pt")]
     assert "torch==" in (stored / "requirements.txt").read_text()
-    assert (stored / "artifacts" / "model_card.md").read_text() == version.description
-    (logged,) = client.search_logged_models([better.info.experiment_id], f"source_run_id = '{better.info.run_id}'")
-    assert logged.artifact_location.startswith((repository.folder / "mlartifacts").as_uri())
-    named = repository.run("celebflow", "register", worse.info.run_id[:8], "--alias", "challenger")
-    assert "version 2 of celebflow, alias challenger" in named
+    assert (stored / "artifacts" / "model_card.md").read_text() == description
+    (logged,) = _list_models(client, better.info.run_id)
+    assert logged.artifact_location.startswith((registered.folder / "mlartifacts").as_uri())
+
+
+def _list_models(client: mlflow.MlflowClient, run_id: str) -> list[mlflow.entities.LoggedModel]:
+    """Return the models that a run has packaged."""
+    experiment_id = client.get_run(run_id).info.experiment_id
+    return list(client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"))
+
+
+def test_a_run_is_registered_and_packaged_once_and_the_next_run_is_the_next_version(
+    registered: Repository, tmp_path: Path
+) -> None:
+    repository = clone_repository(registered, tmp_path / "clone")
+    client = _open_store(repository)
+    worse, better = (run.info.run_id for run in repository.runs())
+    assert "version 1 of celebflow" in repository.run("celebflow", "register", "--metric", "val/final_loss")
+    assert len(client.search_model_versions("name = 'celebflow'")) == 1
+    output = repository.run("celebflow", "register", worse[:8], "--alias", "challenger")
+    assert "version 2 of celebflow, alias challenger" in output
+    client.delete_registered_model("celebflow")
+    assert "version 1 of celebflow" in repository.run("celebflow", "register", better)
+    assert len(_list_models(client, better)) == 1, "the model that was packaged before is used again"
 
 
 @pytest.mark.parametrize(
     ("metric", "choose"),
     [
-        ("val/final_accuracy", max),
+        ("val/final_macro_auc", max),
         ("val/final_loss", min),
         ("val/final_uncalibrated_loss", min),
         ("val/final_calibration_error", min),
         ("val/final_uncalibrated_calibration_error", min),
     ],
 )
-def test_the_least_loss_and_error_are_best_and_the_greatest_of_all_else(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch, metric: str, choose: Callable[..., float]
+def test_the_best_run_has_the_lowest_loss_or_error_or_else_the_highest_metric(
+    two_results: Repository, monkeypatch: pytest.MonkeyPatch, metric: str, choose: Callable[..., float]
 ) -> None:
-    monkeypatch.chdir(repository.folder)
-    values = [run.data.metrics[metric] for run in repository.runs() if run.info.status == "FINISHED"]
+    _enter(two_results, monkeypatch)
+    values = [run.data.metrics[metric] for run in two_results.runs()]
     assert min(values) < max(values)
-    best = find_best_run(_client(repository), metric)
+    best = find_best_run(_open_store(two_results), metric)
     assert best.data.metrics[metric] == choose(values)
 
 
+def test_a_run_is_found_by_its_id_the_beginning_of_its_id_and_its_experiment(clone: Repository) -> None:
+    client = _open_store(clone)
+    newer, older = (run.info.run_id for run in clone.runs())
+    client.set_tag(older, "celebflow.dvc_experiment", "first")
+    for name in (older, older[:8], "first"):
+        assert find_named_run(client, name).info.run_id == older
+    client.set_tag(newer, "celebflow.dvc_experiment", "first")
+    assert find_named_run(client, "first").info.run_id == newer
+    with pytest.raises(CelebflowError, match="2 runs begin with"):
+        find_named_run(client, "")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("name", "metric", "alias", "message"),
     [
-        (["--metric", "test/final_accuracy"], "only a metric of validation"),
-        (["--metric", "val/beauty"], "has val/beauty"),
-        (["nobody"], "There is no run nobody"),
-        (["--alias", "latest"], "--alias is latest"),
+        (None, "test/final_accuracy", "champion", "only a metric of validation"),
+        (None, "val/beauty", "champion", "has val/beauty"),
+        ("nobody", "val/final_accuracy", "champion", "There is no run nobody"),
+        (None, "val/final_accuracy", "latest", "--alias is latest"),
+        (None, "val/final_accuracy", "v2", "--alias is v2"),
+        (None, "val/final_accuracy", "my champion", "--alias is my champion"),
     ],
 )
-def test_what_cannot_be_registered_is_told(repository: Repository, arguments: list[str], message: str) -> None:
-    output = repository.run("celebflow", "register", *arguments, status=1)
-    assert message in output and "Traceback" not in output
+def test_what_cannot_be_registered_is_an_error(
+    two_results: Repository,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str | None,
+    metric: str,
+    alias: str,
+    message: str,
+) -> None:
+    _enter(two_results, monkeypatch)
+    with pytest.raises(CelebflowError, match=message):
+        register(name, metric, alias)
 
 
-def test_runs_on_another_split_are_no_candidates(repository: Repository) -> None:
-    repository.edit("prepare:\n  seed: 0", "prepare:\n  seed: 5")
-    repository.repro("prepare")
-    try:
-        assert "No finished run" in repository.run("celebflow", "register", status=1)
-    finally:
-        repository.edit("prepare:\n  seed: 5", "prepare:\n  seed: 0")
-        repository.repro("prepare")
+def test_runs_on_another_split_are_not_candidates(clone: Repository) -> None:
+    clone.edit("prepare:\n  seed: 0", "prepare:\n  seed: 5")
+    clone.repro("prepare")
+    output = clone.run("celebflow", "register", status=1)
+    assert "error: No finished run" in output and "Traceback" not in output
 
 
-def test_a_classifier_that_is_gone_is_told_with_the_remedy(repository: Repository) -> None:
-    repository.edit("learning_rate: 1.0e-09", "learning_rate: 2.0e-09")
-    repository.repro()
-    run = repository.runs()[0]
+def test_a_classifier_that_the_cache_lacks_is_an_error_with_the_remedy(clone: Repository) -> None:
+    run = clone.runs()[-1]
     md5 = run.data.tags["celebflow.classifier_md5"]
-    file = repository.folder / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
-    file.rename(file.with_name("kept"))
-    try:
-        output = repository.run("celebflow", "register", run.info.run_id, status=1)
-    finally:
-        file.with_name("kept").rename(file)
-    assert "is not in DVC's cache" in output and "dvc pull" in output
-
-
-def test_a_run_that_packaged_its_model_is_registered_without_another(repository: Repository) -> None:
-    repository.edit("log_model: false", "log_model: true")
-    assert repository.repro() == ["evaluate"], "training does not depend on it"
-    client, run_id = _client(repository), repository.run_id()
-    (run,) = [run for run in repository.runs() if run.info.run_id == run_id]
-    (logged,) = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
-    repository.run("celebflow", "register", run_id, "--alias", "newest")
-    assert logged.model_id in client.get_model_version_by_alias("celebflow", "newest").source
-    assert len(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")) == 1
+    (clone.folder / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]).unlink()
+    with pytest.raises(CelebflowError) as caught:
+        register(run.info.run_id, "val/final_accuracy", "champion")
+    for part in (
+        "classifier",
+        run.info.run_id,
+        "is not in DVC's cache",
+        "dvc pull",
+        run.data.tags["celebflow.restore"],
+    ):
+        assert part in str(caught.value)
 
 
 @pytest.fixture(scope="module")
-def served(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve the champion, and yield the address to ask."""
-    repository.run("celebflow", "register")
+def served(registered: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the champion with MLflow, and yield the address that predicts."""
     elsewhere = Repository(tmp_path_factory.mktemp("elsewhere"))  # the model brings its own code
-    command = ("mlflow", "models", "serve", "-m", "models:/celebflow@champion", "--env-manager", "local")
-    uri = f"sqlite:///{repository.folder / 'mlflow.db'}"
+    command = ("mlflow", "models", "serve", "-m", CHAMPION, "--env-manager", "local")
+    uri = f"sqlite:///{registered.folder / 'mlflow.db'}"
     with elsewhere.variables(MLFLOW_TRACKING_URI=uri), elsewhere.serve(*command, path="/ping") as address:
         yield f"{address}/invocations"
 
 
-def _ask(address: str, *photographs: str) -> requests.Response:
+def _request(address: str, *photographs: str) -> requests.Response:
     records = [{"photograph": photograph} for photograph in photographs]
     return requests.post(address, json={"dataframe_records": records}, timeout=60)
 
 
-def _load_champions_rows(repository: Repository) -> list[dict[str, str]]:
-    """Return what evaluate found of the champion on test."""
-    better = _client(repository).get_model_version_by_alias("celebflow", "champion").run_id
-    stored = Path(
-        mlflow.artifacts.download_artifacts(
-            run_id=better, artifact_path="reports/test", tracking_uri=_client(repository).tracking_uri
-        )
-    )
-    return _load_rows(stored)
-
-
-def _load_rows(report: Path) -> list[dict[str, str]]:
+def _load_predictions(report: Path) -> list[dict[str, str]]:
     with (report / "predictions.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def test_the_command_line_answers_as_evaluate_did(repository: Repository) -> None:
-    repository.run("celebflow", "register")
-    repository.run("git", "add", "dvc.lock")
-    repository.run("git", "commit", "--quiet", "--message", "a result")
-    champions, present = _load_champions_rows(repository), _load_rows(repository.folder / "reports" / "test")
-    assert champions != present
-    for arguments, rows in (
-        (["--model", "models:/celebflow@champion"], champions),
-        (["--rev", "HEAD"], present),
-        ([], present),
-    ):
-        photographs = [f"data/{row['path']}" for row in rows]
-        output = repository.run("celebflow", "predict", "--csv", "--top", "1", *arguments, *photographs)
-        answers = list(csv.DictReader(output[output.index("photograph,") :].splitlines()))
-        assert [answer["photograph"] for answer in answers] == photographs
-        assert [answer["name"] for answer in answers] == [row["predicted"] for row in rows]
-        probabilities = [float(answer["probability"]) for answer in answers]
-        assert probabilities == pytest.approx([float(row["probability"]) for row in rows], abs=1e-5)
-    for arguments, message in (
-        (["--rev", "nowhere"], "is no revision or experiment"),
+@pytest.fixture(scope="module")
+def expected(registered: Repository) -> list[dict[str, str]]:
+    """Return what evaluate predicted for the test photographs with the champion."""
+    client = _open_store(registered)
+    champion = client.get_model_version_by_alias("celebflow", "champion")
+    report = mlflow.artifacts.download_artifacts(
+        run_id=champion.run_id, artifact_path="reports/test", tracking_uri=client.tracking_uri
+    )
+    return _load_predictions(Path(report))
+
+
+@pytest.mark.parametrize("options", [["--model", CHAMPION], ["--rev", "HEAD"], []])
+def test_the_command_line_predicts_what_evaluate_predicted(
+    registered: Repository, expected: list[dict[str, str]], options: list[str]
+) -> None:
+    current = _load_predictions(registered.folder / "reports" / "test")
+    assert expected != current
+    rows = expected if "--model" in options else current
+    photographs = [f"data/{row['path']}" for row in rows]
+    output = registered.run("celebflow", "predict", "--csv", "--top", "1", *options, *photographs)
+    predictions = list(csv.DictReader(output[output.index("photograph,") :].splitlines()))
+    assert [prediction["photograph"] for prediction in predictions] == photographs
+    assert [prediction["name"] for prediction in predictions] == [row["predicted"] for row in rows]
+    probabilities = [float(prediction["probability"]) for prediction in predictions]
+    assert probabilities == pytest.approx([float(row["confidence"]) for row in rows], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rev", "nowhere"], "--rev is nowhere"),
         (["--model", "models:/celebflow@nobody"], "--model is models:/celebflow@nobody"),
-    ):
-        output = repository.run("celebflow", "predict", *arguments, photographs[0], status=1)
-        assert message in output and "Traceback" not in output
+    ],
+)
+def test_a_model_that_does_not_exist_is_an_error(registered: Repository, options: list[str], message: str) -> None:
+    output = registered.run("celebflow", "predict", *options, "data", status=1)
+    assert f"error: {message}" in output and "Traceback" not in output
 
 
-def test_the_server_answers_as_evaluate_did(repository: Repository, served: str) -> None:
-    rows = _load_champions_rows(repository)
-    contents = [(repository.folder / "data" / row["path"]).read_bytes() for row in rows]
-    answer = _ask(served, *(base64.b64encode(content).decode() for content in contents))
-    assert answer.status_code == 200
-    for row, predicted in zip(rows, answer.json()["predictions"], strict=True):
+def test_mlflow_s_server_predicts_what_evaluate_predicted(
+    registered: Repository, served: str, expected: list[dict[str, str]]
+) -> None:
+    contents = [(registered.folder / "data" / row["path"]).read_bytes() for row in expected]
+    response = _request(served, *(base64.b64encode(content).decode() for content in contents))
+    assert response.status_code == 200
+    predictions = response.json()["predictions"]
+    for row, predicted in zip(expected, predictions, strict=True):
         assert predicted["name"] == row["predicted"]
-        assert predicted["probability"] == pytest.approx(float(row["probability"]), abs=1e-5)
+        assert predicted["probability"] == pytest.approx(float(row["confidence"]), abs=1e-5)
         assert sum(predicted["probabilities"].values()) == pytest.approx(1)
         assert max(predicted["probabilities"], key=predicted["probabilities"].get) == row["predicted"]
-    scores: dict[bool, list[float]] = {True: [1.0], False: [0.0]}
-    for predicted in answer.json()["predictions"]:
-        scores[predicted["known"]].append(predicted["probability"])
-    assert min(scores[True]) > max(scores[False])
+    known = [predicted["probability"] for predicted in predictions if predicted["known"]]
+    unknown = [predicted["probability"] for predicted in predictions if not predicted["known"]]
+    assert min(known, default=1) > max(unknown, default=0)
 
 
-def test_celebflow_s_own_server_and_onnx_answer_as_evaluate_did(repository: Repository) -> None:
-    repository.run("celebflow", "register")
-    rows, champion = _load_champions_rows(repository), ("--model", "models:/celebflow@champion")
-    contents = [(repository.folder / "data" / row["path"]).read_bytes() for row in rows]
-    expected = [(row["predicted"], float(row["probability"])) for row in rows]
-    with repository.serve("celebflow", "serve", *champion, path="/healthz") as address:
-        answers = [
-            requests.post(f"{address}/predict", files={"photograph": content}, timeout=60).json()
-            for content in contents
-        ]
-    firsts = [answer["faces"][0]["candidates"][0] for answer in answers]
-    assert [first["name"] for first in firsts] == [name for name, _ in expected]
-    assert [first["probability"] for first in firsts] == pytest.approx([share for _, share in expected], abs=1e-5)
+def test_celebflow_s_server_and_onnx_predict_what_evaluate_predicted(
+    registered: Repository, expected: list[dict[str, str]], tmp_path: Path
+) -> None:
+    contents = [(registered.folder / "data" / row["path"]).read_bytes() for row in expected]
+    names = [row["predicted"] for row in expected]
+    confidences = [float(row["confidence"]) for row in expected]
+    candidates = []
+    with registered.serve("celebflow", "serve", "--model", CHAMPION, path="/healthz") as address:
+        for content in contents:
+            response = requests.post(f"{address}/predict", files={"photograph": content}, timeout=60)
+            candidates.append(response.json()["faces"][0]["candidates"][0])
+    assert [candidate["name"] for candidate in candidates] == names
+    assert [candidate["probability"] for candidate in candidates] == pytest.approx(confidences, abs=1e-5)
 
-    repository.run("celebflow", "export", "champion.onnx", *champion)
-    file = repository.folder / "champion.onnx"
+    file = tmp_path / "champion.onnx"
+    registered.run("celebflow", "export", str(file), "--model", CHAMPION)
     metadata = onnxruntime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map
-    transform, names = Transform.from_dict(json.loads(metadata["transform"])), json.loads(metadata["class_names"])
+    transform = Transform.from_dict(json.loads(metadata["transform"]))
+    class_names = json.loads(metadata["class_names"])
     probabilities = run_model(file, transform, [decode_photograph(content) for content in contents])
-    assert [names[person] for person in probabilities.argmax(axis=1)] == [name for name, _ in expected]
-    assert probabilities.max(axis=1).tolist() == pytest.approx([share for _, share in expected], abs=1e-4)
+    assert [class_names[person] for person in probabilities.argmax(axis=1)] == names
+    assert probabilities.max(axis=1).tolist() == pytest.approx(confidences, abs=1e-4)
 
 
-def test_the_server_shows_photographs_of_train_where_it_is_allowed(repository: Repository, browser: Chrome) -> None:
-    photos = load_photos(repository.folder / "splits" / "photos.csv")
+def test_the_server_shows_photographs_of_train_when_it_may(registered: Repository, browser: Chrome) -> None:
+    photos = load_photos(registered.folder / "splits" / "photos.csv")
     photo = next(photo for photo in photos if photo.split == "train")
-    content = (repository.folder / "data" / photo.path).read_bytes()
-    with repository.serve("celebflow", "serve", "--show-training", path="/healthz") as address:
-        answer = requests.post(f"{address}/predict?nearest=true", files={"photograph": content}, timeout=60).json()
+    file = registered.folder / "data" / photo.path
+    with registered.serve("celebflow", "serve", "--show-training", path="/healthz") as address:
+        response = requests.post(f"{address}/predict?nearest=true", files={"photograph": file.read_bytes()}, timeout=60)
         browser.get(address)
-        browser.find_element(By.ID, "file").send_keys(str(repository.folder / "data" / photo.path))
-        WebDriverWait(browser, 30).until(lambda driver: driver.find_element(By.ID, "answer").is_displayed())
-        shown = [each.text for each in browser.find_elements(By.CSS_SELECTOR, ".nearest li")]
-    nearest = answer["faces"][0]["nearest"]
+        browser.find_element(By.ID, "file").send_keys(str(file))
+        WebDriverWait(browser, 30).until(lambda driver: driver.find_element(By.ID, "result").is_displayed())
+        shown = [element.text for element in browser.find_elements(By.CSS_SELECTOR, ".nearest li")]
+    nearest = response.json()["faces"][0]["nearest"]
     assert len(nearest) == 4
     assert (nearest[0]["person"], nearest[0]["similarity"]) == (photo.person, pytest.approx(1, abs=1e-5))
     with Image.open(io.BytesIO(base64.b64decode(nearest[0]["thumbnail"]))) as thumbnail:
-        expected = load_thumbnail(repository.folder / "data" / photo.path).astype(int)
-        assert np.abs(np.asarray(thumbnail) - expected).mean() < 6, "but for what JPEG loses"
-    assert shown == [near["person"] for near in nearest]
+        difference = np.abs(np.asarray(thumbnail) - load_thumbnail(file).astype(int))
+    assert difference.mean() < 6, "JPEG loses only a little"
+    assert shown == [photograph["person"] for photograph in nearest]
 
 
 @pytest.mark.parametrize(
@@ -272,16 +308,19 @@ def test_the_server_shows_photographs_of_train_where_it_is_allowed(repository: R
         ("/etc/passwd", "paths and addresses are not read"),
         ("file:///etc/passwd", "paths and addresses are not read"),
         ("http://127.0.0.1:9/a.png", "paths and addresses are not read"),
-        (base64.b64encode(b"no photograph").decode(), "is no JPEG"),
+        (base64.b64encode(b"no photograph").decode(), "is not a JPEG"),
         ("etc/passwd/", "is not in base64"),
-        ("abcd/efg", "is no JPEG"),
+        ("abcd/efg", "is not a JPEG"),
         ("/home/Björn/a.jpg", "is not in base64"),
-        ("", "is no JPEG"),
+        ("", "is not a JPEG"),
     ],
 )
-def test_what_is_no_photograph_is_a_bad_request(served: str, photograph: str, message: str) -> None:
-    answer = _ask(served, photograph)
-    assert answer.status_code == 400
-    assert _ask(served).status_code == 400, "no rows at all"
-    assert re.search(message, answer.text), answer.text
-    assert "root:" not in answer.text
+def test_what_is_not_a_photograph_is_a_bad_request(served: str, photograph: str, message: str) -> None:
+    response = _request(served, photograph)
+    assert response.status_code == 400
+    assert re.search(message, response.text), response.text
+    assert "root:" not in response.text
+
+
+def test_a_request_without_rows_is_a_bad_request(served: str) -> None:
+    assert _request(served).status_code == 400

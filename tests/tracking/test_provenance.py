@@ -1,4 +1,4 @@
-"""Where a result comes from is told as git and DVC have it, and how to have it again."""
+"""Provenance says which commit or experiment a result comes from, and how to restore it."""
 
 import subprocess
 from pathlib import Path
@@ -11,10 +11,8 @@ from celebflow.tracking.provenance import Provenance, describe_machine, find_cha
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a git repository with committed params, and stand in it as a stage does."""
-    for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_ROOT", "DVC_STAGE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("GIT_DIR", "GIT_WORK_TREE"):
+    """Make a git repository with committed params, and go there as a stage does."""
+    for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_ROOT", "DVC_STAGE", "GIT_DIR", "GIT_WORK_TREE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("train:\n  learning_rate: 0.1\n  units:\n  - 4\nprepare:\n  seed: 0\n")
@@ -37,7 +35,7 @@ def test_a_clean_commit_is_restored_by_its_revision(repository: Path) -> None:
     assert found.restore_command() == f"git checkout {commit} && dvc repro"
 
 
-def test_changed_files_make_it_dirty_and_no_commit_restores_it(repository: Path) -> None:
+def test_a_result_of_changed_files_is_dirty_and_no_commit_restores_it(repository: Path) -> None:
     (repository / "params.yaml").write_text("train: {}\n")
     found = find_provenance()
     assert found.dirty
@@ -52,7 +50,7 @@ def test_an_experiment_is_restored_by_its_name(repository: Path, monkeypatch: py
     assert found.restore_command() == "dvc exp apply lower-rate"
 
 
-def test_without_git_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_the_provenance_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.delenv("DVC_EXP_BASELINE_REV", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
@@ -61,13 +59,18 @@ def test_without_git_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.Monk
     assert find_changed_params({"train.learning_rate": 0.1}, "") == {}
 
 
-def test_what_was_tried_is_what_differs_from_the_commit(repository: Path) -> None:
+def test_changed_params_are_those_that_differ_from_the_commit(repository: Path) -> None:
     now = {"train.learning_rate": 0.2, "train.units": [4], "prepare.seed": 0, "train.new": 1}
     assert find_changed_params(now, _git("rev-parse", "HEAD")) == {"train.learning_rate": 0.2}
+
+
+def test_sections_are_flattened_to_dotted_names() -> None:
     assert flatten({"a": {"b": {"c": 1}, "d": [2]}, "e": 3}) == {"a.b.c": 1, "a.d": [2], "e": 3}
 
 
-def test_recorded_data_is_named_only_in_a_run_of_dvcs(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_md5s_of_the_lock_are_used_only_when_dvc_runs_the_stage(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (repository / "dvc.lock").write_text(
         "stages:\n"
         "  prepare:\n    deps:\n    - path: data\n      md5: 11.dir\n    - path: stages/prepare.py\n      md5: 22\n"

@@ -19,13 +19,13 @@ pytestmark = pytest.mark.services
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
-    """Start a PostgreSQL of its own that listens on a socket alone, and yield the address of an empty database."""
+    """Start PostgreSQL in a folder of its own, on a socket only, and yield the address of an empty database."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [
         Path(found).parent for found in [shutil.which("pg_ctl")] if found
     ]
     assert programs, "PostgreSQL is missing: sudo apt-get install postgresql"
     folder = Path(tempfile.mkdtemp(prefix="celebflow-postgres-"))
-    # PostgreSQL refuses to run as root; Debian's package brings a user for it.
+    # PostgreSQL refuses to run as root; Debian's package creates a user for it.
     root = os.geteuid() == 0
     if root:
         shutil.chown(folder, "postgres", "postgres")
@@ -50,8 +50,9 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Start `mlflow server` with that database and an artifact store, and yield its address."""
     folder = tmp_path_factory.mktemp("server")
     command = ["mlflow", "server", "--backend-store-uri", database, "--workers", "2"]
-    with Repository(folder).serve(*command, "--artifacts-destination", str(folder / "artifacts"), path="/health") as it:
-        yield it
+    options = ["--artifacts-destination", str(folder / "artifacts")]
+    with Repository(folder).serve(*command, *options, path="/health") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -63,31 +64,32 @@ def repository(server: str, tmp_path_factory: pytest.TempPathFactory) -> Reposit
     return repository
 
 
-def _ask(address: str, endpoint: str, **query: object) -> Any:
-    answer = requests.get(f"{address}/api/2.0/mlflow/{endpoint}", params=query, timeout=30)
-    answer.raise_for_status()
-    return answer.json()
+def _get(address: str, endpoint: str, **query: str) -> Any:
+    response = requests.get(f"{address}/api/2.0/mlflow/{endpoint}", params=query, timeout=30)
+    response.raise_for_status()
+    return response.json()
 
 
 def _search_runs(address: str) -> list[Any]:
-    experiment = _ask(address, "experiments/get-by-name", experiment_name="celebflow")["experiment"]["experiment_id"]
-    answer = requests.post(f"{address}/api/2.0/mlflow/runs/search", json={"experiment_ids": [experiment]}, timeout=30)
-    answer.raise_for_status()
-    runs: list[Any] = answer.json()["runs"]
+    experiment = _get(address, "experiments/get-by-name", experiment_name="celebflow")["experiment"]["experiment_id"]
+    response = requests.post(f"{address}/api/2.0/mlflow/runs/search", json={"experiment_ids": [experiment]}, timeout=30)
+    response.raise_for_status()
+    runs: list[Any] = response.json()["runs"]
     return runs
 
 
-def test_everything_comes_back_through_the_rest_api(repository: Repository, server: str) -> None:
+def test_the_rest_api_returns_everything_that_a_run_logged(repository: Repository, server: str) -> None:
     assert not (repository.folder / "mlflow.db").exists()
-    run = _ask(server, "runs/get", run_id=repository.run_id())["run"]
+    run = _get(server, "runs/get", run_id=repository.run_id())["run"]
     assert run["info"]["status"] == "FINISHED"
     assert {param["key"]: param["value"] for param in run["data"]["params"]}["train.epochs"] == "3"
     tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
-    assert len(tags["celebflow.classifier_md5"]) == 32 and "| test |" in tags["mlflow.note.content"]
+    assert len(tags["celebflow.classifier_md5"]) == 32
+    assert "| test |" in tags["mlflow.note.content"]
     metrics = json.loads((repository.folder / "reports" / "metrics.json").read_text())
     logged = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
     assert logged["val/final_macro_auc"] == pytest.approx(metrics["val"]["macro_auc"])
-    history = _ask(server, "metrics/get-history", run_id=repository.run_id(), metric_key="train/loss")["metrics"]
+    history = _get(server, "metrics/get-history", run_id=repository.run_id(), metric_key="train/loss")["metrics"]
     assert [metric["step"] for metric in history] == [1, 2, 3]
     assert {item["dataset"]["name"][:4] for item in run["inputs"]["dataset_inputs"]} == {"trai", "val:", "test"}
     query = {"path": "reports/figures/val_roc.png", "run_uuid": repository.run_id()}
@@ -106,13 +108,13 @@ def test_a_run_that_waited_is_synced_to_the_server(repository: Repository, serve
     run = _search_runs(server)[0]
     assert len(_search_runs(server)) == count + 1
     assert run["info"]["run_name"].startswith("learning_rate 0.002")
-    files = _ask(server, "artifacts/list", run_id=run["info"]["run_id"], path="reports/figures")["files"]
+    files = _get(server, "artifacts/list", run_id=run["info"]["run_id"], path="reports/figures")["files"]
     assert len(files) == 20
 
 
 def test_a_model_is_registered_at_the_server(repository: Repository, server: str) -> None:
     repository.run("celebflow", "register", repository.run_id())
-    version = _ask(server, "registered-models/alias", name="celebflow", alias="champion")["model_version"]
+    version = _get(server, "registered-models/alias", name="celebflow", alias="champion")["model_version"]
     assert "UNTRAINED" in version["description"]
     folder = repository.folder / "downloaded"
     repository.run("mlflow", "artifacts", "download", "-u", "models:/celebflow@champion", "-d", str(folder))

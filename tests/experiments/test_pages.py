@@ -1,0 +1,167 @@
+"""Pages compare results of commits, DVC experiments and MLflow runs, or the command says why it cannot."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from celebflow import cli
+from celebflow.errors import CelebflowError
+from celebflow.experiments import lookup, pages
+from tests.repository import Repository, clone_repository
+
+pytestmark = pytest.mark.slow
+
+ADDRESSES: dict[str, Callable[[Repository], str]] = {
+    "commit": lambda repository: "HEAD",
+    "DVC experiment": lambda repository: "faint",
+    "MLflow run": lambda repository: repository.runs()[-1].info.run_id[:12],
+}
+
+
+@pytest.fixture
+def repository(two_results: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """Go to the repository with two results, whose files no test changes."""
+    _enter(two_results, monkeypatch)
+    return two_results
+
+
+@pytest.fixture
+def clone(two_results: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """Go to a copy that the test may change."""
+    clone = clone_repository(two_results, tmp_path / "clone")
+    _enter(clone, monkeypatch)
+    return clone
+
+
+def _enter(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def _run(*arguments: str) -> str:
+    return CliRunner().invoke(cli.main, arguments, catch_exceptions=False).output
+
+
+def _read_params(html: str) -> dict[str, tuple[str, str]]:
+    """Return the params that differ on a page: name → values of A and B."""
+    rows = re.findall(r'<tr>\s*<th scope="row">([a-z_.]+)</th>\s*<td>(.*?)</td>\s*<td>(.*?)</td>\s*</tr>', html)
+    return {name: (a, b) for name, a, b in rows if name.startswith(("prepare.", "backbone.", "extract.", "train."))}
+
+
+@pytest.mark.parametrize("kind", ADDRESSES)
+def test_a_comparison_is_written_as_a_page_with_the_params_that_differ(
+    repository: Repository, kind: str, tmp_path: Path
+) -> None:
+    address = ADDRESSES[kind](repository)
+    file = tmp_path / "pages" / "comparison.html"
+    other = "HEAD" if kind == "DVC experiment" else "workspace"
+    output = _run("compare", address, other, "--html", str(file), "--json")
+    compared = json.loads(output[output.index("{") :])
+    html = file.read_text(encoding="utf-8")
+    expected = ("1e-09", "0.001") if kind == "DVC experiment" else ("0.001", "1e-09")
+    assert _read_params(html) == {"train.learning_rate": expected}
+    assert compared["count"] == 12
+    for path in [change["b"]["path"] for change in compared["fixed"] + compared["broken"]]:
+        assert path in html
+    assert compared["fixed"] + compared["broken"]
+
+
+@pytest.mark.parametrize("kind", ADDRESSES)
+def test_the_page_shows_the_comparison_above_the_workspace_s_own_result(
+    repository: Repository, kind: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "page.html"
+    before = (repository.folder / "reports" / "index.html").read_bytes()
+    _run("page", "--against", ADDRESSES[kind](repository), "--output", str(file))
+    html = file.read_text(encoding="utf-8")
+    # The experiment has the workspace's params.
+    expected = {} if kind == "DVC experiment" else {"train.learning_rate": ("0.001", "1e-09")}
+    assert _read_params(html) == expected
+    assert "<dt>train.learning_rate</dt><dd>1e-09</dd>" in html, "the page is the workspace's"
+    assert (repository.folder / "reports" / "index.html").read_bytes() == before
+
+
+def test_each_result_is_read_once(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    find_result = lookup.find_result
+
+    def find(name: str, split: str) -> lookup.FoundResult:
+        names.append(name)
+        return find_result(name, split)
+
+    monkeypatch.setattr(pages, "find_result", find)
+    monkeypatch.setattr(lookup, "find_predictions", lambda name, split: names.append(name))
+    output = _run("compare", "HEAD", "--html", str(tmp_path / "comparison.html"))
+    assert names == ["HEAD", "workspace"]
+    assert "A: HEAD, B: workspace, 12 photographs of val in both." in output
+
+
+@pytest.mark.parametrize("name", ["HEAD", "faint", "workspace"])
+def test_a_result_has_metrics_params_and_predictions(repository: Repository, name: str) -> None:
+    result = lookup.find_result(name, "test")
+    assert result.name == name
+    assert set(result.metrics) == {"val", "test"}
+    assert result.params["train.learning_rate"] == (0.001 if name == "HEAD" else 1e-9)
+    assert len(result.predictions) == 12
+    assert result.predictions == lookup.find_predictions(name, "test")
+
+
+def test_an_mlflow_run_has_the_files_that_its_stage_logged(repository: Repository) -> None:
+    first = repository.runs()[-1]
+    assert lookup.find_result(first.info.run_id, "val").predictions == lookup.find_predictions("HEAD", "val")
+    assert lookup.find_result(first.info.run_id, "val").params == lookup.find_result("HEAD", "val").params
+
+
+@pytest.mark.parametrize("command", [["page", "--against"], ["compare"]])
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("nowhere", ["nowhere is not a git revision or a DVC experiment", "There is no run nowhere"]),
+        ("HEAD~1", ["HEAD~1 has no reports/", "dvc repro"]),
+    ],
+)
+def test_a_result_that_does_not_exist_is_reported(
+    repository: Repository, command: list[str], name: str, parts: list[str]
+) -> None:
+    with pytest.raises(CelebflowError) as caught:
+        _run(*command, name)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_result_that_cannot_be_compared_ends_the_commands_without_a_traceback(clone: Repository) -> None:
+    for command in (["page", "--against", "nowhere"], ["compare", "nowhere", "--html", "comparison.html"]):
+        output = clone.run("celebflow", *command, status=1)
+        assert "error: nowhere is not a git revision" in output
+        assert "Traceback" not in output
+    assert not (clone.folder / "comparison.html").exists()
+
+
+@pytest.mark.parametrize("command", [["page", "--against"], ["compare", "--html", "comparison.html"]])
+def test_results_of_other_photographs_are_not_compared(clone: Repository, command: list[str]) -> None:
+    file = clone.folder / "reports" / "val" / "predictions.csv"
+    header, *rows = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([header, *(f"other {row}" for row in rows)]) + "\n", encoding="utf-8")
+    with pytest.raises(CelebflowError, match="no photograph of this split in common"):
+        _run(*command, "HEAD")
+
+
+@pytest.mark.parametrize("command", [["page", "--against"], ["compare", "--html", "comparison.html"]])
+def test_predictions_of_another_version_are_refused_with_the_result_and_the_column(
+    clone: Repository, command: list[str]
+) -> None:
+    file = clone.folder / "reports" / "val" / "predictions.csv"
+    file.write_text(file.read_text(encoding="utf-8").replace("confidence", "probability", 1), encoding="utf-8")
+    with pytest.raises(CelebflowError, match=r"(?s)workspace: .*confidence"):
+        _run(*command, "HEAD")
+
+
+@pytest.mark.parametrize("missing", ["reports/metrics.json", "reports/history.csv", "models/classifier.safetensors"])
+def test_a_workspace_without_a_whole_result_has_no_page(clone: Repository, missing: str) -> None:
+    (clone.folder / missing).unlink()
+    with pytest.raises(CelebflowError, match=rf"{missing} is missing.*dvc repro"):
+        _run("page", "--against", "HEAD")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from celebflow.evaluation.comparison import PersonHits, PredictionPair, ResultComparison
+from celebflow.evaluation.comparison import Change, PersonHits, ResultComparison
 
 
 def format_comparison(a: str, b: str, split: str, compared: ResultComparison, max_photographs: int) -> str:
@@ -15,8 +15,8 @@ def format_comparison(a: str, b: str, split: str, compared: ResultComparison, ma
     parts = [
         _summarize(a, b, split, compared),
         _format_people(compared.people),
-        _format_pairs("B alone is right", compared.fixed, max_photographs),
-        _format_pairs("A alone is right", compared.broken, max_photographs),
+        _format_changes("B alone is right", compared.fixed, max_photographs),
+        _format_changes("A alone is right", compared.broken, max_photographs),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -48,11 +48,11 @@ def _format_people(people: Sequence[PersonHits]) -> str:
     return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=[4], colalign=["left"])) if rows else ""
 
 
-def _format_pairs(title: str, pairs: Sequence[PredictionPair], max_photographs: int) -> str:
-    if not pairs:
+def _format_changes(title: str, changes: Sequence[Change], max_photographs: int) -> str:
+    if not changes:
         return ""
-    shown = pairs if max_photographs < 0 else pairs[:max_photographs]
-    rows = [[pair.b.path, pair.a.predicted, pair.b.predicted] for pair in shown]
+    shown = changes if max_photographs < 0 else changes[:max_photographs]
+    rows = [[change.b.path, change.a.predicted, change.b.predicted] for change in shown]
     table = str(tabulate(rows, [title, "A says", "B says"], tablefmt="plain", disable_numparse=True))
-    hidden_count = len(pairs) - len(shown)
+    hidden_count = len(changes) - len(shown)
     return f"{table}\nand {hidden_count} more; --limit -1 lists all" if hidden_count else table

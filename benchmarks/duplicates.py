@@ -1,7 +1,7 @@
-"""How many copies of photographs prepare would miss, by how they were made.
+"""Measure how many copies of photographs prepare misses, by how the copies are made.
 
 python -m benchmarks.duplicates DATA: every photograph in DATA is copied in each way, and a copy is missed when its hash
-and its original's differ in more bits than prepare.duplicate_distance_bits.
+differs from the original's in more bits than prepare.duplicate_distance_bits.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from celebflow import paths
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import find_near_pairs, hash_photograph
 from celebflow.data.files import find_files
@@ -20,20 +21,21 @@ from celebflow.params import load_params
 
 
 def recompress(photograph: Image.Image, quality: int) -> Image.Image:
-    """Return a photograph as a JPEG file of this quality shows it."""
+    """Return a photograph after compression as a JPEG file of this quality."""
     file = io.BytesIO()
     photograph.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")
 
 
 def resize(photograph: Image.Image, factor: float) -> Image.Image:
-    """Return a photograph with its sides so many times as long."""
+    """Return a photograph with its sides multiplied by `factor`."""
     return photograph.resize((round(photograph.width * factor), round(photograph.height * factor)))
 
 
-def crop(photograph: Image.Image, share: float) -> Image.Image:
-    """Return a photograph without such a share of its width and of its height, half at each side."""
-    left, top = round(photograph.width * share / 2), round(photograph.height * share / 2)
+def crop(photograph: Image.Image, fraction: float) -> Image.Image:
+    """Return a photograph without this fraction of its width and of its height, half of it on each side."""
+    left = round(photograph.width * fraction / 2)
+    top = round(photograph.height * fraction / 2)
     return photograph.crop((left, top, photograph.width - left, photograph.height - top))
 
 
@@ -52,20 +54,21 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="a folder of photographs a person")
+    parser.add_argument("data", type=Path, help="a folder with one subfolder per person")
     data = parser.parse_args().data
-    limit = load_params(Path("params.yaml")).prepare.duplicate_distance_bits or 0
+    max_distance_bits = load_params(paths.PARAMS).prepare.duplicate_distance_bits or 0
     files, _ = find_files(data)
     missed = dict.fromkeys(COPIES, 0)
     for file in tqdm(files, "copying", unit="photograph", disable=None):
         original = decode_photograph((data / file).read_bytes())
         hashes = hash_photograph(original)
         for how, copy in COPIES.items():
-            first, _ = find_near_pairs(np.stack([hashes, hash_photograph(copy(original))]), limit)
+            first, _ = find_near_pairs(np.stack([hashes, hash_photograph(copy(original))]), max_distance_bits)
             missed[how] += len(first) == 0
-    print(f"{len(files)} photographs in {data.name}, {limit} of 256 bits\n\n| copy | missed |\n|---|---|")
+    print(f"{len(files)} photographs in {data.name}, {max_distance_bits} of 256 bits\n")
+    print("| copy | missed |\n|---|---|")
     for how, count in missed.items():
         print(f"| {how} | {count / len(files):.1%} ({count}) |")
 

@@ -1,4 +1,4 @@
-"""Near-duplicates among photographs: which show the same picture, though their files differ."""
+"""Find near-duplicates: photographs that show the same picture though their files differ."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from celebflow.params import PrepareParams
 from celebflow.tables import save_table
 
 HASH_BITS = 256
-_BITS_A_SIDE = 16
+_HASH_SIDE = 16
 # Hashes are compared in blocks of rows, so that memory does not grow with the square of their number.
 _BLOCK_PAIRS = 2**22
 HashArray = NDArray[np.uint64]
@@ -24,22 +24,23 @@ HashArray = NDArray[np.uint64]
 def hash_photograph(photograph: Image.Image) -> HashArray:
     """Return the perceptual hashes of an RGB photograph and of its mirror image, (2, 4) words of 64 bits.
 
-    Each is imagehash's pHash: which of the 16×16 lowest frequencies of the 64×64 gray picture (discrete cosine
-    transform) lie above their median. Recompression, another size or a slight crop flip few of the 256 bits.
+    Each is imagehash's pHash: one bit for each of the 16×16 lowest frequencies of the 64×64 gray image (discrete
+    cosine transform), set where it lies above their median. Compressing the photograph again, resizing it or
+    cropping it slightly flips few of the 256 bits.
     """
     from imagehash import phash  # with scipy, half a second to import
 
     views = photograph, ImageOps.mirror(photograph)
-    bits = np.stack([phash(view, _BITS_A_SIDE).hash.ravel() for view in views])
+    bits = np.stack([phash(view, _HASH_SIDE).hash.ravel() for view in views])
     return np.packbits(bits, axis=1).view(np.uint64)
 
 
 def group_near_duplicates(hashes: HashArray, sha256s: Sequence[str], max_distance_bits: int) -> list[str]:
-    """Return the group of each of N photographs: the least SHA-256 of those that are near-duplicates of one another.
+    """Return the group of each of N photographs: the smallest SHA-256 among it and its near-duplicates.
 
-    `hashes` (N, 2, 4) are those of hash_photograph. Photographs belong together when one's hash differs in at most
-    `max_distance_bits` bits from the other's or from that of the other's mirror image, or when their bytes are the
-    same, and also when a chain of such pairs links them.
+    `hashes` (N, 2, 4) come from hash_photograph. Two photographs are near-duplicates when the hash of one differs in
+    at most `max_distance_bits` bits from that of the other or of its mirror image, when their bytes are the same, or
+    when a chain of such pairs links them.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -47,7 +48,8 @@ def group_near_duplicates(hashes: HashArray, sha256s: Sequence[str], max_distanc
     count = len(sha256s)
     first, second = find_near_pairs(hashes, max_distance_bits)
     _, places, contents = np.unique(np.array(sha256s), return_index=True, return_inverse=True)
-    first = np.concatenate([first, np.arange(count)])  # and each with the first file of the same bytes
+    # Equal files are near-duplicates too: pair each with the first of the same bytes.
+    first = np.concatenate([first, np.arange(count)])
     second = np.concatenate([second, places[contents]])
     links = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
     _, components = connected_components(links, directed=False)
@@ -58,9 +60,10 @@ def group_near_duplicates(hashes: HashArray, sha256s: Sequence[str], max_distanc
 
 
 def find_near_pairs(hashes: HashArray, max_distance_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the (P,) first and (P,) second of all pairs at most so many bits apart, mirrored or not, first < second.
+    """Return the (P,) firsts and (P,) seconds of all pairs of photographs that are at most `max_distance_bits` apart.
 
-    Every pair is looked at, 2 N² / 2 comparisons: a second for 10,000 photographs.
+    `hashes` is (N, 2, 4); either photograph of a pair may be mirrored, and first < second. Every pair is compared,
+    which takes a second for 10,000 photographs.
     """
     count = len(hashes)
     firsts, seconds = [], []
@@ -88,7 +91,7 @@ class DuplicateGroup:
 
     @property
     def people(self) -> list[str]:
-        """Return the people whose folders they are in; with more than one, a label is likely wrong."""
+        """Return the people whose folders contain them; with more than one, a label is likely wrong."""
         return list_people(self.photos)
 
 
@@ -106,7 +109,7 @@ def list_duplicate_groups(photos: Sequence[Photo]) -> list[DuplicateGroup]:
 
 
 def count_leaks(groups: Sequence[DuplicateGroup], photos: Sequence[Photo], params: PrepareParams) -> list[int]:
-    """Count for each group the photographs of val and test that a split without groups would have leaked.
+    """Count, for each group, the photographs of val and test that a split without groups would leak.
 
     A photograph leaks when a near-duplicate of it is in train.
     """
@@ -120,7 +123,7 @@ def count_leaks(groups: Sequence[DuplicateGroup], photos: Sequence[Photo], param
 
 
 def describe_duplicates(groups: Sequence[DuplicateGroup], leaks: Sequence[int]) -> str:
-    """Say in a few sentences which near-duplicates there are, and what they would have leaked."""
+    """Describe in a few sentences how many near-duplicates there are, and how many would have leaked."""
     if not groups:
         return "There are no near-duplicates."
     text = (
@@ -134,7 +137,7 @@ def describe_duplicates(groups: Sequence[DuplicateGroup], leaks: Sequence[int]) 
 
 
 def save_duplicates(groups: Sequence[DuplicateGroup], leaks: Sequence[int], path: Path) -> None:
-    """Write duplicates.csv, one row per photograph of a group; only its header when there are none."""
+    """Write duplicates.csv, one row per photograph of a group; without groups, only the header."""
     rows = (
         (number, photo.path, photo.person, photo.split, leaked, "yes" if len(group.people) > 1 else "")
         for number, (group, leaked) in enumerate(zip(groups, leaks, strict=True), 1)

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-# What operating systems leave in folders; listed among what is left out, but no reason to stop.
+# Files that operating systems leave in folders; they are listed among those left out, but do not stop prepare.
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 
 def find_files(folder: Path) -> tuple[list[str], list[str]]:
-    """List the files below `folder` at any depth, and apart from them what operating systems leave there.
+    """Return the files below `folder` at any depth, and separately those that operating systems leave there.
 
-    Paths are relative to `folder`, with forward slashes, in the order of their parts. Links to folders are among them
-    and are not followed.
+    Paths are relative to `folder`, with forward slashes, sorted part by part. Links to folders are listed, but not
+    followed.
     """
     paths, system_files = [], []
     for path in sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()):
@@ -23,4 +23,5 @@ def find_files(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def is_system_file(name: str) -> bool:
+    """Tell whether an operating system left the file or folder of this name."""
     return name.startswith(".") or name.lower() in _SYSTEM_FILES

@@ -49,7 +49,7 @@ PEOPLE = (
     "Rosalind Amberley",
     "Søren Tidewell",
     "Tilda Moorcroft",
-    "Ulrik Grayfriar",
+    "Ulrik Greyfriar",
     "Veda Lindqvale",
     "Wenzel Harrow",
     "Ysolde Birch",
@@ -95,7 +95,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class Scene:
-    """Where the camera's rays meet the world: one entry a pixel, from (height, width) arrays."""
+    """Where the camera's rays meet the world, in (height, width) arrays with one entry per pixel."""
 
     x: Array
     y: Array
@@ -106,7 +106,7 @@ class Scene:
 
 
 def draw_sample_data(folder: Path) -> Iterator[Path]:
-    """Write the demo's photographs into `folder`, one sub-folder a person, yielding each path once it is written.
+    """Write the demo's photographs into `folder`, one subfolder per person, and yield each path after writing it.
 
     Raises CelebflowError, before anything is written, when `folder` holds other files.
     """
@@ -115,17 +115,17 @@ def draw_sample_data(folder: Path) -> Iterator[Path]:
         for person, name in enumerate(PEOPLE)
         for number in range(PHOTOGRAPHS_PER_PERSON)
     }
-    strangers = [path for path in folder.rglob("*") if path.is_file() and path not in planned]
-    if strangers:
+    others = [path for path in folder.rglob("*") if path.is_file() and path not in planned]
+    if others:
         raise CelebflowError(
-            f"{folder} holds files that are none of the demo's, {min(strangers)} for one. Name another folder."
+            f"{folder} contains files that do not belong to the demo, for example {min(others)}. Choose another folder."
         )
     for path, (person, number) in planned.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         # Standard Huffman tables and 4:2:0 subsampling: libjpeg-turbo's integer transform is exact everywhere.
         content = io.BytesIO()
         draw_photograph(person, number).save(content, "JPEG", quality=88, subsampling=2, optimize=False)
-        path.unlink(missing_ok=True)  # a link into DVC's cache must not be written through
+        path.unlink(missing_ok=True)  # it may be a link into DVC's cache, which must not change
         path.write_bytes(content.getvalue())
         yield path
 
@@ -174,11 +174,11 @@ def _rotation(yaw: float, pitch: float, roll: float) -> Rotation:
     )
 
 
-def _blend(first: Vector, second: Vector, share: float) -> Vector:
+def _blend(first: Vector, second: Vector, fraction: float) -> Vector:
     return (
-        first[0] + (second[0] - first[0]) * share,
-        first[1] + (second[1] - first[1]) * share,
-        first[2] + (second[2] - first[2]) * share,
+        first[0] + (second[0] - first[0]) * fraction,
+        first[1] + (second[1] - first[1]) * fraction,
+        first[2] + (second[2] - first[2]) * fraction,
     )
 
 
@@ -191,9 +191,9 @@ def _open_scene(random: np.random.Generator) -> Scene:
     y = np.repeat(-steps[:, None], size, axis=1) * zoom + _between(random, -0.05, 0.05)
     near, far = _draw_color(random), _draw_color(random)
     tilt = _between(random, -1, 1)
-    share = np.clip((x * tilt + y) / 4 + 0.5, 0, 1)
-    color = np.stack([near[c] + (far[c] - near[c]) * share for c in range(3)], axis=-1)
-    for _ in range(int(random.integers(2, 7))):  # things that happen to stand behind the person
+    fraction = np.clip((x * tilt + y) / 4 + 0.5, 0, 1)
+    color = np.stack([near[c] + (far[c] - near[c]) * fraction for c in range(3)], axis=-1)
+    for _ in range(int(random.integers(2, 7))):  # objects behind the person
         left, bottom = _between(random, -1.8, 1.4), _between(random, -1.8, 1.4)
         inside = (x > left) & (x < left + _between(random, 0.1, 1.0))
         inside &= (y > bottom) & (y < bottom + _between(random, 0.1, 1.4))
@@ -220,10 +220,10 @@ def _draw_ellipsoid(
     above: float = -np.inf,
     shine: float = 0.0,
 ) -> None:
-    """Cast the pixels' parallel rays at an ellipsoid that turns with the head; keep what is nearest to the camera.
+    """Cast the pixels' parallel rays at an ellipsoid that turns with the head; draw where it is nearest.
 
-    `center` and `radii` are in the head's axes (x right, y up, z out of the face); the part of the ellipsoid whose
-    y + 0.45 z is below `above` is cut away, which gives hair its hairline.
+    `center` and `radii` are in the head's axes (x right, y up, z out of the face). The part of the ellipsoid whose
+    y + 0.45 z is below `above` is not drawn, which gives hair its hairline.
     """
     r = rotation
     middle = tuple(r[i][0] * center[0] + r[i][1] * center[1] + r[i][2] * center[2] for i in range(3))
@@ -261,7 +261,7 @@ def _draw_ellipsoid(
 
 
 def _draw_head(scene: Scene, traits: Traits, rotation: Rotation, random: np.random.Generator) -> None:
-    """Put a person together from some thirty ellipsoids, with today's expression, clothes and glasses."""
+    """Draw a person as about thirty ellipsoids, with the expression, clothes and glasses of this photograph."""
     upright = _rotation(0, 0, 0)
     skin = _blend((0.98, 0.83, 0.72), (0.36, 0.22, 0.15), traits.skin)
     skin = _blend(skin, (0.9, 0.45, 0.4), 0.22 * traits.skin_redness)
@@ -366,7 +366,7 @@ def _draw_glasses(scene: Scene, rotation: Rotation, eye_x: float, eye_y: float, 
 
 
 def _occlude(scene: Scene, random: np.random.Generator) -> None:
-    """Sometimes let something stand in front: a microphone, a shoulder, a hand, the brim of a hat."""
+    """Sometimes draw something in front: a microphone, a shoulder, a hand, the brim of a hat."""
     if float(random.random()) > 0.12:
         return
     x, y = _between(random, -0.9, 0.9), _between(random, -1.3, 0.9)
@@ -386,7 +386,7 @@ def _exposed_channel(channel: Array, gain: float, noise: Array) -> NDArray[np.ui
 
 
 def _expose(scene: Scene, random: np.random.Generator) -> Image.Image:
-    """Turn the scene into a photograph: exposure, white balance, grain, and now and then a blur or no color."""
+    """Turn the scene into a photograph: exposure, white balance, grain, and sometimes a blur or no color."""
     size = PHOTOGRAPH_SIZE_PX
     exposure = _between(random, 0.85, 1.15)
     warmth = _between(random, -0.08, 0.08)

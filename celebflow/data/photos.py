@@ -13,7 +13,7 @@ SPLITS = ("train", "val", "test")
 class Photo:
     """One photograph; `path` is relative to the data folder, with forward slashes, and starts with the person.
 
-    `group` is the least SHA-256 of the photographs that are near-duplicates of this one, its own included.
+    `group` is the smallest SHA-256 among the photograph and its near-duplicates.
     """
 
     path: str
@@ -34,5 +34,5 @@ def save_photos(photos: Iterable[Photo], path: Path) -> None:
 
 
 def load_photos(path: Path) -> list[Photo]:
-    """Read what save_photos wrote."""
+    """Read what save_photos wrote; raise CelebflowError when a column is missing."""
     return load_rows(Photo, path)

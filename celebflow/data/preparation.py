@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,45 +29,49 @@ class LeftOut:
 
 
 def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo], list[LeftOut]]:
-    """Find, check, group and split all photographs in `folder`, one sub-folder a person.
+    """Find, check, group and split all photographs in `folder`, which has one subfolder per person.
 
-    Returns the photographs in the order of their paths, and every file that is left out.
+    Returns the photographs and the files that are left out, both sorted by path.
 
-    Raises CelebflowError with one list of all unreadable files when `params.unreadable` is "stop", with one list of
-    all people with too few photographs, when there are no two people, and when `folder` is missing.
+    Raises CelebflowError when `folder` is missing, with a list of all unreadable files when `params.unreadable` is
+    "stop", with a list of all people who have too few photographs, and when there are fewer than two people.
     """
     if not folder.is_dir():
         raise CelebflowError(
-            f"{folder} is missing. It holds the photographs, one folder a person: "
+            f"{folder} is missing. It holds the photographs, one folder per person: "
             "run `dvc pull` to fetch them, or `celebflow sample data` to draw those of the demo."
         )
     paths, system_files = find_files(folder)
-    found: list[Photo] = []
+    photos, hashes, unreadable = _check_files(folder, paths)
+    if unreadable and params.unreadable == "stop":
+        listing = "\n".join(f"  {folder / file.path}: {file.reason}" for file in unreadable)
+        raise CelebflowError(
+            f"{len(unreadable)} files in {folder} are not usable photographs:\n{listing}\n"
+            "Replace or remove them, or set prepare.unreadable to skip to go on without them."
+        )
+    if photos and params.duplicate_distance_bits is not None:
+        sha256s = [photo.sha256 for photo in photos]
+        groups = group_near_duplicates(np.stack(hashes), sha256s, params.duplicate_distance_bits)
+        photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
+    people = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_system_file(entry.name))
+    left_out = unreadable + [LeftOut(path, "is a system file") for path in system_files]
+    return split_photographs(photos, people, params), sorted(left_out, key=lambda file: file.path)
+
+
+def _check_files(folder: Path, paths: Sequence[str]) -> tuple[list[Photo], list[HashArray], list[LeftOut]]:
+    """Return the readable photographs among `paths`, the hashes of each, and the unreadable files."""
+    photos: list[Photo] = []
     hashes: list[HashArray] = []
-    problems: list[LeftOut] = []
+    unreadable: list[LeftOut] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda path: _check_file(folder, path), paths)
         for result in tqdm(results, "checking", len(paths), unit="photograph", disable=None):
             if isinstance(result, LeftOut):
-                problems.append(result)
+                unreadable.append(result)
             else:
-                found.append(result[0])
+                photos.append(result[0])
                 hashes.append(result[1])
-    if problems and params.unreadable == "stop":
-        listing = "\n".join(f"  {folder / problem.path}: {problem.reason}" for problem in problems)
-        raise CelebflowError(
-            f"{len(problems)} files in {folder} are no photographs that can be used:\n{listing}\n"
-            "Replace or remove them, or set prepare.unreadable to skip to go on without them."
-        )
-    people = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_system_file(entry.name))
-    left_out = [LeftOut(path, "is a system file") for path in system_files]
-    left_out = sorted([*left_out, *problems], key=lambda file: file.path)
-    if found and params.duplicate_distance_bits is not None:
-        groups = group_near_duplicates(
-            np.stack(hashes), [photo.sha256 for photo in found], params.duplicate_distance_bits
-        )
-        found = [replace(photo, group=group) for photo, group in zip(found, groups, strict=True)]
-    return split_photographs(found, people, params), left_out
+    return photos, hashes, unreadable
 
 
 def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
@@ -76,7 +80,7 @@ def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
     except UnicodeEncodeError:
         return LeftOut(path.encode(errors="backslashreplace").decode(), "has a name that is not UTF-8")
     if "/" not in path:
-        return LeftOut(path, "stands in no person's folder")
+        return LeftOut(path, "is not in a person's folder")
     if (folder / path).is_dir():
         return LeftOut(path, "is a link to a folder, which is not followed")
     try:
@@ -91,5 +95,5 @@ def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
 
 
 def save_left_out(files: Iterable[LeftOut], path: Path) -> None:
-    """Write the list of files that are left out; with its header alone when there are none."""
+    """Write left_out.csv, one row per file that is left out; without any, only the header."""
     save_rows(LeftOut, files, path)

@@ -9,18 +9,18 @@ from celebflow.backbone.vgg19 import build_layers
 
 
 def initialize_untrained(seed: int) -> dict[str, Tensor]:
-    """Draw VGG19 filters that keep information though nothing has been learned: a stand-in for tests and the demo.
+    """Draw VGG19 filters that keep information without any training, for tests and the demo.
 
-    The usual random initialisations do not serve: through sixteen layers they map all photographs to nearly one
-    vector. Here most layers pass their channels on, and three of them mix, each filter beside its negative so that
-    ReLU loses nothing:
+    The usual random initializations do not work: through sixteen layers, they map all photographs to nearly the same
+    vector. Here most layers only pass their channels on, and three layers mix them. Those have each filter together
+    with its negative, so that ReLU loses nothing:
 
     - conv1_1: random color directions, flat over 3×3, and a few random edges;
-    - conv1_2, conv2_1 and conv3_1: 3×3 means, so that max-pooling picks areas rather than specks;
-    - conv4_1: random zero-sum filters over 16 channels, which see shapes;
-    - conv5_1: the same over 32, centerd and scaled to unit variance on smooth noise (after the layer-sequential
-      unit-variance initialisation of Mishkin and Matas, 2016), and with a threshold of half a standard deviation,
-      which makes more than half of the features zero;
+    - conv1_2, conv2_1 and conv3_1: 3×3 means, so that max-pooling selects areas rather than single pixels;
+    - conv4_1: random zero-sum filters over 16 channels, which respond to shapes;
+    - conv5_1: the same over 32 channels, centered and scaled to unit variance on smooth noise (after the
+      layer-sequential unit-variance initialization of Mishkin and Matas, 2016), and with a threshold of half a
+      standard deviation, which makes more than half of the features zero;
     - all others: a 1 at the center tap.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -43,7 +43,7 @@ def initialize_untrained(seed: int) -> dict[str, Tensor]:
 
 
 def _pass_on(channels: int, filters: int) -> Tensor:
-    """Return (filters, channels, 3, 3) weights that hand each channel on, again from the first where a layer widens."""
+    """Return (filters, channels, 3, 3) weights that pass each channel on, repeating them in wider layers."""
     weight = torch.zeros(filters, channels, 3, 3)
     weight[torch.arange(filters), torch.arange(filters) % channels, 1, 1] = 1
     return weight
@@ -82,12 +82,12 @@ def _draw_shapes(generator: torch.Generator, channels: int, used: int) -> Tensor
 
 @torch.inference_mode()
 def _measure_on_noise(weights: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of conv5_1's responses to noise that is smooth as photographs are."""
+    """Return mean and standard deviation of conv5_1's responses to noise that is as smooth as photographs."""
     images = torch.zeros(16, 3, 224, 224)
     for cells in (1, 2, 4, 7, 14, 28, 56):
         noise = torch.rand((16, 3, cells, cells), generator=generator) * 2 - 1
         images += nn.functional.interpolate(noise, size=224, mode="bilinear")
-    for number in (0, 1, 2, 4, 8):  # the layers between only pass on, and poolings follow 1, 3, 7 and 11
+    for number in (0, 1, 2, 4, 8):  # the others only pass channels on, and poolings follow 1, 3, 7 and 11
         images = nn.functional.conv2d(images, weights[number], padding=1).relu()
         if number != 0:
             images = nn.functional.max_pool2d(images, 2)

@@ -16,14 +16,16 @@ BASE_LAYERS: tuple[LayerName, ...] = ("pool5",)
 _POOLINGS: tuple[LayerName | None, ...] = (None, None, None, "pool4", "pool5")
 # Filters of each 3×3 convolution of VGG19, five groups with max-pooling after each (Simonyan and Zisserman, 2015).
 _GROUPS = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
-UNTRAINED_WARNING = "UNTRAINED BACKBONE: random filters, no ImageNet weights; these figures say nothing of real faces."
+UNTRAINED_WARNING = (
+    "UNTRAINED BACKBONE: random filters, no ImageNet weights; these figures say nothing about real faces."
+)
 
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """Where a backbone's weights came from; saved with it and with every classifier that was taught on it.
+    """Where a backbone's weights came from; saved with it and with every classifier that was trained on it.
 
-    `fingerprint` is the SHA-256 of the values, so that two backbones with equal fingerprints compute alike.
+    `fingerprint` is the SHA-256 of the values: backbones with equal fingerprints compute the same features.
     """
 
     weights: str
@@ -31,7 +33,7 @@ class BackboneSource:
     fingerprint: str
 
     def warning(self) -> str:
-        """Return what must stand wherever a result is shown: nothing for trained weights."""
+        """Return the warning to show with every result; it is empty for trained weights."""
         return "" if self.trained else UNTRAINED_WARNING
 
 
@@ -46,23 +48,23 @@ class Backbone(nn.Module):
         self.source = source
         self.features = build_layers()
         self.features.load_state_dict(dict(state), assign=True)
-        # torchvision's avgpool: the identity for pool5 at 224 px, and what keeps the feature count otherwise.
+        # torchvision's avgpool: the identity for pool5 at 224 px; for other sizes, it keeps the feature count.
         self.pool = nn.AdaptiveAvgPool2d((7, 7))
         self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Stay in evaluation mode whatever is asked."""
+        """Stay in evaluation mode, whatever `mode` is."""
         return super().train(False)
 
     def named_layers(self) -> Iterator[tuple[nn.Module, LayerName | None]]:
-        """Yield the layers in their order, each with its name if its outputs can be features."""
+        """Yield the layers in order, each with its name if its outputs can be features, otherwise with None."""
         names = iter(_POOLINGS)
         for layer in self.features:
             yield layer, next(names) if isinstance(layer, nn.MaxPool2d) else None
 
     def forward(self, images: Tensor, layers: Sequence[LayerName] = BASE_LAYERS) -> Tensor:
-        """Turn (N, 3, size, size) normalized images into (N, 25088 · layers) features, one layer's after another's."""
+        """Turn (N, 3, size, size) normalized images into (N, 25088 · layers) features, layer after layer."""
         values = images.contiguous(memory_format=torch.channels_last)
         found = {}
         for layer, name in self.named_layers():
@@ -77,7 +79,7 @@ class Backbone(nn.Module):
     def extract(self, image: NDArray[np.float32], layers: Sequence[LayerName] = BASE_LAYERS) -> NDArray[np.float32]:
         """Turn one (3, size, size) transformed photograph into its (25088 · layers,) features.
 
-        One photograph at a time, features cannot depend on what else stands in a batch.
+        It takes one photograph at a time, so that features cannot depend on the rest of a batch.
         """
         device = next(self.parameters()).device
         features: NDArray[np.float32] = self(torch.from_numpy(image)[None].to(device), layers)[0].cpu().numpy()
@@ -85,12 +87,12 @@ class Backbone(nn.Module):
 
 
 def count_features(layers: Sequence[LayerName]) -> int:
-    """Return how many features `layers` give together."""
+    """Return the number of features of all `layers` together."""
     return FEATURE_COUNT * len(layers)
 
 
 def build_layers() -> nn.Sequential:
-    """Build the layers, without values, in torchvision's order and so with its names."""
+    """Build the layers, without values, in torchvision's order and thus with its names."""
     layers: list[nn.Module] = []
     channels = 3
     for group in _GROUPS:

@@ -1,4 +1,4 @@
-"""The frozen convolutions: sources of weights, fingerprint, refusals."""
+"""Weights are loaded from each source, checked, saved with their fingerprint, and refused where they do not fit."""
 
 import hashlib
 import pickle
@@ -9,14 +9,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
-from torchvision.models import vgg19
 
-from celebflow.backbone.devices import select_device
 from celebflow.backbone.vgg19 import Backbone, fingerprint_state
 from celebflow.backbone.weights import (
     fetch_imagenet_weights,
@@ -26,70 +22,15 @@ from celebflow.backbone.weights import (
     save_backbone,
 )
 from celebflow.errors import CelebflowError
-from celebflow.params import LayerName
 
 
-def _state(backbone: Backbone) -> dict[str, torch.Tensor]:
+def _copy_state(backbone: Backbone) -> dict[str, torch.Tensor]:
     return {f"features.{name}": value.contiguous() for name, value in backbone.features.state_dict().items()}
-
-
-def test_every_parameter_is_frozen_and_stays_in_evaluation_mode(backbone: Backbone) -> None:
-    assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    assert not backbone.train().training
-    assert sum(parameter.numel() for parameter in backbone.parameters()) == 20_024_384
-
-
-def test_features_equal_a_direct_torchvision_forward_pass(backbone: Backbone) -> None:
-    with torch.device("meta"):
-        reference = vgg19(weights=None)
-    reference.features.load_state_dict(backbone.features.state_dict(), assign=True)
-    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = torch.flatten(reference.avgpool(reference.features.eval()(images)), 1)[0]
-    ours = torch.from_numpy(backbone.extract(images[0].numpy()))
-    assert ours.shape == (25088,)
-    assert ((ours - expected).norm() / expected.norm()).item() < 1e-5
-
-
-@pytest.mark.parametrize("size_px", [64, 224])
-def test_each_layers_features_equal_torchvisions(backbone: Backbone, size_px: int) -> None:
-    with torch.device("meta"):
-        reference = vgg19(weights=None).features.eval()
-    reference.load_state_dict(backbone.features.state_dict(), assign=True)
-    images = torch.randn(1, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
-    poolings = [number for number, layer in enumerate(reference) if isinstance(layer, nn.MaxPool2d)]
-    places: dict[LayerName, int] = {"pool4": poolings[3], "pool5": poolings[4]}
-    expected: dict[LayerName, torch.Tensor] = {}
-    with torch.inference_mode():
-        for layer, number in places.items():
-            values = nn.functional.adaptive_avg_pool2d(reference[: number + 1](images), (7, 7))
-            expected[layer] = values.flatten()
-    combinations: tuple[tuple[LayerName, ...], ...] = (("pool4",), ("pool5",), ("pool4", "pool5"), ("pool5", "pool4"))
-    for layers in combinations:
-        ours = torch.from_numpy(backbone.extract(images[0].numpy(), layers))
-        wanted = torch.cat([expected[layer] for layer in layers])
-        assert ours.shape == wanted.shape == (25088 * len(layers),)
-        assert ((ours - wanted).norm() / wanted.norm()).item() < 1e-5
-    assert np.array_equal(backbone.extract(images[0].numpy()), backbone.extract(images[0].numpy(), ("pool5",)))
-
-
-def test_untrained_filters_keep_photographs_apart(backbone: Backbone) -> None:
-    images = torch.rand((4, 3, 64, 64), generator=torch.Generator().manual_seed(1)) * 4 - 2
-    images = nn.functional.interpolate(images[:, :, ::16, ::16], size=64)
-    features = torch.stack([torch.from_numpy(backbone.extract(image.numpy())) for image in images])
-    similarity = nn.functional.cosine_similarity(features[:, None], features[None], dim=2)
-    assert similarity[~torch.eye(4, dtype=torch.bool)].max() < 0.9  # torchvision's initialisation: above 0.999
-
-
-def test_untrained_follows_from_the_seed_and_says_so(backbone: Backbone) -> None:
-    assert make_backbone("untrained", 0, Path()).source == backbone.source
-    assert make_backbone("untrained", 1, Path()).source.fingerprint != backbone.source.fingerprint
-    assert "UNTRAINED" in backbone.source.warning()
 
 
 @pytest.mark.parametrize("kind", ["features.pth", "whole.pth", "features.safetensors"])
 def test_state_dicts_are_loaded_from_files(tmp_path: Path, backbone: Backbone, kind: str) -> None:
-    state = _state(backbone)
+    state = _copy_state(backbone)
     if kind == "whole.pth":
         state["classifier.0.weight"] = torch.zeros(2, 2)
     if kind.endswith(".pth"):
@@ -116,20 +57,20 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "executed").exists()
 
 
-def test_files_that_do_not_fit_are_refused_by_name(tmp_path: Path, backbone: Backbone) -> None:
-    with pytest.raises(CelebflowError, match=r"nothing\.pth is no file"):
+def test_files_that_do_not_fit_are_refused_with_the_reason(tmp_path: Path, backbone: Backbone) -> None:
+    with pytest.raises(CelebflowError, match=r"backbone\.weights: .*nothing\.pth is not a file"):
         make_backbone("nothing.pth", 0, tmp_path)
     for name in ("cut.pth", "cut.safetensors"):
         (tmp_path / name).write_bytes(b"PK\x03\x04 half a file")
         with pytest.raises(CelebflowError, match="cannot be read"):
             make_backbone(name, 0, tmp_path)
-    state = _state(backbone)
+    state = _copy_state(backbone)
     wrong_shape = {**state, "features.0.weight": torch.zeros(64, 1, 3, 3)}
     not_finite = {**state, "features.0.bias": torch.full((64,), torch.nan)}
     missing = {name: value for name, value in state.items() if name != "features.34.bias"}
     cases = [
         (wrong_shape, r"features\.0\.weight has shape \(64, 1, 3, 3\), not \(64, 3, 3, 3\)"),
-        (not_finite, r"features\.0\.bias holds values that are not finite"),
+        (not_finite, r"features\.0\.bias contains values that are not finite"),
         (missing, r"features\.34\.bias is missing"),
         ({**state, "features.40.weight": torch.zeros(1)}, r"features\.40\.weight is unknown"),
         ({"weight": torch.zeros(1)}, "and 28 more"),
@@ -140,7 +81,7 @@ def test_files_that_do_not_fit_are_refused_by_name(tmp_path: Path, backbone: Bac
             make_backbone("bad.safetensors", 0, tmp_path)
 
 
-def test_saved_backbone_comes_back_with_its_source(tmp_path: Path, backbone: Backbone) -> None:
+def test_a_saved_backbone_is_restored_with_its_source(tmp_path: Path, backbone: Backbone) -> None:
     save_backbone(backbone, tmp_path / "a.safetensors")
     save_backbone(backbone, tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
@@ -149,23 +90,48 @@ def test_saved_backbone_comes_back_with_its_source(tmp_path: Path, backbone: Bac
     assert fingerprint_state(loaded.features.state_dict()) == backbone.source.fingerprint
 
 
-def test_a_flipped_bit_does_not_pass_the_fingerprint(tmp_path: Path, backbone: Backbone) -> None:
+def test_a_flipped_bit_is_noticed(tmp_path: Path, backbone: Backbone) -> None:
     save_backbone(backbone, tmp_path / "a.safetensors")
     content = bytearray((tmp_path / "a.safetensors").read_bytes())
     content[-100] ^= 1
     (tmp_path / "a.safetensors").write_bytes(content)
-    with pytest.raises(CelebflowError, match="is damaged"):
+    with pytest.raises(CelebflowError, match=r"a\.safetensors is damaged.*fingerprint.*`dvc repro`"):
         load_backbone(tmp_path / "a.safetensors", "cpu")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {"weights": "imagenet"},
+        {"celebflow": "not JSON"},
+        {"celebflow": '"text"'},
+        {"celebflow": '{"weights": "imagenet", "trained": true}'},
+    ],
+)
+def test_a_backbone_of_an_earlier_version_is_refused_with_the_remedy(
+    tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    save_file({"features.0.bias": torch.zeros(64)}, tmp_path / "backbone.safetensors", metadata)
+    for load in (load_backbone_source, partial(load_backbone, device="cpu")):
+        with pytest.raises(CelebflowError, match=r"backbone\.safetensors.*older celebflow.*`dvc repro`"):
+            load(tmp_path / "backbone.safetensors")
+
+
+def test_a_truncated_backbone_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "backbone.safetensors").write_bytes(b"\x80\0\0\0\0\0\0\0 half a file")
+    with pytest.raises(CelebflowError, match=r"backbone\.safetensors is damaged.*`dvc repro`"):
+        load_backbone_source(tmp_path / "backbone.safetensors")
 
 
 class _Handler(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Serve a folder over loopback; yield its address and the folder."""
+    """Serve a folder on localhost; yield the address and the folder."""
     folder = tmp_path / "served"
     folder.mkdir()
     handler = partial(_Handler, directory=str(folder))
@@ -175,7 +141,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         http.shutdown()
 
 
-def test_download_is_kept_in_torchs_cache(
+def test_a_download_is_kept_in_torchs_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: tuple[str, Path]
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -185,7 +151,7 @@ def test_download_is_kept_in_torchs_cache(
     name = f"tiny-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     (folder / "weights").rename(folder / name)
     assert fetch_imagenet_weights(f"{address}/{name}")["features.0.bias"].tolist() == [1, 1, 1]
-    (folder / name).unlink()  # the second time nothing is downloaded
+    (folder / name).unlink()  # the second time, nothing is downloaded
     assert fetch_imagenet_weights(f"{address}/{name}")["features.0.bias"].tolist() == [1, 1, 1]
     cached = tmp_path / "torch" / "hub" / "checkpoints" / name
     cached.write_bytes(content[:-10])
@@ -194,22 +160,15 @@ def test_download_is_kept_in_torchs_cache(
 
 
 @pytest.mark.parametrize("name", ["missing-00000000.pth", "other-00000000.pth"])
-def test_failed_download_is_one_clear_error_and_leaves_no_file(
+def test_a_failed_download_is_a_clear_error_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: tuple[str, Path], name: str
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     address, folder = server
-    (folder / "other-00000000.pth").write_bytes(b"not what was asked for")
+    (folder / "other-00000000.pth").write_bytes(b"another file")
     with pytest.raises(CelebflowError) as caught:
         fetch_imagenet_weights(f"{address}/{name}")
     checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
-    for told in (f"{address}/{name}", str(checkpoints / name), "backbone.weights", "untrained"):
-        assert told in str(caught.value)
+    for part in (f"{address}/{name}", str(checkpoints / name), "backbone.weights", "untrained"):
+        assert part in str(caught.value)
     assert list(checkpoints.iterdir()) == []
-
-
-def test_a_device_that_is_not_there_is_refused() -> None:
-    assert select_device("cpu") == torch.device("cpu")
-    if not torch.backends.mps.is_available():
-        with pytest.raises(CelebflowError, match=r"compute\.device is mps"):
-            select_device("mps")

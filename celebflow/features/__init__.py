@@ -1,1 +1,1 @@
-"""Photographs to features, each computed once."""
+"""Photographs → features, each computed once."""

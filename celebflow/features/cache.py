@@ -1,4 +1,4 @@
-"""Photographs → features, each computed once: the cache per photograph, and the sparse store that training reads."""
+"""The feature cache: the features and faces of each photograph, computed once for all branches and splits."""
 
 import hashlib
 import json
@@ -21,25 +21,26 @@ from celebflow.features.sparse import SparseRow
 from celebflow.features.transform import Transform
 from celebflow.params import View
 
-# LMDB reserves address space, not disk: room for six million photographs.
+# LMDB reserves this as address space, not on disk; it is enough for six million photographs.
 _CACHE_SIZE_BYTES = 64 * 2**30
-# Count up whenever a change of the code gives the same photograph other features, or stores them otherwise.
+# Count up whenever a change of the code changes a photograph's features, or how they are stored.
 _CODE_VERSION = 2
 _CHECKSUM_BYTES = 4
 _BYTES_PER_FEATURE = 2 + 4
 
 
 class FeatureCache:
-    """Every photograph's features that were ever computed here, below DVC: the store survives killed runs, other
-    splits and other branches, and several pipelines may use it at once.
+    """All features that were ever computed in a repository, outside of DVC.
 
-    A key is the SHA-256 of the file's bytes, the transform with one view, the backbone's fingerprint and the runtime
-    together. Beside the features stand the faces that were found in a photograph, where faces are detected.
+    The cache survives killed runs and changes of split or branch, and several pipelines may use it at once. A key is
+    the SHA-256 of everything that determines an entry: the photograph's bytes, the transform with one view, the
+    backbone's fingerprint and the runtime. Where faces are detected, the cache also stores those of each photograph.
     """
 
     def __init__(self, environment: lmdb.Environment, origin: FeatureOrigin) -> None:
         self.origin = origin
         self._environment = environment
+        # For each view, what determines its features, apart from the photograph.
         self._recipes = {
             view: json.dumps(
                 [
@@ -55,30 +56,30 @@ class FeatureCache:
         }
 
     def key(self, photo: Photo, view: View) -> bytes:
-        """Return what the features of a photograph's view are stored under."""
+        """Return the key of the features of a photograph's view."""
         return hashlib.sha256(f"{photo.sha256} {self._recipes[view]}".encode()).digest()
 
     def _faces_key(self, photo: Photo) -> bytes:
         return hashlib.sha256(f"{photo.sha256} boxes {DETECTOR}".encode()).digest()
 
     def keys(self, photo: Photo) -> list[bytes]:
-        """Return what all that is known of a photograph is stored under."""
+        """Return the keys of all entries of a photograph."""
         return [*(self.key(photo, view) for view in self._recipes), self._faces_key(photo)]
 
     def get(self, photo: Photo, view: View) -> SparseRow | None:
-        """Return the features of a photograph's view; None when they are not there or damaged."""
+        """Return the features of a photograph's view; None when they are missing or damaged."""
         with self._environment.begin() as transaction:
             stored = transaction.get(self.key(photo, view))
         return None if stored is None else _unpack(stored)
 
     def count(self, photo: Photo, view: View) -> int:
-        """Return how many features of a photograph's view are not zero, by the size of the entry alone."""
+        """Return how many features of a photograph's view are not zero, from the size of the entry alone."""
         with self._environment.begin(buffers=True) as transaction:
             stored = transaction.get(self.key(photo, view))
             return 0 if stored is None else (len(stored) - _CHECKSUM_BYTES) // _BYTES_PER_FEATURE
 
     def get_faces(self, photo: Photo) -> list[Face] | None:
-        """Return the faces that were found in a photograph; None when they are not there or damaged."""
+        """Return the faces that were detected in a photograph; None when they are missing or damaged."""
         with self._environment.begin() as transaction:
             stored = transaction.get(self._faces_key(photo), b"")
         checksum, content = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
@@ -87,16 +88,19 @@ class FeatureCache:
         return [Face.from_dict(values) for values in json.loads(content)]
 
     def is_complete(self, photo: Photo) -> bool:
-        """Tell whether all is there that the transform asks for, undamaged."""
+        """Tell whether the cache has all that the transform needs of a photograph, undamaged."""
         has_faces = not self.origin.transform.detects_faces or self.get_faces(photo) is not None
         return has_faces and not self.missing_views(photo)
 
     def missing_views(self, photo: Photo) -> list[View]:
-        """Return the views of a photograph whose features are not there or damaged."""
+        """Return the views of a photograph whose features are missing or damaged."""
         return [view for view in self._recipes if self.get(photo, view) is None]
 
     def put(self, photo: Photo, rows: Mapping[View, SparseRow], faces: Sequence[Face]) -> None:
-        """Store the features of a photograph's views and the faces that were found in it, in one transaction."""
+        """Store the features of a photograph's views and the faces that were detected in it, in one transaction.
+
+        Raises CelebflowError when the disk is full.
+        """
         try:
             with self._environment.begin(write=True) as transaction:
                 for view, row in rows.items():
@@ -107,7 +111,7 @@ class FeatureCache:
         except lmdb.Error as error:
             raise CelebflowError(
                 f"The feature cache {self._environment.path()} cannot be written ({error}). Is the disk full? "
-                "`celebflow cache prune --all` makes room: what is needed is computed again."
+                "`celebflow cache prune --all` empties the cache: what is needed is computed again."
             ) from None
 
 
@@ -136,12 +140,12 @@ def _checksum(content: bytes) -> bytes:
 
 @contextmanager
 def open_cache(folder: Path, origin: FeatureOrigin) -> Iterator[FeatureCache]:
-    """Open the cache in `folder`, which is made if need be, for features of one origin.
+    """Open the cache in `folder` for features of one origin, and make the folder if it is missing.
 
-    Raises CelebflowError when the folder holds no cache that can be read.
+    Raises CelebflowError when the cache is damaged.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):  # no prune takes it away meanwhile
+    with FileLock(folder.with_suffix(".lock")):  # so that no prune removes it meanwhile
         if not folder.exists() and (dropped := folder.with_name(f"{folder.name}.dropped")).exists():
             dropped.rename(folder)  # a prune was killed between two steps
         folder.mkdir(exist_ok=True)
@@ -152,12 +156,12 @@ def open_cache(folder: Path, origin: FeatureOrigin) -> Iterator[FeatureCache]:
 
 def _open_store(folder: Path) -> lmdb.Environment:
     try:
-        # Without metasync a power cut may cost the last photograph, but never the store.
+        # Without metasync, a power cut can lose the last photograph, but never damages the store.
         environment = lmdb.open(str(folder), map_size=_CACHE_SIZE_BYTES, metasync=False)
         needed_bytes = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        if (folder / "data.mdb").stat().st_size < needed_bytes:  # reading beyond its end would kill the process
+        if (folder / "data.mdb").stat().st_size < needed_bytes:  # reading beyond its end would crash the process
             environment.close()
-            raise lmdb.CorruptedError("it is cut off")
+            raise lmdb.CorruptedError("it is truncated")
     except lmdb.Error as error:
         raise CelebflowError(
             f"The feature cache {folder} cannot be opened ({error}). Remove the folder: it is computed again."
@@ -167,16 +171,16 @@ def _open_store(folder: Path) -> lmdb.Environment:
 
 @dataclass(frozen=True)
 class CacheSize:
-    """How much a feature cache holds."""
+    """The size of a feature cache."""
 
     entries: int
     disk_bytes: int
 
 
 def measure_cache(folder: Path) -> CacheSize:
-    """Return the size of the cache in `folder`, zero where there is none.
+    """Return the size of the cache in `folder`, which is zero without a cache.
 
-    Raises CelebflowError when it cannot be read.
+    Raises CelebflowError when the cache is damaged.
     """
     if not (folder / "data.mdb").exists():
         return CacheSize(0, 0)
@@ -185,18 +189,18 @@ def measure_cache(folder: Path) -> CacheSize:
 
 
 def prune_cache(folder: Path, photos: Sequence[Photo], origin: FeatureOrigin) -> None:
-    """Drop from the cache in `folder` all but the features of `photos` that came from `origin`.
+    """Remove all entries from the cache in `folder` except those of `photos` that came from `origin`.
 
-    What is kept is copied, and takes the cache's place when it is whole. A pipeline that is running meanwhile goes on
-    with the cache that it has opened; what it still computes is not kept.
+    The entries to keep are copied, and the complete copy then replaces the cache. A pipeline that runs meanwhile keeps
+    using the cache that it opened; what it still computes is lost.
     """
     if not (folder / "data.mdb").exists():
         return
     with FileLock(folder.with_suffix(".lock")):
-        _swap_for_needed(folder, photos, origin)
+        _replace_with_needed(folder, photos, origin)
 
 
-def _swap_for_needed(folder: Path, photos: Sequence[Photo], origin: FeatureOrigin) -> None:
+def _replace_with_needed(folder: Path, photos: Sequence[Photo], origin: FeatureOrigin) -> None:
     kept, dropped = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("kept", "dropped"))
     for leftover in (kept, dropped):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Compute the features that the cache lacks."""
+"""Compute the features and faces that the cache lacks."""
 
 import hashlib
 from collections import deque
@@ -24,12 +24,12 @@ from celebflow.params import ComputeParams, View
 def extract_missing(
     photos: Sequence[Photo], folder: Path, backbone_file: Path, compute: ComputeParams, cache: FeatureCache
 ) -> int:
-    """Compute the features of every photograph of which the cache lacks a view, and return how many they were.
+    """Compute what the cache lacks of `photos`, and return the number of photographs that lacked something.
 
-    The backbone is loaded from `backbone_file` only if there are any. Each of the runtime's workers reads, transforms
+    The backbone is loaded from `backbone_file` only if it is needed. Each of the runtime's workers reads, transforms
     and computes a photograph of its own.
 
-    Raises CelebflowError when a file is not the one that prepare saw.
+    Raises CelebflowError when a file is missing or has changed since prepare.
     """
     missing = list({photo.sha256: photo for photo in photos if not cache.is_complete(photo)}.values())
     if not missing:
@@ -47,12 +47,13 @@ def extract_missing(
 
     description = f"extracting with {cache.origin.runtime}"
     with ThreadPoolExecutor(runtime.workers) as workers:
-        ahead: deque[Future[tuple[dict[View, SparseRow], list[Face]]]] = deque()
+        # Only a few photographs are in progress at once, so that memory does not grow with their number.
+        in_progress: deque[Future[tuple[dict[View, SparseRow], list[Face]]]] = deque()
         waiting = iter(missing)
         for photo in tqdm(missing, description, unit="photograph", disable=None):
-            while len(ahead) < 2 * runtime.workers and (following := next(waiting, None)) is not None:
-                ahead.append(workers.submit(extract, following))
-            cache.put(photo, *ahead.popleft().result())
+            while len(in_progress) < 2 * runtime.workers and (following := next(waiting, None)) is not None:
+                in_progress.append(workers.submit(extract, following))
+            cache.put(photo, *in_progress.popleft().result())
     return len(missing)
 
 
@@ -61,7 +62,7 @@ def extract_views(
 ) -> list[SparseRow]:
     """Turn an RGB photograph, or a face in it, into the features of each of the transform's views.
 
-    Extraction and inference share it, so that they cannot disagree.
+    Extraction and inference share this function, so that they cannot disagree.
     """
     return [SparseRow.from_dense(runtime.extract(view)) for view in transform.make_inputs(photograph, face)]
 
@@ -70,23 +71,25 @@ def _load_photograph(path: Path, sha256: str) -> Image.Image:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CelebflowError(f"{path} cannot be read ({error.strerror}). Run `dvc repro` to prepare again.") from None
+        raise CelebflowError(
+            f"{path} cannot be read ({error.strerror}). Run `dvc repro` to check the photographs again."
+        ) from None
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise CelebflowError(f"{path} has changed since it was checked. Run `dvc repro` to prepare again.")
+        raise CelebflowError(f"{path} has changed since prepare checked it. Run `dvc repro` to check it again.")
     return decode_photograph(content)
 
 
 def collect_faces(photos: Sequence[Photo], cache: FeatureCache) -> dict[str, list[Face]]:
-    """Return the faces that were found in each photograph, by its path; nothing unless faces are detected.
+    """Return the faces that were detected in each photograph, by its path; an empty dict unless faces are detected.
 
-    Raises CelebflowError when the cache has lost those of a photograph since they were found.
+    Raises CelebflowError when the cache lacks those of a photograph.
     """
     if not cache.origin.transform.detects_faces:
         return {}
-    found = {}
+    faces_by_path = {}
     for photo in photos:
         faces = cache.get_faces(photo)
         if faces is None:
             raise CelebflowError(f"The faces of {photo.path} are missing from the cache. Run `dvc repro` again.")
-        found[photo.path] = faces
-    return found
+        faces_by_path[photo.path] = faces
+    return faces_by_path

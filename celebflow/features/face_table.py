@@ -1,6 +1,6 @@
-"""features/faces.csv: every face that extract found, so that nothing after it has to search again."""
+"""features/faces.csv: every face that extract detected, for the stages that follow."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,11 @@ from celebflow.tables import load_rows, save_rows
 
 @dataclass(frozen=True)
 class FaceRow:
-    """One face of a photograph, or a photograph without any.
+    """One face in a photograph, or a photograph without faces.
 
-    `rank` is 1 for the photograph's subject and 0 where no face was found; then all that follows is empty. Sides are
-    in pixels of the upright photograph. `landmarks` are x and y of the eyes, the nose and the corners of the mouth.
+    `faces` is the number of faces in the photograph. `rank` is 1 for its subject; it is 0 for a photograph without
+    faces, whose other columns are empty. The box and `landmarks`, x and y of the eyes, the nose and the corners of the
+    mouth, are in pixels of the upright photograph.
     """
 
     path: str
@@ -28,12 +29,12 @@ class FaceRow:
 
 
 def save_faces(faces_by_path: Mapping[str, Sequence[Face]], path: Path) -> None:
-    """Write faces.csv; only its header when faces are not detected."""
-    save_rows(FaceRow, _list_rows(faces_by_path.items()), path)
+    """Write faces.csv; without photographs, only the header."""
+    save_rows(FaceRow, _list_rows(faces_by_path), path)
 
 
-def _list_rows(found: Iterable[tuple[str, Sequence[Face]]]) -> Iterator[FaceRow]:
-    for path, faces in found:
+def _list_rows(faces_by_path: Mapping[str, Sequence[Face]]) -> Iterator[FaceRow]:
+    for path, faces in faces_by_path.items():
         if not faces:
             yield FaceRow(path, 0, 0, None, None, None, None, None, "")
         for rank, face in enumerate(faces, 1):
@@ -42,7 +43,7 @@ def _list_rows(found: Iterable[tuple[str, Sequence[Face]]]) -> Iterator[FaceRow]
 
 
 def load_subjects(path: Path) -> dict[str, Face]:
-    """Return the face of each photograph's subject by the photograph's path, without photographs that show none."""
+    """Return the face of each photograph's subject, by path; photographs without faces are left out."""
     return {row.path: _to_face(row) for row in load_rows(FaceRow, path) if row.rank == 1}
 
 

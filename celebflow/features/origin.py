@@ -1,4 +1,4 @@
-"""What, beside the photographs, determines features."""
+"""What determines features, apart from the photographs."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from celebflow.backbone.vgg19 import BackboneSource, count_features
 from celebflow.backbone.weights import load_backbone_source
+from celebflow.errors import CelebflowError
 from celebflow.features.runtimes import RuntimeName, choose_runtime
 from celebflow.features.transform import WHOLE, Transform
 from celebflow.params import ComputeParams, ExtractParams, FaceParams
@@ -13,7 +14,7 @@ from celebflow.params import ComputeParams, ExtractParams, FaceParams
 
 @dataclass(frozen=True)
 class FeatureOrigin:
-    """What, beside the photographs, determines features; stored with them."""
+    """What determines features, apart from the photographs; stored with them."""
 
     backbone: BackboneSource
     transform: Transform
@@ -21,7 +22,7 @@ class FeatureOrigin:
 
     @property
     def feature_count(self) -> int:
-        """Return how many features a view of a photograph has."""
+        """Return the number of features of one view of a photograph."""
         return count_features(self.transform.layers)
 
     def save(self, path: Path) -> None:
@@ -31,25 +32,31 @@ class FeatureOrigin:
 
     @classmethod
     def load(cls, path: Path) -> "FeatureOrigin":
-        """Read what `save` wrote."""
-        values = json.loads(path.read_text(encoding="utf-8"))
-        backbone, transform = BackboneSource(**values["backbone"]), Transform.from_dict(values["transform"])
-        return cls(backbone, transform, values["runtime"])
+        """Read what `save` wrote; raise CelebflowError when an earlier version of celebflow wrote it."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            backbone = BackboneSource(**values["backbone"])
+            transform = Transform.from_dict(values["transform"])
+            return cls(backbone, transform, values["runtime"])
+        except (KeyError, TypeError, ValueError):
+            raise CelebflowError(
+                f"{path} is not valid: an older celebflow stored these features. Run `dvc repro` to extract them again."
+            ) from None
 
 
 def determine_origin(backbone_file: Path, extract: ExtractParams, compute: ComputeParams) -> FeatureOrigin:
-    """Return what features will come from; raise CelebflowError when the runtime asked for cannot be had."""
+    """Return the origin that the params select; raise CelebflowError when the runtime cannot be used."""
     runtime = choose_runtime(extract.runtime, compute.device)
     transform = Transform(extract.image_size_px, _keep_effective(extract.face), extract.views, extract.layers)
     return FeatureOrigin(load_backbone_source(backbone_file), transform, runtime)
 
 
 def _keep_effective(face: FaceParams) -> FaceParams:
-    """Set what a crop does not use to one value, so that it makes no difference to the cache."""
+    """Set the params that a crop does not use to fixed values, so that they do not affect the cache."""
     unused = {"none": ("center_fraction", "margin", "align"), "center": ("margin", "align"), "detect": ()}[face.crop]
     return face.model_copy(update={name: getattr(WHOLE, name) for name in unused})
 
 
 def origin_file(folder: Path) -> Path:
-    """Return where save_features writes what the features in `folder` came from."""
+    """Return the file in which save_features saves the origin of the features in `folder`."""
     return folder / "origin.json"

@@ -1,4 +1,4 @@
-"""What computes the frozen features: PyTorch anywhere, or on a CPU the two to three times faster ncnn."""
+"""Run the frozen backbone: with PyTorch anywhere, or with ncnn, which is two to three times faster on a CPU."""
 
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MAX_RELATIVE_ERROR = 1e-5
 
 
 class Runtime(Protocol):
-    """Photographs → features. `extract` may be called from as many threads as `workers` says, and gains by it."""
+    """Compute features. `extract` is the fastest when `workers` threads call it at once."""
 
     workers: int
 
@@ -33,7 +33,7 @@ class Runtime(Protocol):
 def choose_runtime(name: Literal["auto", "ncnn", "torch"], device: str) -> RuntimeName:
     """Return the runtime that extract.runtime names; for "auto", the fastest that is installed for the device.
 
-    Raises CelebflowError when it is ncnn, and that is not installed or the device is no CPU.
+    Raises CelebflowError when it is ncnn, and ncnn is not installed or the device is not a CPU.
     """
     usable = device == "cpu" and _can_import_ncnn()
     if name == "auto":
@@ -47,29 +47,29 @@ def choose_runtime(name: Literal["auto", "ncnn", "torch"], device: str) -> Runti
 def _can_import_ncnn() -> bool:
     try:
         import ncnn  # noqa: F401
-    except (ImportError, OSError):  # not installed, or not for this machine
+    except (ImportError, OSError):  # not installed, or built for another machine
         return False
     return True
 
 
 def build_runtime(name: RuntimeName, backbone: Backbone, layers: Sequence[LayerName]) -> Runtime:
-    """Make `backbone` ready to compute what `layers` put out."""
+    """Build the runtime of this name, which computes the outputs of `layers` as features."""
     return NcnnRuntime(backbone, layers) if name == "ncnn" else TorchRuntime(backbone, layers)
 
 
 class TorchRuntime:
-    """PyTorch, one photograph at a time: a convolution alone fills the cores, or the GPU.
+    """PyTorch, one photograph at a time, because one convolution keeps all cores or the GPU busy.
 
-    While it computes for one worker, the other reads the next photograph.
+    While it computes for one worker, the other worker reads the next photograph.
     """
 
     workers = 2
 
     def __init__(self, backbone: Backbone, layers: Sequence[LayerName]) -> None:
         self._layers = layers
-        # oneDNN's channels_last convolutions are a quarter faster than the default layout's on a CPU.
+        # On a CPU, oneDNN's convolutions are a quarter faster with channels_last than with the default layout.
         self._backbone = backbone.to(memory_format=torch.channels_last)
-        # PyTorch keeps a team of threads for each thread that calls it: let that be one.
+        # PyTorch keeps a pool of threads for each thread that calls it, so that one thread makes all calls.
         self._caller = ThreadPoolExecutor(1)
 
     def extract(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -78,9 +78,9 @@ class TorchRuntime:
 
 
 class NcnnRuntime:
-    """ncnn: Winograd's minimal filtering (Lavin and Gray, 2016) in float32, with one photograph a core.
+    """ncnn: Winograd's minimal filtering (Lavin and Gray, 2016) in float32, with one photograph per core.
 
-    Its first photograph is computed by PyTorch as well, and no features leave before the two are found alike.
+    PyTorch computes the first photograph as well, and no features are returned unless the two agree.
     """
 
     def __init__(self, backbone: Backbone, layers: Sequence[LayerName]) -> None:
@@ -90,7 +90,7 @@ class NcnnRuntime:
         self._ncnn = ncnn
         self._net = ncnn.Net()
         options = self._net.opt
-        options.num_threads = 1  # cores share out photographs, not layers: none waits for another
+        options.num_threads = 1  # each core computes a photograph of its own, so that none waits for another
         self.workers = torch.get_num_threads()
         for half_precision in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
             if hasattr(options, f"use_{half_precision}"):  # not every version has each
@@ -101,7 +101,7 @@ class NcnnRuntime:
         self._checked = False
 
     def _load(self, backbone: Backbone) -> None:
-        """Write the layers in ncnn's own two formats, a text of layers and a file of weights, and have them read."""
+        """Write the layers in ncnn's two formats, a text of layers and a file of weights, and load both."""
         layers = ["Input input 0 1 blob0"]
         blob_count = 1
         with tempfile.TemporaryDirectory() as folder:
@@ -110,33 +110,33 @@ class NcnnRuntime:
                 for layer, name in backbone.named_layers():
                     blobs = f"1 1 blob{blob_count - 1} blob{blob_count}"
                     if isinstance(layer, nn.Conv2d):
-                        # 0: filters, 1: kernel size, 4: padding, 5: has a bias, 6: count of weights, 9: then ReLU
+                        # 0: filters, 1: kernel size, 4: padding, 5: with bias, 6: count of weights, 9: with ReLU
                         keys = f"0={layer.out_channels} 1=3 4=1 5=1 6={layer.weight.numel()} 9=1"
-                        # Three channels are too few to repay Winograd's transformations; 31=64 switches them off.
+                        # Winograd's transformations do not pay off for three channels; 31=64 turns them off.
                         keys += " 31=64" if layer.in_channels == 3 else ""
                         layers.append(f"Convolution convolution{len(layers)} {blobs} {keys}")
                         blob_count += 1
-                        file.write(bytes(4))  # the mark of float32
+                        file.write(bytes(4))  # says that float32 follows
                         file.write(layer.weight.detach().contiguous().numpy().data)
                         file.write(layer.bias.detach().numpy().data if layer.bias is not None else b"")
                     elif isinstance(layer, nn.MaxPool2d):
                         # 0: maximum, 1: kernel size, 2: stride, 5: no padding
                         layers.append(f"Pooling pooling{len(layers)} {blobs} 0=0 1=2 2=2 5=1")
                         blob_count += 1
-                        if name in self._layers:  # two layers read it: ncnn wants it split for them
+                        if name in self._layers:  # ncnn needs a split where two layers read an output
                             split = f"blob{blob_count - 1} {name} blob{blob_count}"
                             layers.append(f"Split split{len(layers)} 1 2 {split}")
                             blob_count += 1
-            for name in self._layers:  # 0: average, 7 and 8: adaptive, to 7×7
+            for name in self._layers:  # 0: average, 7: adaptive, 8: to 7×7
                 layers.append(f"Pooling average_{name} 1 1 {name} features_{name} 0=1 7=1 8=7")
             text = "\n".join(["7767517", f"{len(layers)} {blob_count + 2 * len(self._layers)}", *layers, ""])
             if self._net.load_param_mem(text) or self._net.load_model(str(weights)):
-                raise CelebflowError("ncnn refused the backbone. Set extract.runtime to torch.")
+                raise CelebflowError("ncnn cannot load the backbone. Set extract.runtime to torch.")
 
     def extract(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Turn one (3, size, size) transformed photograph into its (25088 · layers,) features.
 
-        Raises CelebflowError when ncnn's features are not PyTorch's.
+        Raises CelebflowError when ncnn's features differ from PyTorch's.
         """
         features = self._compute(image)
         with self._checking:
@@ -153,7 +153,7 @@ class NcnnRuntime:
             status, features = extractor.extract(f"features_{name}")
             if status:
                 raise CelebflowError(f"ncnn could not compute (status {status}). Set extract.runtime to torch.")
-            parts.append(np.array(features).reshape(-1))  # a copy: the extractor's memory goes
+            parts.append(np.array(features).reshape(-1))  # a copy, because the extractor frees its memory
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 

@@ -1,7 +1,7 @@
-"""Rows of features without their zeros, and products with them.
+"""Rows of features without their zeros, and their products with a layer's weights.
 
-ReLU and max-pooling leave 94 % of VGG19's features zero. With a layer's weights stored a feature after another, a
-product needs only the rows of the features that a batch touches.
+After ReLU and max-pooling, 94 % of VGG19's features are zero. Weights are stored with one row per feature, so that a
+product reads only the rows of the features that are not zero.
 """
 
 from collections.abc import Iterator
@@ -14,26 +14,23 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 MAX_FEATURES = 2**16  # positions are stored in 16 bits
-# Gradients are made in blocks of 8 MB, which the processor's cache still holds when the optimizer comes to them with
-# as much of the weights and of its two moments.
+# Gradients are computed in blocks of 8 MB. Such a block is still in the processor's cache when the optimizer reads it,
+# together with as much of the weights and of its two moments.
 _BLOCK_VALUES = 2**21
-# Products read weights in blocks of 16 MB, which it still holds when the next photograph of a batch comes to them.
+# Products read weights in blocks of 16 MB, which are still in the cache for the next photograph of a batch.
 _PRODUCT_BLOCK_VALUES = 2**22
 
 
 @dataclass(frozen=True)
 class SparseRow:
-    """One photograph's features without the zeros that ReLU leaves: (K,) positions, ascending, and (K,) values."""
+    """One photograph's features without zeros: (K,) positions in ascending order, and (K,) values."""
 
     indices: NDArray[np.uint16]
     values: NDArray[np.float32]
 
     @classmethod
     def from_dense(cls, features: NDArray[np.float32]) -> "SparseRow":
-        """Keep what is not zero of a vector of features.
-
-        Raises ValueError when there are more than MAX_FEATURES, which 16-bit positions cannot tell apart.
-        """
+        """Drop the zeros of a vector of features; raise ValueError for more than MAX_FEATURES."""
         _check_count(len(features))
         indices = np.flatnonzero(features)
         return cls(indices.astype(np.uint16), features[indices])
@@ -54,7 +51,7 @@ class SparseBatch:
 
     @classmethod
     def from_rows(cls, rows: list[SparseRow], column_count: int) -> "SparseBatch":
-        """Stack the features of some photographs; raise ValueError for more than MAX_FEATURES columns."""
+        """Stack the features of B photographs; raise ValueError for more than MAX_FEATURES columns."""
         _check_count(column_count)
         return cls(
             row_count=len(rows),
@@ -65,32 +62,34 @@ class SparseBatch:
         )
 
     def square_root(self) -> "SparseBatch":
-        """Return the same with the square root of every feature; none may be negative."""
+        """Return a batch with the square root of each feature; none may be negative."""
         roots: NDArray[np.float32] = np.sqrt(self.values)
         return replace(self, values=roots)
 
     def l2_normalize(self) -> "SparseBatch":
-        """Return the same with each row divided by its L2 norm; an empty row stays empty."""
+        """Return a batch with each row divided by its L2 norm; an empty row stays empty."""
         squares = np.bincount(self.rows, np.square(self.values, dtype=np.float64), self.row_count)
         factors = 1 / np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))
         return replace(self, values=self.values * factors.astype(np.float32)[self.rows])
 
     def scale(self, factors: NDArray[np.float32]) -> "SparseBatch":
-        """Return the same with each column multiplied by its factor, of (column_count,)."""
+        """Return a batch with each column multiplied by its factor in (column_count,)."""
         return replace(self, values=self.values * factors[self.columns])
 
     def to_dense(self) -> NDArray[np.float32]:
-        """Return the (B, column_count) features with their zeros."""
+        """Return the (B, column_count) features, including zeros."""
         dense = np.zeros((self.row_count, self.column_count), np.float32)
         dense[self.rows, self.columns] = self.values
         return dense
 
     def multiply(self, weight: Tensor) -> Tensor:
-        """Return the (B, outputs) product with a (column_count, outputs) matrix, on its device."""
+        """Return the (B, outputs) product with a (column_count, outputs) matrix, on the matrix's device."""
         block_size = max(1, _PRODUCT_BLOCK_VALUES // weight.shape[1])
         blocks = self.columns // block_size
-        order = np.argsort(blocks.astype(np.uint16), kind="stable")  # of 16 bits, numpy sorts by radix
-        # A bag is the part of a row that lies in one block, so that a block serves every row before the next comes.
+        order = np.argsort(
+            blocks.astype(np.uint16), kind="stable"
+        )  # NumPy sorts 16-bit numbers by radix, which is fast
+        # A bag is the part of a row that lies in one block: all rows use a block before the next block is read.
         bags = (blocks * self.row_count + self.rows)[order]
         block_count = -(-self.column_count // block_size)
         starts = _starts(bags, block_count * self.row_count)[:-1]
@@ -99,7 +98,7 @@ class SparseBatch:
         return parts.view(block_count, self.row_count, weight.shape[1]).sum(0)
 
     def gradient_blocks(self, output_gradient: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the gradient of the matrix in `multiply`, some of its rows (columns of the batch) at a time."""
+        """Yield the gradient of the matrix in `multiply`, block of rows by block of rows."""
         order = np.argsort(self.columns.astype(np.uint16), kind="stable")
         rows, values = self.rows[order], self.values[order]
         starts = _starts(self.columns, self.column_count)
@@ -115,20 +114,20 @@ def _check_count(feature_count: int) -> None:
 
 
 def split_rows(row_count: int, column_count: int) -> Iterator[slice]:
-    """Yield the blocks of rows in which the gradient of a matrix is made."""
+    """Yield the blocks of rows in which gradient_blocks yields the gradient of a matrix."""
     block_size = max(1, _BLOCK_VALUES // column_count)
     for start in range(0, row_count, block_size):
         yield slice(start, min(start + block_size, row_count))
 
 
 def _starts(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return where each of the numbers 0 to count - 1 would start if they were sorted, and where the last ends."""
+    """Return where each of the numbers 0 to count - 1 starts among the sorted `numbers`, and where the last ends."""
     starts = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(numbers, minlength=count), out=starts[1:])
     return starts
 
 
 def _weigh(matrix: Tensor, rows: NDArray[np.int64], weights: NDArray[np.float32], starts: NDArray[np.int64]) -> Tensor:
-    """Return sums of weighted rows of `matrix`, one sum for each start."""
+    """Return sums of weighted rows of `matrix`, one sum per start."""
     indices, offsets, factors = (torch.from_numpy(array).to(matrix.device) for array in (rows, starts, weights))
     return embedding_bag(indices, matrix, offsets, mode="sum", per_sample_weights=factors)

@@ -1,4 +1,4 @@
-"""The sparse feature store: what extract writes and train, evaluate and plot read."""
+"""The sparse feature store, which extract writes and train, evaluate and plot read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ from celebflow.params import View
 class Features:
     """The features of all views of all photographs, in the order of photos.csv, as rows of a sparse matrix (CSR).
 
-    The V views of a photograph stand together, in the order of the transform's. `offsets` (N · V + 1), `indices` and
-    `values` lie in files and come to memory as they are used. `subjects` holds the face that each photograph's
-    features are of, by the photograph's path, where one was detected.
+    The V views of a photograph are consecutive rows, in the order of the transform's views. `offsets` (N · V + 1),
+    `indices` and `values` are memory-mapped. `subjects` contains, by path, the face of each photograph's subject where
+    one was detected.
     """
 
     offsets: NDArray[np.int64]
@@ -45,7 +45,7 @@ class Features:
         return len(self.origin.transform.views)
 
     def gather(self, rows: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> SparseBatch:
-        """Return the features of some photographs, of each its view by number: the same for all, or one for each."""
+        """Return the features of B photographs, in the view of this number: one for all, or (B,) numbers."""
         places = rows * self.view_count + views
         parts = [slice(self.offsets[place], self.offsets[place + 1]) for place in places]
         return SparseBatch.from_rows(
@@ -54,19 +54,19 @@ class Features:
 
 
 def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) -> None:
-    """Write the cached features of `photos` to `folder`, in their order, a photograph at a time.
+    """Write the cached features of `photos` to `folder`, in their order.
 
-    Raises CelebflowError when the cache has lost one since it was computed.
+    Raises CelebflowError when the cache lacks some of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shown = [(photo, view) for photo in photos for view in cache.origin.transform.views]
-    offsets = np.zeros(len(shown) + 1, np.int64)
-    np.cumsum([cache.count(photo, view) for photo, view in shown], out=offsets[1:])
+    views = [(photo, view) for photo in photos for view in cache.origin.transform.views]
+    offsets = np.zeros(len(views) + 1, np.int64)
+    np.cumsum([cache.count(photo, view) for photo, view in views], out=offsets[1:])
     with (folder / "indices.npy").open("wb") as indices, (folder / "values.npy").open("wb") as values:
         for file, number_type in ((indices, "<u2"), (values, "<f4")):
             header = {"descr": number_type, "fortran_order": False, "shape": (int(offsets[-1]),)}
             np.lib.format.write_array_header_1_0(file, header)
-        for photo, view in shown:
+        for photo, view in views:
             row = _require(cache, photo, view)
             indices.write(row.indices.data)
             values.write(row.values.data)
@@ -77,27 +77,28 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
 def _require(cache: FeatureCache, photo: Photo, view: View) -> SparseRow:
     row = cache.get(photo, view)
     if row is None:
-        raise CelebflowError(f"The features of {photo.path} went missing from the cache. Run `dvc repro` again.")
+        raise CelebflowError(f"The features of {photo.path} are missing from the cache. Run `dvc repro` again.")
     return row
 
 
 def load_features(folder: Path, photos_file: Path) -> Features:
-    """Open what save_features wrote of the photographs that `photos_file` lists.
+    """Open what save_features and save_faces wrote about the photographs in `photos_file`.
 
-    Raises CelebflowError when they are not as many.
+    Raises CelebflowError when an earlier version of celebflow wrote it, or for another number of photographs.
     """
     photos = load_photos(photos_file)
+    origin = FeatureOrigin.load(origin_file(folder))
     offsets, indices, values = (np.load(folder / f"{name}.npy", "r") for name in ("offsets", "indices", "values"))
     subjects = load_subjects(folder / paths.FACES.name)
-    features = Features(offsets, indices, values, photos, FeatureOrigin.load(origin_file(folder)), subjects)
+    features = Features(offsets, indices, values, photos, origin, subjects)
     if len(photos) * features.view_count != len(offsets) - 1:
-        raise CelebflowError(f"{folder} is not of the photographs in {photos_file}. Run `dvc repro`.")
+        raise CelebflowError(f"{folder} does not match the photographs in {photos_file}. Run `dvc repro`.")
     return features
 
 
 @dataclass(frozen=True)
 class LabeledFeatures:
-    """The photographs of one split: which rows of the features, and whom each shows as an index of the class names."""
+    """The photographs of one split: (N,) rows of the features, and (N,) labels, which are indices of class names."""
 
     features: Features
     rows: NDArray[np.int64]
@@ -108,16 +109,21 @@ class LabeledFeatures:
 
     @property
     def view_count(self) -> int:
-        """Return how many views there are of each photograph."""
+        """Return the number of views of each photograph."""
         return self.features.view_count
 
     def gather(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> tuple[SparseBatch, Tensor]:
-        """Return the features of B photographs, of each its view by number, and (B,) labels."""
+        """Return the features of B photographs, as Features.gather does, and their (B,) labels."""
         return self.features.gather(self.rows[positions], views), torch.from_numpy(self.labels[positions])
 
 
 def select_split(features: Features, class_names: Sequence[str], split: str) -> LabeledFeatures:
-    """Pick one split's photographs and label each by its person's place in `class_names`."""
-    rows = np.array([row for row, photo in enumerate(features.photos) if photo.split == split], np.int64)
-    index = {name: position for position, name in enumerate(class_names)}
-    return LabeledFeatures(features, rows, np.array([index[features.photos[row].person] for row in rows], np.int64))
+    """Select the photographs of one split, and label each with the position of its person in `class_names`."""
+    position_of = {name: position for position, name in enumerate(class_names)}
+    rows = []
+    labels = []
+    for row, photo in enumerate(features.photos):
+        if photo.split == split:
+            rows.append(row)
+            labels.append(position_of[photo.person])
+    return LabeledFeatures(features, np.array(rows, np.int64), np.array(labels, np.int64))

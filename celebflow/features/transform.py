@@ -1,4 +1,4 @@
-"""From a decoded photograph to the network’s input: crop, views, resize, normalize."""
+"""Turn a decoded photograph into the network's input: crop, views, resize, normalize."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,18 +11,18 @@ from celebflow.features.crops import crop_center, crop_square
 from celebflow.features.faces import Face, detect_faces
 from celebflow.params import FaceParams, LayerName, View
 
-# What remains of the width and of the height in a closer view.
+# The fraction of the width and of the height that a closer view keeps.
 _CLOSER_FRACTION = 0.88
 WHOLE = FaceParams(crop="none", center_fraction=1.0, margin=0.0, align=False)
 
 
 @dataclass(frozen=True)
 class Transform:
-    """What a decoded photograph becomes on its way to features; saved with every classifier.
+    """How a decoded photograph becomes the network's input; saved with every classifier.
 
-    The part that `face` says is cut out and shown in each of the `views`. Its shorter side is resized to
-    `image_size_px` (bilinear, antialiased), the center square is kept, and the channels are normalized as
-    torchvision's ImageNet weights expect. The outputs of `layers` are its features.
+    The photograph is cropped according to `face`, and each of the `views` is made of the crop. The shorter side of a
+    view is resized to `image_size_px` (bilinear, antialiased), its center square is kept, and the channels are
+    normalized as torchvision's ImageNet weights expect. The outputs of `layers` are the features.
     """
 
     image_size_px: int
@@ -34,37 +34,31 @@ class Transform:
 
     @property
     def detects_faces(self) -> bool:
-        """Tell whether faces are looked for."""
+        """Tell whether faces are detected."""
         return self.face.crop == "detect"
 
     def find_faces(self, photograph: Image.Image) -> list[Face]:
-        """Return the faces in an RGB image, the photograph's subject first; none unless faces are detected."""
+        """Return the faces in an RGB image, its subject first; an empty list unless faces are detected."""
         return detect_faces(photograph) if self.detects_faces else []
 
     def find_subject(self, photograph: Image.Image) -> Face | None:
-        """Return the face of an RGB image's subject; None where there is none, or faces are not detected."""
+        """Return the face of an RGB image's subject; None without any face, or when faces are not detected."""
         return next(iter(self.find_faces(photograph)), None)
 
     def crop(self, photograph: Image.Image, face: Face | None) -> Image.Image:
-        """Return the part of an RGB image that the network sees, as large as it is there.
+        """Crop the part of an RGB image that the network sees, at the resolution of the image.
 
-        Without a face, where faces are detected, it is the center square.
+        Without a face, it is the center square, or the whole image when `face.crop` is none.
         """
         if face is not None:
             return crop_square(photograph, face, self.face.margin, self.face.align)
         return photograph if self.face.crop == "none" else crop_center(photograph, self.face.center_fraction)
 
-    def crop_subject(self, photograph: Image.Image) -> Image.Image:
-        """Return the part of an RGB image that the network sees when nobody says which face is meant."""
-        return self.crop(photograph, self.find_subject(photograph))
-
     def make_views(self, photograph: Image.Image, face: Face | None) -> list[Image.Image]:
-        """Cut an RGB image, or a face in it, out for each view, as a square of image_size_px."""
-        part, size = self.crop(photograph, face), (self.image_size_px, self.image_size_px)
-        return [
-            ImageOps.fit(_show(part, view), size, Image.Resampling.BILINEAR, centering=(0.5, 0.5))
-            for view in self.views
-        ]
+        """Return the views of an RGB image, or of a face in it, as squares of image_size_px."""
+        part = self.crop(photograph, face)
+        size = (self.image_size_px, self.image_size_px)
+        return [ImageOps.fit(_make_view(part, view), size, Image.Resampling.BILINEAR) for view in self.views]
 
     def make_inputs(self, photograph: Image.Image, face: Face | None) -> list[NDArray[np.float32]]:
         """Turn an RGB image, or a face in it, into a (3, image_size_px, image_size_px) array for each view."""
@@ -76,16 +70,16 @@ class Transform:
         return np.ascontiguousarray(normalized.transpose(2, 0, 1))
 
     def only(self, *views: View) -> "Transform":
-        """Return the same with these views alone."""
+        """Return the same transform with only these views."""
         return replace(self, views=views)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, to be stored beside a classifier."""
+        """Return plain values that JSON can store."""
         return asdict(self) | {"face": self.face.model_dump()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Transform":
-        """Restore what to_dict returned, also after a round trip through JSON."""
+        """Restore a transform from what to_dict returned, even after a round trip through JSON."""
         return cls(
             image_size_px=values["image_size_px"],
             face=FaceParams(**values["face"]),
@@ -96,7 +90,7 @@ class Transform:
         )
 
 
-def _show(image: Image.Image, view: View) -> Image.Image:
+def _make_view(image: Image.Image, view: View) -> Image.Image:
     if view.startswith("closer"):
         image = crop_center(image, _CLOSER_FRACTION)
     return ImageOps.mirror(image) if view.endswith("mirrored") else image

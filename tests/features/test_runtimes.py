@@ -1,59 +1,68 @@
-"""ncnn and PyTorch give the same features, and what cannot run says so."""
+"""ncnn and PyTorch compute the same features, and a runtime that cannot be used is a clear error."""
 
 import sys
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from celebflow.backbone.vgg19 import BASE_LAYERS, Backbone
-from celebflow.backbone.weights import make_backbone
 from celebflow.errors import CelebflowError
 from celebflow.features.runtimes import NcnnRuntime, TorchRuntime, build_runtime, choose_runtime
 from celebflow.params import LayerName
 
+Layers = tuple[LayerName, ...]
+COMBINATIONS: tuple[Layers, ...] = (("pool5",), ("pool4",), ("pool4", "pool5"), ("pool5", "pool4"))
+
 
 @pytest.fixture
 def without_ncnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the import of ncnn fail."""
+    """Make the import of ncnn fail."""
     monkeypatch.setitem(sys.modules, "ncnn", None)
 
 
-def _draw_image(size_px: int, seed: int = 1) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _draw_image(size_px: int, seed: int = 1) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((3, size_px, size_px), np.float32)
 
 
-@pytest.mark.parametrize("size_px", [32, 75, 224, 256])  # smaller and larger pool5 than the 7×7 that remain
-def test_ncnn_computes_the_features_of_pytorch(backbone: Backbone, size_px: int) -> None:
-    image = _draw_image(size_px)
-    expected = TorchRuntime(backbone, BASE_LAYERS).extract(image)
-    found = NcnnRuntime(backbone, BASE_LAYERS).extract(image)
-    assert np.count_nonzero(expected) > 1000
-    assert found.shape == expected.shape == (25088,)
-    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
-    np.testing.assert_array_equal(expected, backbone.extract(image))
+@pytest.fixture(scope="module")
+def ncnn_runtimes(backbone: Backbone) -> dict[Layers, NcnnRuntime]:
+    """Build ncnn's runtime for each combination of layers, and check it with a small image."""
+    runtimes = {layers: NcnnRuntime(backbone, layers) for layers in COMBINATIONS}
+    for runtime in runtimes.values():
+        runtime.extract(_draw_image(32))
+    return runtimes
 
 
-@pytest.mark.parametrize("layers", [("pool4",), ("pool4", "pool5"), ("pool5", "pool4")])
-@pytest.mark.parametrize("size_px", [32, 75, 224])
-def test_both_compute_the_layers_that_are_asked_for_in_that_order(
-    backbone: Backbone, size_px: int, layers: tuple[LayerName, ...]
+# Before the average to 7×7, pool5 is 1×1, 2×2, 7×7 and 8×8.
+@pytest.mark.parametrize(
+    ("size_px", "combinations"),
+    [(32, COMBINATIONS), (75, COMBINATIONS), (224, COMBINATIONS[::2]), (256, COMBINATIONS[::2])],
+)
+def test_ncnn_and_pytorch_compute_the_same_features(
+    backbone: Backbone, ncnn_runtimes: dict[Layers, NcnnRuntime], size_px: int, combinations: tuple[Layers, ...]
 ) -> None:
     image = _draw_image(size_px)
-    torch_features, ncnn_features = (kind(backbone, layers).extract(image) for kind in (TorchRuntime, NcnnRuntime))
-    assert torch_features.shape == ncnn_features.shape == (25088 * len(layers),)
-    for number, layer in enumerate(layers):
-        part = slice(number * 25088, (number + 1) * 25088)
-        expected = backbone.extract(image, (layer,))
-        assert np.count_nonzero(expected) > 1000
-        np.testing.assert_array_equal(torch_features[part], expected)
-        assert np.linalg.norm(ncnn_features[part] - expected) <= 1e-5 * np.linalg.norm(expected)
+    both = backbone.extract(image, ("pool4", "pool5"))
+    expected = {"pool4": both[:25088], "pool5": both[25088:]}
+    for layers in combinations:
+        features = ncnn_runtimes[layers].extract(image)
+        assert features.shape == (25088 * len(layers),)
+        for layer, part in zip(layers, np.split(features, len(layers)), strict=True):
+            assert np.count_nonzero(expected[layer]) > 1000
+            assert np.linalg.norm(part - expected[layer]) <= 1e-5 * np.linalg.norm(expected[layer])
 
 
-def test_features_that_differ_from_pytorch_never_leave(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    shifted = make_backbone("untrained", 1, Path())
-    monkeypatch.setattr(backbone, "extract", shifted.extract)
+@pytest.mark.parametrize("layers", COMBINATIONS)
+def test_pytorchs_runtime_computes_exactly_the_backbones_features(backbone: Backbone, layers: Layers) -> None:
+    image = _draw_image(75)
+    np.testing.assert_array_equal(TorchRuntime(backbone, layers).extract(image), backbone.extract(image, layers))
+
+
+def test_features_that_differ_from_pytorchs_are_an_error(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = backbone.extract
+    monkeypatch.setattr(backbone, "extract", lambda image, layers: exact(image, layers) * np.float32(1.0001))
     runtime = NcnnRuntime(backbone, BASE_LAYERS)
     for seed in range(2):
         with pytest.raises(CelebflowError, match=r"differ from PyTorch's by .*Set extract\.runtime to torch"):
@@ -68,7 +77,7 @@ def test_auto_is_ncnn_on_a_cpu() -> None:
         choose_runtime("ncnn", "cuda")
 
 
-def test_auto_does_without_ncnn_where_it_is_not_installed(without_ncnn: None) -> None:
+def test_auto_is_pytorch_where_ncnn_is_not_installed(without_ncnn: None) -> None:
     assert choose_runtime("auto", "cpu") == "torch"
     with pytest.raises(CelebflowError, match="cannot be imported"):
         choose_runtime("ncnn", "cpu")

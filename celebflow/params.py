@@ -12,17 +12,17 @@ from celebflow.errors import CelebflowError
 
 View = Literal["original", "mirrored", "closer", "closer_mirrored"]
 LayerName = Literal["pool4", "pool5"]
-# torch.manual_seed and NumPy's generators both take these.
+# The range that both torch.manual_seed and NumPy's generators accept.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-# What became of keys that earlier versions had.
+# What became of the keys of earlier versions.
 _RENAMED = {
     "extract.face.centre_fraction": "is now extract.face.center_fraction",
-    "train.transform": "is now train.preprocessing, with the keys square_root, l2_normalize, standardize, pca_components",
+    "train.transform": "is now train.preprocessing, with square_root, l2_normalize, standardize and pca_components",
     "train.logistic_inverse_strength": "is now train.logistic_c",
     "train.schedule": "is now train.learning_rate_schedule",
     "tracking.log_model": "is gone: `celebflow register` packages the model of any run",
 }
-# Sections that make no difference to a result.
+# Sections that do not affect a result.
 _UNINFORMATIVE = ("plot.", "tracking.")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -41,8 +41,8 @@ class PrepareParams(_Section):
     duplicate_distance_bits: Annotated[
         Annotated[int, Field(ge=0, le=256)] | None,
         Field(
-            description="photographs whose 256-bit hashes differ in at most this many bits are near-duplicates and stay "
-            "in one split; null looks for none"
+            description="photographs whose 256-bit hashes differ in at most this many bits are near-duplicates and "
+            "stay in one split; null looks for none"
         ),
     ] = 48
     unreadable: Annotated[
@@ -107,7 +107,7 @@ class ExtractParams(_Section):
 
     image_size_px: Annotated[
         int,
-        # Five poolings halve it: below 32 nothing is left.
+        # Five poolings halve it: nothing is left of fewer than 32 pixels.
         Field(ge=32, description="the shorter side is resized to it, and the center square is kept"),
     ] = 224
     face: FaceParams = FaceParams()
@@ -124,11 +124,11 @@ class ExtractParams(_Section):
     ] = "auto"
 
     @model_validator(mode="after")
-    def _refuse_repetitions(self) -> "ExtractParams":
+    def _refuse_duplicates(self) -> "ExtractParams":
         if self.views[:1] != ("original",) or len(set(self.views)) < len(self.views):
-            raise ValueError("views must begin with original, and name no view twice")
+            raise ValueError("views must begin with original and contain no view twice")
         if not self.layers or len(set(self.layers)) < len(self.layers):
-            raise ValueError("layers must name at least one layer, and none twice")
+            raise ValueError("layers must contain at least one layer, and none twice")
         return self
 
 
@@ -187,8 +187,8 @@ class TrainParams(_Section):
     false_acceptance_rate: Annotated[
         Fraction,
         Field(
-            description="fraction of unknown people's photographs that may reach the threshold below which the answer is "
-            "unknown"
+            description="fraction of unknown people's photographs that may reach the threshold below which the "
+            "prediction is unknown"
         ),
     ] = 0.05
 
@@ -222,8 +222,8 @@ class TrackingParams(_Section):
     required: Annotated[
         bool,
         Field(
-            description="stop when MLflow's store cannot be reached; false trains on, and `celebflow runs sync` logs the "
-            "run later"
+            description="stop when MLflow's store cannot be reached; false trains on, and `celebflow runs sync` logs "
+            "the run later"
         ),
     ] = True
 
@@ -243,7 +243,7 @@ class Params(_Section):
 def load_params(path: Path) -> Params:
     """Read and check a params file.
 
-    It is parsed as YAML 1.2, as DVC does, so that 1e-4 is a number and a key that stands twice is an error.
+    It is parsed as YAML 1.2, as DVC does: 1e-4 is a number, and a duplicate key is an error.
 
     Raises CelebflowError, naming every unknown, renamed, missing or ill-typed key at once.
     """
@@ -251,7 +251,7 @@ def load_params(path: Path) -> Params:
 
 
 def check_params(content: object, name: str) -> Params:
-    """Check what a params file holds; `name` is what errors call it.
+    """Check the content of a params file, which errors call `name`.
 
     Raises CelebflowError, naming every unknown, renamed, missing or ill-typed key at once.
     """
@@ -268,7 +268,7 @@ def check_params(content: object, name: str) -> Params:
 
 
 def _list_missing(content: object, section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the keys that a params file lacks: defaults are for code, and DVC tracks only what stands in the file."""
+    """Yield the keys that a params file lacks: DVC does not track defaults, so that each key must be in the file."""
     if not isinstance(content, dict):
         return
     for name, field in section.model_fields.items():
@@ -290,7 +290,7 @@ def load_yaml(path: Path) -> object:
 
 
 def load_flat_params(path: Path) -> dict[str, object]:
-    """Read a params file that another version of celebflow may have written, unchecked, by dotted names.
+    """Read a params file of any version of celebflow, without checks, as a dict from dotted names to values.
 
     Raises CelebflowError when it is not a YAML file of sections.
     """
@@ -301,17 +301,17 @@ def load_flat_params(path: Path) -> dict[str, object]:
 
 
 def list_informative(params: Params) -> dict[str, object]:
-    """Return the params that make a difference to a result, by their dotted names."""
+    """Return the params that affect a result, by their dotted names."""
     return keep_informative(flatten(params.model_dump(mode="json")))
 
 
 def keep_informative(values: Mapping[str, object]) -> dict[str, object]:
-    """Return those of some flat params that make a difference to a result."""
+    """Return the flat params that affect a result."""
     return {name: value for name, value in values.items() if not name.startswith(_UNINFORMATIVE)}
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested sections as one level, with dots in the names."""
+    """Return nested sections as one dict with dotted names."""
     flat: dict[str, object] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}

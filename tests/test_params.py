@@ -1,20 +1,25 @@
-"""params.yaml is checked by key before any work."""
+"""params.yaml is checked by key before any work, and its defaults are the base recipe."""
 
 from pathlib import Path
 
 import pytest
 
 from celebflow.errors import CelebflowError
-from celebflow.params import Params, load_params
+from celebflow.params import Params, check_params, flatten, list_informative, load_flat_params, load_params
 from tests import COMMITTED_PARAMS
 
 
-def test_committed_params_are_the_base_recipe(params: Params) -> None:
-    assert params.backbone.weights == "imagenet"
-    assert params.extract.image_size_px == 224
+def _write(folder: Path, content: str) -> Path:
+    (folder / "params.yaml").write_text(content, encoding="utf-8")
+    return folder / "params.yaml"
+
+
+def test_the_committed_params_are_the_defaults(params: Params) -> None:
+    assert params == Params()
     train = params.train
-    assert (train.hidden_units, train.dropout, train.learning_rate) == ((4096, 4096), 0.5, 1e-4)
-    assert (train.batch_size, train.epochs, params.compute.device) == (32, 10, "cpu")
+    assert (train.classifier, train.hidden_units, train.dropout) == ("mlp", (4096, 4096), 0.5)
+    assert (train.learning_rate, train.batch_size, train.epochs) == (1e-4, 32, 10)
+    assert (params.backbone.weights, params.extract.image_size_px, params.compute.device) == ("imagenet", 224, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -33,14 +38,17 @@ def test_committed_params_are_the_base_recipe(params: Params) -> None:
         ("device: cpu", "device: tpu", "compute.device"),
         ("image_size_px: 224", "image_size_px: 16", "extract.image_size_px"),
         ("weights: imagenet", "weights: 7", "backbone.weights: Input should be a valid string"),
-        ("unreadable: stop", "unreadable: ignore", "prepare.unreadable"),
+        ("unreadable: stop", "unreadable: ignore", "prepare.unreadable: Input should be 'stop' or 'skip'"),
         ("val_fraction: 0.15", "val_fraction: 0.9", "prepare: val_fraction + test_fraction must be below 1"),
+        ("duplicate_distance_bits: 48", "duplicate_distance_bits: 257", "prepare.duplicate_distance_bits"),
         ("plot:\n  resolution_dpi: 150", "plots:\n  resolution_dpi: 150", "plots: unknown"),
-        ("classifier: network", "classifier: lda", "train: lda needs transform.pca_components, 600 say"),
-        ("classifier: network", "classifier: svm", "train.classifier: Input should be 'network', 'linear', 'lda' or"),
-        ("square_root: false", "square_root: 0", "train.transform.square_root: Input should be a valid boolean"),
-        ("pca_components: null", "pca_components: 0", "train.transform.pca_components: Input should be greater than 0"),
-        ("schedule: constant", "schedule: step", "train.schedule: Input should be 'constant' or 'cosine'"),
+        ("plot:\n  resolution_dpi: 150", "plots:\n  resolution_dpi: 150", "plot: missing"),
+        ("classifier: mlp", "classifier: lda", "train: lda needs preprocessing.pca_components"),
+        ("classifier: mlp", "classifier: svm", "train.classifier: Input should be 'mlp', 'linear', 'lda' or"),
+        ("square_root: false", "square_root: 0", "train.preprocessing.square_root: Input should be a valid boolean"),
+        ("square_root: false", "square_roots: false", "train.preprocessing.square_root: missing"),
+        ("pca_components: null", "pca_components: 0", "train.preprocessing.pca_components: Input should be greater"),
+        ("schedule: constant", "schedule: step", "train.learning_rate_schedule: Input should be 'constant' or"),
         ("weight_decay: 0.0", "weight_decay: -1.0", "train.weight_decay"),
         ("label_smoothing: 0.0", "label_smoothing: 1.0", "train.label_smoothing: Input should be less than 1"),
         ("class_weights: none", "class_weights: equal", "train.class_weights: Input should be 'none' or 'balanced'"),
@@ -52,38 +60,93 @@ def test_committed_params_are_the_base_recipe(params: Params) -> None:
         ("center_fraction: 0.64", "center_fraction: 1.5", "extract.face.center_fraction"),
         ("margin: -0.05", "margins: -0.05", "extract.face.margins: unknown"),
         ("  - original\n", "  - mirrored\n", "extract: views must begin with original"),
-        ("  - original\n", "  - original\n  - original\n", "extract: views must begin with original, and name no view"),
-        (
-            "  - original\n",
-            "  - original\n  - upside_down\n",
-            "extract.views.1: Input should be 'original', 'mirrored'",
-        ),
-        ("  - pool5\n", "  - pool5\n  - pool5\n", "extract: layers must name at least one layer, and none twice"),
-        ("  - pool5\n", "    []\n", "extract: layers must name at least one layer"),
+        ("  - original\n", "  - original\n  - original\n", "extract: views must begin with original"),
+        ("  - original\n", "  - original\n  - flipped\n", "extract.views.1: Input should be 'original', 'mirrored'"),
+        ("  - pool5\n", "  - pool5\n  - pool5\n", "extract: layers must contain at least one layer, and none twice"),
+        ("  - pool5\n", "    []\n", "extract: layers must contain at least one layer"),
         ("epochs: 10", "epochs: 10\n  epochs: 11", "duplicate key"),
-        ("epochs: 10", "epochs: [10", "is no YAML"),
+        ("epochs: 10", "epochs: [10", "not valid YAML"),
     ],
 )
-def test_bad_params_are_refused_by_name(tmp_path: Path, old: str, new: str, expected: str) -> None:
+def test_bad_params_are_refused_by_key(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert old in COMMITTED_PARAMS
-    (tmp_path / "params.yaml").write_text(COMMITTED_PARAMS.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(CelebflowError) as caught:
-        load_params(tmp_path / "params.yaml")
+        load_params(_write(tmp_path, COMMITTED_PARAMS.replace(old, new, 1)))
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "key", "remedy"),
+    [
+        ("center_fraction:", "centre_fraction:", "extract.face.centre_fraction", "extract.face.center_fraction"),
+        ("preprocessing:", "transform:", "train.transform", "train.preprocessing"),
+        ("logistic_c:", "logistic_inverse_strength:", "train.logistic_inverse_strength", "train.logistic_c"),
+        ("learning_rate_schedule:", "schedule:", "train.schedule", "train.learning_rate_schedule"),
+        ("tracking:\n", "tracking:\n  log_model: false\n", "tracking.log_model", "celebflow register"),
+    ],
+)
+def test_keys_of_earlier_versions_are_refused_with_the_new_key(
+    tmp_path: Path, new: str, old: str, key: str, remedy: str
+) -> None:
+    assert new in COMMITTED_PARAMS
+    with pytest.raises(CelebflowError, match=rf"(?m)^  {key}: is .*{remedy}"):
+        load_params(_write(tmp_path, COMMITTED_PARAMS.replace(new, old, 1)))
+
+
+def _list_keys(values: object, prefix: str = "") -> list[str]:
+    keys = []
+    if isinstance(values, dict):
+        for name, value in values.items():
+            keys += [f"{prefix}{name}", *_list_keys(value, f"{prefix}{name}.")]
+    return keys
+
+
+@pytest.mark.parametrize("key", _list_keys(Params().model_dump()))
+def test_every_key_must_be_in_the_file(key: str) -> None:
+    content = Params().model_dump(mode="json")
+    section = content
+    *parents, name = key.split(".")
+    for parent in parents:
+        section = section[parent]
+    del section[name]
+    with pytest.raises(CelebflowError, match=rf"(?m)^some params is not valid:\n  {key}: missing$"):
+        check_params(content, "some params")
 
 
 def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     content = COMMITTED_PARAMS.replace("epochs: 10", "epochs: ten").replace("  dropout: 0.5\n", "")
-    (tmp_path / "params.yaml").write_text(content, encoding="utf-8")
-    with pytest.raises(CelebflowError, match="(?s)train.dropout: missing.*train.epochs"):
-        load_params(tmp_path / "params.yaml")
+    with pytest.raises(CelebflowError, match=r"(?s)train\.dropout: missing.*train\.epochs"):
+        load_params(_write(tmp_path, content))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "train", "train: 5"])
+def test_a_file_without_sections_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(CelebflowError, match=r"params\.yaml"):
+        load_params(_write(tmp_path, content))
 
 
 def test_exponents_are_numbers_as_they_are_for_dvc(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(COMMITTED_PARAMS.replace("0.0001", "1e-3"), encoding="utf-8")
-    assert load_params(tmp_path / "params.yaml").train.learning_rate == 0.001
+    params = load_params(_write(tmp_path, COMMITTED_PARAMS.replace("0.0001", "1e-3")))
+    assert params.train.learning_rate == 0.001
 
 
-def test_missing_params_file_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(CelebflowError, match=r"params\.yaml is missing"):
+def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(CelebflowError, match=r"params\.yaml is missing.*dvc\.yaml"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_params_of_any_version_are_loaded_flat(tmp_path: Path) -> None:
+    assert load_flat_params(_write(tmp_path, "old: {key: 1, deeper: {list: [2]}}")) == {
+        "old.key": 1,
+        "old.deeper.list": [2],
+    }
+    with pytest.raises(CelebflowError, match="has no sections"):
+        load_flat_params(_write(tmp_path, "[1]"))
+
+
+def test_informative_params_are_all_that_affect_a_result(params: Params) -> None:
+    informative = list_informative(params)
+    everything = flatten(params.model_dump(mode="json"))
+    left_out = {key.split(".")[0] for key in everything.keys() - informative.keys()}
+    assert left_out == {"plot", "tracking"}
+    assert all(informative[key] == everything[key] for key in informative)

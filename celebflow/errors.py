@@ -12,7 +12,7 @@ class CelebflowError(Exception):
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt it is no Exception, so that nothing swallows it on its way up."""
+    """SIGTERM arrived. Like KeyboardInterrupt it is not an Exception, so that no `except Exception` stops it."""
 
 
 def run_to_exit(main: Callable[[], None]) -> None:
@@ -33,7 +33,7 @@ def run_to_exit(main: Callable[[], None]) -> None:
         print("terminated", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     finally:
-        gc.freeze()  # or the interpreter would search torch and MLflow for garbage for a second as it ends
+        gc.freeze()  # otherwise the interpreter spends a second on collecting torch's and MLflow's objects as it ends
 
 
 def _raise_terminated(signal_number: int, frame: FrameType | None) -> None:

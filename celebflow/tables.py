@@ -1,4 +1,4 @@
-"""CSV files as celebflow writes and reads them."""
+"""CSV files, as celebflow writes and reads them."""
 
 import csv
 import sys
@@ -18,7 +18,7 @@ else:
 
 
 def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file in UTF-8, and its folder if need be."""
+    """Write a CSV file in UTF-8, and make its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -27,19 +27,19 @@ def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 
 
 def load_table(path: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV file, each by the names in the header."""
+    """Yield each row of a CSV file as a dict from column name to cell."""
     with path.open(encoding="utf-8", newline="") as file:
         yield from csv.DictReader(file)
 
 
 def save_rows(kind: type[Row], rows: Iterable[Row], path: Path) -> None:
-    """Write instances of a dataclass, one row each; None becomes an empty cell."""
+    """Write instances of a dataclass to a CSV file, one row each; None becomes an empty cell."""
     names = [field.name for field in fields(kind)]
     save_table(path, names, ([getattr(row, name) for name in names] for row in rows))
 
 
 def load_rows(kind: type[Row], path: Path) -> list[Row]:
-    """Read what save_rows wrote of a dataclass whose fields are strings, integers and numbers, or None.
+    """Read what save_rows wrote, for a dataclass whose fields are strings, integers, numbers or None.
 
     Raises CelebflowError when a column is missing.
     """
@@ -48,7 +48,7 @@ def load_rows(kind: type[Row], path: Path) -> list[Row]:
         return [kind(**{name: _parse(types[name], row[name]) for name in types}) for row in load_table(path)]
     except KeyError as error:
         raise CelebflowError(
-            f"{path.name} lacks the column {error}: an older celebflow wrote it. Make it again with `dvc repro`."
+            f"{path.name} lacks the column {error}: an older celebflow wrote it. Run `dvc repro` to make it again."
         ) from None
 
 

@@ -1,6 +1,7 @@
-"""Generated results, and a look at figures, that tests share."""
+"""Generated results, and a check of figures, that tests share."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ HISTORY = [EpochResult(1, 2.0, 0.25, 1.5, 0.5), EpochResult(2, 1.0, 0.75, 1.25, 
 
 
 def make_card(names: list[str], *, trained: bool = True) -> ClassifierCard:
+    """Return the card of a classifier that is not calibrated, on a backbone that is trained or not."""
     source = BackboneSource("imagenet" if trained else "untrained", trained, "0" * 64)
     return ClassifierCard(tuple(names), (8,), 0.5, Transform(224), source, UNCALIBRATED)
 
@@ -29,9 +31,10 @@ def make_card(names: list[str], *, trained: bool = True) -> ClassifierCard:
 def draw_logits(
     count: int, photographs: int = 4, absent: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draw logits and labels of some photographs of each of `count` people, of whom one may be absent."""
+    """Draw logits and labels for some photographs of each of `count` people, without those of person `absent`."""
     random = np.random.default_rng(0)
-    labels = np.array([label for label in np.arange(count).repeat(photographs) if label != absent])
+    labels = np.arange(count).repeat(photographs)
+    labels = labels[labels != absent]
     logits = random.normal(size=(len(labels), count)).astype(np.float32)
     logits[np.arange(len(labels)), labels] += 2
     return logits, labels
@@ -40,9 +43,8 @@ def draw_logits(
 def write_result(
     folder: Path, card: ClassifierCard, logits: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> tuple[Report, ClassifierCard]:
-    """Report the same logits as those of val and test; return that and the card, calibrated by them."""
-    calibration = fit_calibration(logits, labels, 0.05)
-    card = ClassifierCard(**{**vars(card), "calibration": calibration})
+    """Report the same logits for val and test; return the report and the card, calibrated on them."""
+    card = replace(card, calibration=fit_calibration(logits, labels, 0.05))
     metrics = {}
     for split in ("val", "test"):
         photos = list_photos(card.class_names, labels, split)
@@ -53,28 +55,33 @@ def write_result(
 
 
 def list_photos(names: tuple[str, ...], labels: NDArray[np.int64], split: str) -> list[Photo]:
-    paths = [f"{names[label]}/{split}_{row}.png" for row, label in enumerate(labels)]
-    return [Photo(path, names[label], split, path, path) for path, label in zip(paths, labels, strict=True)]
+    """Return a photograph for each label, in a group of its own."""
+    photos = []
+    for row, label in enumerate(labels):
+        path = f"{names[label]}/{split}_{row}.png"
+        photos.append(Photo(path, names[label], split, path, path))
+    return photos
 
 
 def find_overlaps(figure: Figure) -> list[tuple[str, str]]:
-    """Return which texts of a figure lie over one another, and which reach beyond it (with an empty one)."""
+    """Return the pairs of texts in a figure that overlap; a text that exceeds the figure is paired with ""."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    undrawn = {text for axes in figure.axes for text in _undrawn_texts(axes)}
-    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text not in undrawn]
-    boxes = np.array([text.get_window_extent(renderer).extents for text in texts])
-    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]) + 1, np.maximum(boxes[:, :2], boxes[:, 2:]) - 1
+    canvas.draw()  # type: ignore[no-untyped-call]
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    hidden = {text for axes in figure.axes for text in _list_hidden_texts(axes)}
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text not in hidden]
+    boxes = np.array([text.get_window_extent(renderer).extents for text in texts])  # (T, 4)
+    low = np.minimum(boxes[:, :2], boxes[:, 2:]) + 1
+    high = np.maximum(boxes[:, :2], boxes[:, 2:]) - 1
     names = [text.get_text() for text in texts]
-    common = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    common = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)  # (T, T, 2)
     pairs = np.argwhere(np.triu((common > 0).all(axis=2), 1))
     outside = ((low < 0) | (high > canvas.get_width_height())).any(axis=1)
     return [(names[a], names[b]) for a, b in pairs] + [(names[a], "") for a in np.flatnonzero(outside)]
 
 
-def _undrawn_texts(axes: Axes) -> Iterator[Text]:
-    """Yield the labels of ticks beyond the ends of an axis, and of axes that are off: matplotlib draws them not."""
+def _list_hidden_texts(axes: Axes) -> Iterator[Text]:
+    """Yield what matplotlib does not draw: labels of ticks beyond the ends of an axis, and of axes that are off."""
     for axis in (axes.xaxis, axes.yaxis):
         low, high = sorted(axis.get_view_interval())
         for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:

@@ -1,6 +1,5 @@
-"""Two results, photograph by photograph: whether one is better than the other, for whom, and where; pure."""
+"""Two results, photograph by photograph: whether one is better, and for which people; pure functions."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ _VERDICTS = {
 
 @dataclass(frozen=True)
 class Change:
-    """What A and B say of a photograph that only one of them names rightly."""
+    """The predictions of A and B for a photograph that only one of them predicts correctly."""
 
     a: Prediction
     b: Prediction
@@ -27,7 +26,7 @@ class Change:
 
 @dataclass(frozen=True)
 class PersonHits:
-    """How many of a person's photographs A and B name rightly."""
+    """How many of a person's photographs A and B predict correctly."""
 
     person: str
     support: int
@@ -37,9 +36,9 @@ class PersonHits:
 
 @dataclass(frozen=True)
 class ResultComparison:
-    """What the predictions of A and B on the photographs that both have in a split say.
+    """The predictions of A and B for the photographs of a split that both results have.
 
-    `fixed` are those that B alone names rightly, `broken` those that A alone does, by their paths.
+    `fixed` are the photographs that only B predicts correctly, `broken` those that only A does.
     """
 
     count: int
@@ -58,31 +57,32 @@ class ResultComparison:
 
 
 def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> ResultComparison:
-    """Compare what A and B say of the photographs that both have, matched by their paths; groups are those of B.
+    """Compare the predictions for the photographs that both A and B have, matched by path; groups are those of B.
 
-    Raises CelebflowError when they have none in common.
+    Raises CelebflowError when they have no photograph in common.
     """
-    of_a = {prediction.path: prediction for prediction in a}
-    pairs = [(of_a[prediction.path], prediction) for prediction in b if prediction.path in of_a]
-    if not pairs:
+    a_by_path = {prediction.path: prediction for prediction in a}
+    common_b = [prediction for prediction in b if prediction.path in a_by_path]
+    common_a = [a_by_path[prediction.path] for prediction in common_b]
+    if not common_b:
         raise CelebflowError("The two results have no photograph of this split in common.")
-    hits_a, hits_b = (np.array([pair[side].is_hit for pair in pairs]) for side in (0, 1))
-    _, groups = np.unique([pair[1].group for pair in pairs], return_inverse=True)
-    hits_of: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    for one, other in pairs:
-        hits_of[other.actual].append((one.is_hit, other.is_hit))
-    changes = [Change(one, other) for one, other in pairs if one.is_hit != other.is_hit]
+    hits_a = np.array([prediction.is_hit for prediction in common_a])
+    hits_b = np.array([prediction.is_hit for prediction in common_b])
+    actual = np.array([prediction.actual for prediction in common_b])
+    _, groups = np.unique([prediction.group for prediction in common_b], return_inverse=True)
+    people = []
+    for person in np.unique(actual).tolist():
+        own = actual == person
+        people.append(PersonHits(person, int(own.sum()), int(hits_a[own].sum()), int(hits_b[own].sum())))
+    changes = [Change(one, other) for one, other in zip(common_a, common_b, strict=True) if one.is_hit != other.is_hit]
     return ResultComparison(
-        count=len(pairs),
-        missing_from_a=len(b) - len(pairs),
-        missing_from_b=len(a) - len(pairs),
+        count=len(common_b),
+        missing_from_a=len(b) - len(common_b),
+        missing_from_b=len(a) - len(common_b),
         accuracy_a=float(hits_a.mean()),
         accuracy_b=float(hits_b.mean()),
         overall=compare_hits(hits_a, hits_b, groups, BOOTSTRAP_SEED),
-        people=[
-            PersonHits(person, len(hits), sum(hit for hit, _ in hits), sum(hit for _, hit in hits))
-            for person, hits in sorted(hits_of.items())
-        ],
+        people=people,
         fixed=[change for change in changes if change.b.is_hit],
         broken=[change for change in changes if change.a.is_hit],
     )

@@ -1,4 +1,4 @@
-"""Logits and labels → metrics; pure."""
+"""Logits and labels → metrics and curves; pure functions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ TOP_K = 5
 
 @dataclass(frozen=True)
 class PersonMetrics:
-    """One person in one split; `support` counts their photographs. What cannot be said is None: recall and F1
-    without support, precision of somebody who was never named, AUC without photographs of them or of others.
+    """One person in one split; `support` is the number of their photographs.
 
-    `recall_low` and `recall_high` are Wilson's 95 % interval (1927), which holds for few photographs, too.
+    Undefined figures are None: recall and F1 of a person without photographs, precision of a person who is never
+    predicted, AUC and average precision when the split lacks photographs of the person or of others.
+    `recall_low` and `recall_high` are Wilson's 95 % interval (1927), which is valid for few photographs too.
     """
 
     person: str
@@ -32,10 +33,11 @@ class PersonMetrics:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve over all thresholds, with the area below.
+    """A curve of P points over all thresholds, with the area below it.
 
-    Of a receiver operating characteristic (ROC), `x` and `y` are the (P,) false and true positive rates; of precision
-    and recall, the (P,) recalls, ascending, and precisions, which hold from each recall down to the one before.
+    For a receiver operating characteristic (ROC), `x` and `y` are the (P,) false and true positive rates. For
+    precision and recall, they are the (P,) recalls, ascending, and precisions; each precision is valid from its recall
+    down to the previous one.
     """
 
     name: str
@@ -47,15 +49,17 @@ class Curve:
 def compute_metrics(
     logits: NDArray[np.floating], probabilities: FloatArray, labels: NDArray[np.int64], person_rocs: Sequence[Curve]
 ) -> dict[str, float]:
-    """Return a split's headline figures from (N, people) logits, their probabilities, (N,) labels and ROC curves.
+    """Return a split's headline metrics from (N, people) logits, their probabilities, (N,) labels and ROC curves.
 
-    Balanced accuracy (mean recall) and macro AUC (mean of one against the rest) are over the people that are in the
-    split; the AUC is left out when nobody has both photographs of their own and of others to compare. Top-5 accuracy
-    counts a photograph when its person is among the five most probable, or among all when there are fewer.
+    Balanced accuracy is the mean recall, and macro AUC the mean area of the ROC curves, over the people in the split.
+    Without curves there is no macro AUC. Top-5 accuracy counts a photograph when its person is among the five most
+    probable, or among all when there are fewer.
     """
     predicted = logits.argmax(axis=1)
     most_probable = np.argsort(-logits, axis=1, kind="stable")[:, :TOP_K]  # (N, ≤ 5)
-    recalls = [float((predicted[labels == person] == person).mean()) for person in np.unique(labels)]
+    recalls = []
+    for person in np.unique(labels):
+        recalls.append(float((predicted[labels == person] == person).mean()))
     metrics = {
         "accuracy": float((predicted == labels).mean()),
         "top_5_accuracy": float((most_probable == labels[:, None]).any(axis=1).mean()),
@@ -63,7 +67,7 @@ def compute_metrics(
         "loss": compute_loss(probabilities, labels),
     }
     if person_rocs:
-        metrics["macro_auc"] = float(np.mean([curve.area for curve in person_rocs]))
+        metrics["macro_auc"] = _compute_mean_area(person_rocs)
     return metrics
 
 
@@ -74,29 +78,31 @@ def compute_person_metrics(
     person_rocs: Sequence[Curve],
     person_precision_recalls: Sequence[Curve],
 ) -> list[PersonMetrics]:
-    """Return the figures of every person, also of those that the split lacks.
+    """Return the metrics of every person, including those without photographs in the split.
 
     `predicted` and `labels` are (N,) indices of the class names.
     """
-    everyone = np.arange(len(class_names))
-    from sklearn.metrics import precision_recall_fscore_support  # takes a second to import, and train needs none of it
+    from sklearn.metrics import precision_recall_fscore_support  # takes a second to import, and train does not need it
 
-    scores = precision_recall_fscore_support(labels, predicted, labels=everyone, zero_division=0)
+    precisions, recalls, f1_scores, supports = precision_recall_fscore_support(
+        labels, predicted, labels=np.arange(len(class_names)), zero_division=0
+    )
     areas = {curve.name: curve.area for curve in person_rocs}
     average_precisions = {curve.name: curve.area for curve in person_precision_recalls}
     rows = []
-    for person, (name, precision, recall, f1, support) in enumerate(zip(class_names, *scores, strict=True)):
+    for person, name in enumerate(class_names):
+        support = int(supports[person])
         hits = int((predicted[labels == person] == person).sum())
-        low, high = _wilson_interval(hits, int(support)) if support else (None, None)
+        low, high = _compute_wilson_interval(hits, support) if support else (None, None)
         rows.append(
             PersonMetrics(
                 person=name,
-                support=int(support),
-                precision=float(precision) if (predicted == person).any() else None,
-                recall=float(recall) if support else None,
+                support=support,
+                precision=float(precisions[person]) if (predicted == person).any() else None,
+                recall=float(recalls[person]) if support else None,
                 recall_low=low,
                 recall_high=high,
-                f1=float(f1) if support else None,
+                f1=float(f1_scores[person]) if support else None,
                 auc=areas.get(name),
                 average_precision=average_precisions.get(name),
             )
@@ -104,75 +110,82 @@ def compute_person_metrics(
     return rows
 
 
-def _wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """Return the ends of Wilson's interval, as scipy.stats has it, which would take a second to import."""
-    deviations = 1.959963984540054  # of a normal distribution, that hold 95 % of it
-    share, spread = hits / count, deviations**2 / count
-    center = (share + spread / 2) / (1 + spread)
-    half = deviations / (1 + spread) * float(np.sqrt((share * (1 - share) + spread / 4) / count))
+def _compute_wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """Return the ends of Wilson's interval, as scipy.stats does, which would take a second to import."""
+    deviations = 1.959963984540054  # standard deviations around the mean that hold 95 % of a normal distribution
+    fraction = hits / count
+    spread = deviations**2 / count
+    center = (fraction + spread / 2) / (1 + spread)
+    half = deviations / (1 + spread) * float(np.sqrt((fraction * (1 - fraction) + spread / 4) / count))
     return max(0.0, center - half), min(1.0, center + half)
 
 
 def is_lower_better(metric: str) -> bool:
-    """Tell whether the least of a metric is the best, as of losses and errors; of all else it is the greatest."""
+    """Return whether the lowest value of a metric is the best: true for losses and errors alone."""
     return metric.endswith(("loss", "error"))
 
 
 def compute_person_rocs(
     probabilities: FloatArray, labels: NDArray[np.int64], class_names: Sequence[str] | range
 ) -> list[Curve]:
-    """Return the ROC of every person against the rest, but of those for whom there is none."""
-    return _curves_of_people(_roc, probabilities, labels, class_names)
+    """Return the ROC of every person against the rest, without people for whom it is undefined."""
+    return _compute_person_curves(_compute_roc, probabilities, labels, class_names)
 
 
 def compute_person_precision_recalls(
     probabilities: FloatArray, labels: NDArray[np.int64], class_names: Sequence[str] | range
 ) -> list[Curve]:
-    """Return precision and recall of every person against the rest, but of those for whom there is none.
+    """Return precision and recall of every person against the rest, without people for whom they are undefined.
 
     The area is the average precision.
     """
-    return _curves_of_people(_precision_recall, probabilities, labels, class_names)
+    return _compute_person_curves(_compute_precision_recall, probabilities, labels, class_names)
 
 
 def compute_mean_rocs(
     person_rocs: Sequence[Curve], probabilities: FloatArray, labels: NDArray[np.int64]
 ) -> list[Curve]:
-    """Return the macro curve (the mean of the people' curves) and the micro one (all decisions pooled).
+    """Return the macro curve (the mean of the people's curves) and the micro curve (all decisions pooled).
 
-    The macro curve is the vertical average of Fawcett (2006, "An introduction to ROC analysis"): true positive rates
-    averaged at every false positive rate that occurs, just before and just after it, since curves rise in steps.
-    Its area is the mean of the people' areas.
+    The macro curve is the vertical average of Fawcett (2006, "An introduction to ROC analysis"): the true positive
+    rates are averaged just before and just after every false positive rate that occurs, since curves rise in steps.
+    Its area is the mean of the people's areas.
     """
     if not person_rocs:
         return []
-    rates = np.unique(np.concatenate([curve.x for curve in person_rocs]))
+    rates = np.unique(np.concatenate([curve.x for curve in person_rocs]))  # (R,)
     before, after = [], []
     for curve in person_rocs:
-        # Where a rate occurs several times, np.interp takes the last; backwards, that is the lowest.
+        # Where a rate occurs several times, np.interp takes the last point; of the reversed curve, that is the lowest.
         before.append(np.interp(-rates, -curve.x[::-1], curve.y[::-1]))
         after.append(np.interp(rates, curve.x, curve.y))
-    mean = np.stack([np.mean(before, axis=0), np.mean(after, axis=0)], axis=1).ravel()
-    macro = Curve("macro", np.repeat(rates, 2), mean, float(np.mean([curve.area for curve in person_rocs])))
-    return [macro, _roc("micro", *_pool(probabilities, labels))]
+    mean = np.stack([np.mean(before, axis=0), np.mean(after, axis=0)], axis=1).ravel()  # (2 R,)
+    macro = Curve("macro", np.repeat(rates, 2), mean, _compute_mean_area(person_rocs))
+    return [macro, _compute_roc("micro", *_pool(probabilities, labels))]
 
 
 def compute_mean_precision_recalls(
     person_curves: Sequence[Curve], probabilities: FloatArray, labels: NDArray[np.int64]
 ) -> list[Curve]:
-    """Return the macro curve (the mean of the people' precisions at every recall) and the micro one (all pooled).
+    """Return the macro curve (people's mean precision at every recall) and the micro curve (all decisions pooled).
 
     The area of the macro curve is the mean average precision.
     """
     if not person_curves:
         return []
     recalls = np.unique(np.concatenate([curve.x for curve in person_curves]))
-    precisions = np.mean([curve.y[np.searchsorted(curve.x, recalls)] for curve in person_curves], axis=0)
-    macro = Curve("macro", recalls, precisions, float(np.mean([curve.area for curve in person_curves])))
-    return [macro, _precision_recall("micro", *_pool(probabilities, labels))]
+    precisions = []
+    for curve in person_curves:
+        precisions.append(curve.y[np.searchsorted(curve.x, recalls)])
+    macro = Curve("macro", recalls, np.mean(precisions, axis=0), _compute_mean_area(person_curves))
+    return [macro, _compute_precision_recall("micro", *_pool(probabilities, labels))]
 
 
-def _curves_of_people(
+def _compute_mean_area(curves: Sequence[Curve]) -> float:
+    return float(np.mean([curve.area for curve in curves]))
+
+
+def _compute_person_curves(
     compute: Callable[[str, NDArray[np.bool_], FloatArray], Curve],
     probabilities: FloatArray,
     labels: NDArray[np.int64],
@@ -187,22 +200,23 @@ def _curves_of_people(
 
 
 def _pool(probabilities: FloatArray, labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], FloatArray]:
+    """Return (N · people,) decisions, and the probabilities of them."""
     one_hot = labels[:, None] == np.arange(probabilities.shape[1])
     return one_hot.ravel(), probabilities.ravel()
 
 
-def _roc(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
+def _compute_roc(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
     from sklearn.metrics import auc, roc_curve
 
     false_positive_rate, true_positive_rate, _ = roc_curve(positive, scores)
     return Curve(name, false_positive_rate, true_positive_rate, float(auc(false_positive_rate, true_positive_rate)))
 
 
-def _precision_recall(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
+def _compute_precision_recall(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(positive, scores)
-    # By ascending recall; of the thresholds that find as many, the highest is the most precise.
+    # By ascending recall; where several thresholds give the same recall, the best precision counts.
     recalls, starts = np.unique(recall[::-1], return_index=True)
     best = np.maximum.reduceat(precision[::-1], starts)
     return Curve(name, recalls, best, float(average_precision_score(positive, scores)))

@@ -1,7 +1,7 @@
-"""The files of a result: what train and evaluate write, and plot, DVC plots and MLflow read."""
+"""The files of a result: evaluate writes them; plot, DVC plots, MLflow and compare read them."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from celebflow.backbone.devices import select_device
 from celebflow.backbone.vgg19 import BackboneSource
 from celebflow.classifier.calibration import (
+    FloatArray,
     OpenSetRates,
     ReliabilityBin,
     bin_reliability,
@@ -47,7 +48,7 @@ _BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifier says of one photograph: whom it names, and the probabilities of that and of who it is."""
+    """The classifier's prediction for one photograph, its probability, and that of the actual person."""
 
     path: str
     group: str
@@ -58,15 +59,15 @@ class Prediction:
 
     @property
     def is_hit(self) -> bool:
-        """Return whether it names who it is."""
+        """Return whether the prediction is correct."""
         return self.actual == self.predicted
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What figures, page and comparison need of one split; its files stand in reports/<split>/.
+    """What figures, page and comparison need from one split; its files are in reports/<split>/.
 
-    Mean curves are called "macro" and "micro"; the bins of `reliability`, "calibrated" and "uncalibrated".
+    The mean curves are named "macro" and "micro"; the keys of `reliability` are "calibrated" and "uncalibrated".
     """
 
     predictions: list[Prediction]
@@ -92,7 +93,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What figures and page need of a result."""
+    """What figures and page need from a result."""
 
     history: list[EpochResult]
     metrics: dict[str, dict[str, float]]
@@ -100,42 +101,43 @@ class Report:
 
 
 def save_metrics(metrics: dict[str, dict[str, float]], source: BackboneSource, path: Path) -> None:
-    """Write metrics.json: split → figure → value, and a word of warning where the backbone is untrained."""
+    """Write metrics.json: split → metric → value, and a warning where the backbone is untrained."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {split: _rounded(figures) for split, figures in metrics.items()}
-    if not source.trained:
-        content = {"backbone": "UNTRAINED", **content}
+    content: dict[str, Any] = {} if source.trained else {"backbone": "UNTRAINED"}
+    for split, values in metrics.items():
+        content[split] = {name: round(value, 6) for name, value in values.items()}
+    _save_json(content, path)
+
+
+def _save_json(content: object, path: Path) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _rounded(figures: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in figures.items()}
-
-
 def load_metrics(path: Path) -> dict[str, dict[str, float]]:
-    """Read what save_metrics wrote, the word of warning left out."""
+    """Read what save_metrics wrote, without the warning."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    return {split: figures for split, figures in content.items() if isinstance(figures, dict)}
+    return {split: values for split, values in content.items() if isinstance(values, dict)}
 
 
 def report_splits(
     classifier: Classifier, features: Features, compute: ComputeParams, folder: Path
 ) -> dict[str, dict[str, float]]:
-    """Classify val and test; write the files of each to folder/<split>, and return each one's headline figures.
+    """Evaluate val and test; write the files of each to folder/<split>, and return each one's headline metrics.
 
-    Raises CelebflowError when the classifier was taught on another backbone's features.
+    Raises CelebflowError when the classifier was trained on the features of another backbone.
     """
     if classifier.card.backbone.fingerprint != features.origin.backbone.fingerprint:
-        raise CelebflowError("The classifier was taught on another backbone's features. Run `dvc repro`.")
-    device = select_device(compute.device)
+        raise CelebflowError("The classifier was trained on the features of another backbone. Run `dvc repro`.")
+    classifier.to(select_device(compute.device))
     metrics = {}
     for split in REPORTED_SPLITS:
         examples = select_split(features, classifier.card.class_names, split)
-        logits, labels = compute_logits(classifier.to(device), examples, _BATCH_SIZE)
+        logits, labels = compute_logits(classifier, examples, _BATCH_SIZE)
         photos = [features.photos[row] for row in examples.rows]
         metrics[split] = save_split_report(logits, labels, photos, classifier.card, folder / split)
         print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics[split].items()))
-    print(features.origin.backbone.warning(), end="\n" if features.origin.backbone.warning() else "")
+    if warning := features.origin.backbone.warning():
+        print(warning)
     return metrics
 
 
@@ -146,52 +148,78 @@ def save_split_report(
     card: ClassifierCard,
     folder: Path,
 ) -> dict[str, float]:
-    """Write what one split shows of a classifier to `folder`, and return its headline figures.
+    """Write the results of one split to `folder`, and return its headline metrics.
 
-    `photos` are in the order of the (N, people) logits and (N,) labels. All figures are of the calibrated answer but
-    for those that are called uncalibrated.
+    `photos` are in the order of the (N, people) logits and (N,) labels. All results are calibrated, except those that
+    are called uncalibrated.
     """
-    calibrated, class_names = logits / card.calibration.temperature, card.class_names
-    probabilities, uncalibrated = softmax(calibrated), softmax(logits)
-    predicted, confidences = logits.argmax(axis=1), probabilities.max(axis=1)
-    predictions = (
-        # Probabilities have all their digits: rounded, they could stand on the other side of the threshold.
-        Prediction(photo.path, photo.group, class_names[label], class_names[guess], *row[[guess, label]].tolist())
-        for photo, label, guess, row in zip(photos, labels, predicted, probabilities, strict=True)
-    )
-    save_rows(Prediction, predictions, folder / "predictions.csv")
-    _, groups = np.unique([photo.group for photo in photos], return_inverse=True)
-    intervals = compute_intervals(predicted, probabilities, labels, groups, BOOTSTRAP_SEED)
-    content = {name: asdict(interval) for name, interval in intervals.items()}
-    (folder / "intervals.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    rocs = compute_person_rocs(probabilities, labels, class_names)
-    _save_curves(_ROC, rocs, compute_mean_rocs(rocs, probabilities, labels), folder)
-    precision_recalls = compute_person_precision_recalls(probabilities, labels, class_names)
-    mean_precision_recalls = compute_mean_precision_recalls(precision_recalls, probabilities, labels)
-    _save_curves(_PRECISION_RECALL, precision_recalls, mean_precision_recalls, folder)
-    people = compute_person_metrics(predicted, labels, class_names, rocs, precision_recalls)
-    save_rows(PersonMetrics, people, folder / "people.csv")
+    calibrated = logits / card.calibration.temperature
+    probabilities = softmax(calibrated)
+    uncalibrated = softmax(logits)
+    predicted = logits.argmax(axis=1)
+    confidences = probabilities.max(axis=1)
+    rocs = compute_person_rocs(probabilities, labels, card.class_names)
+    precision_recalls = compute_person_precision_recalls(probabilities, labels, card.class_names)
+    people = compute_person_metrics(predicted, labels, card.class_names, rocs, precision_recalls)
     bins = bin_reliability(probabilities, labels)
     uncalibrated_bins = bin_reliability(uncalibrated, labels)
+    _, groups = np.unique([photo.group for photo in photos], return_inverse=True)
+    intervals = compute_intervals(predicted, probabilities, labels, groups, BOOTSTRAP_SEED)
+    open_set: list[OpenSetRates] = []
+    if len(card.class_names) > 2:  # without one of two people, only one would be left to predict
+        open_set = trace_open_set(confidences, score_unknown(calibrated, labels), card.calibration.threshold)
+
+    predictions = _list_predictions(photos, labels, predicted, probabilities, card.class_names)
+    save_rows(Prediction, predictions, folder / "predictions.csv")
+    save_rows(PersonMetrics, people, folder / "people.csv")
     save_rows(ReliabilityBin, bins, folder / "reliability_calibrated.csv")
     save_rows(ReliabilityBin, uncalibrated_bins, folder / "reliability_uncalibrated.csv")
-    threshold = card.calibration.threshold
-    has_unknown = len(class_names) > 2  # of two people, leaving one out leaves nothing to choose from
-    open_set = trace_open_set(confidences, score_unknown(calibrated, labels), threshold) if has_unknown else []
     save_rows(OpenSetRates, open_set, folder / "open_set.csv")
+    _save_curves(_ROC, rocs, compute_mean_rocs(rocs, probabilities, labels), folder)
+    mean_precision_recalls = compute_mean_precision_recalls(precision_recalls, probabilities, labels)
+    _save_curves(_PRECISION_RECALL, precision_recalls, mean_precision_recalls, folder)
+    _save_json({name: asdict(interval) for name, interval in intervals.items()}, folder / "intervals.json")
     return {
         **compute_metrics(calibrated, probabilities, labels, rocs),
         "calibration_error": compute_calibration_error(bins),
         "uncalibrated_loss": compute_loss(uncalibrated, labels),
         "uncalibrated_calibration_error": compute_calibration_error(uncalibrated_bins),
-        "coverage": float((confidences >= threshold).mean()),
+        "coverage": float((confidences >= card.calibration.threshold).mean()),
     }
 
 
+def _list_predictions(
+    photos: Sequence[Photo],
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    probabilities: FloatArray,
+    class_names: Sequence[str],
+) -> Iterator[Prediction]:
+    for photo, label, guess, row in zip(photos, labels, predicted, probabilities, strict=True):
+        yield Prediction(
+            path=photo.path,
+            group=photo.group,
+            actual=class_names[label],
+            predicted=class_names[guess],
+            # With all digits: rounded, a confidence could be on the other side of the threshold.
+            confidence=float(row[guess]),
+            probability_of_actual=float(row[label]),
+        )
+
+
 def load_report(history: Path, metrics: Path, folder: Path) -> Report:
-    """Read history.csv, metrics.json, and what save_split_report wrote to folder/<split>."""
-    splits = {split: _load_split(folder / split) for split in REPORTED_SPLITS}
-    return Report(load_history(history), load_metrics(metrics), splits)
+    """Read history.csv, metrics.json, and what save_split_report wrote to folder/<split>.
+
+    Raises CelebflowError when a file or a column is missing, as in the results of earlier versions.
+    """
+    try:
+        splits = {split: _load_split(folder / split) for split in REPORTED_SPLITS}
+        return Report(load_history(history), load_metrics(metrics), splits)
+    except FileNotFoundError as error:
+        raise CelebflowError(
+            f"{error.filename} is missing: the result is not whole, or an earlier version of celebflow wrote it. "
+            "Run `dvc repro`."
+        ) from None
 
 
 def _load_split(folder: Path) -> SplitReport:
@@ -222,7 +250,7 @@ def load_predictions(path: Path) -> list[Prediction]:
 
 @dataclass(frozen=True)
 class _CurveFiles:
-    """How the files of a kind of curve begin, and what their columns are called."""
+    """The beginning of the file names of one kind of curve, and the names of its columns."""
 
     name: str
     x: str
@@ -233,27 +261,38 @@ _ROC = _CurveFiles("roc", "false_positive_rate", "true_positive_rate")
 _PRECISION_RECALL = _CurveFiles("precision_recall", "recall", "precision")
 
 
-def _save_curves(kind: _CurveFiles, people: Iterable[Curve], means: Iterable[Curve], folder: Path) -> None:
-    """Write the people' curves to one file, and each mean curve to its own: DVC plots draws a file as one line."""
-    for name, curves in [("people", people), *((curve.name, [curve]) for curve in means)]:
-        rows = (
-            (curve.name, f"{x:.6f}", f"{y:.6f}", f"{curve.area:.6f}")
-            for curve in curves
-            for x, y in zip(curve.x, curve.y, strict=True)
-        )
-        save_table(folder / f"{kind.name}_{name}.csv", ["curve", kind.x, kind.y, "area"], rows)
+def _save_curves(kind: _CurveFiles, people: Sequence[Curve], means: Iterable[Curve], folder: Path) -> None:
+    """Write all people's curves to one file, and each mean curve to its own: DVC plots draws a file as one line."""
+    _save_points(kind, people, folder / f"{kind.name}_people.csv")
+    for curve in means:
+        _save_points(kind, [curve], folder / f"{kind.name}_{curve.name}.csv")
+
+
+def _save_points(kind: _CurveFiles, curves: Sequence[Curve], path: Path) -> None:
+    rows = []
+    for curve in curves:
+        for x, y in zip(curve.x, curve.y, strict=True):
+            rows.append((curve.name, f"{x:.6f}", f"{y:.6f}", f"{curve.area:.6f}"))
+    save_table(path, ["curve", kind.x, kind.y, "area"], rows)
 
 
 def _load_mean_curves(kind: _CurveFiles, folder: Path) -> list[Curve]:
-    files = [folder / f"{kind.name}_{name}.csv" for name in ("macro", "micro")]
-    return [curve for file in files if file.exists() for curve in _load_curves(kind, file)]
+    curves = []
+    for name in ("macro", "micro"):
+        path = folder / f"{kind.name}_{name}.csv"
+        if path.exists():
+            curves += _load_curves(kind, path)
+    return curves
 
 
 def _load_curves(kind: _CurveFiles, path: Path) -> list[Curve]:
-    points: dict[str, list[tuple[float, float, float]]] = {}
+    points: dict[str, list[tuple[float, float]]] = {}
+    areas: dict[str, float] = {}
     for row in load_table(path):
-        points.setdefault(row["curve"], []).append((float(row[kind.x]), float(row[kind.y]), float(row["area"])))
-    return [
-        Curve(name, np.array([p[0] for p in group]), np.array([p[1] for p in group]), group[0][2])
-        for name, group in points.items()
-    ]
+        points.setdefault(row["curve"], []).append((float(row[kind.x]), float(row[kind.y])))
+        areas[row["curve"]] = float(row["area"])
+    curves = []
+    for name, curve_points in points.items():
+        x, y = np.array(curve_points).T
+        curves.append(Curve(name, x, y, areas[name]))
+    return curves

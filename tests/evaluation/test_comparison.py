@@ -1,4 +1,6 @@
-"""Two results are compared on what both have, photograph by photograph."""
+"""Two results are compared on the photographs that both have."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ def _predict(names: dict[str, str], group: str = "") -> list[Prediction]:
     return [Prediction(path, group or path, path.split("/")[0], name, 0.5, 0.5) for path, name in names.items()]
 
 
-def test_changes_are_told_by_photograph_and_by_person() -> None:
+def test_changes_are_listed_by_photograph_and_counted_by_person() -> None:
     a = _predict({"Ann/1": "Ann", "Ann/2": "Bo", "Bo/1": "Bo", "Bo/2": "Bo", "Cy/1": "Ann", "only a": "x"})
     b = _predict({"Ann/1": "Ann", "Ann/2": "Ann", "Bo/1": "Cy", "Bo/2": "Bo", "Cy/1": "Bo", "Cy/2": "Cy"})
     found = compare_predictions(a, b)
@@ -25,9 +27,9 @@ def test_changes_are_told_by_photograph_and_by_person() -> None:
 
 
 def _draw(fixed: int, broken: int, count: int = 300) -> tuple[list[Prediction], list[Prediction]]:
-    right = {f"Ann/{number}": "Ann" for number in range(count)}
-    a = right | {f"Ann/{number}": "Bo" for number in range(fixed)}
-    b = right | {f"Ann/{number}": "Bo" for number in range(count - broken, count)}
+    correct = {f"Ann/{number}": "Ann" for number in range(count)}
+    a = correct | {f"Ann/{number}": "Bo" for number in range(fixed)}
+    b = correct | {f"Ann/{number}": "Bo" for number in range(count - broken, count)}
     return _predict(a), _predict(b)
 
 
@@ -40,25 +42,22 @@ def _draw(fixed: int, broken: int, count: int = 300) -> tuple[list[Prediction], 
         (0, 0, "The difference may be chance."),
     ],
 )
-def test_the_verdict_asks_for_evidence(fixed: int, broken: int, verdict: str) -> None:
+def test_a_clear_verdict_needs_evidence(fixed: int, broken: int, verdict: str) -> None:
     found = compare_predictions(*_draw(fixed, broken))
     assert (found.overall.only_a, found.overall.only_b) == (broken, fixed)
     assert found.verdict() == verdict
     assert found.overall.difference == pytest.approx((fixed - broken) / 300)
 
 
-def test_one_group_of_duplicates_is_little_evidence() -> None:
+def test_photographs_of_one_group_are_little_evidence() -> None:
     a, b = _draw(30, 8)
     apart = compare_predictions(a, b).overall.interval
-    together = [
-        Prediction(p.path, "one" if number < 30 else p.path, p.actual, p.predicted, 0.5, 0.5)
-        for number, p in enumerate(b)
-    ]
+    together = [replace(prediction, group="one") for prediction in b[:30]] + b[30:]
     interval = compare_predictions(a, together).overall.interval
     assert interval.low <= 0 < apart.low
     assert np.isfinite([interval.low, interval.high]).all()
 
 
-def test_results_without_a_photograph_in_common_are_an_error() -> None:
+def test_results_without_common_photographs_are_an_error() -> None:
     with pytest.raises(CelebflowError, match="no photograph of this split in common"):
         compare_predictions(_predict({"Ann/1": "Ann"}), _predict({"Ann/2": "Ann"}))

@@ -1,34 +1,59 @@
-"""The files of a result come back as they were, and agree with one another."""
+"""The files of a result are read as they were written, and are consistent with one another."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
 from celebflow.classifier.calibration import bin_reliability, compute_calibration_error, softmax
 from celebflow.classifier.history import load_history, save_history
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.metrics import compute_metrics, compute_person_metrics
-from celebflow.evaluation.results import save_metrics
+from celebflow.evaluation.metrics import (
+    compute_person_metrics,
+    compute_person_precision_recalls,
+    compute_person_rocs,
+)
+from celebflow.evaluation.results import load_predictions, load_report, save_metrics
 from tests.results import HISTORY, draw_logits, make_card, write_result
 
 NAMES = ["Ann", 'Bo, "the second"', "Cy"]
 
 
-def test_history_round_trips(tmp_path: Path) -> None:
+def test_history_is_read_as_written(tmp_path: Path) -> None:
     save_history(HISTORY, tmp_path / "history.csv")
     assert load_history(tmp_path / "history.csv") == HISTORY
 
 
-def test_what_an_older_celebflow_wrote_is_told(tmp_path: Path) -> None:
+def test_history_of_an_earlier_version_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "history.csv").write_text("epoch,train_loss\n1,0.5\n")
-    with pytest.raises(CelebflowError, match=r"history\.csv lacks the column '\w+': an older celebflow wrote it"):
+    with pytest.raises(CelebflowError, match=r"history\.csv.*train_accuracy.*older.*dvc repro"):
         load_history(tmp_path / "history.csv")
 
 
+def test_a_report_of_an_earlier_version_is_refused_with_the_reason(tmp_path: Path) -> None:
+    write_result(tmp_path, make_card(NAMES), *draw_logits(3))
+    for split in ("val", "test"):
+        predictions = tmp_path / split / "predictions.csv"
+        earlier = predictions.read_text().replace("confidence", "probability", 1)
+        predictions.write_text(earlier)
+    with pytest.raises(CelebflowError, match=r"predictions\.csv.*confidence.*older.*dvc repro"):
+        load_predictions(predictions)
+    with pytest.raises(CelebflowError, match=r"predictions\.csv.*confidence.*older.*dvc repro"):
+        load_report(tmp_path / "history.csv", tmp_path / "metrics.json", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["val/open_set.csv", "test/people.csv", "val/intervals.json", "val/roc_people.csv"])
+def test_a_report_that_lacks_a_file_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
+    write_result(tmp_path, make_card(NAMES), *draw_logits(3))
+    (tmp_path / name).unlink()
+    with pytest.raises(CelebflowError, match=rf"{name}.*dvc repro"):
+        load_report(tmp_path / "history.csv", tmp_path / "metrics.json", tmp_path)
+
+
 @pytest.mark.parametrize("trained", [False, True])
-def test_metrics_tell_of_an_untrained_backbone(tmp_path: Path, trained: bool) -> None:
+def test_metrics_warn_of_an_untrained_backbone(tmp_path: Path, trained: bool) -> None:
     save_metrics({"val": {"accuracy": 0.5}}, make_card(NAMES, trained=trained).backbone, tmp_path / "metrics.json")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics == ({} if trained else {"backbone": "UNTRAINED"}) | {"val": {"accuracy": 0.5}}
@@ -38,40 +63,59 @@ def test_files_agree_with_the_logits_and_with_one_another(tmp_path: Path) -> Non
     logits, labels = draw_logits(3)
     report, card = write_result(tmp_path, make_card(NAMES), logits, labels)
     assert report.history == HISTORY
-    calibrated = logits / card.calibration.temperature
-    probabilities = softmax(calibrated)
+    probabilities = softmax(logits / card.calibration.temperature)
+    confidences = probabilities.max(axis=1)
     split, metrics = report.splits["val"], report.metrics["val"]
     assert metrics["accuracy"] == pytest.approx(np.mean([p.is_hit for p in split.predictions]), abs=1e-6)
-    assert metrics["loss"] == pytest.approx(compute_metrics(calibrated, labels)["loss"], abs=1e-6)
-    assert metrics["uncalibrated_loss"] == pytest.approx(compute_metrics(logits, labels)["loss"], abs=1e-6)
+    assert metrics["loss"] == pytest.approx(log_loss(labels, probabilities), abs=1e-6)
+    assert metrics["uncalibrated_loss"] == pytest.approx(log_loss(labels, softmax(logits)), abs=1e-6)
     assert metrics["loss"] < metrics["uncalibrated_loss"]
-    assert [p.probability for p in split.predictions] == pytest.approx(probabilities.max(axis=1), abs=1e-6)
-    picked = probabilities[np.arange(len(labels)), labels]
-    assert [p.probability_of_actual for p in split.predictions] == pytest.approx(picked, abs=1e-6)
-    threshold = card.calibration.threshold
-    assert metrics["accepted"] == pytest.approx((probabilities.max(axis=1) >= threshold).mean(), abs=1e-6)
-    assert split.people == compute_person_metrics(calibrated, labels, NAMES)
+    assert [p.confidence for p in split.predictions] == confidences.tolist(), "with all digits"
+    of_actual = probabilities[np.arange(len(labels)), labels]
+    assert [p.probability_of_actual for p in split.predictions] == of_actual.tolist()
+    assert [p.predicted for p in split.predictions] == [NAMES[guess] for guess in logits.argmax(axis=1)]
+    assert [p.actual for p in split.predictions] == [NAMES[label] for label in labels]
+    assert metrics["coverage"] == pytest.approx((confidences >= card.calibration.threshold).mean(), abs=1e-6)
+    rocs = compute_person_rocs(probabilities, labels, NAMES)
+    precision_recalls = compute_person_precision_recalls(probabilities, labels, NAMES)
+    people = compute_person_metrics(logits.argmax(axis=1), labels, NAMES, rocs, precision_recalls)
+    assert split.people == people
     assert split.reliability["calibrated"] == bin_reliability(probabilities, labels)
     assert split.reliability["uncalibrated"] == bin_reliability(softmax(logits), labels)
-    found = compute_calibration_error(split.reliability["calibrated"])
-    assert metrics["calibration_error"] == pytest.approx(found, abs=1e-6)
+    calibration_error = compute_calibration_error(split.reliability["calibrated"])
+    assert metrics["calibration_error"] == pytest.approx(calibration_error, abs=1e-6)
     for curves in (split.mean_rocs, split.mean_precision_recalls):
         assert [curve.name for curve in curves] == ["macro", "micro"]
-    for curves in (split.person_rocs, split.person_precision_recalls):
-        assert [curve.name for curve in curves] == NAMES
+    for found, expected in ((split.person_rocs, rocs), (split.person_precision_recalls, precision_recalls)):
+        assert [curve.name for curve in found] == NAMES
+        for curve, original in zip(found, expected, strict=True):
+            np.testing.assert_allclose(curve.x, original.x, atol=1e-6)
+            np.testing.assert_allclose(curve.y, original.y, atol=1e-6)
+            assert curve.area == pytest.approx(original.area, abs=1e-6)
     assert split.mean_rocs[0].area == pytest.approx(metrics["macro_auc"], abs=1e-6)
+    assert set(split.intervals) == {"accuracy", "balanced_accuracy", "macro_auc"}
     for name, interval in split.intervals.items():
         assert interval.low <= metrics[name] <= interval.high
 
 
-def test_what_a_split_lacks_comes_back_as_lacking(tmp_path: Path) -> None:
+def test_errors_and_hits_are_ordered_by_confidence(tmp_path: Path) -> None:
+    report, _ = write_result(tmp_path, make_card(NAMES), *draw_logits(3))
+    split = report.splits["val"]
+    errors, hits = split.errors(), split.hits()
+    assert errors and len(errors) + len(hits) == len(split.predictions)
+    assert not any(error.is_hit for error in errors) and all(hit.is_hit for hit in hits)
+    assert [error.confidence for error in errors] == sorted((e.confidence for e in errors), reverse=True)
+    assert [hit.confidence for hit in hits] == sorted(hit.confidence for hit in hits)
+
+
+def test_a_person_absent_from_a_split_is_read_as_written(tmp_path: Path) -> None:
     report, _ = write_result(tmp_path, make_card(NAMES), *draw_logits(3, absent=1))
     absent = report.splits["val"].people[1]
     assert (absent.support, absent.recall, absent.recall_low, absent.auc) == (0, None, None, None)
     assert [curve.name for curve in report.splits["val"].person_rocs] == ["Ann", "Cy"]
 
 
-def test_with_two_people_there_are_no_strangers_to_show(tmp_path: Path) -> None:
+def test_a_classifier_of_two_people_has_no_open_set_rates(tmp_path: Path) -> None:
     report, _ = write_result(tmp_path, make_card(NAMES[:2]), *draw_logits(2))
-    assert report.splits["val"].acceptance == []
-    assert report.metrics["val"]["accepted"] == 1.0
+    assert report.splits["val"].open_set == []
+    assert report.metrics["val"]["coverage"] == 1.0

@@ -1,4 +1,4 @@
-"""Adam for the classifier, with as little traffic to memory as its method allows."""
+"""The optimizer that trains the classifier: Adam with as little memory traffic as the method allows."""
 
 import torch
 from torch import Tensor
@@ -9,13 +9,13 @@ from celebflow.classifier.model import Classifier
 
 
 class ClassifierAdam:
-    """torch.optim.Adam with its defaults, over the parameters of a classifier that learn, and no others.
+    """torch.optim.Adam (Kingma and Ba, 2015) with its defaults, for the parameters of a classifier that are not frozen.
 
-    With a weight decay it is torch.optim.AdamW (Loshchilov and Hutter, 2019). `learning_rate` may be set anew between
-    steps.
+    With a weight decay it is torch.optim.AdamW (Loshchilov and Hutter, 2019). `learning_rate` may change between
+    steps. The arithmetic is torch's own fused kernel.
 
-    The gradient of a layer's weight is never whole: a block of it is computed, applied while the processor's cache
-    holds it, and forgotten. After Kingma and Ba, 2015; the arithmetic is torch's own fused kernel.
+    The gradient of a layer's weight is never whole: each block is computed, applied while the processor's cache holds
+    it, and dropped.
     """
 
     def __init__(self, classifier: Classifier, learning_rate: float, weight_decay: float) -> None:
@@ -34,15 +34,23 @@ class ClassifierAdam:
         self.squares = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that a training changes, by name: the parameters and Adam's two moments of each."""
-        groups = {"parameter": self.parameters, "mean": self.means, "square": self.squares}
-        return {f"{group}.{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
+        """Return everything that training changes, by name: the parameters and Adam's two moments of each."""
+        found = {}
+        for group, tensors in (("parameter", self.parameters), ("mean", self.means), ("square", self.squares)):
+            for name, tensor in tensors.items():
+                found[f"{group}.{name}"] = tensor
+        return found
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every parameter from the gradients of the last backward pass, and forget those."""
+        """Update every parameter from the gradients of the last backward pass, and drop the gradients.
+
+        Raises RuntimeError when no backward pass has reached a parameter.
+        """
         for name, layer in self._layers.items():
-            weight, mean, square = self.parameters[name], self.means[name], self.squares[name]
+            weight = self.parameters[name]
+            mean = self.means[name]
+            square = self.squares[name]
             for block, block_gradient in layer.gradient_blocks():
                 self._update([weight[block]], [block_gradient], [mean[block]], [square[block]])
         others = [name for name in self.parameters if name not in self._layers]
@@ -60,7 +68,7 @@ class ClassifierAdam:
         self, parameters: list[Tensor], gradients: list[Tensor], means: list[Tensor], squares: list[Tensor]
     ) -> None:
         device = parameters[0].device
-        steps = [torch.tensor(float(self.step_count), device=device) for _ in parameters]  # adam counts them up
+        steps = [torch.tensor(float(self.step_count), device=device) for _ in parameters]  # adam increments them
         adam(
             parameters,
             gradients,
@@ -82,5 +90,5 @@ class ClassifierAdam:
 
 def _require_gradient(parameter: Tensor) -> Tensor:
     if parameter.grad is None:
-        raise RuntimeError("no backward pass has come to this parameter")
+        raise RuntimeError("no backward pass has reached this parameter")
     return parameter.grad

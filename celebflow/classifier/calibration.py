@@ -1,4 +1,4 @@
-"""How sure the classifier may be: temperature, reliability, and from where on it knows a photograph; pure."""
+"""Logits → probabilities that match accuracy, and the threshold below which a person is unknown; pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ _OPEN_SET_STEPS = 200
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns logits into an answer; fitted on validation and saved with the classifier.
+    """What turns logits into a prediction; fitted on validation and saved with the classifier.
 
-    Logits are divided by `temperature`. A photograph whose greatest probability lies below `threshold` shows nobody
-    whom the classifier knows; of strangers, `false_acceptance_rate` are expected to lie above.
+    Logits are divided by `temperature`. A photograph whose confidence is below `threshold` shows an unknown person;
+    the confidence of a fraction `false_acceptance_rate` of unknown people's photographs is expected to reach it.
     """
 
     temperature: float
@@ -36,29 +36,26 @@ def softmax(logits: NDArray[np.floating]) -> FloatArray:
 
 def compute_loss(probabilities: FloatArray, labels: NDArray[np.int64]) -> float:
     """Return the mean cross-entropy of (N, people) probabilities."""
-    picked = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(picked, np.finfo(np.float64).tiny)).mean())
+    of_actual = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(of_actual, np.finfo(np.float64).tiny)).mean())
 
 
 def fit_calibration(
     logits: NDArray[np.floating], labels: NDArray[np.int64], false_acceptance_rate: float
 ) -> Calibration:
-    """Fit temperature and threshold to (N, people) logits and (N,) labels; those of validation, for it chooses."""
+    """Fit temperature and threshold to the (N, people) logits and (N,) labels of validation."""
     temperature = fit_temperature(logits, labels)
-    if logits.shape[1] < 3:  # without one of two people, only one is left to take anybody for
+    if logits.shape[1] < 3:  # without one of two people, only one would be left to predict
         return Calibration(temperature, UNCALIBRATED.threshold, UNCALIBRATED.false_acceptance_rate)
     scores = score_unknown(logits / temperature, labels)
     return Calibration(temperature, choose_threshold(scores, false_acceptance_rate), false_acceptance_rate)
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
-    """Return the temperature that (N, people) logits are best divided by: the one of the least loss.
-
-    Temperature scaling of Guo et al., 2017. Fit it on validation: it chooses.
-    """
+    """Return the temperature that minimizes the loss of (N, people) logits divided by it (Guo et al., 2017)."""
     from scipy.optimize import minimize_scalar
 
-    if (logits.argmax(axis=1) == labels).all():  # without a mistake, the least loss would be at no temperature at all
+    if (logits.argmax(axis=1) == labels).all():  # without errors, the loss falls with the temperature without end
         return UNCALIBRATED.temperature
 
     def loss(log_temperature: float) -> float:
@@ -68,26 +65,27 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
 
 
 def score_unknown(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> FloatArray:
-    """Return the greatest probability of each photograph, (N,), as if the classifier had no output for its person.
+    """Return the (N,) confidences that the classifier would have without an output for each photograph's person.
 
-    Who is in it is then a stranger to all people that are left. It takes three people and more. It has been taught
-    with that person nonetheless, so that real strangers may score otherwise.
+    Each person is then unknown to the others, of whom there must be at least two. But the classifier was trained on
+    that person too: the confidences of people who are really unknown may differ.
     """
-    others = np.arange(logits.shape[1]) != labels[:, None]
-    rest = logits[others].reshape(len(labels), -1)
+    others = np.arange(logits.shape[1]) != labels[:, None]  # (N, people)
+    rest = logits[others].reshape(len(labels), -1)  # (N, people - 1)
     scores: FloatArray = softmax(rest).max(axis=1)
     return scores
 
 
 def choose_threshold(scores: FloatArray, false_acceptance_rate: float) -> float:
-    """Return the least threshold that at most such a share of strangers' (N,) scores reaches, but never above 1.
+    """Return the lowest threshold that at most this fraction of unknown people's (N,) confidences reaches.
 
-    What is entirely sure is named in any case, and so are strangers who score 1.
+    It is never above 1, so that a confidence of 1 always reaches it.
     """
-    accepted = int(np.floor(false_acceptance_rate * len(scores)))
-    if accepted >= len(scores):
+    max_count = int(np.floor(false_acceptance_rate * len(scores)))
+    if max_count >= len(scores):
         return 0.0
-    return min(1.0, float(np.nextafter(np.sort(scores)[::-1][accepted], np.inf)))
+    descending = np.sort(scores)[::-1]
+    return min(1.0, float(np.nextafter(descending[max_count], np.inf)))
 
 
 @dataclass(frozen=True)
@@ -100,20 +98,18 @@ class OpenSetRates:
 
 
 def trace_open_set(known_scores: FloatArray, unknown_scores: FloatArray, threshold: float) -> list[OpenSetRates]:
-    """Return the fractions at thresholds from 0 to 1, in equal steps, and at the classifier's own.
-
-    Both scores are (N,) confidences.
-    """
-    thresholds = np.union1d(np.linspace(0, 1, _OPEN_SET_STEPS + 1), threshold)
-    known, unknown = (
-        (scores[:, None] >= thresholds).mean(axis=0).tolist() for scores in (known_scores, unknown_scores)
-    )
-    return [OpenSetRates(*row) for row in zip(thresholds.tolist(), known, unknown, strict=True)]
+    """Return the rates at thresholds from 0 to 1, in equal steps, and at the classifier's own; scores are (N,)."""
+    rates = []
+    for each in np.union1d(np.linspace(0, 1, _OPEN_SET_STEPS + 1), threshold):
+        known = float((known_scores >= each).mean())
+        unknown = float((unknown_scores >= each).mean())
+        rates.append(OpenSetRates(float(each), known, unknown))
+    return rates
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The photographs whose greatest probability lies between `low` and `high`."""
+    """The photographs whose confidence is between `low` and `high`."""
 
     low: float
     high: float
@@ -123,9 +119,10 @@ class ReliabilityBin:
 
 
 def bin_reliability(probabilities: FloatArray, labels: NDArray[np.int64], bin_count: int = 15) -> list[ReliabilityBin]:
-    """Sort (N, people) predictions into bins of equal width by their greatest probability; empty bins are left out."""
-    greatest, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    numbers = np.minimum((greatest * bin_count).astype(int), bin_count - 1)
+    """Sort predictions, of (N, people) probabilities, into bins of equal width by confidence; leave out empty bins."""
+    confidences = probabilities.max(axis=1)
+    hits = probabilities.argmax(axis=1) == labels
+    numbers = np.minimum((confidences * bin_count).astype(int), bin_count - 1)
     bins = []
     for number in np.unique(numbers):
         inside = numbers == number
@@ -134,14 +131,14 @@ def bin_reliability(probabilities: FloatArray, labels: NDArray[np.int64], bin_co
                 low=float(number / bin_count),
                 high=float((number + 1) / bin_count),
                 count=int(inside.sum()),
-                mean_probability=float(greatest[inside].mean()),
-                accuracy=float(right[inside].mean()),
+                mean_probability=float(confidences[inside].mean()),
+                accuracy=float(hits[inside].mean()),
             )
         )
     return bins
 
 
 def compute_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
-    """Return the expected calibration error (Guo et al., 2017): the mean gap between probability and accuracy."""
+    """Return the expected calibration error (Guo et al., 2017): the mean gap between confidence and accuracy."""
     total = sum(each.count for each in bins)
     return sum(each.count * abs(each.mean_probability - each.accuracy) for each in bins) / total

@@ -1,4 +1,4 @@
-"""Linear layers whose weight's gradient is never whole: it is made in blocks, each used while the cache holds it."""
+"""The classifier's linear layers: the gradient of a weight is never whole, but made in blocks that fit the cache."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ from celebflow.features.sparse import SparseBatch, split_rows
 class BlockwiseLinear(nn.Module, ABC):
     """A linear layer with weight and bias drawn as nn.Linear draws them.
 
-    The weight must be trained with ClassifierAdam. A backward pass gives the bias its gradient as usual, but leaves
-    the weight's `grad` at None: it keeps the two factors whose product the gradient is, for `gradient_blocks`, since
-    the whole would be as large as the weight. Other optimizers would therefore skip the weight; a second backward
-    pass raises RuntimeError when nothing has used the factors of the first.
+    Only ClassifierAdam can train the weight. A backward pass gives the bias its gradient as usual, but leaves the
+    weight's `grad` at None, since the gradient would be as large as the weight. The layer keeps the two factors of
+    the gradient for `gradient_blocks`. Other optimizers skip the weight; therefore a second backward pass raises
+    RuntimeError when nothing has used the factors of the first.
     """
 
     def __init__(self, inputs: int, outputs: int, weight_shape: tuple[int, int]) -> None:
@@ -27,22 +27,23 @@ class BlockwiseLinear(nn.Module, ABC):
         self.gradient_factors: tuple[Any, Tensor] | None = None
 
     def gradient_blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the gradient of `weight` that the last backward pass found, some of its rows at a time.
+        """Yield the gradient of `weight` from the last backward pass, some of its rows at a time.
 
-        A block is good until the next one is asked for.
+        The next block may overwrite the memory of the one before. Raises RuntimeError without a backward pass since
+        the last call.
         """
         if self.gradient_factors is None:
-            raise RuntimeError("no backward pass has come to this layer")
+            raise RuntimeError("no backward pass has reached this layer")
         inputs, output_gradient = self.gradient_factors
         self.gradient_factors = None
         yield from self._multiply_factors(inputs, output_gradient)
 
     def keep_gradient_factors(self, inputs: Any, output_gradient: Tensor) -> None:
-        """Keep what a backward pass found; raise RuntimeError when the factors before were never used."""
+        """Keep the factors from a backward pass; raise RuntimeError when the previous ones were never used."""
         if self.gradient_factors is not None:
             raise RuntimeError(
-                "the gradient of a blockwise layer was never used: train it with ClassifierAdam, since other "
-                "optimizers do not see its weight"
+                "the gradient of a blockwise layer was never used: train it with ClassifierAdam; other optimizers do "
+                "not see it"
             )
         self.gradient_factors = inputs, output_gradient
 
@@ -53,7 +54,7 @@ class BlockwiseLinear(nn.Module, ABC):
 class SparseLinear(BlockwiseLinear):
     """A linear layer on sparse rows: (B, inputs) → (B, outputs).
 
-    `weight` is (inputs, outputs), so that a feature's weights lie together.
+    `weight` is (inputs, outputs), so that the weights of one feature are contiguous.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -80,17 +81,19 @@ class DenseLinear(BlockwiseLinear):
         return product + self.bias
 
     def _multiply_factors(self, inputs: Tensor, output_gradient: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        memory = None  # of one block, used for all: torch.mm would ask the system for more each time
+        buffer = None  # shared by all blocks: torch.mm would allocate new memory for each
         for block in split_rows(*self.weight.shape):
             factor = output_gradient[:, block].T
-            memory = inputs.new_empty(len(factor), inputs.shape[1]) if memory is None else memory
-            yield block, torch.mm(factor, inputs, out=memory[: len(factor)])
+            if buffer is None:
+                buffer = inputs.new_empty(len(factor), inputs.shape[1])
+            yield block, torch.mm(factor, inputs, out=buffer[: len(factor)])
 
 
 class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, layer: SparseLinear, batch: SparseBatch) -> Tensor:
-        ctx.layer, ctx.batch = layer, batch
+        ctx.layer = layer
+        ctx.batch = batch
         return batch.multiply(weight)
 
     @staticmethod

@@ -1,9 +1,10 @@
-"""Probabilities become as sure as they are right, and strangers are kept out at the rate that was asked for."""
+"""Calibrated confidence matches accuracy, and unknown people reach the threshold at the rate that params set."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 
 from celebflow.classifier.calibration import (
@@ -14,13 +15,18 @@ from celebflow.classifier.calibration import (
     fit_temperature,
     score_unknown,
     softmax,
-    trace_acceptance,
+    trace_open_set,
 )
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def test_calibration_error_of_what_is_sure_and_half_wrong_is_a_half() -> None:
+def _draw_labels(probabilities: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.int64]:
+    labels: NDArray[np.int64] = (random.random((len(probabilities), 1)) < probabilities.cumsum(axis=1)).argmax(axis=1)
+    return labels
+
+
+def test_calibration_error_is_the_mean_gap_between_confidence_and_accuracy() -> None:
     probabilities = np.array([[1.0, 0.0]] * 10 + [[0.2, 0.8]] * 10)
     labels = np.array([0, 1] * 5 + [1] * 8 + [0] * 2)
     bins = bin_reliability(probabilities, labels)
@@ -33,7 +39,7 @@ def test_calibration_error_of_what_is_sure_and_half_wrong_is_a_half() -> None:
 def test_temperature_undoes_a_factor_and_lowers_the_loss(seed: int, factor: float) -> None:
     random = np.random.default_rng(seed)
     logits = random.normal(size=(4000, 5)) * 2
-    labels = np.array([random.choice(5, p=row) for row in softmax(logits)])
+    labels = _draw_labels(softmax(logits), random)
     temperature = fit_temperature(logits * factor, labels)
     assert temperature == pytest.approx(factor, rel=0.12)
     before = log_loss(labels, softmax(logits * factor))
@@ -42,7 +48,7 @@ def test_temperature_undoes_a_factor_and_lowers_the_loss(seed: int, factor: floa
 
 @settings(deadline=None, max_examples=50)
 @given(seed=SEEDS, people=st.integers(3, 9), count=st.integers(1, 60))
-def test_a_stranger_scores_as_if_the_classifier_lacked_the_person(seed: int, people: int, count: int) -> None:
+def test_unknown_people_score_as_if_the_classifier_had_no_output_for_them(seed: int, people: int, count: int) -> None:
     random = np.random.default_rng(seed)
     logits, labels = random.normal(size=(count, people)) * 4, random.integers(0, people, count)
     expected = [softmax(np.delete(row, label)[None]).max() for row, label in zip(logits, labels, strict=True)]
@@ -54,7 +60,7 @@ def test_a_stranger_scores_as_if_the_classifier_lacked_the_person(seed: int, peo
     scores=st.lists(st.floats(0, 1), min_size=1, max_size=60),
     rate=st.floats(0.01, 0.99),
 )
-def test_the_threshold_lets_in_as_many_strangers_as_asked_and_is_the_least(scores: list[float], rate: float) -> None:
+def test_the_threshold_is_the_lowest_that_keeps_the_false_acceptance_rate(scores: list[float], rate: float) -> None:
     values = np.array(scores)
     threshold = choose_threshold(values, rate)
     assert (values >= threshold).mean() <= rate or threshold == 1
@@ -62,17 +68,17 @@ def test_the_threshold_lets_in_as_many_strangers_as_asked_and_is_the_least(score
     assert threshold in (0, 1) or (values >= lower).mean() > rate
 
 
-def test_calibration_is_fitted_to_temperature_first() -> None:
+def test_the_threshold_is_fitted_to_logits_divided_by_the_temperature() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(size=(3000, 5)) * 2
-    labels = np.array([random.choice(5, p=row) for row in softmax(logits)])
+    labels = _draw_labels(softmax(logits), random)
     calibration = fit_calibration(logits * 3, labels, 0.1)
     assert calibration.temperature == pytest.approx(3, rel=0.1)
-    accepted = score_unknown(logits * 3 / calibration.temperature, labels) >= calibration.threshold
-    assert accepted.mean() == pytest.approx(0.1, abs=0.001)
+    reached = score_unknown(logits * 3 / calibration.temperature, labels) >= calibration.threshold
+    assert reached.mean() == pytest.approx(0.1, abs=0.001)
 
 
-def test_a_perfect_classifier_names_those_whom_it_knows() -> None:
+def test_a_classifier_without_errors_recognizes_most_of_the_people_it_knows() -> None:
     random = np.random.default_rng(0)
     labels = np.arange(12) % 3
     logits = random.normal(size=(12, 3))
@@ -83,21 +89,20 @@ def test_a_perfect_classifier_names_those_whom_it_knows() -> None:
     assert choose_threshold(np.ones(20), 0.05) == 1
 
 
-def test_the_shares_at_the_threshold_are_exact() -> None:
-    known, strangers = np.array([0.9981, 0.9989]), np.array([0.9982, 0.5])
-    (found,) = (each for each in trace_acceptance(known, strangers, 0.9985) if each.threshold == 0.9985)
-    assert (found.known, found.strangers) == (0.5, 0.0)
+def test_open_set_rates_at_the_classifiers_threshold_are_exact() -> None:
+    rates = trace_open_set(np.array([0.9981, 0.9989]), np.array([0.9982, 0.5]), 0.9985)
+    (found,) = (each for each in rates if each.threshold == 0.9985)
+    assert (found.known, found.unknown) == (0.5, 0.0)
 
 
-def test_with_two_people_nobody_is_kept_out() -> None:
+def test_a_classifier_of_two_people_takes_nobody_as_unknown() -> None:
     logits, labels = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
     calibration = fit_calibration(logits, labels, 0.05)
     assert (calibration.threshold, calibration.false_acceptance_rate) == (0.0, 1.0)
 
 
-def test_acceptance_falls_from_all_to_none() -> None:
-    acceptance = trace_acceptance(np.array([0.9, 0.6]), np.array([0.3, 0.4, 0.8, 0.2]), 0.5)
-    assert (acceptance[0].known, acceptance[0].strangers) == (1.0, 1.0)
-    assert (acceptance[-1].known, acceptance[-1].strangers) == (0.0, 0.0)
-    at_half = acceptance[100]
-    assert (at_half.threshold, at_half.known, at_half.strangers) == (0.5, 1.0, 0.25)
+def test_open_set_rates_fall_from_one_to_zero() -> None:
+    rates = trace_open_set(np.array([0.9, 0.6]), np.array([0.3, 0.4, 0.8, 0.2]), 0.5)
+    assert (rates[0].known, rates[0].unknown) == (1.0, 1.0)
+    assert (rates[-1].known, rates[-1].unknown) == (0.0, 0.0)
+    assert (rates[100].threshold, rates[100].known, rates[100].unknown) == (0.5, 1.0, 0.25)

@@ -1,19 +1,31 @@
-"""Features are transformed as numpy transforms them densely, and stay sparse."""
+"""Preprocessing sparse features gives what NumPy and scikit-learn give for dense ones; it is fitted on train alone."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 
-from celebflow.classifier.preprocessing import UNCHANGED, FeatureTransform
+from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.classifier import preprocessing
+from celebflow.classifier.model import load_classifier, save_classifier
+from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor, fit_preprocessor
+from celebflow.classifier.training import compute_logits
 from celebflow.features.sparse import SparseBatch, SparseRow
-from celebflow.params import FeatureTransformParams
+from celebflow.features.store import select_split
+from celebflow.params import PreprocessingParams, View
+from tests.conftest import draw_features
+from tests.training import PEOPLE, MemoryCheckpoints, gather_dense, make_train_params, train
 
 COUNT = 300
+ALL_STEPS = ("square_root", "l2_normalize", "standardize")
+TWO_VIEWS: tuple[View, ...] = ("original", "mirrored")
 
 
-def _draw_features() -> NDArray[np.float32]:
+def _draw_dense() -> NDArray[np.float32]:
     """Draw five rows, the third of them empty, one with tiny and one with huge values."""
     random = np.random.default_rng(0)
     features = random.random((5, COUNT), np.float32) * (random.random((5, COUNT)) < 0.1)
@@ -23,66 +35,210 @@ def _draw_features() -> NDArray[np.float32]:
     return features.astype(np.float32)
 
 
-def _batch(features: NDArray[np.float32]) -> SparseBatch:
+def _make_batch(features: NDArray[np.float32]) -> SparseBatch:
     return SparseBatch.from_rows([SparseRow.from_dense(row) for row in features], features.shape[1])
 
 
-def test_square_roots_l2_normalizes_and_scales_are_those_of_dense_rows() -> None:
-    features = _draw_features()
-    np.testing.assert_allclose(_batch(features).square_root().to_dense(), np.sqrt(features), rtol=1e-6)
+def _make_preprocessor(*steps: str) -> Preprocessor:
+    """Return a preprocessor whose scale, if it has one, rises from 0.5 to 2."""
+    preprocessor = Preprocessor(PreprocessingParams(**dict.fromkeys(steps, True)), COUNT)
+    if "standardize" in steps:
+        preprocessor.scale.copy_(torch.linspace(0.5, 2, COUNT))
+    return preprocessor
+
+
+def test_square_root_l2_norm_and_scale_equal_those_of_dense_rows() -> None:
+    features = _draw_dense()
+    np.testing.assert_allclose(_make_batch(features).square_root().to_dense(), np.sqrt(features), rtol=1e-6)
     lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
     lengths[2] = 1
-    unit = _batch(features).l2_normalize().to_dense()
+    unit = _make_batch(features).l2_normalize().to_dense()
     np.testing.assert_allclose(unit, features / lengths, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), [1, 1, 0, 1, 1], rtol=1e-6)
     factors = np.random.default_rng(1).random(COUNT, np.float32)
-    np.testing.assert_array_equal(_batch(features).scale(factors).to_dense(), features * factors)
+    np.testing.assert_array_equal(_make_batch(features).scale(factors).to_dense(), features * factors)
 
 
-def test_the_last_row_may_be_empty_too() -> None:
-    features = _draw_features()[:3]
-    assert not _batch(features).l2_normalize().to_dense()[2].any()
-    assert not _batch(features[2:]).square_root().l2_normalize().to_dense().any()
+def test_the_last_row_may_be_empty() -> None:
+    features = _draw_dense()[:3]
+    assert not _make_batch(features).l2_normalize().to_dense()[2].any()
+    assert not _make_batch(features[2:]).square_root().l2_normalize().to_dense().any()
 
 
-def test_a_transform_leaves_the_features_it_was_given_as_they_were() -> None:
-    features = _draw_features()
-    batch = _batch(features)
-    FeatureTransform(True, True, True, None).apply(batch, np.full(COUNT, 2, np.float32))
+def test_preprocessing_does_not_change_its_input() -> None:
+    features = _draw_dense()
+    batch = _make_batch(features)
+    _make_preprocessor(*ALL_STEPS).normalize(batch)
     np.testing.assert_array_equal(batch.to_dense(), features)
 
 
-@pytest.mark.parametrize("name", ["square_root", "l2_normalize", "standardize"])
-def test_each_step_of_a_transform_is_taken_alone(name: str) -> None:
-    features = _draw_features()
-    factors = np.linspace(0.5, 2, COUNT, dtype=np.float32)
+@pytest.mark.parametrize("step", ALL_STEPS)
+def test_each_step_can_be_taken_alone(step: str) -> None:
+    batch = _make_batch(_draw_dense())
     expected = {
-        "square_root": _batch(features).square_root(),
-        "l2_normalize": _batch(features).l2_normalize(),
-        "standardize": _batch(features).scale(factors),
-    }[name]
-    transform = replace(UNCHANGED, **{name: True})
-    found = transform.make_inputs(_batch(features), factors if transform.standardize else None)
-    np.testing.assert_array_equal(found.to_dense(), expected.to_dense())
+        "square_root": batch.square_root(),
+        "l2_normalize": batch.l2_normalize(),
+        "standardize": batch.scale(np.linspace(0.5, 2, COUNT, dtype=np.float32)),
+    }[step]
+    found = _make_preprocessor(step)(batch)
+    np.testing.assert_allclose(found.to_dense(), expected.to_dense(), rtol=1e-6)
 
 
-def test_nothing_is_done_unless_it_is_asked_for() -> None:
-    batch = _batch(_draw_features())
-    assert UNCHANGED.apply(batch, None) is batch
+def test_without_steps_features_stay_unchanged() -> None:
+    batch = _make_batch(_draw_dense())
+    assert Preprocessor(UNCHANGED, COUNT)(batch) is batch
 
 
 def test_steps_are_taken_in_the_order_of_params() -> None:
-    features = _draw_features()[:2]
-    factors = np.linspace(0.5, 2, COUNT, dtype=np.float32)
+    features = _draw_dense()[:2]
     roots = np.sqrt(features)
-    expected = roots / np.linalg.norm(roots, axis=1, keepdims=True) * factors
-    found = FeatureTransform(True, True, True, 7).apply(_batch(features), factors)
+    expected = roots / np.linalg.norm(roots, axis=1, keepdims=True) * np.linspace(0.5, 2, COUNT)
+    found = _make_preprocessor(*ALL_STEPS)(_make_batch(features))
     np.testing.assert_allclose(found.to_dense(), expected, rtol=1e-5)
 
 
+def test_standardized_features_have_variance_one_and_constant_ones_stay() -> None:
+    features = draw_features(40, TWO_VIEWS)
+    constant = 24_000  # beyond all others
+    row_count = len(features.offsets) - 1
+    indices = np.insert(features.indices, features.offsets[1:], constant)
+    values = np.insert(features.values, features.offsets[1:], 0.3)
+    features = replace(features, offsets=np.arange(row_count + 1) * 101, indices=indices, values=values)
+    train_features = select_split(features, PEOPLE, "train")
+    preprocessor = fit_preprocessor(train_features, PreprocessingParams(standardize=True), seed=0)
+    dense, _ = gather_dense(features, "train")
+    found = np.concatenate(
+        [preprocessor.normalize(features.gather(train_features.rows, view)).to_dense() for view in range(2)]
+    )
+    variances = dense.var(axis=0)
+    varying = variances > 1e-9
+    assert varying.sum() > 3000
+    np.testing.assert_allclose(found.var(axis=0)[varying], 1, rtol=1e-4)
+    assert not varying[constant] and not varying[-1]
+    np.testing.assert_array_equal(found[:, ~varying], dense[:, ~varying].astype(np.float32))
+    scale = preprocessor.scale.numpy()
+    assert np.isfinite(scale).all()
+    np.testing.assert_allclose(found, dense * scale, rtol=1e-5)  # nothing is centered
+
+
+def test_the_projection_is_the_principal_components_of_all_views() -> None:
+    features = draw_features(40, TWO_VIEWS)
+    view_count = len(gather_dense(features, "train")[0])
+    params = PreprocessingParams(square_root=True, pca_components=600)
+    preprocessor = fit_preprocessor(select_split(features, PEOPLE, "train"), params, seed=0)
+    pca = PCA(view_count - 1, svd_solver="full").fit(np.sqrt(gather_dense(features, "train")[0]))
+    expected = pca.transform(np.sqrt(gather_dense(features, "val")[0]))
+    val = select_split(features, PEOPLE, "val")
+    with torch.inference_mode():
+        batches = [preprocessor(val.gather(np.arange(len(val)), view)[0]) for view in range(2)]
+    found = torch.cat(batches).numpy()
+    signs = np.sign((found * expected).sum(axis=0))  # a component's sign is a convention
+    np.testing.assert_allclose(found * signs, expected, atol=2e-3)
+
+
 @pytest.mark.parametrize(
-    ("wanted", "examples", "kept"), [(600, 1000, 600), (600, 600, 599), (600, 30, 29), (600, 1, 1), (None, 30, None)]
+    ("count", "views", "wanted", "kept"),
+    [
+        (36, ("original",), 600, 17),
+        (36, TWO_VIEWS, 600, 35),
+        (36, TWO_VIEWS, 35, 35),
+        (36, TWO_VIEWS, 36, 35),
+        (36, TWO_VIEWS, 5, 5),
+        (36, TWO_VIEWS, None, None),
+    ],
 )
-def test_there_are_no_more_components_than_examples_have(wanted: int | None, examples: int, kept: int | None) -> None:
-    params = FeatureTransformParams(square_root=True, l2_normalize=False, standardize=True, pca_components=wanted)
-    assert FeatureTransform.from_params(params, examples) == FeatureTransform(True, False, True, kept)
+def test_there_are_fewer_components_than_views(
+    count: int, views: tuple[View, ...], wanted: int | None, kept: int | None
+) -> None:
+    features = draw_features(count, views)
+    params = PreprocessingParams(pca_components=wanted)
+    preprocessor = fit_preprocessor(select_split(features, PEOPLE, "train"), params, seed=0)
+    assert preprocessor.settings == PreprocessingParams(pca_components=kept)
+    assert preprocessor.output_count == (kept or FEATURE_COUNT)
+    assert (preprocessor.projection is None) == (kept is None)
+
+
+def _record_samples(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.float32]]:
+    samples: list[NDArray[np.float32]] = []
+    fit = PCA.fit
+
+    def record(pca: PCA, sample: NDArray[np.float32]) -> PCA:
+        samples.append(sample.copy())  # the fit overwrites it
+        return fit(pca, sample)
+
+    monkeypatch.setattr(PCA, "fit", record)
+    return samples
+
+
+def test_the_projection_is_fitted_to_a_sample_of_very_many_views_drawn_by_the_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preprocessing, "_MAX_PCA_VALUES", FEATURE_COUNT * 20 + 7)
+    monkeypatch.setattr(preprocessing, "_BATCH_SIZE", 8)
+    samples = _record_samples(monkeypatch)
+    features = draw_features(60, TWO_VIEWS)
+    train_features = select_split(features, PEOPLE, "train")
+    params = PreprocessingParams(square_root=True, pca_components=5)
+    first, again, other = (
+        fit_preprocessor(train_features, params, seed).state_dict()["projection.weight"] for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    np.testing.assert_array_equal(samples[0], samples[1])
+    all_views = np.sqrt(gather_dense(features, "train")[0]).astype(np.float32)
+    for sample in samples:
+        assert sample.shape == (20, FEATURE_COUNT)
+        drawn = {int(np.flatnonzero((all_views == row).all(axis=1))[0]) for row in sample}
+        assert len(drawn) == 20, "no view twice"
+        assert min(drawn) < len(train_features) <= max(drawn), "from both views"
+
+
+def test_the_projection_is_fitted_to_all_views_where_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocessing, "_MAX_PCA_VALUES", FEATURE_COUNT * 60)
+    monkeypatch.setattr(preprocessing, "_BATCH_SIZE", 7)
+    samples = _record_samples(monkeypatch)
+    features = draw_features(60, TWO_VIEWS)
+    fit_preprocessor(select_split(features, PEOPLE, "train"), PreprocessingParams(pca_components=5), seed=0)
+    np.testing.assert_array_equal(samples[0], gather_dense(features, "train")[0].astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+def test_training_changes_the_head_and_not_the_preprocessor(kind: str) -> None:
+    features = draw_features(60, TWO_VIEWS)
+    checkpoints = MemoryCheckpoints()
+    params = make_train_params(
+        *ALL_STEPS, pca_components=12, classifier=kind, learning_rate=0.01, epochs=8, dropout=0.1
+    )
+    classifier, history = train(features, params, checkpoints)
+    expected = fit_preprocessor(select_split(features, PEOPLE, "train"), params.preprocessing, params.seed)
+    weights = classifier.preprocessor.state_dict()
+    assert {name: tensor.shape for name, tensor in weights.items()} == {
+        "scale": (FEATURE_COUNT,),
+        "projection.weight": (FEATURE_COUNT, 12),
+        "projection.bias": (12,),
+    }
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(weights[name], tensor), name
+    assert not any("preprocessor" in name for name in checkpoints.last), "checkpoints need not hold it"
+    short, _ = train(features, params.model_copy(update={"epochs": 1}))
+    for name, parameter in classifier.head.named_parameters():
+        assert not torch.equal(parameter, short.head.state_dict()[name]), name
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    assert history[-1].val_accuracy > 0.9
+
+
+def test_a_classifier_with_a_projection_resumes_from_a_checkpoint_and_is_saved_whole(tmp_path: Path) -> None:
+    features = draw_features(60, TWO_VIEWS)
+    params = make_train_params(*ALL_STEPS, pca_components=12)
+    uninterrupted, _ = train(features, params)
+    checkpoints = MemoryCheckpoints()
+    train(features, params, checkpoints)
+    assert len(checkpoints.history) == 2, "all epochs but the last"
+    resumed, history = train(features, params, checkpoints)
+    assert len(history) == 3
+    save_classifier(uninterrupted, tmp_path / "uninterrupted")
+    save_classifier(resumed, tmp_path / "resumed")
+    assert (tmp_path / "uninterrupted").read_bytes() == (tmp_path / "resumed").read_bytes()
+    loaded = load_classifier(tmp_path / "resumed")
+    val = select_split(features, PEOPLE, "val")
+    ours, theirs = (compute_logits(each, val, 8)[0] for each in (uninterrupted, loaded))
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,175 @@
+"""Classifiers that scikit-learn fits to sparse features equal its own pipelines, fitted to dense arrays."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+
+from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.classifier.calibration import softmax
+from celebflow.classifier.model import Classifier, load_classifier, save_classifier
+from celebflow.classifier.training import compute_logits, validate
+from celebflow.features.sparse import SparseRow
+from celebflow.features.store import Features, select_split
+from celebflow.params import PreprocessingParams, TrainParams, View
+from tests.conftest import draw_features
+from tests.training import PEOPLE, gather_dense, make_train_params, train
+
+ALL_STEPS = ("square_root", "l2_normalize", "standardize")
+TWO_VIEWS: tuple[View, ...] = ("original", "mirrored")
+
+
+def _make_params(classifier: str, *steps: str, pca_components: int | None = 12, **changes: object) -> TrainParams:
+    sharp = {"logistic_c": 0.01}  # a clear optimum, which every solver finds
+    return make_train_params(*steps, pca_components=pca_components, classifier=classifier, **{**sharp, **changes})
+
+
+def _fit_pipeline(features: Features, params: TrainParams) -> Any:
+    """Return scikit-learn's own pipeline, fitted to all views."""
+    preprocessing = params.preprocessing
+    steps: list[Any] = []
+    if preprocessing.square_root:
+        steps.append(FunctionTransformer(np.sqrt))
+    if preprocessing.l2_normalize:
+        steps.append(Normalizer())
+    if preprocessing.standardize:
+        steps.append(StandardScaler(with_mean=False))
+    if preprocessing.pca_components is not None:
+        steps.append(PCA(preprocessing.pca_components, svd_solver="randomized", random_state=params.seed))
+    if params.classifier == "lda":
+        steps.append(LinearDiscriminantAnalysis(solver="lsqr", shrinkage=params.lda_shrinkage))
+    else:
+        steps.append(LogisticRegression(C=params.logistic_c, max_iter=1000))
+    return make_pipeline(*steps).fit(*gather_dense(features, "train"))
+
+
+def _assert_equals_pipeline(classifier: Classifier, features: Features, params: TrainParams) -> None:
+    dense, dense_labels = gather_dense(features, "val")
+    expected = _fit_pipeline(features, params).decision_function(dense)
+    if expected.ndim == 1:  # for two people, by how much the second one leads
+        expected = np.stack([0 * expected, expected], axis=1)
+    expected = expected.reshape(features.view_count, -1, expected.shape[1]).mean(axis=0)
+    val = select_split(features, classifier.card.class_names, "val")
+    logits, labels = compute_logits(classifier, val, 8)
+    np.testing.assert_array_equal(labels, dense_labels[: len(val)])
+    centered = logits - logits.mean(axis=1, keepdims=True)
+    expected_centered = expected - expected.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(centered, expected_centered, rtol=1e-3, atol=1e-3 * np.abs(expected_centered).max())
+    np.testing.assert_allclose(softmax(logits), softmax(expected), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "people", "steps"),
+    [
+        ("lda", PEOPLE, ()),
+        ("lda", PEOPLE, ("square_root",)),
+        ("lda", PEOPLE, ("l2_normalize",)),
+        ("lda", PEOPLE, ("standardize",)),
+        *product(("lda", "logistic"), (PEOPLE, PEOPLE[:2]), [ALL_STEPS]),
+    ],
+)
+def test_predictions_equal_those_of_scikit_learns_pipeline(
+    kind: str, people: tuple[str, ...], steps: tuple[str, ...]
+) -> None:
+    features = draw_features(40, people=people)
+    params = _make_params(kind, *steps)
+    classifier, (result,) = train(features, params)
+    _assert_equals_pipeline(classifier, features, params)
+    assert result.epoch == 1
+    for split, accuracy in (("train", result.train_accuracy), ("val", result.val_accuracy)):
+        assert validate(classifier, select_split(features, people, split), 8)[1] == accuracy
+
+
+@pytest.mark.parametrize("kind", ["lda", "logistic"])
+def test_all_views_are_fitted(kind: str) -> None:
+    features = draw_features(40, TWO_VIEWS)
+    params = _make_params(kind, *ALL_STEPS)
+    _assert_equals_pipeline(train(features, params)[0], features, params)
+
+
+@pytest.mark.parametrize("people", [PEOPLE, PEOPLE[:2]])
+def test_logistic_regression_needs_no_projection(people: tuple[str, ...]) -> None:
+    features = draw_features(40, TWO_VIEWS, people)
+    params = _make_params("logistic", *ALL_STEPS, pca_components=None)
+    _assert_equals_pipeline(train(features, params)[0], features, params)
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), [("lda", "lda_shrinkage", 0.9), ("logistic", "logistic_c", 0.1)])
+def test_regularization_follows_the_params(kind: str, name: str, value: float) -> None:
+    features = draw_features(40)
+    params = _make_params(kind, "square_root", pca_components=12, **{name: value})
+    classifier, _ = train(features, params)
+    _assert_equals_pipeline(classifier, features, params)
+    other, _ = train(features, params.model_copy(update={name: value / 2}))
+    weights = [each.state_dict()["head.0.weight"] for each in (classifier, other)]
+    assert not torch.allclose(weights[0], weights[1], rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pca_components", "steps"),
+    [("lda", 12, ALL_STEPS), ("logistic", 12, ALL_STEPS), ("logistic", None, ALL_STEPS), ("lda", 12, ())],
+)
+def test_a_fitted_classifier_is_one_layer_and_predicts_alike_once_saved(
+    tmp_path: Path, kind: str, pca_components: int | None, steps: tuple[str, ...]
+) -> None:
+    features = draw_features(40, TWO_VIEWS)
+    params = _make_params(kind, *steps, pca_components=pca_components)
+    classifier, _ = train(features, params)
+    save_classifier(classifier, tmp_path / "a")
+    save_classifier(train(features, params)[0], tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    expected = {"head.0.weight": [FEATURE_COUNT, 3], "head.0.bias": [3]}
+    if steps:
+        expected["preprocessor.scale"] = [FEATURE_COUNT]
+    with safe_open(tmp_path / "a", "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    assert shapes == expected
+    loaded = load_classifier(tmp_path / "a")
+    assert loaded.card == classifier.card
+    assert loaded.card.preprocessing == PreprocessingParams(**dict.fromkeys(steps, True))
+    assert loaded.card.transform.views == TWO_VIEWS
+    val = select_split(features, classifier.card.class_names, "val")
+    ours, theirs = (compute_logits(each, val, 8)[0] for each in (classifier, loaded))
+    np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-5)
+
+
+def test_another_seed_draws_another_randomized_projection() -> None:
+    features = draw_features(40)
+    first, again, other = (
+        train(features, _make_params("lda", seed=seed))[0].state_dict()["head.0.weight"] for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_classifier_takes_the_features_of_two_layers() -> None:
+    features = draw_features(40)
+    transform = replace(features.origin.transform, layers=("pool4", "pool5"))
+    # The features of the second layer follow those of the first.
+    indices = features.indices.astype(np.int64)
+    indices[::2] += FEATURE_COUNT
+    order = np.lexsort((indices, np.repeat(np.arange(40), 100)))
+    features = replace(
+        features,
+        origin=replace(features.origin, transform=transform),
+        indices=indices[order].astype(np.uint16),
+        values=features.values[order],
+    )
+    assert SparseRow(features.indices[:100], features.values[:100]).indices.max() > FEATURE_COUNT
+    params = _make_params("lda", *ALL_STEPS)
+    fitted, _ = train(features, params)
+    _assert_equals_pipeline(fitted, features, params)
+    trained, _ = train(features, params.model_copy(update={"classifier": "mlp"}))
+    for classifier in (fitted, trained):
+        first, _ = classifier.split_at_first_product()
+        assert first.weight.shape[0] == 2 * FEATURE_COUNT

@@ -51,15 +51,16 @@ def start_browser(profile: Path) -> Iterator[Chrome]:
 
 def take_console(driver: Chrome) -> list[str]:
     """Return the console messages since the last call."""
-    return [entry["message"] for entry in driver.get_log("browser")]
+    return [entry["message"] for entry in driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
 
 def take_requests(driver: Chrome) -> set[str]:
     """Return the addresses that pages requested since the last call, without data URIs."""
-    events = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
-    addresses = {
-        event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
-    }
+    addresses = set()
+    for entry in driver.get_log("performance"):  # type: ignore[no-untyped-call]
+        event = json.loads(entry["message"])["message"]
+        if event["method"] == "Network.requestWillBeSent":
+            addresses.add(event["params"]["request"]["url"])
     return {address for address in addresses if not address.startswith("data:")}
 
 

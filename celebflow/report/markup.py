@@ -1,4 +1,4 @@
-"""What HTML pages share: templates, and a policy by which a page loads only what stands in it."""
+"""Templates and values → HTML pages, with a policy by which a page loads nothing but its own content."""
 
 import hashlib
 from base64 import b64encode
@@ -13,7 +13,7 @@ _SHARED = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Page:
-    """The files of a page: its template, style sheets and scripts, in `folder` or beside this module."""
+    """The template, style sheets and scripts of a page: files in `folder`, or else in the folder of shared ones."""
 
     template: str
     styles: tuple[str, ...]
@@ -22,10 +22,10 @@ class Page:
 
 
 def render(page: Page, allowed: str, filters: Mapping[str, Callable[..., str]], **values: object) -> tuple[str, str]:
-    """Render a page with its style sheets and scripts in it; return HTML and policy.
+    """Render a page with its style sheets and scripts inlined; return the HTML and its Content-Security-Policy.
 
-    Every value is escaped. The Content-Security-Policy allows the style sheet and the script, by their hashes, and
-    what the directives in `allowed` say.
+    Every value is escaped. The policy allows the style sheet and the script by their hashes, and what the directives
+    in `allowed` add.
     """
     environment = Environment(
         loader=FileSystemLoader([page.folder, _SHARED]),

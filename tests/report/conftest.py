@@ -1,6 +1,5 @@
 """Results and their pages in a browser that tests of pages share."""
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -9,11 +8,11 @@ from selenium.webdriver import Chrome
 
 from celebflow.report.page import PageContent
 from tests.browser import take_console, take_requests
-from tests.report.pages import make_page_content
+from tests.report.pages import MakeContent, Show, make_page_content
 
 
 @pytest.fixture(scope="session")
-def make_content(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], PageContent]:
+def make_content(tmp_path_factory: pytest.TempPathFactory) -> MakeContent:
     """Return a function that makes the content of a page for people with these names, once for all tests."""
 
     @cache
@@ -24,7 +23,7 @@ def make_content(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[st
 
 
 @pytest.fixture
-def show(browser: Chrome, tmp_path: Path) -> Callable[[str], Chrome]:
+def show(browser: Chrome, tmp_path: Path) -> Show:
     """Return a function that opens a page in the browser."""
 
     def open_page(html: str) -> Chrome:

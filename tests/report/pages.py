@@ -1,7 +1,7 @@
 """A result's page and comparison without a pipeline, and a look at a page in a browser, that tests share."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,9 @@ from celebflow.features.transform import Transform
 from celebflow.report.comparison_page import ChangedPhotograph, ComparedResults
 from celebflow.report.examples import Example
 from celebflow.report.page import PageContent
+
+MakeContent = Callable[[tuple[str, ...]], PageContent]
+Show = Callable[[str], Chrome]
 
 PHONE_WIDTH_PX = 390
 HOSTILE_NAMES = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><svg onload=alert(1)>")

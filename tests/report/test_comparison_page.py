@@ -1,22 +1,23 @@
 """A page compares two results in plain words, with params, metrics and photographs, whatever they are called."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver import ActionChains, Keys
 
 from celebflow.evaluation.comparison import Change, ResultComparison
 from celebflow.evaluation.results import Prediction
 from celebflow.evaluation.significance import Interval, PairedTest
 from celebflow.report.comparison_page import ComparedResults, load_changes, render_comparison
-from celebflow.report.page import PageContent, render_page
+from celebflow.report.page import render_page
 from tests.browser import emulate_phone, has_alert, take_console, take_requests
 from tests.report.pages import (
     HOSTILE_NAMES,
     PHONE_WIDTH_PX,
+    MakeContent,
+    Show,
     click,
     find,
     fits_phone,
@@ -27,12 +28,9 @@ from tests.report.pages import (
     make_comparison,
 )
 
-Make = Callable[[tuple[str, ...]], PageContent]
-Show = Callable[[str], Chrome]
-
 
 @pytest.fixture
-def compared(make_content: Make) -> ComparedResults:
+def compared(make_content: MakeContent) -> ComparedResults:
     """Return a comparison of five people's results."""
     return make_compared(make_content(list_names(5)), "less-dropout")
 
@@ -98,13 +96,13 @@ def test_missing_photograph_has_a_tile_without_a_picture(show: Show, compared: C
 
 
 @pytest.mark.slow
-def test_hostile_names_are_only_text(show: Show, make_content: Make) -> None:
+def test_hostile_names_are_only_text(show: Show, make_content: MakeContent) -> None:
     hostile = HOSTILE_NAMES[1]
     expected = list_tags(show(render_comparison(make_compared(make_content(list_names(5))))))
     compared = make_compared(make_content((*HOSTILE_NAMES, "Ann")), hostile)
+    compared = replace(compared, name_b=HOSTILE_NAMES[0], params_a={hostile: hostile})
     metrics = {"val": {hostile: 0.5}}
-    values = {"split": "val", "params_a": {hostile: hostile}, "metrics_a": metrics, "metrics_b": metrics}
-    driver = show(render_comparison(replace(compared, name_b=HOSTILE_NAMES[0], **values)))
+    driver = show(render_comparison(replace(compared, metrics_a=metrics, metrics_b=metrics)))
     assert list_tags(driver) == expected
     assert len(find(driver, "script")) == 1
     assert list_texts(driver, "h1") == [f"{hostile} and {HOSTILE_NAMES[0]}"]
@@ -152,7 +150,7 @@ def test_p_value_is_put_into_words(compared: ComparedResults, test: PairedTest, 
     ],
 )
 def test_pages_and_command_judge_by_one_rule(
-    make_content: Make, compared: ComparedResults, test: PairedTest, expected: str
+    make_content: MakeContent, compared: ComparedResults, test: PairedTest, expected: str
 ) -> None:
     comparison = make_comparison(test)
     content = replace(make_content(list_names(5)), compared=replace(compared, comparison=comparison))

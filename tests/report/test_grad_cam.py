@@ -81,7 +81,8 @@ def test_heat_maps_are_those_of_autograd_through_plain_layers(
         importance = inputs.grad.mean(dim=(1, 2))
         expected.append(torch.relu((importance[:, None, None] * inputs).sum(0)).detach().numpy())
     maps = Explainer(classifier).compute_heat_maps(batch, CLASSES)
-    assert (maps.shape, maps.dtype) == ((5, 7, 7), np.float32)
+    assert maps.shape == (5, 7, 7)
+    assert maps.dtype == np.float32
     assert maps.max(axis=(1, 2)) == pytest.approx(1)
     assert np.allclose(maps, _scale(np.array(expected)), atol=1e-4)
 
@@ -100,10 +101,10 @@ def test_heat_maps_are_those_of_finite_differences() -> None:
 
     expected = np.zeros((1, 7, 7))
     for channel in range(512):
-        step = np.zeros((1, 512, 49))
-        step[:, channel] = 1e-6
-        step = step.reshape(1, -1)
-        importance = (score(features + step) - score(features - step)) / 2e-6 / 49  # the mean over 49 positions
+        step = np.zeros((512, 49))
+        step[channel] = 1e-6
+        shift = step.reshape(1, -1)
+        importance = (score(features + shift) - score(features - shift)) / 2e-6 / 49  # the mean over 49 positions
         expected += importance * features.reshape(1, 512, 7, 7)[:, channel]
     maps = Explainer(classifier).compute_heat_maps(_batch(features.astype(np.float32)), np.array([2]))
     assert np.allclose(maps, _scale(np.maximum(expected, 0)), atol=1e-4)
@@ -147,7 +148,8 @@ def test_overlay_is_brightest_where_the_map_is_and_smooth_between() -> None:
     image, heat = np.full((140, 210, 3), 100, np.uint8), np.zeros((7, 7), np.float32)
     heat[1, 5] = 1
     overlay = overlay_heat_map(image, heat)
-    assert (overlay.shape, overlay.dtype) == (image.shape, np.uint8)
+    assert overlay.shape == image.shape
+    assert overlay.dtype == np.uint8
     light = overlay.astype(int).sum(axis=2)
     row, column = np.unravel_index(light.argmax(), light.shape)
     assert (row // 20, column // 30) == (1, 5)

@@ -21,6 +21,8 @@ from tests.report.pages import (
     FIGURES,
     HOSTILE_NAMES,
     PHONE_WIDTH_PX,
+    MakeContent,
+    Show,
     click,
     draw_png,
     find,
@@ -33,8 +35,6 @@ from tests.report.pages import (
 
 CURRENT_ROWS = "tbody[data-split]:not([hidden]) tr:not([hidden])"
 CURRENT_TILES = "#examples .tile:not([hidden])"
-Make = Callable[[tuple[str, ...]], PageContent]
-Show = Callable[[str], Chrome]
 pytestmark = pytest.mark.slow
 
 
@@ -47,7 +47,9 @@ def _choose_split(driver: Chrome, split: str) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 31, 200])
-def test_page_is_complete_and_loads_nothing_at_any_number_of_people(show: Show, make_content: Make, count: int) -> None:
+def test_page_is_complete_and_loads_nothing_at_any_number_of_people(
+    show: Show, make_content: MakeContent, count: int
+) -> None:
     driver = show(render_page(_add_comparison(make_content(list_names(count)))))
     assert len(list_texts(driver, CURRENT_ROWS)) == count
     assert len(find(driver, "img")) > len(FIGURES)
@@ -61,7 +63,7 @@ def test_page_is_complete_and_loads_nothing_at_any_number_of_people(show: Show, 
     assert take_requests(driver) == {driver.current_url}
 
 
-def test_headlines_have_both_splits_and_their_intervals(show: Show, make_content: Make) -> None:
+def test_headlines_have_both_splits_and_their_intervals(show: Show, make_content: MakeContent) -> None:
     content = make_content(list_names(5))
     driver = show(render_page(content))
     shown = list_texts(driver, ".headline")
@@ -73,7 +75,7 @@ def test_headlines_have_both_splits_and_their_intervals(show: Show, make_content
     assert f"{content.report.metrics['test']['loss']:.3f}" in list_texts(driver, "#result table")[0]
 
 
-def test_page_warns_of_an_untrained_backbone(show: Show, make_content: Make) -> None:
+def test_page_warns_of_an_untrained_backbone(show: Show, make_content: MakeContent) -> None:
     for trained in (True, False):
         content = make_content(list_names(5))
         backbone = BackboneSource("imagenet" if trained else "untrained", trained, "0" * 64)
@@ -82,7 +84,7 @@ def test_page_warns_of_an_untrained_backbone(show: Show, make_content: Make) -> 
         assert driver.title.startswith("UNTRAINED") is not trained
 
 
-def test_table_of_people_sorts_by_every_column(show: Show, make_content: Make) -> None:
+def test_table_of_people_sorts_by_every_column(show: Show, make_content: MakeContent) -> None:
     content = make_content(("Zoë", "ann", "Bo_10", "Bo_9", "Cy"))
     driver = show(render_page(content))
     people = content.report.splits["val"].people
@@ -107,7 +109,7 @@ def test_table_of_people_sorts_by_every_column(show: Show, make_content: Make) -
     assert read_column(1) == ["ann", "Bo 9", "Bo 10", "Cy", "Zoë"]
 
 
-def test_table_shows_people_with_the_lowest_recall_first(show: Show, make_content: Make) -> None:
+def test_table_shows_people_with_the_lowest_recall_first(show: Show, make_content: MakeContent) -> None:
     content = make_content(list_names(31))
     driver = show(render_page(content))
     recalls = sorted(each.recall for each in content.report.splits["val"].people if each.recall is not None)
@@ -116,7 +118,7 @@ def test_table_shows_people_with_the_lowest_recall_first(show: Show, make_conten
     assert find(driver, ".people thead th:nth-child(3)")[0].get_attribute("aria-sort") == "ascending"
 
 
-def test_search_filters_people_and_examples(show: Show, make_content: Make) -> None:
+def test_search_filters_people_and_examples(show: Show, make_content: MakeContent) -> None:
     content = make_content(("Björn_Dahl", "Ada_Brown", "Ann", "Cy"))
     driver = show(render_page(content))
     everything = list_texts(driver, CURRENT_TILES)
@@ -135,7 +137,7 @@ def test_search_filters_people_and_examples(show: Show, make_content: Make) -> N
     assert list_texts(driver, f"{CURRENT_ROWS}, {CURRENT_TILES}") == []
 
 
-def test_examples_are_filtered_by_person_kind_and_split(show: Show, make_content: Make) -> None:
+def test_examples_are_filtered_by_person_kind_and_split(show: Show, make_content: MakeContent) -> None:
     content = make_content(tuple("A" * length for length in range(1, 9)))  # each name begins the next
     driver = show(render_page(content))
     person = next(each.prediction.predicted for each in content.examples if not each.prediction.is_hit)
@@ -168,7 +170,7 @@ def test_examples_are_filtered_by_person_kind_and_split(show: Show, make_content
         assert find(driver, "#kind")[0].get_property("value") == ""
 
 
-def test_split_switch_changes_figures_and_people(show: Show, make_content: Make) -> None:
+def test_split_switch_changes_figures_and_people(show: Show, make_content: MakeContent) -> None:
     content = make_content(list_names(5))
     driver = show(render_page(content))
     both = ["Accuracy by epoch", "Loss by epoch"]
@@ -181,7 +183,7 @@ def test_split_switch_changes_figures_and_people(show: Show, make_content: Make)
     assert list_texts(driver, "#figures h3") == ["Training", "Errors"]
 
 
-def test_example_opens_moves_with_arrows_and_closes_with_escape(show: Show, make_content: Make) -> None:
+def test_example_opens_moves_with_arrows_and_closes_with_escape(show: Show, make_content: MakeContent) -> None:
     content = make_content(list_names(5))
     driver = show(render_page(content))
     Select(find(driver, "#kind")[0]).select_by_value("error")
@@ -200,7 +202,7 @@ def test_example_opens_moves_with_arrows_and_closes_with_escape(show: Show, make
             assert f", {100 * probability:.1f}%" in text
         images = find(driver, "dialog img")
         assert len(images) == 2, "the photograph and its heat map"
-        assert all(int(image.get_property("naturalWidth")) == 60 for image in images)
+        assert all(image.get_property("naturalWidth") == 60 for image in images)
 
     assert list_texts(driver, "dialog") == []
     click(driver, CURRENT_TILES)
@@ -221,7 +223,7 @@ def test_example_opens_moves_with_arrows_and_closes_with_escape(show: Show, make
     assert take_console(driver) == []
 
 
-def test_figure_opens_to_its_full_size(show: Show, make_content: Make) -> None:
+def test_figure_opens_to_its_full_size(show: Show, make_content: MakeContent) -> None:
     driver = show(render_page(make_content(list_names(5))))
     click(driver, ".figure")
     assert find(driver, "dialog img")[0].get_property("src") == find(driver, ".figure img")[0].get_property("src")
@@ -233,7 +235,7 @@ def test_figure_opens_to_its_full_size(show: Show, make_content: Make) -> None:
     assert list_texts(driver, "dialog") == []
 
 
-def test_data_and_recipe_are_listed(show: Show, make_content: Make) -> None:
+def test_data_and_recipe_are_listed(show: Show, make_content: MakeContent) -> None:
     driver = show(render_page(make_content(list_names(5))))
     [text] = list_texts(driver, "#data")
     assert "val\t16\t4" in text
@@ -247,7 +249,7 @@ def test_data_and_recipe_are_listed(show: Show, make_content: Make) -> None:
     ]
 
 
-def test_hostile_names_are_only_text(show: Show, make_content: Make) -> None:
+def test_hostile_names_are_only_text(show: Show, make_content: MakeContent) -> None:
     hostile = HOSTILE_NAMES[1]
     expected = list_tags(show(render_page(_add_comparison(make_content(list_names(5))))))
     content = _add_comparison(make_content((*HOSTILE_NAMES, "Ann")))
@@ -280,7 +282,7 @@ def test_hostile_names_are_only_text(show: Show, make_content: Make) -> None:
     ],
     ids=["script", "handler", "image", "style", "fetch"],
 )
-def test_policy_refuses_what_is_not_in_the_page(show: Show, make_content: Make, intruder: str) -> None:
+def test_policy_refuses_what_is_not_in_the_page(show: Show, make_content: MakeContent, intruder: str) -> None:
     driver = show(render_page(make_content(list_names(5))))
     assert take_console(driver) == []
     driver.execute_script(intruder)
@@ -289,7 +291,7 @@ def test_policy_refuses_what_is_not_in_the_page(show: Show, make_content: Make, 
     assert any("Content Security Policy" in message for message in take_console(driver))
 
 
-def test_comparison_is_a_section_of_the_page_only_where_there_is_one(show: Show, make_content: Make) -> None:
+def test_comparison_is_a_section_of_the_page_only_where_there_is_one(show: Show, make_content: MakeContent) -> None:
     content = make_content(list_names(5))
     for each, sections in ((content, 0), (_add_comparison(content), 1)):
         driver = show(render_page(each))
@@ -299,7 +301,7 @@ def test_comparison_is_a_section_of_the_page_only_where_there_is_one(show: Show,
     assert "1 of 2" in list_texts(driver, "dialog")[0]
 
 
-def test_colors_follow_the_system(show: Show, make_content: Make) -> None:
+def test_colors_follow_the_system(show: Show, make_content: MakeContent) -> None:
     driver = show(render_page(make_content(list_names(5))))
     script = (
         "const style = getComputedStyle(document.documentElement);"
@@ -312,7 +314,7 @@ def test_colors_follow_the_system(show: Show, make_content: Make) -> None:
         assert ground + 500 < text
 
 
-def test_print_has_all_rows_and_no_controls(show: Show, make_content: Make) -> None:
+def test_print_has_all_rows_and_no_controls(show: Show, make_content: MakeContent) -> None:
     driver = show(render_page(make_content(list_names(31))))
     with emulate_media(driver, media="print"):
         assert list_texts(driver, "nav, .controls, .filters, dialog") == []
@@ -322,7 +324,7 @@ def test_print_has_all_rows_and_no_controls(show: Show, make_content: Make) -> N
         )
 
 
-def test_page_needs_neither_examples_nor_figures(show: Show, make_content: Make) -> None:
+def test_page_needs_neither_examples_nor_figures(show: Show, make_content: MakeContent) -> None:
     content = replace(make_content(list_names(5)), examples=[], figures={})
     driver = show(render_page(content))
     assert list_texts(driver, "h2") == ["Result", "People", "Data", "Recipe"]

@@ -16,7 +16,8 @@ def test_thumbnail_is_the_center_square(tmp_path: Path) -> None:
     pixels[:, 20:40] = 200, 100, 50
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     thumbnail = load_thumbnail(tmp_path / "wide.png")
-    assert (thumbnail.shape, thumbnail.dtype) == ((160, 160, 3), np.uint8)
+    assert thumbnail.shape == (160, 160, 3)
+    assert thumbnail.dtype == np.uint8
     assert np.abs(thumbnail[:, 20:-20].astype(int) - (200, 100, 50)).max() < 5
 
 

@@ -1,1 +1,1 @@
-"""A trained model answers: on the command line, over HTTP, as ONNX."""
+"""A trained model at work: on the command line, over HTTP, and as ONNX."""

@@ -1,4 +1,4 @@
-"""Who may send requests to the server."""
+"""Decide who may send requests to the server: those with the token, by a host name that is the server's own."""
 
 import ipaddress
 import re
@@ -15,54 +15,57 @@ from celebflow.inference.refusals import RefusalError
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask: whoever knows the token, if there is one, and calls the server by one of `hosts`, if there are any.
+    """The token that a request needs, if any, and the host names that it may use, if they are limited.
 
-    The names keep out pages of other sites, when somebody made a name of theirs lead here.
+    Limited host names keep out web pages of other sites whose domain name was made to point here (DNS rebinding).
     """
 
     token: str | None
     hosts: frozenset[str] | None
 
-    def knows(self, host: str) -> bool:
-        """Tell whether the server goes by a request's header Host."""
+    def allows_host(self, host: str) -> bool:
+        """Return whether a request with this Host header may pass."""
         return self.hosts is None or re.sub(r":\d*$", "", host).lower() in self.hosts
 
     def check_token(self, request: Request) -> None:
-        """Raise RefusalError when the token is missing or another one."""
+        """Raise RefusalError when a request lacks the token."""
         if self.token is None:
             return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), self.token.encode()):
-            message = "This needs the server's token, in the header `Authorization: Bearer …`."
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secrets.compare_digest(token.encode(), self.token.encode()):
+            message = "This request needs the server's token in the header `Authorization: Bearer …`."
             raise RefusalError(401, "unauthorized", message, **{"WWW-Authenticate": "Bearer"})
 
 
 class HostCheck:
-    """Lets through to an application only who calls the server by a name that it goes by."""
+    """Middleware that refuses requests with a Host header that `access` does not allow."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app, self._access = app, access
+        self._app = app
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._access.knows(Headers(scope=scope).get("host", "")):
-            message = "This server does not answer to that name; call it by its address."
-            await RefusalError(421, "wrong_host", message).to_response()(scope, receive, send)
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "http" and not self._access.allows_host(Headers(scope=scope).get("host", "")):
+            refusal = RefusalError(421, "wrong_host", "This server has another name; call it by its address.")
+            await refusal.to_response()(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
 def make_access(host: str, token: str | None) -> Access:
-    """Return who may ask a server that listens on `host`.
+    """Return who may send requests to a server that listens on `host`.
 
-    Raises CelebflowError when that is anybody, or the token is none.
+    Raises CelebflowError when anyone could, or when the token is not valid.
     """
     if token is not None and not re.fullmatch(r"[!-~]+", token):
-        raise CelebflowError("The token must be letters, digits and signs of ASCII, without spaces.")
+        raise CelebflowError("The token must consist of ASCII letters, digits and punctuation, without spaces.")
     if _is_loopback(host):
         return Access(token, frozenset({"localhost", "127.0.0.1", "[::1]", host.lower()}))
     if token is None:
         raise CelebflowError(
-            f"Others can reach {host}: give a --token that they need (or set CELEBFLOW_TOKEN), or listen on 127.0.0.1."
+            f"Other machines can reach {host}: set a --token that requests need (or CELEBFLOW_TOKEN), or listen on "
+            "127.0.0.1."
         )
     return Access(token, None)
 

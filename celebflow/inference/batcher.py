@@ -1,4 +1,4 @@
-"""Photographs that arrive one by one → who is in them: extracted as they come, classified together."""
+"""Requests that arrive one by one → responses: photographs are extracted as they come and classified together."""
 
 import asyncio
 from base64 import b64encode
@@ -14,24 +14,25 @@ from pydantic import Field, PlainSerializer
 
 from celebflow.data.decoding import PhotographError, decode_photograph, encode_jpeg
 from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
-from celebflow.inference.predictor import ExtractedFace, Identity, PredictedFace, Predictor, identify
+from celebflow.inference.predictor import ExtractedFace, PredictedFace, Predictor, RankedFace, rank_candidates
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from celebflow.report.thumbnails import load_thumbnail, make_thumbnail
 
 _Result = TypeVar("_Result")
-_BATCH_SIZE = 16  # photographs that are classified in one pass
-_LONGEST_WAIT_SECONDS = 0.25  # of one that is ready, for others
+_BATCH_SIZE = 16  # photographs in one pass of the classifier
+_MAX_WAIT_SECONDS = 0.25  # of an extracted photograph for others
 _NEAREST_COUNT = 4
 
 
 class QueueFullError(Exception):
-    """More are waiting than should."""
+    """As many requests are waiting as may wait."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be asked: of a photograph the bytes, the pixels and the faces that are named, the seconds until its
-    answer, and how many may wait for theirs.
+    """The limits of a request: a photograph's bytes, pixels and predicted faces, and the seconds until the response.
+
+    `waiting` is how many requests may wait for their responses at once.
     """
 
     upload_bytes: int
@@ -43,15 +44,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """The bytes of a photograph, how many names to give a face, and what else is asked."""
+    """The bytes of a photograph, the number of candidates per face, and the optional parts of the response."""
 
     content: bytes
-    most_candidates: int
+    max_candidates: int
     heat_map: bool
     nearest: bool
 
 
-# In JSON, a JPEG file is a text.
+# In JSON, a JPEG file is a string.
 _Jpeg = Annotated[
     bytes, PlainSerializer(lambda content: b64encode(content).decode(), str), Field(description="JPEG in base64")
 ]
@@ -59,9 +60,9 @@ _Jpeg = Annotated[
 
 @dataclass(frozen=True)
 class NearestPhotograph:
-    """A photograph of train that is like a face: by the cosine of the angle between what the classifier sees of both.
+    """A photograph of train that resembles a face: the cosine similarity of what the classifier sees of both.
 
-    Its thumbnail, the center square, is None where the file cannot be read any more.
+    Its thumbnail, the center square, is None if the file can no longer be read.
     """
 
     person: str
@@ -70,10 +71,8 @@ class NearestPhotograph:
 
 
 @dataclass(frozen=True)
-class FacePrediction(Identity):
-    """Who a face is. Where it is asked: what the network saw, the same bright where it looked, and the nearest
-    photographs of train.
-    """
+class FacePrediction(RankedFace):
+    """Who a face is. On request: what the network saw, its heat map, and the nearest photographs of train."""
 
     seen: _Jpeg | None
     heat_map: _Jpeg | None
@@ -82,9 +81,7 @@ class FacePrediction(Identity):
 
 @dataclass(frozen=True)
 class PredictionResponse:
-    """The upright photograph's size, everybody in it, the subject first, and what is wrong with the model, if
-    anything is.
-    """
+    """The upright photograph's size, the faces in it, the subject first, and a warning about the model, if any."""
 
     width_px: int
     height_px: int
@@ -93,8 +90,8 @@ class PredictionResponse:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
-    """A photograph of which nothing but its features is kept, and of each face what the network saw, if it is asked."""
+class _ExtractedPhotograph:
+    """A photograph's size and features, and a thumbnail of each face that needs a heat map; its pixels are gone."""
 
     width_px: int
     height_px: int
@@ -103,28 +100,29 @@ class _Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class _Classified:
-    """A face with its name, and where the network looked and what is like it, if that is asked."""
+class _ExplainedFace:
+    """A predicted face and, on request, where the network looked and which photographs resemble it."""
 
-    named: PredictedFace
+    predicted: PredictedFace
     heat_map: NDArray[np.float32] | None
     nearest: list[Neighbor] | None
 
 
 @dataclass(eq=False)
-class _Waiting:
-    """Who waits for a pass of the classifier."""
+class _PendingRequest:
+    """A request whose photograph is extracted and waits for a pass of the classifier."""
 
-    question: PredictionRequest
-    seen: _Seen
-    answer: asyncio.Future[list[_Classified]]
+    request: PredictionRequest
+    photograph: _ExtractedPhotograph
+    result: asyncio.Future[list[_ExplainedFace]]
 
 
 class Batcher:
-    """A model and who waits for it. All but `waiting` is for the tasks of one event loop.
+    """A model and the requests that wait for it. Everything but `waiting` is for the tasks of one event loop.
 
-    Photographs are decoded and extracted one in each of the model's workers. Whoever is ready waits a moment for those
-    who are not yet, up to a batch: the classifier's weights are read from memory once for all of them.
+    Each of the model's workers decodes and extracts one photograph at a time. An extracted photograph waits a moment
+    for those that are being extracted, up to a batch: one pass of the classifier reads its weights from memory once
+    for all of them.
     """
 
     def __init__(
@@ -132,27 +130,29 @@ class Batcher:
         predictor: Predictor,
         limits: Limits,
         training: TrainingPhotographs | None,
-        count_batch: Callable[[int], object],
+        observe_batch: Callable[[int], object],
     ) -> None:
-        """Take a model, its limits, and the photographs of train, where they may be shown.
+        """Take a model, its limits, and the photographs of train if they may be shown.
 
-        `count_batch` is told how many photographs each pass of the classifier had.
+        `observe_batch` gets the number of photographs in each pass of the classifier.
         """
         self.waiting = 0
-        self._predictor, self._limits, self._training = predictor, limits, training
+        self._predictor = predictor
+        self._limits = limits
+        self._training = training
         self._explainer = Explainer(predictor.classifier)
-        self._count_batch = count_batch
+        self._observe_batch = observe_batch
         self._extractors = ThreadPoolExecutor(predictor.workers, "extract")
         self._classifier = ThreadPoolExecutor(1, "classify")
         self._extracting = 0
-        self._extracted = 0  # ever, or failed to
+        self._extracted = 0  # since the start, failed ones included
         self._extraction_ended = asyncio.Event()
-        self._ready: list[_Waiting] = []
+        self._pending: list[_PendingRequest] = []
         self._passes: asyncio.Task[None] | None = None
 
     @contextmanager
-    def queue(self) -> Iterator[None]:
-        """Take a place among those who wait; raise QueueFullError when there is none."""
+    def enter_queue(self) -> Iterator[None]:
+        """Take a place in the queue; raise QueueFullError when there is none left."""
         if self.waiting >= self._limits.waiting:
             raise QueueFullError
         self.waiting += 1
@@ -161,103 +161,110 @@ class Batcher:
         finally:
             self.waiting -= 1
 
-    async def ask(self, question: PredictionRequest) -> PredictionResponse:
-        """Say who is in a photograph; raise PhotographError when it is none, or is too large."""
-        seen = await self._extract(question)
-        waiting = _Waiting(question, seen, asyncio.get_running_loop().create_future())
-        self._ready.append(waiting)
+    async def predict(self, request: PredictionRequest) -> PredictionResponse:
+        """Predict who is in a photograph; raise PhotographError when it cannot be read or is too large."""
+        photograph = await self._extract(request)
+        pending = _PendingRequest(request, photograph, asyncio.get_running_loop().create_future())
+        self._pending.append(pending)
         if self._passes is None:
-            self._passes = asyncio.create_task(self._classify_ready())
-        classified = await waiting.answer
-        return await self._work(self._describe, question, seen, classified)
+            self._passes = asyncio.create_task(self._classify_pending())
+        faces = await pending.result
+        return await self._run_in_worker(self._make_response, request, photograph, faces)
 
-    async def _work(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    async def _run_in_worker(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._extractors, function, *arguments)
 
-    async def _extract(self, question: PredictionRequest) -> _Seen:
+    async def _extract(self, request: PredictionRequest) -> _ExtractedPhotograph:
         self._extracting += 1
         try:
-            return await self._work(self._look, question)
+            return await self._run_in_worker(self._extract_photograph, request)
         finally:
             self._extracting -= 1
             self._extracted += 1
             self._extraction_ended.set()
 
-    def _look(self, question: PredictionRequest) -> _Seen:
-        photograph = decode_photograph(question.content, self._limits.pixels)
+    def _extract_photograph(self, request: PredictionRequest) -> _ExtractedPhotograph:
+        photograph = decode_photograph(request.content, self._limits.pixels)
         faces = self._predictor.extract(photograph, self._limits.faces)
-        transform = self._predictor.card.transform
-        thumbnails = [
-            make_thumbnail(transform.crop(photograph, face.face)) if question.heat_map else None for face in faces
-        ]
-        return _Seen(photograph.width, photograph.height, faces, thumbnails)
+        thumbnails: list[NDArray[np.uint8] | None] = [None] * len(faces)
+        if request.heat_map:
+            transform = self._predictor.card.transform
+            thumbnails = [make_thumbnail(transform.crop(photograph, face.face)) for face in faces]
+        return _ExtractedPhotograph(photograph.width, photograph.height, faces, thumbnails)
 
-    async def _classify_ready(self) -> None:
-        while self._ready:
+    async def _classify_pending(self) -> None:
+        while self._pending:
             await self._wait_for_others()
-            batch, self._ready = self._ready[:_BATCH_SIZE], self._ready[_BATCH_SIZE:]
-            batch = [waiting for waiting in batch if not waiting.answer.done()]  # who asked may have gone
-            if not batch:
-                continue
-            try:
-                classified = await asyncio.get_running_loop().run_in_executor(self._classifier, self._classify, batch)
-            except Exception as error:  # each who asked is told
-                outcomes: list[list[_Classified] | Exception] = [error] * len(batch)
-            else:
-                outcomes = list(classified)
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                if waiting.answer.done():  # gone meanwhile
-                    continue
-                if isinstance(outcome, Exception):
-                    waiting.answer.set_exception(outcome)
-                else:
-                    waiting.answer.set_result(outcome)
+            batch = [pending for pending in self._pending[:_BATCH_SIZE] if not pending.result.cancelled()]
+            del self._pending[:_BATCH_SIZE]
+            if batch:
+                await self._classify_batch(batch)
         self._passes = None
 
     async def _wait_for_others(self) -> None:
-        wanted = self._extracted + min(self._extracting, _BATCH_SIZE - len(self._ready))
+        wanted = self._extracted + min(self._extracting, _BATCH_SIZE - len(self._pending))
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LONGEST_WAIT_SECONDS):
+            async with asyncio.timeout(_MAX_WAIT_SECONDS):
                 while self._extracted < wanted:
                     self._extraction_ended.clear()
                     await self._extraction_ended.wait()
 
-    def _classify(self, batch: Sequence[_Waiting]) -> list[list[_Classified]]:
-        self._count_batch(len(batch))
-        named = iter(self._predictor.classify([face for waiting in batch for face in waiting.seen.faces]))
-        return [
-            [self._look_closer(waiting.question, face, next(named)) for face in waiting.seen.faces] for waiting in batch
-        ]
+    async def _classify_batch(self, batch: Sequence[_PendingRequest]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            results = await loop.run_in_executor(self._classifier, self._classify_and_explain, batch)
+        except Exception as error:  # each request of the batch fails with it
+            for pending in batch:
+                if not pending.result.cancelled():
+                    pending.result.set_exception(error)
+            return
+        for pending, faces in zip(batch, results, strict=True):
+            if not pending.result.cancelled():  # its client may have left during the pass
+                pending.result.set_result(faces)
 
-    def _look_closer(self, question: PredictionRequest, face: ExtractedFace, named: PredictedFace) -> _Classified:
-        view = self._predictor.stack(face.views[:1])
+    def _classify_and_explain(self, batch: Sequence[_PendingRequest]) -> list[list[_ExplainedFace]]:
+        self._observe_batch(len(batch))
+        predicted = self._predictor.classify([pending.photograph.faces for pending in batch])
+        results = []
+        for pending, predicted_faces in zip(batch, predicted, strict=True):
+            explained = []
+            for extracted, face in zip(pending.photograph.faces, predicted_faces, strict=True):
+                explained.append(self._explain(pending.request, extracted, face))
+            results.append(explained)
+        return results
+
+    def _explain(
+        self, request: PredictionRequest, extracted: ExtractedFace, predicted: PredictedFace
+    ) -> _ExplainedFace:
+        view = self._predictor.stack(extracted.views[:1])
         heat_map, nearest = None, None
-        if question.heat_map:
-            best = np.array([named.probabilities.argmax()], np.int64)
-            (heat_map,) = self._explainer.compute_heat_maps(view, best)
-        if question.nearest and self._training is not None:
+        if request.heat_map:
+            most_probable = np.array([predicted.probabilities.argmax()], np.int64)
+            (heat_map,) = self._explainer.compute_heat_maps(view, most_probable)
+        if request.nearest and self._training is not None:
             (nearest,) = self._training.find_nearest(view, _NEAREST_COUNT)
-        return _Classified(named, heat_map, nearest)
+        return _ExplainedFace(predicted, heat_map, nearest)
 
-    def _describe(
-        self, question: PredictionRequest, seen: _Seen, classified: Sequence[_Classified]
+    def _make_response(
+        self, request: PredictionRequest, photograph: _ExtractedPhotograph, faces: Sequence[_ExplainedFace]
     ) -> PredictionResponse:
         card = self._predictor.card
-        faces = [
-            FacePrediction(
-                **vars(identify(face.named, card, question.most_candidates)),
-                seen=None if thumbnail is None else encode_jpeg(thumbnail),
-                heat_map=None
-                if thumbnail is None or face.heat_map is None
-                else encode_jpeg(overlay_heat_map(thumbnail, face.heat_map)),
-                nearest=None if face.nearest is None else [_show(neighbor) for neighbor in face.nearest],
-            )
-            for face, thumbnail in zip(classified, seen.thumbnails, strict=True)
-        ]
-        return PredictionResponse(seen.width_px, seen.height_px, faces, card.backbone.warning() or None)
+        predictions = []
+        for face, thumbnail in zip(faces, photograph.thumbnails, strict=True):
+            seen, heat_map, nearest = None, None, None
+            if thumbnail is not None and face.heat_map is not None:
+                seen = encode_jpeg(thumbnail)
+                heat_map = encode_jpeg(overlay_heat_map(thumbnail, face.heat_map))
+            if face.nearest is not None:
+                nearest = [_load_neighbor(neighbor) for neighbor in face.nearest]
+            ranked = rank_candidates(face.predicted, card, request.max_candidates)
+            predictions.append(FacePrediction(**vars(ranked), seen=seen, heat_map=heat_map, nearest=nearest))
+        return PredictionResponse(
+            photograph.width_px, photograph.height_px, predictions, card.backbone.warning() or None
+        )
 
 
-def _show(neighbor: Neighbor) -> NearestPhotograph:
+def _load_neighbor(neighbor: Neighbor) -> NearestPhotograph:
     try:
         thumbnail = encode_jpeg(load_thumbnail(neighbor.file))
     except (OSError, PhotographError):

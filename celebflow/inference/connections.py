@@ -1,4 +1,4 @@
-"""The server's connections: where it listens, and what becomes of those who say nothing, or nothing of HTTP."""
+"""The server's connections: listen, serve, and close those that send nothing in time or do not speak HTTP."""
 
 import asyncio
 import logging
@@ -14,55 +14,57 @@ from celebflow.inference.batcher import Limits
 from celebflow.inference.refusals import RefusalError
 
 _HEAD_SECONDS = 10.0  # that the head of a request may take
-# It tells what is wrong with a form, in the words of whoever sent it.
+# Its warnings about a malformed form quote what the client sent.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listen on an address; raise CelebflowError when it cannot be had."""
+    """Listen on an address; raise CelebflowError when it is not available."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.create_server(address[:2], family=family, backlog=1024)
     except OSError as error:
         raise CelebflowError(
-            f"{host}, port {port} cannot be listened on ({error.strerror}). Choose another --host or --port."
+            f"Cannot listen on {host}, port {port} ({error.strerror}). Choose another --host or --port."
         ) from None
-    # asyncio does this for sockets that it makes itself: else the end of an answer waits 40 ms for an acknowledgement.
+    # asyncio does this for sockets that it makes itself. Without it, a response's end waits 40 ms for a TCP ACK.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 def describe_address(host: str, listening: socket.socket) -> str:
-    """Return where a browser finds the server."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+    """Return the server's address for a browser."""
+    port = listening.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, but a connection on which no request comes in time is ended, or on which a refused one never ends; and
-    what is no HTTP is refused in JSON.
+    """uvicorn's protocol with a timeout for heads and refusals in JSON.
+
+    It closes a connection on which no request arrives in time, or on which a refused one never ends.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch()
+        self._start_timer()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._watching.cancel()
-        self._watch()
+        self._timer.cancel()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._watching.cancel()
+        self._timer.cancel()
         super().connection_lost(exc)
 
-    def _watch(self) -> None:
-        self._watching = self.loop.call_later(_HEAD_SECONDS, self._end_if_silent)
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(_HEAD_SECONDS, self._close_if_silent)
 
-    def _end_if_silent(self) -> None:
+    def _close_if_silent(self) -> None:
         if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
             return
         if self.conn.their_state is h11.IDLE:
-            self._refuse(RefusalError(408, "too_slow", f"No request came within {_HEAD_SECONDS:g} seconds."))
+            self._refuse(RefusalError(408, "too_slow", f"No request arrived within {_HEAD_SECONDS:g} seconds."))
         else:
             self.transport.close()
 
@@ -79,12 +81,12 @@ class _Protocol(H11Protocol):
 
 
 def run(app: FastAPI, listening: socket.socket, limits: Limits) -> None:
-    """Answer until SIGINT or SIGTERM; what has been asked by then is answered first."""
+    """Serve until SIGINT or SIGTERM; requests that have arrived by then still get their responses."""
     uvicorn.Server(configure(app, limits)).run(sockets=[listening])
 
 
 def configure(app: FastAPI, limits: Limits) -> uvicorn.Config:
-    """Say how uvicorn is to run the application: it logs no request, only failures."""
+    """Return how uvicorn runs the application: it logs failures alone, and no requests."""
     return uvicorn.Config(
         app,
         access_log=False,

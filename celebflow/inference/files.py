@@ -1,4 +1,4 @@
-"""Files → who is in each: read and asked in batches, and written for people and for programs."""
+"""Files → who is in each: decoded and predicted in batches, and formatted for people and for programs."""
 
 import csv
 import io
@@ -12,32 +12,32 @@ from PIL import Image
 from celebflow.data.decoding import PhotographError, decode_photograph
 from celebflow.data.files import find_files
 from celebflow.errors import CelebflowError
-from celebflow.inference.predictor import Identity, Predictor, identify
+from celebflow.inference.predictor import Predictor, RankedFace, rank_candidates
 
 STANDARD_INPUT = "-"
 _BATCH_SIZE = 16
-_BATCH_PIXELS = 50_000_000  # 150 MB; when so many are decoded, the batch is full, too
+_BATCH_PIXELS = 50_000_000  # 150 MB: so many decoded pixels also fill a batch
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Who somebody in a photograph that has a name is."""
+class FilePrediction:
+    """Who a face in a photograph is, and the photograph's file."""
 
     photograph: str
-    identity: Identity
+    face: RankedFace
 
 
 def list_photographs(names: Sequence[str]) -> list[str]:
-    """Replace each folder by the files in it, at any depth; raise CelebflowError where one holds none."""
+    """Replace each folder with the files in it, at any depth; raise CelebflowError when a folder holds none."""
     listed = []
     for name in names:
-        if name != STANDARD_INPUT and Path(name).is_dir():
-            files, _ = find_files(Path(name))
-            if not files:
-                raise CelebflowError(f"{name} holds no photograph.")
-            listed += [str(Path(name) / file) for file in files]
-        else:
+        if name == STANDARD_INPUT or not Path(name).is_dir():
             listed.append(name)
+            continue
+        files, _ = find_files(Path(name))
+        if not files:
+            raise CelebflowError(f"{name} holds no photograph.")
+        listed += [str(Path(name) / file) for file in files]
     return listed
 
 
@@ -45,23 +45,26 @@ def predict_photographs(
     photographs: Iterable[str],
     read: Callable[[str], bytes],
     predictor: Predictor,
-    most_candidates: int,
+    max_candidates: int,
     refuse: Callable[[str, str], object],
-) -> Iterator[Answer]:
-    """Say of every face in every photograph who it is, in their order; `refuse` gets what is none, and why."""
+) -> Iterator[FilePrediction]:
+    """Predict who each face in each photograph is, in their order.
+
+    `refuse` gets the name of each file that is not a photograph, and the reason.
+    """
     for batch in decode_in_batches(photographs, read, refuse):
-        names = [name for name, _ in batch]
-        for name, faces in zip(names, predictor.predict_faces([image for _, image in batch]), strict=True):
+        predicted = predictor.predict_faces([image for _, image in batch])
+        for (name, _), faces in zip(batch, predicted, strict=True):
             for face in faces:
-                yield Answer(name, identify(face, predictor.card, most_candidates))
+                yield FilePrediction(name, rank_candidates(face, predictor.card, max_candidates))
 
 
 def decode_in_batches(
     photographs: Iterable[str], read: Callable[[str], bytes], refuse: Callable[[str, str], object]
 ) -> Iterator[list[tuple[str, Image.Image]]]:
-    """Yield photographs with their names, so few at once that their memory is bounded.
+    """Yield photographs with their names, in batches that fit in memory.
 
-    `refuse` gets the name of what is none, and the reason.
+    `refuse` gets the name of each file that is not a photograph, and the reason.
     """
     batch: list[tuple[str, Image.Image]] = []
     for name in photographs:
@@ -75,49 +78,55 @@ def decode_in_batches(
             continue
         if len(batch) == _BATCH_SIZE or sum(image.width * image.height for _, image in batch) >= _BATCH_PIXELS:
             yield batch
-            batch.clear()  # and not a new list: whoever asks still holds this one while the next is filled
+            batch.clear()  # not a new list: the caller still holds this one while the next is filled
     if batch:
         yield batch
 
 
-def format_table(answers: Sequence[Answer]) -> str:
-    """Return a table for people; a box is shown where any face has one."""
+def format_table(predictions: Sequence[FilePrediction]) -> str:
+    """Return a table for people, with a column for boxes if any face has one."""
     from tabulate import tabulate
 
-    boxed = any(answer.identity.box for answer in answers)
+    headers = ["photograph", "face (left top right bottom)", "name", "probability", "or"]
     rows = []
-    for answer in answers:
-        identity = answer.identity
-        first, *others = identity.candidates
-        box = "" if identity.box is None else " ".join(f"{side:.0f}" for side in asdict(identity.box).values())
+    for prediction in predictions:
+        face = prediction.face
+        first, *others = face.candidates
         rows.append(
             [
-                answer.photograph,
-                *([box] if boxed else []),
-                first.name if identity.known else f"unknown ({first.name}?)",
+                prediction.photograph,
+                " ".join(f"{side:.0f}" for side in _list_sides(face)),
+                first.name if face.known else f"unknown ({first.name}?)",
                 f"{first.probability:.1%}",
                 ", ".join(f"{other.name} {other.probability:.1%}" for other in others),
             ]
         )
-    headers = ["photograph", *(["face (left top right bottom)"] if boxed else []), "name", "probability", "or"]
+    if not any(prediction.face.box for prediction in predictions):
+        for row in (headers, *rows):
+            del row[1]
     return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=True))
 
 
-def format_json(answers: Sequence[Answer]) -> str:
+def format_json(predictions: Sequence[FilePrediction]) -> str:
     """Return a JSON array with an object for each face."""
-    faces = [{"photograph": answer.photograph} | asdict(answer.identity) for answer in answers]
+    faces = [{"photograph": prediction.photograph} | asdict(prediction.face) for prediction in predictions]
     return json.dumps(faces, indent=2, ensure_ascii=False)
 
 
-def format_csv(answers: Sequence[Answer]) -> str:
+def format_csv(predictions: Sequence[FilePrediction]) -> str:
     """Return a row for each candidate of each face."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["photograph", "left", "top", "right", "bottom", "known", "rank", "name", "probability"])
-    for answer in answers:
-        identity = answer.identity
-        box = [""] * 4 if identity.box is None else list(asdict(identity.box).values())
-        for rank, each in enumerate(identity.candidates, 1):
-            known = str(identity.known).lower()
-            writer.writerow([answer.photograph, *box, known, rank, each.name, each.probability])
+    for prediction in predictions:
+        face = prediction.face
+        sides: Sequence[float | str] = _list_sides(face) or ("", "", "", "")
+        known = str(face.known).lower()
+        for rank, candidate in enumerate(face.candidates, 1):
+            writer.writerow([prediction.photograph, *sides, known, rank, candidate.name, candidate.probability])
     return file.getvalue().rstrip("\n")
+
+
+def _list_sides(face: RankedFace) -> Sequence[float]:
+    """Return the left, top, right and bottom of a face's box; nothing for the photograph as a whole."""
+    return [] if face.box is None else list(asdict(face.box).values())

@@ -1,4 +1,4 @@
-"""Which photographs of train are most like a face, as the classifier sees them."""
+"""Find the photographs of train that resemble a face most, as the classifier sees them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _BATCH_SIZE = 128
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A photograph of train, and the cosine of the angle between it and a face, from -1 to 1."""
+    """A photograph of train and its cosine similarity to a face, from -1 to 1."""
 
     person: str
     file: Path
@@ -26,41 +26,44 @@ class Neighbor:
 
 
 class TrainingPhotographs:
-    """All photographs of train, as what the classifier's last layer takes, at length 1.
+    """The photographs of train, each as the input of the classifier's last layer, scaled to length 1.
 
     Raises CelebflowError when their backbone, transform or people are not the classifier's.
     """
 
     def __init__(self, classifier: Classifier, features: Features, folder: Path) -> None:
-        """Take features, and the folder that their photographs lie in."""
+        """Take the features, and the folder of their photographs."""
+        rows = np.array([row for row, photo in enumerate(features.photos) if photo.split == "train"], np.int64)
+        self._classifier = classifier
+        self._photos = [features.photos[row] for row in rows]
+        self._folder = folder
         card, origin = classifier.card, features.origin
-        people = {photo.person for photo in features.photos if photo.split == "train"}
-        if (card.backbone.fingerprint, card.transform, set(card.class_names)) != (
-            origin.backbone.fingerprint,
-            origin.transform,
-            people,
+        if (
+            card.backbone.fingerprint != origin.backbone.fingerprint
+            or card.transform != origin.transform
+            or set(card.class_names) != {photo.person for photo in self._photos}
         ):
             raise CelebflowError(
-                "The photographs of train here are not what the model was taught with: its backbone, transform or "
-                "people are others. Run `dvc repro`."
+                "The model was not trained on the photographs of train here: its backbone, transform or people "
+                "differ. Run `dvc repro`."
             )
-        self._classifier = classifier
-        rows = np.array([row for row, photo in enumerate(features.photos) if photo.split == "train"], np.int64)
-        self._photos, self._folder = [features.photos[row] for row in rows], folder
-        batches = (rows[start : start + _BATCH_SIZE] for start in range(0, len(rows), _BATCH_SIZE))
-        self._embedded = np.concatenate([self._embed(features.gather(batch)) for batch in batches])
+        embedded = []
+        for start in range(0, len(rows), _BATCH_SIZE):
+            embedded.append(self._embed(features.gather(rows[start : start + _BATCH_SIZE])))
+        self._embedded = np.concatenate(embedded)  # (photographs, width)
 
     def find_nearest(self, faces: SparseBatch, count: int) -> list[list[Neighbor]]:
-        """Return for each of N faces, of which this is one view, the nearest photographs, the nearest first."""
+        """Return the photographs nearest to each of N faces, the nearest first; `faces` holds one view of each."""
         similarities = self._embed(faces) @ self._embedded.T  # (N, photographs)
         return [self._rank(row, count) for row in similarities]
 
     def _rank(self, similarities: NDArray[np.float32], count: int) -> list[Neighbor]:
         nearest: Sequence[int] = np.argsort(-similarities, kind="stable")[:count].tolist()
-        return [
-            Neighbor(self._photos[row].person, self._folder / self._photos[row].path, float(similarities[row]))
-            for row in nearest
-        ]
+        neighbors = []
+        for row in nearest:
+            photo = self._photos[row]
+            neighbors.append(Neighbor(photo.person, self._folder / photo.path, float(similarities[row])))
+        return neighbors
 
     @torch.inference_mode()
     def _embed(self, features: SparseBatch) -> NDArray[np.float32]:

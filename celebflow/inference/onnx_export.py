@@ -1,4 +1,4 @@
-"""A taught model → one ONNX file, which any runtime answers with the same probabilities."""
+"""A trained model → one ONNX file, from which any runtime computes the same probabilities."""
 
 import json
 from collections.abc import Sequence
@@ -22,22 +22,22 @@ from celebflow.inference.predictor import Predictor
 OPSET = 17
 MAX_DIFFERENCE = 1e-4
 INPUT, OUTPUT = "views", "probabilities"
-_MOST_WEIGHT_BYTES = 2**31 - 2**20  # and room for the graph
-_IR_VERSION = 8  # which came with opset 17; the library's own newest would shut out older runtimes
-_POOLED_SIDE = 7
-_CHECKED_SIDES_PX = (4, 16, 64, 200)  # of the noise, from coarse to fine
+_MAX_WEIGHT_BYTES = 2**31 - 2**20  # leaves room for the graph
+_IR_VERSION = 8  # came with opset 17; the library's newest would exclude older runtimes
+_POOLED_SIDE = 7  # of the feature maps
+_NOISE_SIDES_PX = (4, 16, 64, 200)  # from coarse to fine
 
 
 def export_model(predictor: Predictor, file: Path) -> float:
-    """Write a model to an ONNX file, and hold that against what `predictor` says itself.
+    """Write a model to an ONNX file, and check the file's probabilities against the predictor's.
 
-    Its input are the views of N photographs, or of faces in them, cut out and resized, as (N, views, size, size, 3)
-    pixels of 8 bits; its output (N, people) calibrated probabilities. Class names, transform, threshold and what else
-    a program has to know stand in its metadata.
+    Its input is the views of N photographs, or of faces in them, cropped and resized: (N, views, size, size, 3) pixels
+    of 8 bits. Its output is (N, people) calibrated probabilities. The metadata holds class names, transform, threshold
+    and what else a program needs.
 
-    Returns by how much a probability differs at most, on a few photographs of noise.
+    Returns the largest difference between probabilities on a few photographs of noise.
 
-    Raises CelebflowError, and leaves no file, when that is more than MAX_DIFFERENCE or the libraries are missing.
+    Raises CelebflowError, and leaves no file, when it exceeds MAX_DIFFERENCE or when the libraries are missing.
     """
     try:
         import onnx
@@ -45,9 +45,9 @@ def export_model(predictor: Predictor, file: Path) -> float:
     except ImportError:
         raise CelebflowError("ONNX is not installed: pip install 'celebflow[onnx]'.") from None
     model = _build(predictor.backbone, predictor.classifier)
-    if sum(len(constant.raw_data) for constant in model.graph.initializer) > _MOST_WEIGHT_BYTES:
+    if sum(len(constant.raw_data) for constant in model.graph.initializer) > _MAX_WEIGHT_BYTES:
         raise CelebflowError(
-            "The model is too large for one ONNX file, which may have 2 GB: train it with fewer hidden units."
+            "The model is too large for one ONNX file, which may have up to 2 GB. Train it with fewer hidden units."
         )
     unchecked = file.with_name(f"{file.name}.unchecked")
     try:
@@ -55,8 +55,8 @@ def export_model(predictor: Predictor, file: Path) -> float:
         difference = _measure_difference(unchecked, predictor)
         if not difference <= MAX_DIFFERENCE:
             raise CelebflowError(
-                f"ONNX Runtime's probabilities differ by {difference:.1e}, more than {MAX_DIFFERENCE:.0e}; "
-                "nothing was exported."
+                f"ONNX Runtime's probabilities differ by {difference:.1e}, more than {MAX_DIFFERENCE:.0e}, so nothing "
+                "was exported."
             )
         unchecked.replace(file)
     except OSError as error:
@@ -68,52 +68,54 @@ def export_model(predictor: Predictor, file: Path) -> float:
 
 def _measure_difference(file: Path, predictor: Predictor) -> float:
     random = np.random.default_rng(0)
-    photographs = [
-        Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8)).resize((240, 320), Image.Resampling.BICUBIC)
-        for side in _CHECKED_SIDES_PX
-    ]
-    answered = run_model(file, predictor.card.transform, photographs)
-    return float(np.abs(answered - predictor.predict(photographs)).max())
+    photographs = []
+    for side in _NOISE_SIDES_PX:
+        noise = Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8))
+        photographs.append(noise.resize((240, 320), Image.Resampling.BICUBIC))
+    exported = run_model(file, predictor.card.transform, photographs)
+    return float(np.abs(exported - predictor.predict(photographs)).max())
 
 
 def run_model(file: Path, transform: Transform, photographs: Sequence[Image.Image]) -> NDArray[np.float32]:
-    """Ask ONNX Runtime about the subjects of RGB photographs, one at a time: (N, people) probabilities."""
+    """Run ONNX Runtime on the subjects of N RGB photographs, one at a time, for (N, people) probabilities."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    answers = []
+    probabilities = []
     for photograph in photographs:
-        shown = transform.make_views(photograph, transform.find_subject(photograph))
-        views = np.stack([np.asarray(view) for view in shown])
-        answers.append(session.run([OUTPUT], {INPUT: views[None]})[0][0])
-    return np.stack(answers)
+        views = transform.make_views(photograph, transform.find_subject(photograph))
+        pixels = np.stack([np.asarray(view) for view in views])  # (views, size, size, 3)
+        probabilities.append(session.run([OUTPUT], {INPUT: pixels[None]})[0][0])
+    return np.stack(probabilities)
 
 
 class _Graph:
-    """Nodes that are made one after another, each from what the last one gave."""
+    """A chain of nodes: each takes the last one's output, unless it names its inputs."""
 
     def __init__(self, last: str) -> None:
         from onnx import helper, numpy_helper
 
-        self._helper, self._numpy_helper = helper, numpy_helper
+        self._helper = helper
+        self._numpy_helper = numpy_helper
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.last = last
 
     def add(self, operator: str, *constants: NDArray[Any], first: NDArray[Any] | None = None, **attributes: Any) -> str:
-        """Apply an operator to what the last node gave and constants, of which `first` stands before it."""
-        names = [self.last, *(self._hold(constant) for constant in constants)]
+        """Apply an operator to the last node's output and constants; `first` is a constant before that output."""
+        inputs = [self.last]
+        inputs += [self._add_constant(constant) for constant in constants]
         if first is not None:
-            names.insert(0, self._hold(first))
-        return self.combine(operator, names, **attributes)
+            inputs.insert(0, self._add_constant(first))
+        return self.combine(operator, inputs, **attributes)
 
-    def combine(self, operator: str, names: Sequence[str], **attributes: Any) -> str:
-        """Apply an operator to what nodes of these names gave."""
+    def combine(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Apply an operator to the outputs of nodes with these names; return its own name."""
         self.last = f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(self._helper.make_node(operator, names, [self.last], name=self.last, **attributes))
+        self.nodes.append(self._helper.make_node(operator, inputs, [self.last], name=self.last, **attributes))
         return self.last
 
-    def _hold(self, constant: NDArray[Any]) -> str:
+    def _add_constant(self, constant: NDArray[Any]) -> str:
         name = f"constant_{len(self.constants)}"
         self.constants.append(self._numpy_helper.from_array(np.ascontiguousarray(constant), name))
         return name
@@ -123,7 +125,8 @@ def _build(backbone: Backbone, classifier: Classifier) -> Any:
     from onnx import TensorProto, helper
 
     card = classifier.card
-    transform, size, views = card.transform, card.transform.image_size_px, len(card.transform.views)
+    transform = card.transform
+    size, views = transform.image_size_px, len(transform.views)
     graph = _Graph(INPUT)
     graph.add("Reshape", np.array([-1, size, size, 3]))
     graph.add("Cast", to=TensorProto.FLOAT)
@@ -156,31 +159,32 @@ def _build(backbone: Backbone, classifier: Classifier) -> Any:
 
 
 def _add_backbone(graph: _Graph, backbone: Backbone, classifier: Classifier) -> None:
-    """Add VGG19's layers, up to the last that gives features, and put those of all layers side by side."""
-    layers, side = classifier.card.transform.layers, classifier.card.transform.image_size_px
-    found: dict[str, str] = {}
+    """Add VGG19 up to the last layer whose outputs are features, and concatenate the features of all such layers."""
+    layers = classifier.card.transform.layers
+    side = classifier.card.transform.image_size_px
+    features: dict[str, str] = {}  # a layer's name → its node's
     for layer, name in backbone.named_layers():
         if isinstance(layer, nn.Conv2d):
             graph.add("Conv", *(_to_array(parameter) for parameter in layer.parameters()), pads=[1, 1, 1, 1])
         elif isinstance(layer, nn.ReLU):
             graph.add("Relu")
         else:
-            passed = graph.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+            pooled = graph.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
             side //= 2
             if name in layers:
-                found[name] = _add_pooling(graph, side)
-                graph.last = passed
-        if len(found) == len(layers):
+                features[name] = _add_pooling(graph, side)
+                graph.last = pooled
+        if len(features) == len(layers):
             break
-    graph.combine("Concat", [found[name] for name in layers], axis=1)
+    graph.combine("Concat", [features[name] for name in layers], axis=1)
 
 
 def _add_pooling(graph: _Graph, side: int) -> str:
-    """Average (N, 512, side, side) to 7×7 as torchvision's VGG19 does, which ONNX has no operator for, and flatten."""
+    """Average (N, 512, side, side) to 7×7, as torchvision's VGG19 does, and flatten; ONNX has no operator for it."""
     if side != _POOLED_SIDE:
         averages = _to_array(nn.functional.adaptive_avg_pool1d(torch.eye(side), _POOLED_SIDE))  # (side, 7)
-        graph.add("MatMul", averages)  # each row's
-        graph.add("MatMul", first=averages.T)  # each column's
+        graph.add("MatMul", averages)  # along each row
+        graph.add("MatMul", first=averages.T)  # along each column
     return graph.add("Flatten", axis=1)
 
 
@@ -220,10 +224,14 @@ def describe_model(classifier: Classifier) -> dict[str, str]:
         "threshold": card.calibration.threshold,
         "backbone_fingerprint": card.backbone.fingerprint,
     }
-    warning = card.backbone.warning()
-    return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()} | {
-        "input": "RGB pixels, 0 to 255: of each photograph the views that the transform names, in their order. The "
-        "shorter side of what it cuts out is resized to image_size_px (bilinear, antialiased), the center square kept.",
-        "output": "Probabilities in the order of class_names, calibrated. Below the threshold, a face is unknown.",
-        **({"warning": warning} if warning else {}),
-    }
+    metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+    metadata["input"] = (
+        "RGB pixels, 0 to 255, of each photograph in the views that the transform lists, in their order. The shorter "
+        "side of the crop is resized to image_size_px (bilinear, antialiased), and the center square is kept."
+    )
+    metadata["output"] = (
+        "Calibrated probabilities in the order of class_names. If all are below the threshold, the face is unknown."
+    )
+    if card.backbone.warning():
+        metadata["warning"] = card.backbone.warning()
+    return metadata

@@ -1,4 +1,4 @@
-"""Photographs of people whom the classifier does not know: how many it takes for somebody it does."""
+"""Predict photographs of unknown people, and measure how well the threshold separates them from known people."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from celebflow.inference.predictor import Predictor
 
 @dataclass(frozen=True)
 class OpenSetReport:
-    """What the classifier makes of photographs of unknown people at its threshold.
+    """The predictions for `count` photographs of unknown people at the classifier's threshold.
 
-    Of `count`, `accepted` reach it, as does the fraction `known_coverage` of known people's. `auc` tells how well the
-    confidence separates known from unknown people. `predicted` are the names that unknown people get most often, and
-    how often. `unreadable` are files that were left out, each with the reason.
+    `accepted` of them reach it, and the fraction `known_coverage` of known people's photographs does. `auc` is the
+    area under the ROC curve of confidence as a score for known against unknown people. `predicted` lists the names
+    most often predicted for unknown people, with counts. `unreadable` lists the files left out, with reasons.
     """
 
     count: int
@@ -33,14 +33,14 @@ class OpenSetReport:
 
 
 def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[Prediction]) -> OpenSetReport:
-    """Predict every photograph in `folder`, at any depth, and compare with the predictions of known people.
+    """Predict every photograph in `folder`, at any depth, and compare with the predictions for known people.
 
     Raises CelebflowError when there is no photograph.
     """
     from sklearn.metrics import roc_auc_score
 
     files, _ = find_files(folder)
-    scores: list[float] = []
+    confidences: list[float] = []
     names: list[str] = []
     unreadable: list[str] = []
 
@@ -50,21 +50,21 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[Predict
     progress = tqdm(files, "predicting", unit="photograph", disable=None)
     for batch in decode_in_batches(progress, lambda file: (folder / file).read_bytes(), refuse):
         probabilities = predictor.predict([photograph for _, photograph in batch])
-        scores += probabilities.max(axis=1).tolist()
+        confidences += probabilities.max(axis=1).tolist()
         names += [predictor.card.class_names[person] for person in probabilities.argmax(axis=1)]
-    if not scores:
+    if not confidences:
         raise CelebflowError(
             f"{folder} holds no photograph. Put photographs of people there whom the classifier was not trained on."
         )
     threshold = predictor.card.calibration.threshold
-    known_scores = np.array([prediction.confidence for prediction in known])
-    is_known = [1] * len(known_scores) + [0] * len(scores)
-    accepted = [name for name, score in zip(names, scores, strict=True) if score >= threshold]
+    known_confidences = np.array([prediction.confidence for prediction in known])
+    is_known = [1] * len(known_confidences) + [0] * len(confidences)
+    accepted = [name for name, confidence in zip(names, confidences, strict=True) if confidence >= threshold]
     return OpenSetReport(
-        count=len(scores),
+        count=len(confidences),
         accepted=len(accepted),
-        known_coverage=float((known_scores >= threshold).mean()),
-        auc=float(roc_auc_score(is_known, np.concatenate([known_scores, scores]))),
+        known_coverage=float((known_confidences >= threshold).mean()),
+        auc=float(roc_auc_score(is_known, np.concatenate([known_confidences, confidences]))),
         predicted=Counter(accepted).most_common(5),
         unreadable=unreadable,
     )

@@ -1,8 +1,9 @@
-"""Photographs → who is in them, with a classifier that was taught and the backbone it was taught on."""
+"""Photographs → the people in them, with a trained classifier and the backbone that it was trained on."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from celebflow.features.sparse import SparseBatch, SparseRow
 
 @dataclass(frozen=True, eq=False)
 class ExtractedFace:
-    """A face, None where the photograph was looked at as a whole, and the features of each of its views."""
+    """A face, None for the photograph as a whole, and the features of each of its views."""
 
     face: Face | None
     views: list[SparseRow]
@@ -31,7 +32,7 @@ class ExtractedFace:
 
 @dataclass(frozen=True, eq=False)
 class PredictedFace:
-    """A face, None where the photograph was looked at as a whole, and its (people,) probabilities."""
+    """A face, None for the photograph as a whole, and its (people,) probabilities."""
 
     face: Face | None
     probabilities: FloatArray
@@ -56,10 +57,11 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Who somebody in a photograph is: the most probable people, and whether the first reaches the threshold.
+class RankedFace:
+    """A face's most probable people, the most probable first.
 
-    `box` is None where the photograph was looked at as a whole.
+    `known` says whether the first reaches the threshold; if not, the face is unknown. `box` is None for the
+    photograph as a whole.
     """
 
     box: Box | None
@@ -67,27 +69,29 @@ class Identity:
     candidates: list[Candidate]
 
 
-def identify(named: PredictedFace, card: ClassifierCard, most_candidates: int | None = None) -> Identity:
-    """Rank the people whom a face may show, and hold the first to the threshold."""
-    ranked = np.argsort(-named.probabilities, kind="stable")[:most_candidates]
-    candidates = [Candidate(card.class_names[person], float(named.probabilities[person])) for person in ranked]
-    face = named.face
+def rank_candidates(predicted: PredictedFace, card: ClassifierCard, max_candidates: int | None = None) -> RankedFace:
+    """Rank the people whom a face may show, and compare the first with the threshold."""
+    face = predicted.face
     box = None if face is None else Box(face.left, face.top, face.right, face.bottom)
-    return Identity(box, candidates[0].probability >= card.calibration.threshold, candidates)
+    candidates = []
+    for person in np.argsort(-predicted.probabilities, kind="stable")[:max_candidates]:
+        candidates.append(Candidate(card.class_names[person], float(predicted.probabilities[person])))
+    return RankedFace(box, candidates[0].probability >= card.calibration.threshold, candidates)
 
 
 class Predictor:
-    """A classifier with its backbone, on the CPU, ready for photographs; what it needs to know stands in its card."""
+    """A classifier with its backbone on the CPU, ready for photographs; its card holds all that it needs."""
 
     def __init__(self, classifier: Classifier, backbone_file: Path) -> None:
         backbone = load_backbone(backbone_file, "cpu")
         card = classifier.card
         if backbone.source.fingerprint != card.backbone.fingerprint:
             raise CelebflowError(
-                f"{backbone_file} is not the backbone that the classifier was taught on ({card.backbone.weights}). "
+                f"{backbone_file} is not the backbone that the classifier was trained on ({card.backbone.weights}). "
                 "Run `dvc repro`."
             )
-        self.card, self.backbone = card, backbone
+        self.card = card
+        self.backbone = backbone
         self.classifier = classifier.eval()
         self._runtime = build_runtime(choose_runtime("auto", "cpu"), backbone, card.transform.layers)
 
@@ -95,57 +99,58 @@ class Predictor:
     def load(cls, folder: Path) -> "Predictor":
         """Load the model in a folder: `models` of a repository, or an MLflow model with its `artifacts`.
 
-        Raises CelebflowError when it holds none.
+        Raises CelebflowError when the folder holds no model.
         """
-        held = folder / "artifacts" if (folder / "artifacts").is_dir() else folder
-        classifier, backbone = held / paths.CLASSIFIER.name, held / paths.BACKBONE.name
+        artifacts = folder / "artifacts" if (folder / "artifacts").is_dir() else folder
+        classifier = artifacts / paths.CLASSIFIER.name
+        backbone = artifacts / paths.BACKBONE.name
         for file in (classifier, backbone):
             if not file.is_file():
-                raise CelebflowError(f"{file} is missing. Run `dvc repro`, or name another model.")
+                raise CelebflowError(f"{file} is missing. Run `dvc repro`, or choose another model.")
         return cls(load_classifier(classifier), backbone)
 
     def predict(self, photographs: Sequence[Image.Image]) -> FloatArray:
-        """Return (N, people) probabilities of the subjects of N RGB photographs, in the order of the card's names.
+        """Return (N, people) probabilities for the subjects of N RGB photographs, in the order of the class names.
 
-        Below the card's `calibration.threshold`, the greatest of a row says that nobody of them is in the photograph.
+        Where a row's confidence is below `card.calibration.threshold`, the subject is unknown.
         """
-        return np.stack([found[0].probabilities for found in self._name(photographs, 1)])
+        return np.stack([faces[0].probabilities for faces in self.predict_faces(photographs, 1)])
 
-    def predict_faces(self, photographs: Sequence[Image.Image]) -> list[list[PredictedFace]]:
-        """Return for each of N RGB photographs everybody in it, the subject first.
+    def predict_faces(
+        self, photographs: Sequence[Image.Image], max_faces: int | None = None
+    ) -> list[list[PredictedFace]]:
+        """Return for each of N RGB photographs the faces in it, the subject first.
 
-        Where no faces are detected, or none is found, that is one answer to the photograph as a whole.
+        Where no faces are detected, that is one prediction for the photograph as a whole.
         """
-        return self._name(photographs, None)
+        with ThreadPoolExecutor(self.workers) as workers:
+            extracted = list(workers.map(lambda photograph: self.extract(photograph, max_faces), photographs))
+        return self.classify(extracted)
 
     @property
     def workers(self) -> int:
-        """Return from how many threads `extract` is best called at once."""
+        """Return from how many threads at once `extract` is fastest."""
         return self._runtime.workers
 
-    def extract(self, photograph: Image.Image, most_faces: int | None = None) -> list[ExtractedFace]:
-        """Compute the features of everybody in an RGB photograph, the subject first, or of so many at most.
+    def extract(self, photograph: Image.Image, max_faces: int | None = None) -> list[ExtractedFace]:
+        """Compute the features of up to `max_faces` faces in an RGB photograph, the subject first.
 
-        Where no faces are detected, or none is found, that is the photograph as a whole.
+        Where no faces are detected, that is the photograph as a whole.
         """
         transform = self.card.transform
-        faces: list[Face] | list[None] = transform.find_faces(photograph)[:most_faces] or [None]
+        faces: list[Face] | list[None] = transform.find_faces(photograph)[:max_faces] or [None]
         return [ExtractedFace(face, extract_views(photograph, face, transform, self._runtime)) for face in faces]
 
     @torch.inference_mode()
-    def classify(self, faces: Sequence[ExtractedFace]) -> list[PredictedFace]:
-        """Name faces, at least one, in one pass of the classifier."""
-        views = zip(*(face.views for face in faces), strict=True)
-        logits = self.classifier.average(self.stack(list(rows)) for rows in views).numpy()
-        probabilities = softmax(logits / self.card.calibration.temperature)
-        return [PredictedFace(face.face, row) for face, row in zip(faces, probabilities, strict=True)]
+    def classify(self, photographs: Sequence[Sequence[ExtractedFace]]) -> list[list[PredictedFace]]:
+        """Classify the faces of several photographs, at least one face, in one pass of the classifier."""
+        faces = [face for extracted in photographs for face in extracted]
+        view_numbers = range(len(self.card.transform.views))
+        views = (self.stack([face.views[number] for face in faces]) for number in view_numbers)
+        probabilities = softmax(self.classifier.average(views).numpy() / self.card.calibration.temperature)
+        predicted = (PredictedFace(face.face, row) for face, row in zip(faces, probabilities, strict=True))
+        return [list(islice(predicted, len(extracted))) for extracted in photographs]
 
     def stack(self, rows: list[SparseRow]) -> SparseBatch:
-        """Return one view of each of some faces, as the classifier takes them."""
+        """Return the features of one view of several faces, as the classifier takes them."""
         return SparseBatch.from_rows(rows, count_features(self.card.transform.layers))
-
-    def _name(self, photographs: Sequence[Image.Image], most_faces: int | None) -> list[list[PredictedFace]]:
-        with ThreadPoolExecutor(self.workers) as workers:
-            extracted = list(workers.map(lambda photograph: self.extract(photograph, most_faces), photographs))
-        named = iter(self.classify([face for faces in extracted for face in faces]))
-        return [[next(named) for _ in faces] for faces in extracted]

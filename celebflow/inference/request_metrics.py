@@ -1,71 +1,74 @@
-"""What the server counts for Prometheus."""
+"""Count and time requests for Prometheus."""
 
 import time
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _PATHS = ("/", "/predict", "/healthz", "/metrics", "/openapi.json", "/docs", "/redoc")
 
 
 class Metrics:
-    """What Prometheus is told; of nobody's name, and nobody's photograph."""
+    """The server's metrics; they hold no person's name and no photograph."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._registry = registry
         self._requests = Counter(
-            "celebflow_requests", "Requests that were answered.", ["path", "status"], registry=self.registry
+            "celebflow_requests", "Requests that got a response.", ["path", "status"], registry=registry
         )
         self._seconds = Histogram(
-            "celebflow_request_seconds", "From a request's head to its answer's end.", ["path"], registry=self.registry
+            "celebflow_request_seconds",
+            "From the head of a request to the end of its response.",
+            ["path"],
+            registry=registry,
         )
-        self.faces = Counter("celebflow_faces", "Faces that were named, or found unknown.", registry=self.registry)
+        self.faces = Counter("celebflow_faces", "Predicted faces, known or unknown.", registry=registry)
         self.batches = Histogram(
             "celebflow_batch_photographs",
             "Photographs in one pass of the classifier.",
             buckets=(1, 2, 4, 8, 16),
-            registry=self.registry,
+            registry=registry,
         )
-        self.waiting = Gauge(
-            "celebflow_waiting_requests", "Requests that wait for their answer.", registry=self.registry
-        )
+        self.waiting = Gauge("celebflow_waiting_requests", "Requests that wait for their responses.", registry=registry)
 
-    def note(self, path: str, status: int, seconds: float) -> None:
-        """Count a request."""
-        known = path if path in _PATHS else "other"
-        self._requests.labels(known, str(status)).inc()
-        self._seconds.labels(known).observe(seconds)
+    def count_request(self, path: str, status: int, seconds: float) -> None:
+        """Count a request; all unknown paths count as one."""
+        path = path if path in _PATHS else "other"
+        self._requests.labels(path, str(status)).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def format(self) -> bytes:
+        """Return the metrics in Prometheus's text format."""
+        return generate_latest(self._registry)
 
 
-class MeasuredApp:
-    """Counts the requests to an application."""
+class RequestCounter:
+    """Middleware that counts and times the requests to an application."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+        self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and count it when its response ends."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 499  # the client left without an answer
+        started = time.perf_counter()
+        status = 499  # the client left before a response
 
-        async def note_status(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, note_status)
+            await self._app(scope, receive, send_and_note_status)
         except Exception:
             status = 500
             raise
         finally:
-            self._metrics.note(scope["path"], status, time.perf_counter() - started)
+            self._metrics.count_request(scope["path"], status, time.perf_counter() - started)

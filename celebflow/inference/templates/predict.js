@@ -1,87 +1,94 @@
 "use strict";
 
 const find = (selector, root = document) => root.querySelector(selector);
-const spell = (name) => name.replaceAll("_", " ");
-const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
+const formatName = (name) => name.replaceAll("_", " ");
+const formatPercent = (fraction) => `${(100 * fraction).toFixed(1)}\u00a0%`;
+const formatMegabytes = (bytes) => `${Number((bytes / 1e6).toFixed(1))} MB`;
 const uploadBytes = Number(document.body.dataset.uploadBytes);
 const showsTraining = document.body.dataset.showsTraining === "true";
 
 const drop = find("#drop");
-const answer = find("#answer");
+const result = find("#result");
 const photograph = find("#photograph");
-const list = find("#faces");
-const problem = find("#problem");
+const faceList = find("#faces");
+const error = find("#error");
 const statusLine = find("#status");
-let asking = new AbortController(); // the request that is under way
+let current = new AbortController(); // aborts the request that is under way
 
-async function ask(file) {
-  asking.abort();
-  asking = new AbortController();
-  const { signal } = asking;
-  clear();
+async function predict(file) {
+  reset();
+  const { signal } = current;
   if (file.size > uploadBytes) {
-    complain(`${file.name || "The photograph"} has ${(file.size / 1e6).toFixed(1)} MB; ${uploadBytes / 1e6} MB are the most.`);
+    showError(`${file.name || "The photograph"} has ${formatMegabytes(file.size)}; the limit is ${formatMegabytes(uploadBytes)}.`);
     return;
   }
-  statusLine.textContent = "Looking…";
+  statusLine.textContent = "Predicting…";
   const form = new FormData();
-  form.append("photograph", file, "photograph"); // its own name is nobody's business
+  form.append("photograph", file, "photograph"); // the server need not know the file's own name
   try {
     const response = await fetch(`predict?top=5&heat_map=true&nearest=${showsTraining}`, {
       method: "POST",
       body: form,
-      // No token has other signs, and a header must not.
-      headers: find("#token") ? { Authorization: `Bearer ${find("#token").value.replace(/[^!-~]/g, "?")}` } : {},
+      headers: makeHeaders(),
       signal,
     });
     const content = await response.json();
-    if (response.ok) await show(file, content, signal);
-    else complain(content.message);
+    if (response.ok) await showPrediction(file, content, signal);
+    else showError(content.message);
     if (response.status === 401) find("#token")?.focus();
   } catch {
-    if (!signal.aborted) complain("The server does not answer. Is it still running?"); // else another one is asked about
+    // An aborted request has made way for another one.
+    if (!signal.aborted) showError("The server does not respond. Is it still running?");
   }
 }
 
-function clear() {
-  answer.hidden = problem.hidden = true;
-  statusLine.textContent = problem.textContent = "";
-  list.replaceChildren();
+function makeHeaders() {
+  const token = find("#token");
+  // A header must be ASCII, and so is every token.
+  return token ? { Authorization: `Bearer ${token.value.replace(/[^!-~]/g, "?")}` } : {};
+}
+
+function reset() {
+  current.abort();
+  current = new AbortController();
+  result.hidden = error.hidden = true;
+  statusLine.textContent = error.textContent = "";
+  faceList.replaceChildren();
   for (const box of document.querySelectorAll(".box")) box.remove();
   if (photograph.src) URL.revokeObjectURL(photograph.src);
   photograph.removeAttribute("src");
 }
 
-function complain(message) {
+function showError(message) {
   statusLine.textContent = "";
-  problem.textContent = message;
-  problem.hidden = false;
+  error.textContent = message;
+  error.hidden = false;
 }
 
-async function show(file, content, signal) {
+async function showPrediction(file, content, signal) {
   photograph.src = URL.createObjectURL(file);
-  await photograph.decode().catch(() => {}); // what the server can read and the browser cannot
+  await photograph.decode().catch(() => {}); // the server may read what the browser cannot
   if (signal.aborted) return;
   content.faces.forEach((face, index) => {
-    const entry = describe(face, content.faces.length > 1 ? index + 1 : 0);
-    list.append(entry);
+    const entry = makeFaceEntry(face, content.faces.length > 1 ? index + 1 : 0);
+    faceList.append(entry);
     if (!face.box) return;
-    const box = frame(face.box, content, index + 1);
+    const box = makeBox(face.box, content, index + 1);
     photograph.parentElement.append(box);
-    const mark = (on) => [box, entry].forEach((element) => element.classList.toggle("current", on));
+    const highlight = (on) => [box, entry].forEach((element) => element.classList.toggle("current", on));
     for (const element of [box, entry]) {
-      element.addEventListener("pointerenter", () => mark(true));
-      element.addEventListener("pointerleave", () => mark(false));
+      element.addEventListener("pointerenter", () => highlight(true));
+      element.addEventListener("pointerleave", () => highlight(false));
     }
     box.addEventListener("click", () => entry.scrollIntoView({ block: "nearest", behavior: "smooth" }));
   });
-  answer.hidden = false;
-  const names = content.faces.map((face) => (face.known ? spell(face.candidates[0].name) : "unknown"));
-  statusLine.textContent = `${names.length === 1 ? "One answer" : `${names.length} faces`}: ${names.join(", ")}.`;
+  result.hidden = false;
+  const names = content.faces.map((face) => (face.known ? formatName(face.candidates[0].name) : "unknown"));
+  statusLine.textContent = `${names.length === 1 ? "Prediction" : `${names.length} faces`}: ${names.join(", ")}.`;
 }
 
-// A box may reach beyond the photograph.
-function frame(box, { width_px: width, height_px: height }, number) {
+// Boxes may reach beyond the photograph; they are shown up to its edges.
+function makeBox(box, { width_px: width, height_px: height }, number) {
   const [left, right] = [box.left, box.right].map((x) => (100 * Math.min(Math.max(x, 0), width)) / width);
   const [top, bottom] = [box.top, box.bottom].map((y) => (100 * Math.min(Math.max(y, 0), height)) / height);
   const element = document.createElement("button");
@@ -97,29 +104,32 @@ function frame(box, { width_px: width, height_px: height }, number) {
   return element;
 }
 
-function describe(face, number) {
+function makeFaceEntry(face, number) {
   const entry = find("#face").content.firstElementChild.cloneNode(true);
-  const [first] = face.candidates;
   entry.classList.toggle("unknown", !face.known);
-  const name = document.createElement("bdi");
-  name.textContent = face.known ? spell(first.name) : "Unknown";
+  const name = face.known ? makeName(face.candidates[0].name) : "Unknown";
   find("h2", entry).append(number ? `${number}. ` : "", name);
-  find(".verdict", entry).textContent = face.known ? "" : "None of these is probable enough.";
-  find("tbody", entry).append(...face.candidates.map(draw));
+  find(".verdict", entry).textContent = face.known ? "" : "None of these people is probable enough.";
+  find("tbody", entry).append(...face.candidates.map(makeCandidateRow));
   find(".seen", entry).src = `data:image/jpeg;base64,${face.seen}`;
   find(".heat", entry).src = `data:image/jpeg;base64,${face.heat_map}`;
-  if (face.nearest) find(".nearest ul", entry).append(...face.nearest.map(resemble));
+  if (face.nearest) find(".nearest ul", entry).append(...face.nearest.map(makeNearestItem));
   else find(".nearest", entry).remove();
   return entry;
 }
 
-function draw({ name, probability }) {
+// Names may be written from right to left.
+function makeName(name) {
+  const element = document.createElement("bdi");
+  element.textContent = formatName(name);
+  return element;
+}
+
+function makeCandidateRow({ name, probability }) {
   const row = document.createElement("tr");
   const head = document.createElement("th");
   head.scope = "row";
-  const label = document.createElement("bdi");
-  label.textContent = spell(name);
-  head.append(label);
+  head.append(makeName(name));
   const bar = document.createElement("div");
   bar.className = "bar";
   const value = document.createElement("div");
@@ -127,81 +137,79 @@ function draw({ name, probability }) {
   bar.append(value);
   row.append(head);
   row.insertCell().append(bar);
-  row.insertCell().textContent = percent(probability);
+  row.insertCell().textContent = formatPercent(probability);
   return row;
 }
 
-function resemble({ person, thumbnail }) {
+function makeNearestItem({ person, thumbnail }) {
   const item = document.createElement("li");
   const image = document.createElement("img");
   image.src = `data:image/jpeg;base64,${thumbnail}`;
   image.alt = "";
-  const name = document.createElement("bdi");
-  name.textContent = spell(person);
-  item.append(image, name);
+  item.append(image, makeName(person));
   return item;
 }
 
 for (const input of [find("#file"), find("#camera")]) {
   input.addEventListener("change", () => {
-    if (input.files.length) ask(input.files[0]);
+    if (input.files.length) predict(input.files[0]);
     input.value = ""; // so that the same file can be chosen again
   });
 }
 find("#choose").addEventListener("click", () => find("#file").click());
 find("#access")?.addEventListener("submit", (event) => event.preventDefault());
 
-// Anywhere on the page, or the browser would leave it to show the file.
+// On the whole page: elsewhere, a browser would leave the page to show a dropped file.
 addEventListener("dragover", (event) => {
   event.preventDefault();
-  drop.classList.add("over");
+  drop.classList.add("active");
 });
 addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) drop.classList.remove("over");
+  if (!event.relatedTarget) drop.classList.remove("active");
 });
 addEventListener("drop", (event) => {
   event.preventDefault();
-  drop.classList.remove("over");
-  take(event.dataTransfer);
+  drop.classList.remove("active");
+  predictTransfer(event.dataTransfer);
 });
 addEventListener("paste", (event) => {
-  if (event.target === find("#token")) return;
-  take(event.clipboardData);
+  if (event.target !== find("#token")) predictTransfer(event.clipboardData);
 });
 
-function take(transfer) {
-  if (transfer.files.length === 1) ask(transfer.files[0]);
-  else {
-    asking.abort();
-    clear();
-    complain(transfer.files.length ? "One photograph at a time, please." : "That holds no file.");
+function predictTransfer({ files }) {
+  if (files.length === 1) {
+    predict(files[0]);
+    return;
   }
+  reset();
+  showError(files.length ? "Send one photograph at a time." : "There is no file in it.");
 }
 
 const camera = find("dialog");
 const video = find("video");
 
-find("#take").addEventListener("click", async ({ currentTarget: button }) => {
+find("#open-camera").addEventListener("click", async ({ currentTarget: button }) => {
   button.disabled = true; // a second click would start a second stream
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
     camera.showModal();
   } catch {
-    find("#camera").click(); // without a secure address or a camera here, what the system offers
+    find("#camera").click(); // without HTTPS or a camera: what the operating system offers
   }
   button.disabled = false;
 });
-video.addEventListener("loadeddata", () => { find("#shoot").disabled = false; });
-find("#shoot").addEventListener("click", () => {
+video.addEventListener("loadeddata", () => { find("#capture").disabled = false; });
+find("#capture").addEventListener("click", () => {
   const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  canvas.width = video.videoWidth;
+  canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
-  canvas.toBlob((blob) => blob && ask(blob), "image/jpeg", 0.92);
+  canvas.toBlob((blob) => blob && predict(blob), "image/jpeg", 0.92);
   camera.close();
 });
 find("#cancel").addEventListener("click", () => camera.close());
 camera.addEventListener("close", () => {
   for (const track of video.srcObject?.getTracks() ?? []) track.stop();
   video.srcObject = null;
-  find("#shoot").disabled = true;
+  find("#capture").disabled = true;
 });

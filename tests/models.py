@@ -1,14 +1,11 @@
-"""Classifiers that are not trained, a small model on disk, and a server for it, that tests share."""
+"""Classifiers that are not trained, and a small model on disk, that tests share."""
 
 import io
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-import uvicorn
 from PIL import Image
 
 from celebflow.backbone.vgg19 import Backbone, BackboneSource
@@ -17,15 +14,9 @@ from celebflow.classifier.model import Classifier, ClassifierCard, save_classifi
 from celebflow.classifier.preprocessing import UNCHANGED
 from celebflow.features.faces import Face
 from celebflow.features.transform import Transform
-from celebflow.inference import connections, server
-from celebflow.inference.access import Access, make_access
-from celebflow.inference.batcher import Limits
-from celebflow.inference.predictor import Predictor
 from celebflow.params import PreprocessingParams
 
 NAMES = ("Ann", "Bo", "Cy")
-LIMITS = Limits(upload_bytes=1_000_000, pixels=1_000_000, faces=20, seconds=20.0, waiting=64)
-OPEN = make_access("127.0.0.1", None)
 
 
 def make_classifier(
@@ -53,7 +44,7 @@ def save_model(
     """Save a model that is not trained, and whose calibration is neither the identity nor fitted."""
     torch.manual_seed(0)
     calibration = Calibration(0.5, threshold, 0.05)
-    classifier = make_classifier(names, (8,), 0.5, transform, backbone.source, calibration=calibration)
+    classifier = make_classifier(names, (32,), 0.5, transform, backbone.source, calibration=calibration)
     save_classifier(classifier, folder / "classifier.safetensors")
     (folder / "backbone.safetensors").symlink_to(backbone_file)
     return folder
@@ -71,20 +62,3 @@ def draw_noise(seed: int = 0, size: tuple[int, int] = (60, 40), kind: str = "PNG
     content = io.BytesIO()
     Image.fromarray(noise).save(content, kind)
     return content.getvalue()
-
-
-@contextmanager
-def start_server(
-    model: Path, limits: Limits = LIMITS, access: Access = OPEN, show_training: bool = False
-) -> Iterator[str]:
-    """Serve from a thread of this process; yield the server's address."""
-    app = server.make_app(Predictor.load(model), limits, access, show_training)
-    with connections.listen("127.0.0.1", 0) as listening:
-        running = uvicorn.Server(connections.configure(app, limits))
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield connections.describe_address("127.0.0.1", listening)
-        finally:
-            running.should_exit = True
-            thread.join()

@@ -58,7 +58,7 @@ def test_json_and_csv_hold_the_probabilities_of_a_plain_forward_pass(
         probabilities = {candidate["name"]: candidate["probability"] for candidate in face["candidates"]}
         assert list(probabilities) == [NAMES[person] for person in np.argsort(-expected)]
         assert [probabilities[name] for name in NAMES] == pytest.approx(expected.tolist(), abs=1e-5)
-        assert (face["known"], face["box"]) == (bool(expected.max() >= 0.3), None)
+        assert (face["known"], face["box"]) == (bool(expected.max() >= classifier.card.calibration.threshold), None)
 
     photograph = Path(files[1]).read_bytes()
     table, _ = _predict(elsewhere, "--model", str(model), "--csv", "--top", "1", "-", content=photograph)
@@ -79,9 +79,7 @@ def test_files_that_are_not_photographs_are_reported_and_the_others_predicted(
     (data / "Ann" / "0a.txt").write_text("nothing")
     (data / "Ann" / "1.jpg").write_bytes((data / "Ann" / "1.jpg").read_bytes()[:200])
     gone = str(tmp_path / "gone.jpg")
-    output, errors = _predict(
-        tmp_path, "--model", str(model), "--json", "data", gone, "data/Ann/0.jpg", status=1
-    )
+    output, errors = _predict(tmp_path, "--model", str(model), "--json", "data", gone, "data/Ann/0.jpg", status=1)
     assert [face["photograph"] for face in json.loads(output)] == ["data/Ann/0.jpg"] * 2
     *lines, last = errors.splitlines()
     reasons = dict(line.split(": ", 1) for line in lines if ": " in line)

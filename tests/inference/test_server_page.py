@@ -1,4 +1,4 @@
-"""The server's page is driven in a real browser: every way to hand over a photograph, and what comes of it."""
+"""In a real browser, the server's page takes a photograph in every way, and shows the prediction or the reason."""
 
 import base64
 from collections.abc import Iterator
@@ -13,19 +13,26 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from celebflow.backbone.vgg19 import UNTRAINED_WARNING, Backbone
 from celebflow.features import transform as transform_module
+from celebflow.features.faces import Face
 from celebflow.features.transform import WHOLE, Transform
-from celebflow.inference import server
+from celebflow.inference.access import make_access
+from celebflow.inference.predictor import Predictor
 from tests.browser import emulate_phone, has_alert, take_console, take_requests
-from tests.models import LIMITS, draw_noise, make_face, save_model, start_server
+from tests.inference.serving import LIMITS, start_server
+from tests.models import draw_noise, make_face, save_model
+
+pytestmark = pytest.mark.slow
 
 PHONE_WIDTH_PX = 390
 NAMES = ["Ada_Brown", "<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "Björn", "Cy", "Di"]
-# Hands over files as a drop or a paste does: the event with what it transfers.
+WIDE = draw_noise()  # two faces, see page_address
+TALL = draw_noise(size=(40, 60))  # no face
+# Hands over files as a drop or a paste does: the event with the files that it transfers.
 TRANSFER = """
 const [kind, files] = arguments;
 const transfer = new DataTransfer();
 for (const [name, content] of files) {
-  const bytes = Uint8Array.from(atob(content), (each) => each.charCodeAt(0));
+  const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
   transfer.items.add(new File([bytes], name));
 }
 const event = kind === "paste"
@@ -36,99 +43,117 @@ document.querySelector("#drop").dispatchEvent(event);
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone, backbone_file: Path) -> Path:
+def page_predictor(
+    tmp_path_factory: pytest.TempPathFactory, backbone: Backbone, backbone_file: Path
+) -> Iterator[Predictor]:
+    """Load a model that detects two faces in a wide photograph, and none in others."""
+
+    def detect_faces(photograph: Image.Image) -> list[Face]:
+        if photograph.width <= photograph.height:
+            return []
+        return [make_face(30, 5, 50, 25), make_face(-2, 3, 14, 16)]
+
     transform = Transform(32, WHOLE.model_copy(update={"crop": "detect"}))
-    return save_model(tmp_path_factory.mktemp("model"), backbone, backbone_file, transform, 0.0, NAMES)
+    folder = save_model(tmp_path_factory.mktemp("model"), backbone, backbone_file, transform, 0.0, NAMES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transform_module, "detect_faces", detect_faces)
+        yield Predictor.load(folder)
+
+
+@pytest.fixture(scope="module")
+def page_address(page_predictor: Predictor) -> Iterator[str]:
+    """Serve it; yield the server's address."""
+    with start_server(page_predictor) as address:
+        yield address
 
 
 @pytest.fixture
-def page(model: Path, browser: Chrome, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chrome]:
-    """Open the page of a server that finds two faces in what is wider than high, and none elsewhere."""
-
-    def find(photograph: Image.Image) -> list[object]:
-        wide = photograph.width > photograph.height
-        return [make_face(30, 5, 50, 25), make_face(-2, 3, 14, 16)] if wide else []
-
-    monkeypatch.setattr(transform_module, "detect_faces", find)
-    with start_server(model) as address:
-        take_console(browser)
-        take_requests(browser)
-        browser.get(address)
-        yield browser
-        assert all(request.startswith((address, "blob:")) for request in take_requests(browser))
-        # What the server refuses, the browser notes.
-        assert not [line for line in take_console(browser) if "/predict" not in line]
-        assert not has_alert(browser)
+def page(page_address: str, browser: Chrome) -> Iterator[Chrome]:
+    """Open the page; afterwards, check that it loaded nothing from elsewhere, and that no script of a name ran."""
+    take_console(browser)
+    take_requests(browser)
+    browser.get(page_address)
+    yield browser
+    assert all(request.startswith((page_address, "blob:")) for request in take_requests(browser))
+    # The browser logs a request that is refused.
+    assert not [line for line in take_console(browser) if "/predict" not in line]
+    assert not has_alert(browser)
 
 
-def _wait(page: Chrome, selector: str) -> None:
-    def shown(driver: Chrome) -> bool:
-        return any(each.is_displayed() for each in driver.find_elements(By.CSS_SELECTOR, selector))
+def _wait_for(page: Chrome, selector: str) -> None:
+    def is_shown(driver: Chrome) -> bool:
+        return any(element.is_displayed() for element in driver.find_elements(By.CSS_SELECTOR, selector))
 
-    WebDriverWait(page, 30).until(shown)
+    WebDriverWait(page, 30).until(is_shown)
 
 
-def _upload(page: Chrome, file: Path) -> None:
-    page.find_element(By.ID, "file").send_keys(str(file))
+def _upload(page: Chrome, folder: Path, content: bytes) -> None:
+    (folder / "photograph.png").write_bytes(content)
+    page.find_element(By.ID, "file").send_keys(str(folder / "photograph.png"))
 
 
 def _transfer(page: Chrome, kind: str, *files: tuple[str, bytes]) -> None:
     page.execute_script(TRANSFER, kind, [(name, base64.b64encode(content).decode()) for name, content in files])
 
 
+def _drop(page: Chrome, content: bytes) -> None:
+    _transfer(page, "drop", ("photograph.png", content))
+
+
 def _texts(page: Chrome, selector: str) -> list[str]:
-    return [each.text for each in page.find_elements(By.CSS_SELECTOR, selector)]
+    return [element.text for element in page.find_elements(By.CSS_SELECTOR, selector)]
 
 
-def test_an_upload_shows_each_face_with_its_names_and_box(page: Chrome, tmp_path: Path) -> None:
-    (tmp_path / "two.png").write_bytes(draw_noise())
-    _upload(page, tmp_path / "two.png")
-    _wait(page, "#answer")
+def test_an_upload_shows_the_candidates_of_each_face(page: Chrome, tmp_path: Path) -> None:
+    _upload(page, tmp_path, WIDE)
+    _wait_for(page, "#result")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 2
     first = _texts(page, ".face:first-child .candidates th")
-    assert len(first) == 5 and set(first) <= {name.replace("_", " ") for name in NAMES}
+    assert len(first) == 5
+    assert set(first) <= {name.replace("_", " ") for name in NAMES}
     assert _texts(page, ".face h2")[0] == f"1. {first[0]}"
-    shares = [float(text.rstrip("% \u00a0")) for text in _texts(page, ".face:first-child .candidates td:last-child")]
-    assert shares == sorted(shares, reverse=True) and all(0 < share < 100 for share in shares)
+    percents = [float(text.rstrip("% \u00a0")) for text in _texts(page, ".face:first-child .candidates td:last-child")]
+    assert percents == sorted(percents, reverse=True)
+    assert all(0 < percent < 100 for percent in percents)
     track = page.find_element(By.CSS_SELECTOR, ".bar").size["width"]
-    widths = [each.size["width"] for each in page.find_elements(By.CSS_SELECTOR, ".face:first-child .bar > div")]
-    assert widths == pytest.approx([track * share / 100 for share in shares], abs=1.5)
-
-    picture = page.find_element(By.ID, "photograph").rect
-    expected = {"1": (30, 5, 50, 25), "2": (0, 3, 14, 16)}  # where the second leaves the photograph it is cut off
-    boxes = {each.text: each.rect for each in page.find_elements(By.CSS_SELECTOR, ".box")}
-    assert list(boxes) == list(expected)
-    for number, (left, top, right, bottom) in expected.items():
-        scale = picture["width"] / 60
-        found = (
-            boxes[number]["x"] - picture["x"],
-            boxes[number]["y"] - picture["y"],
-            boxes[number]["width"],
-            boxes[number]["height"],
-        )
-        assert found == pytest.approx([scale * side for side in (left, top, right - left, bottom - top)], abs=1.5)
-    for image in page.find_elements(By.CSS_SELECTOR, ".looks img"):
+    bars = [element.size["width"] for element in page.find_elements(By.CSS_SELECTOR, ".face:first-child .bar > div")]
+    assert bars == pytest.approx([track * percent / 100 for percent in percents], abs=1.5)
+    for image in page.find_elements(By.CSS_SELECTOR, ".views img"):
         assert page.execute_script("return arguments[0].naturalWidth", image) == 160
-    assert not page.find_elements(By.CSS_SELECTOR, ".nearest"), "which the owner did not allow"
-    assert not page.find_element(By.ID, "problem").is_displayed()
+    assert not page.find_elements(By.CSS_SELECTOR, ".nearest"), "the owner did not allow it"
+    assert not page.find_element(By.ID, "error").is_displayed()
     assert page.find_element(By.ID, "status").text.startswith(f"2 faces: {first[0]}, ")
+
+
+def test_an_upload_shows_the_box_of_each_face(page: Chrome, tmp_path: Path) -> None:
+    _upload(page, tmp_path, WIDE)
+    _wait_for(page, "#result")
+    photograph = page.find_element(By.ID, "photograph").rect
+    scale = photograph["width"] / 60
+    boxes = {element.text: element.rect for element in page.find_elements(By.CSS_SELECTOR, ".box")}
+    expected = {"1": (30, 5, 20, 20), "2": (0, 3, 14, 13)}  # the second is cut off at the photograph's edge
+    assert list(boxes) == list(expected)
+    for number, sides in expected.items():
+        box = boxes[number]
+        found = (box["x"] - photograph["x"], box["y"] - photograph["y"], box["width"], box["height"])
+        assert found == pytest.approx([scale * side for side in sides], abs=1.5)
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_a_photograph_is_dropped_or_pasted(page: Chrome, kind: str) -> None:
-    _transfer(page, kind, ("tall.png", draw_noise(size=(40, 60))))
-    _wait(page, "#answer")
+    _transfer(page, kind, ("tall.png", TALL))
+    _wait_for(page, "#result")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
-    assert not page.find_elements(By.CSS_SELECTOR, ".box"), "no face was found: it is the photograph as a whole"
+    assert not page.find_elements(By.CSS_SELECTOR, ".box"), "the prediction is for the photograph as a whole"
     assert not page.find_element(By.CSS_SELECTOR, ".face h2").text.startswith("1.")
 
 
 def test_a_photograph_is_taken(page: Chrome) -> None:
-    page.find_element(By.ID, "take").click()
-    _wait(page, "video")
-    WebDriverWait(page, 30).until(lambda driver: driver.find_element(By.ID, "shoot").is_enabled())
-    page.find_element(By.ID, "shoot").click()
-    _wait(page, "#answer")
+    page.find_element(By.ID, "open-camera").click()
+    _wait_for(page, "video")
+    WebDriverWait(page, 30).until(lambda driver: driver.find_element(By.ID, "capture").is_enabled())
+    page.find_element(By.ID, "capture").click()
+    _wait_for(page, "#result")
     assert not page.find_element(By.CSS_SELECTOR, "video").is_displayed()
     assert page.execute_script("return find('video').srcObject") is None, "the camera is off"
 
@@ -136,90 +161,89 @@ def test_a_photograph_is_taken(page: Chrome) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([("notes.txt", b"nothing of the kind")], "is no JPEG, PNG, WEBP or BMP image"),
-        ([("huge.png", bytes(1_500_000))], "huge.png has 1.5 MB; 1 MB are the most."),
-        ([("big.png", b"BM" + bytes(60)), ("other.png", b"")], "One photograph at a time"),
-        ([], "holds no file"),
+        ([("notes.txt", b"nothing of the kind")], "JPEG, PNG, WEBP or BMP"),
+        ([("huge.png", bytes(1_500_000))], "huge.png has 1.5 MB; the limit is 1 MB."),
+        ([("big.png", b"BM" + bytes(60)), ("other.png", b"")], "one photograph at a time"),
+        ([], "no file"),
     ],
 )
-def test_what_is_no_photograph_is_told(page: Chrome, files: list[tuple[str, bytes]], message: str) -> None:
-    _transfer(page, "drop", ("tall.png", draw_noise(size=(40, 60))))
-    _wait(page, "#answer")
+def test_an_error_is_shown_until_the_next_photograph(
+    page: Chrome, files: list[tuple[str, bytes]], message: str
+) -> None:
+    _drop(page, TALL)
+    _wait_for(page, "#result")
     _transfer(page, "drop", *files)
-    _wait(page, "#problem")
-    assert message in page.find_element(By.ID, "problem").text
-    assert not page.find_element(By.ID, "answer").is_displayed()
+    _wait_for(page, "#error")
+    assert message in page.find_element(By.ID, "error").text
+    assert not page.find_element(By.ID, "result").is_displayed()
     assert not page.find_element(By.ID, "status").text
-    _transfer(page, "drop", ("tall.png", draw_noise(size=(40, 60))))
-    _wait(page, "#answer")
-    assert not page.find_element(By.ID, "problem").is_displayed()
+    _drop(page, TALL)
+    _wait_for(page, "#result")
+    assert not page.find_element(By.ID, "error").is_displayed()
 
 
-def test_the_last_of_two_photographs_is_answered(page: Chrome) -> None:
-    _transfer(page, "drop", ("two.png", draw_noise()))
-    _transfer(page, "drop", ("tall.png", draw_noise(size=(40, 60))))
-    _wait(page, "#answer")
+def test_the_later_of_two_photographs_is_shown(page: Chrome) -> None:
+    _drop(page, WIDE)
+    _drop(page, TALL)
+    _wait_for(page, "#result")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
 
 
-def test_an_answer_that_comes_too_late_is_not_shown(page: Chrome) -> None:
-    page.execute_script("photograph.decode = () => new Promise((resolve) => { window.goOn = resolve; });")
-    _transfer(page, "drop", ("two.png", draw_noise()))
-    WebDriverWait(page, 30).until(lambda driver: driver.execute_script("return Boolean(window.goOn)"))
+def test_a_response_that_comes_too_late_is_not_shown(page: Chrome) -> None:
+    page.execute_script("photograph.decode = () => new Promise((resolve) => { window.finish = resolve; });")
+    _drop(page, WIDE)
+    WebDriverWait(page, 30).until(lambda driver: driver.execute_script("return Boolean(window.finish)"))
     page.execute_script("delete photograph.decode")
-    _transfer(page, "drop", ("tall.png", draw_noise(size=(40, 60))))
-    page.execute_script("goOn()")
-    _wait(page, "#answer")
+    _drop(page, TALL)
+    page.execute_script("finish()")
+    _wait_for(page, "#result")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
     assert not page.find_elements(By.CSS_SELECTOR, ".box")
 
 
-def test_it_is_as_narrow_as_a_phone(page: Chrome, tmp_path: Path) -> None:
-    (tmp_path / "two.png").write_bytes(draw_noise())
+def test_the_page_fits_a_phone(page: Chrome, tmp_path: Path) -> None:
     with emulate_phone(page, PHONE_WIDTH_PX):
         page.refresh()
-        _upload(page, tmp_path / "two.png")
-        _wait(page, "#answer")
+        _upload(page, tmp_path, WIDE)
+        _wait_for(page, "#result")
         assert page.execute_script("return document.documentElement.scrollWidth") <= PHONE_WIDTH_PX
-        tops = [page.find_element(By.CSS_SELECTOR, each).rect["y"] for each in ("#photograph", "#faces")]
-        assert tops[1] > tops[0], "the answers stand below the photograph"
+        photograph, faces = (page.find_element(By.ID, name).rect for name in ("photograph", "faces"))
+        assert faces["y"] > photograph["y"], "the faces are listed below the photograph"
 
 
-def test_the_backbone_s_warning_is_told(page: Chrome) -> None:
+def test_the_warning_of_an_untrained_backbone_is_shown(page: Chrome) -> None:
     assert page.find_element(By.CSS_SELECTOR, ".warning").text == UNTRAINED_WARNING
     assert page.title.startswith("UNTRAINED")
 
 
-def test_who_is_below_the_threshold_is_unknown(
-    backbone: Backbone, backbone_file: Path, browser: Chrome, tmp_path: Path
-) -> None:
-    with start_server(save_model(tmp_path, backbone, backbone_file, Transform(32), 1.0)) as address:
+def test_a_face_below_the_threshold_is_unknown(predictor: Predictor, browser: Chrome) -> None:
+    with start_server(predictor) as address:
         browser.get(address)
-        _transfer(browser, "drop", ("tall.png", draw_noise(size=(40, 60))))
-        _wait(browser, "#answer")
+        _drop(browser, TALL)
+        _wait_for(browser, "#result")
         assert _texts(browser, ".face h2") == ["Unknown"]
-        assert "None of these is probable enough" in browser.find_element(By.CSS_SELECTOR, ".verdict").text
+        assert "probable enough" in browser.find_element(By.CSS_SELECTOR, ".verdict").text
 
 
-def test_a_token_is_asked_for(model: Path, browser: Chrome) -> None:
-    with start_server(model, access=server.make_access("127.0.0.1", "secret")) as address:
+def test_a_token_is_required(page_predictor: Predictor, browser: Chrome) -> None:
+    with start_server(page_predictor, access=make_access("127.0.0.1", "secret")) as address:
         browser.get(address)
-        _transfer(browser, "drop", ("tall.png", draw_noise(size=(40, 60))))
-        _wait(browser, "#problem")
-        assert "token" in browser.find_element(By.ID, "problem").text
+        _drop(browser, TALL)
+        _wait_for(browser, "#error")
+        assert "token" in browser.find_element(By.ID, "error").text
         browser.find_element(By.ID, "token").send_keys("s\u00e9cret")
-        _transfer(browser, "drop", ("tall.png", draw_noise(size=(40, 60))))
-        _wait(browser, "#problem")
-        assert "token" in browser.find_element(By.ID, "problem").text
+        _drop(browser, TALL)
+        _wait_for(browser, "#error")
+        assert "token" in browser.find_element(By.ID, "error").text
         browser.find_element(By.ID, "token").clear()
         browser.find_element(By.ID, "token").send_keys("secret")
-        _transfer(browser, "drop", ("tall.png", draw_noise(size=(40, 60))))
-        _wait(browser, "#answer")
+        _drop(browser, TALL)
+        _wait_for(browser, "#result")
 
 
-def test_a_server_that_is_gone_is_told(model: Path, browser: Chrome) -> None:
-    with start_server(model, replace(LIMITS, seconds=1.0)) as address:
+def test_a_server_that_does_not_respond_is_an_error(page_predictor: Predictor, browser: Chrome) -> None:
+    with start_server(page_predictor, replace(LIMITS, seconds=1.0)) as address:
         browser.get(address)
-    _transfer(browser, "drop", ("tall.png", draw_noise(size=(40, 60))))
-    _wait(browser, "#problem")
-    assert "does not answer" in browser.find_element(By.ID, "problem").text
+    _drop(browser, TALL)
+    _wait_for(browser, "#error")
+    assert "does not respond" in browser.find_element(By.ID, "error").text

@@ -1,0 +1,175 @@
+"""Every upload is read in memory alone, and hostile, malformed and large ones are refused."""
+
+import asyncio
+import http.client
+import io
+import json
+import resource
+import signal
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+import requests
+from fastapi import Request
+from starlette.types import Message
+
+from celebflow.inference.refusals import RefusalError
+from celebflow.inference.uploads import read_photograph
+from tests.inference.serving import FORM, LIMITS, post_form, post_json, read_refusal, run_server
+from tests.models import draw_noise
+
+JSON = {"Content-Type": "application/json"}
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _make_png(width: int, height: int, *chunks: bytes) -> bytes:
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    pixels = _chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + pixels + _chunk(b"IEND", b"")
+
+
+def _make_gif(frames: int) -> bytes:
+    head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(3) + b"\xff" * 3
+    control = b"\x21\xf9\x04\x00\x00\x00\x00\x00"
+    image = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+    return head + (control + image) * frames + b";"
+
+
+def _make_zip_bomb() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", bytes(50_000_000))
+    return content.getvalue()
+
+
+NOT_A_PHOTOGRAPH = (422, "not_a_photograph")
+HOSTILE = {
+    "text": (b"I am not an image", NOT_A_PHOTOGRAPH),
+    "nothing": (b"", NOT_A_PHOTOGRAPH),
+    "truncated": (draw_noise(kind="JPEG")[:700], NOT_A_PHOTOGRAPH),
+    "50,000 × 50,000 pixels": (_make_png(50_000, 50_000), NOT_A_PHOTOGRAPH),
+    "more pixels than the limit": (draw_noise(size=(1001, 1000), kind="JPEG"), NOT_A_PHOTOGRAPH),
+    "more scans than any photograph has": (draw_noise(kind="JPEG") + b"\xff\xda" * 200, NOT_A_PHOTOGRAPH),
+    "fewer pixels than its head says": (_make_png(900, 900), NOT_A_PHOTOGRAPH),
+    "a text of 100 MB in a PNG": (
+        _make_png(9, 9, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))),
+        NOT_A_PHOTOGRAPH,
+    ),
+    "10,000 frames": (_make_gif(10_000), NOT_A_PHOTOGRAPH),
+    "a zip bomb": (_make_zip_bomb(), NOT_A_PHOTOGRAPH),
+    "more bytes than the limit": (draw_noise() + bytes(1_000_000), (413, "too_large")),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_and_the_server_keeps_working(address: str, name: str) -> None:
+    content, expected = HOSTILE[name]
+    for response in (post_form(address, content), post_json(address, content)):
+        assert read_refusal(response) == expected
+        assert response.json()["message"].endswith(".")
+    assert post_form(address, draw_noise()).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a\\b.png", "a/b.png"])
+def test_a_file_name_that_is_a_path_is_refused(address: str, name: str) -> None:
+    response = post_form(address, draw_noise(), name=name)
+    assert read_refusal(response) == (400, "malformed")
+    assert "passwd" not in response.text
+    assert "path" in response.text
+
+
+def _make_part(disposition: bytes, content: bytes, end: bytes = b"\r\n--x--\r\n") -> bytes:
+    return b"--x\r\nContent-Disposition: form-data; " + disposition + b"\r\n\r\n" + content + end
+
+
+MALFORMED = {
+    "a form without a boundary": ({"Content-Type": "multipart/form-data"}, b"--x--", 400),
+    "an empty form": (FORM, b"--x--\r\n", 400),
+    "not a form": (FORM, b"nothing of the kind", 400),
+    "a form that ends early": (FORM, _make_part(b'name="photograph"; filename="a"', b"abc", end=b""), 400),
+    "a field that is not a file": (FORM, _make_part(b'name="photograph"', b"a"), 400),
+    "another field": (FORM, _make_part(b'name="other"; filename="a"', b"a"), 400),
+    "not JSON": (JSON, b"{", 400),
+    "JSON in latin-1": (JSON, b'{"photograph": "\xe9"}', 400),
+    "a list": (JSON, b"[]", 400),
+    "a number": (JSON, b'{"photograph": 1}', 400),
+    "more than the photograph": (JSON, b'{"photograph": "", "path": "/etc/passwd"}', 400),
+    "a URL": (JSON, b'{"photograph": "http://127.0.0.1/a.png"}', 400),
+    "no type": ({}, b"abc", 415),
+    "a wrong type": ({"Content-Type": "text/plain"}, b"abc", 415),
+    "a bare photograph": ({"Content-Type": "image/png"}, draw_noise(), 415),
+    "a compressed body": (JSON | {"Content-Encoding": "gzip"}, b"\x1f\x8b", 415),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_requests_are_refused(address: str, name: str) -> None:
+    headers, body, status = MALFORMED[name]
+    response = requests.post(f"{address}/predict", data=body, headers=headers, timeout=60)
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"code", "message"}
+
+
+def test_a_file_of_another_type_is_refused(address: str) -> None:
+    response = post_form(address, draw_noise(), media_type="text/html")
+    assert read_refusal(response) == (415, "wrong_content_type")
+    assert post_form(address, draw_noise(), media_type="application/octet-stream").status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_200_megabytes_gets_to_read_the_refusal(address: str, chunked: bool) -> None:
+    block = bytes(1_000_000)
+    length = {} if chunked else {"Content-Length": str(200 * len(block))}
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    # Unlike other clients, this one reads a response only after it has sent everything.
+    connection.request("POST", "/predict", (block for _ in range(200)), FORM | length, encode_chunked=chunked)
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["code"]) == (413, "too_large")
+    connection.close()
+
+
+@pytest.mark.parametrize("content_type", [FORM["Content-Type"], "application/json"])
+def test_no_more_of_a_large_body_is_read_than_the_limit(content_type: str) -> None:
+    chunk_bytes = 50_000
+    received_bytes = 0
+
+    async def receive() -> Message:
+        nonlocal received_bytes
+        received_bytes += chunk_bytes
+        return {"type": "http.request", "body": bytes(chunk_bytes), "more_body": True}
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type.encode())]}
+    with pytest.raises(RefusalError) as refusal:
+        asyncio.run(read_photograph(Request(scope, receive), LIMITS.upload_bytes))
+    assert refusal.value.status == 413
+    assert received_bytes < 1.5 * LIMITS.upload_bytes
+
+
+def test_a_body_that_states_its_size_is_refused_before_it_is_read() -> None:
+    async def receive() -> Message:
+        raise AssertionError("the body is read")
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"200000000")]
+    with pytest.raises(RefusalError) as refusal:
+        asyncio.run(read_photograph(Request({"type": "http", "headers": headers}, receive), LIMITS.upload_bytes))
+    assert refusal.value.status == 413
+
+
+@pytest.mark.slow
+def test_no_photograph_is_written_or_logged(model: Path, tmp_path: Path) -> None:
+    with run_server(tmp_path, "--model", str(model), "--max-upload-mb", "5") as (address, process):
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))  # from here on, writing to any file fails
+        content = draw_noise() + bytes(3_000_000)
+        assert post_form(address, content, name="holiday.png", query="heat_map=true").status_code == 200
+        assert post_json(address, content).status_code == 200
+        assert post_form(address, b"nothing", name="holiday.png").status_code == 422
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert output == "terminated\n"
+    assert not list(tmp_path.iterdir())

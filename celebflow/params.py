@@ -35,9 +35,9 @@ class _Section(BaseModel):
 class PrepareParams(_Section):
     """How photographs are checked, grouped and split."""
 
-    seed: Annotated[Seed, Field(description="draws which photographs go to which split")] = 0
-    val_fraction: Annotated[Fraction, Field(description="of each person's photographs, for val")] = 0.15
-    test_fraction: Annotated[Fraction, Field(description="of each person's photographs, for test")] = 0.15
+    seed: Annotated[Seed, Field(description="decides which photographs go to which split")] = 0
+    val_fraction: Annotated[Fraction, Field(description="fraction of each person's photographs for val")] = 0.15
+    test_fraction: Annotated[Fraction, Field(description="fraction of each person's photographs for test")] = 0.15
     duplicate_distance_bits: Annotated[
         Annotated[int, Field(ge=0, le=256)] | None,
         Field(
@@ -71,7 +71,7 @@ class BackboneParams(_Section):
             "or .safetensors",
         ),
     ] = "imagenet"
-    seed: Annotated[Seed, Field(description="draws the filters of an untrained backbone")] = 0
+    seed: Annotated[Seed, Field(description="decides the filters of an untrained backbone")] = 0
 
 
 class FaceParams(_Section):
@@ -79,25 +79,27 @@ class FaceParams(_Section):
 
     crop: Annotated[
         Literal["none", "center", "detect"],
-        Field(description="the whole photograph, its center square, or the square around the face that is detected"),
+        Field(
+            description="whole photograph (none), its center square, or the square around the subject's detected face"
+        ),
     ] = "none"
     center_fraction: Annotated[
         float,
         Field(
             gt=0,
             le=1,
-            description="side of the center square, as a fraction of the shorter side; detect uses it where it finds "
-            "no face",
+            description="side of the center square, as a fraction of the shorter side; also used by detect where it "
+            "finds no face",
         ),
     ] = 0.64
     margin: Annotated[
         float,
-        Field(ge=-0.4, le=2, description="around a detected face, as a fraction of its box; negative cuts into it"),
+        Field(ge=-0.4, le=2, description="margin around a detected face, as a fraction of its box; may be negative"),
     ] = -0.05
     align: Annotated[
         bool,
         Field(
-            description="rotate, scale and place a detected face so that eyes, nose and mouth are always in one place"
+            description="rotate and scale a detected face so that eyes, nose and mouth are always in the same places"
         ),
     ] = True
 
@@ -108,19 +110,21 @@ class ExtractParams(_Section):
     image_size_px: Annotated[
         int,
         # Five poolings halve it: nothing is left of fewer than 32 pixels.
-        Field(ge=32, description="the shorter side is resized to it, and the center square is kept"),
+        Field(ge=32, description="the shorter side is resized to this, and the center square is kept"),
     ] = 224
     face: FaceParams = FaceParams()
     views: Annotated[
         tuple[View, ...],
-        Field(strict=False, description="of each photograph, to train on and to average predictions over"),
+        Field(strict=False, description="views of each photograph to train on and to average predictions over"),
     ] = ("original",)
     layers: Annotated[
-        tuple[LayerName, ...], Field(strict=False, description="of VGG19, whose outputs are the features")
+        tuple[LayerName, ...], Field(strict=False, description="layers of VGG19 whose outputs are the features")
     ] = ("pool5",)
     runtime: Annotated[
         Literal["auto", "ncnn", "torch"],
-        Field(description="what computes the features; auto takes the faster of ncnn (on a CPU) and torch"),
+        Field(
+            description="library that computes the features; auto is ncnn on a CPU, which is faster, otherwise torch"
+        ),
     ] = "auto"
 
     @model_validator(mode="after")
@@ -133,7 +137,7 @@ class ExtractParams(_Section):
 
 
 class PreprocessingParams(_Section):
-    """What happens to features before the head sees them, in this order."""
+    """How features are preprocessed before the head, in this order."""
 
     square_root: Annotated[bool, Field(description="take the square root of each feature")] = False
     l2_normalize: Annotated[bool, Field(description="bring each photograph's features to length 1")] = False
@@ -146,7 +150,7 @@ class PreprocessingParams(_Section):
 class TrainParams(_Section):
     """The classifier and how it is trained."""
 
-    seed: Annotated[Seed, Field(description="draws initial weights, the order of photographs, views and Dropout")] = 0
+    seed: Annotated[Seed, Field(description="decides initial weights, the order of photographs, views and dropout")] = 0
     preprocessing: PreprocessingParams = PreprocessingParams()
     classifier: Annotated[
         Literal["mlp", "linear", "lda", "logistic"],
@@ -158,13 +162,13 @@ class TrainParams(_Section):
     hidden_units: Annotated[
         tuple[PositiveInt, ...], Field(strict=False, description="widths of the hidden layers of mlp")
     ] = (4096, 4096)
-    dropout: Annotated[float, Field(ge=0, lt=1, description="after each hidden layer of mlp")] = 0.5
-    learning_rate: Annotated[float, Field(gt=0, description="Adam's, for mlp and linear")] = 1e-4
+    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout probability after each hidden layer of mlp")] = 0.5
+    learning_rate: Annotated[float, Field(gt=0, description="learning rate of Adam, for mlp and linear")] = 1e-4
     learning_rate_schedule: Annotated[
-        Literal["constant", "cosine"], Field(description="cosine falls to 0 over all epochs")
+        Literal["constant", "cosine"], Field(description="constant, or cosine, which falls to 0 over all epochs")
     ] = "constant"
-    weight_decay: Annotated[float, Field(ge=0, description="AdamW's; 0 is plain Adam")] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1, description="of the loss")] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay of AdamW; 0 is plain Adam")] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1, description="label smoothing of the loss")] = 0.0
     class_weights: Annotated[
         Literal["none", "balanced"], Field(description="balanced gives every person the same weight in the loss")
     ] = "none"
@@ -180,7 +184,7 @@ class TrainParams(_Section):
     keep_epoch: Annotated[
         Literal["last", "best"], Field(description="which epoch's weights to keep; best by validation accuracy")
     ] = "last"
-    lda_shrinkage: Annotated[float, Field(ge=0, le=1, description="of the covariance of lda")] = 0.05
+    lda_shrinkage: Annotated[float, Field(ge=0, le=1, description="shrinkage of the covariance of lda")] = 0.05
     logistic_c: Annotated[
         float, Field(gt=0, description="inverse strength of the L2 penalty of logistic, scikit-learn's C")
     ] = 1.0
@@ -204,19 +208,21 @@ class TrainParams(_Section):
 class PlotParams(_Section):
     """How figures are drawn."""
 
-    resolution_dpi: Annotated[int, Field(ge=30, le=600, description="of the figures, in dots per inch")] = 150
+    resolution_dpi: Annotated[int, Field(ge=30, le=600, description="resolution of the figures, in dots per inch")] = (
+        150
+    )
 
 
 class ComputeParams(_Section):
-    """What the stages that calculate run on."""
+    """The device that extraction, training and evaluation use."""
 
     device: Annotated[
-        str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$", description="PyTorch's: cpu, cuda, cuda:1, mps")
+        str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$", description="PyTorch's device: cpu, cuda, cuda:1 or mps")
     ] = "cpu"
 
 
 class TrackingParams(_Section):
-    """Where in MLflow a run is logged."""
+    """Where runs are logged in MLflow."""
 
     experiment: Annotated[str, Field(min_length=1, description="name of the experiment in MLflow")] = "celebflow"
     required: Annotated[

@@ -89,10 +89,10 @@ def _download(name: str, file: Path, folder: Path) -> Path:
         run = find_named_run(client, name)
         return Path(client.download_artifacts(run.info.run_id, file.as_posix(), str(folder)))
     except stores.STORE_ERRORS as error:
-        raise CelebflowError(
-            f"{name} is not a git revision or a DVC experiment, and no MLflow run of this name has a readable {file} "
-            f"({stores.describe_failure(error)})."
-        ) from None
+        reason = f"No MLflow run of this name has a readable {file} ({stores.describe_failure(error)})."
+    except CelebflowError as error:
+        reason = str(error)
+    raise CelebflowError(f"{name} is not a git revision or a DVC experiment. {reason}")
 
 
 def _load(file: Path, name: str) -> list[Prediction]:

@@ -1,1 +1,1 @@
-"""What is trained on the features."""
+"""The classifier on top of the frozen features: preprocessing, head, training, calibration."""

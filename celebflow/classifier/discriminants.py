@@ -1,4 +1,4 @@
-"""Linear classifiers that scikit-learn fits at once: LDA and logistic regression."""
+"""Linear classifiers that scikit-learn fits without epochs: LDA and logistic regression."""
 
 from typing import Any
 
@@ -17,20 +17,23 @@ def fit_discriminant(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit a linear classifier to all views of `train`; return its weight and bias on normalized features.
 
-    The weight is (features, people) and contains the projection, if there is one: together they are one linear map,
-    which takes megabytes where the two would take hundreds.
+    The weight is (features, people), the bias (people,). The weight includes the projection, if there is one: one
+    linear map takes megabytes, the two would take hundreds.
 
     "lda" is linear discriminant analysis with a covariance shrunk towards a multiple of the identity (Friedman,
-    1989), "logistic" is multinomial logistic regression with an L2 penalty.
+    1989); "logistic" is multinomial logistic regression with an L2 penalty.
     """
     inputs, labels = _collect_inputs(preprocessor, train)
     model = _make_model(params).fit(inputs, labels)
-    weight, bias = model.coef_.T, model.intercept_  # (inputs, people), (people,)
-    if weight.shape[1] == 1:  # for two people, scikit-learn returns only how the second differs from the first
-        weight, bias = np.hstack([0 * weight, weight]), np.append(0.0, bias)
+    weight = model.coef_.T  # (inputs, people)
+    bias = model.intercept_
+    if weight.shape[1] == 1:  # for two people, scikit-learn returns the second relative to the first
+        weight = np.hstack([0 * weight, weight])
+        bias = np.append(0.0, bias)
     if preprocessor.projection is None:
         return weight, bias
-    projection, shift = (_to_float64(tensor) for tensor in preprocessor.projection.parameters())
+    projection = _to_float64(preprocessor.projection.weight)  # (features, components)
+    shift = _to_float64(preprocessor.projection.bias)  # (components,)
     return projection @ weight, shift @ weight + bias
 
 
@@ -50,9 +53,9 @@ def _make_model(params: TrainParams) -> Any:
 
 @torch.no_grad()
 def _collect_inputs(preprocessor: Preprocessor, train: LabeledFeatures) -> tuple[Any, NDArray[np.int64]]:
-    """Return all views of N photographs as the model takes them, (N · V, inputs), and their (N · V,) labels.
+    """Return all V views of N photographs, preprocessed, (N · V, inputs), and their (N · V,) labels.
 
-    Without a projection they are a sparse matrix of scipy's. Both are float64, or lbfgs would stop too early.
+    Without a projection, the inputs are a sparse matrix of SciPy's. They are float64: with float32, lbfgs stops early.
     """
     from scipy import sparse
 

@@ -1,4 +1,4 @@
-"""The epochs of a training, and history.csv."""
+"""The epochs of a training, as train writes them to history.csv and plot reads them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from celebflow.tables import load_rows, save_rows
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch: mean loss and accuracy. Those of `train` are measured while it learns, with Dropout at work."""
+    """Mean loss and accuracy of one epoch; those of train are measured during training, with Dropout."""
 
     epoch: int
     train_loss: float
@@ -19,10 +19,10 @@ class EpochResult:
 
 
 def save_history(history: Iterable[EpochResult], path: Path) -> None:
-    """Write history.csv, one row an epoch."""
+    """Write history.csv, one row per epoch."""
     save_rows(EpochResult, history, path)
 
 
 def load_history(path: Path) -> list[EpochResult]:
-    """Read what save_history wrote."""
+    """Read what save_history wrote; raise CelebflowError when a column is missing."""
     return load_rows(EpochResult, path)

@@ -1,4 +1,4 @@
-"""The classifier that replaces VGG19's own: built, saved with all that prediction needs, and loaded."""
+"""The classifier that replaces VGG19's own: build it, save it with all that prediction needs, and load it."""
 
 import json
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from celebflow.features.sparse import SparseBatch
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
-# Counts up whenever a saved classifier would be read otherwise than it was written.
+# Increment it when the meaning of a saved file changes, so that files of earlier versions are refused.
 _FORMAT = 2
 
 
@@ -44,9 +44,9 @@ class ClassifierCard:
 
 
 class Classifier(nn.Module):
-    """Features → logits: a preprocessor, and a head of linear layers with ReLU and Dropout between them.
+    """Features → logits: a preprocessor, then a head of linear layers with ReLU and Dropout between them.
 
-    Without a preprocessor of its own, it begins with one that is not fitted.
+    Without the argument `preprocessor`, it has one that is not fitted.
     """
 
     def __init__(self, card: ClassifierCard, preprocessor: Preprocessor | None = None) -> None:
@@ -70,7 +70,7 @@ class Classifier(nn.Module):
         return logits
 
     def split_at_first_product(self) -> tuple[SparseLinear, nn.Sequential]:
-        """Return the only layer that takes sparse features, and all that comes after it."""
+        """Return the only layer that takes sparse features, and all layers after it."""
         if self.preprocessor.projection is not None:
             return self.preprocessor.projection, self.head
         first = self.head[0]
@@ -78,9 +78,9 @@ class Classifier(nn.Module):
         return first, self.head[1:]
 
     def embed(self, features: SparseBatch) -> Tensor:
-        """Turn (N, 25088 · layers) features into what the last layer takes: (N, width).
+        """Turn (N, 25088 · layers) features into the input of the last layer: (N, width).
 
-        A head of one layer that takes sparse features has no such width; then these are the logits.
+        If the only layer takes the sparse features, return its logits instead.
         """
         first, rest = self.split_at_first_product()
         embedded: Tensor = rest[:-1](first(self.preprocessor.normalize(features)))
@@ -95,7 +95,7 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
     """Write weights and card to a safetensors file, the same bytes for the same values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.cpu().contiguous() for name, tensor in classifier.state_dict().items()}
-    # One key: safetensors writes several in no fixed order.
+    # One key, since safetensors writes several in no fixed order.
     card = asdict(classifier.card) | {
         "format": _FORMAT,
         "transform": classifier.card.transform.to_dict(),
@@ -107,21 +107,21 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
 def load_classifier(path: Path) -> Classifier:
     """Load what save_classifier wrote, in evaluation mode on the CPU.
 
-    Raises CelebflowError when the file is no classifier of celebflow's.
+    Raises CelebflowError when the file is not a classifier that this version of celebflow can use.
     """
     with torch.device("meta"):
         classifier = Classifier(load_card(path))
     try:
         classifier.load_state_dict(load_file(path), assign=True)
     except (SafetensorError, RuntimeError) as error:
-        raise CelebflowError(f"{path} does not hold what its card says ({error}). Run `dvc repro`.") from None
+        raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
     return classifier.eval()
 
 
 def load_card(path: Path) -> ClassifierCard:
     """Read a saved classifier's card, without its weights.
 
-    Raises CelebflowError when the file has none, or another version of celebflow saved it.
+    Raises CelebflowError when the file has no card, or another version of celebflow saved it.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""What happens to features before the head sees them, fitted on train alone."""
+"""Features → what the head takes: normalized, standardized and projected, fitted on train alone."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from celebflow.features.store import LabeledFeatures
 from celebflow.params import PreprocessingParams
 
 _BATCH_SIZE = 64
-# Principal components are fitted to so many values in memory, 1 GB: about 10,000 views of 25,088 features.
+# Principal components are fitted to at most 1 GB of values: about 10,000 views of 25,088 features.
 _MAX_PCA_VALUES = 2**28
 
 UNCHANGED = PreprocessingParams(square_root=False, l2_normalize=False, standardize=False, pca_components=None)
@@ -51,7 +51,9 @@ class Preprocessor(nn.Module):
             features = features.square_root()
         if self.settings.l2_normalize:
             features = features.l2_normalize()
-        return features.scale(self.scale.cpu().numpy()) if self.settings.standardize else features
+        if self.settings.standardize:
+            features = features.scale(self.scale.cpu().numpy())
+        return features
 
     def forward(self, features: SparseBatch) -> SparseBatch | Tensor:
         """Return (N, features) as the head takes them: sparse, or (N, components) where they are projected."""
@@ -60,7 +62,7 @@ class Preprocessor(nn.Module):
 
     def project(self, normalized: SparseBatch) -> Tensor:
         """Return the (N, components) projection of normalized features."""
-        assert self.projection is not None  # noqa: S101 - callers have looked
+        assert self.projection is not None  # noqa: S101 - callers have checked
         projected: Tensor = self.projection(normalized)
         return projected
 
@@ -69,13 +71,12 @@ class Preprocessor(nn.Module):
 def fit_preprocessor(train: LabeledFeatures, settings: PreprocessingParams, seed: int) -> Preprocessor:
     """Fit scale and projection to all views of `train`.
 
-    The projection is the principal components of Halko et al.'s randomized method (2011); where there are very many
-    photographs, those of a sample drawn by `seed`. There are no more of them than there are views.
+    The projection is to principal components by the randomized method of Halko et al. (2011). Where there are very
+    many photographs, they are fitted to a sample drawn by `seed`. There are fewer components than views.
     """
-    view_total = len(train) * train.view_count
     if settings.pca_components is not None:
-        fitting = min(settings.pca_components, max(1, view_total - 1))
-        settings = settings.model_copy(update={"pca_components": fitting})
+        max_components = max(1, len(train) * train.view_count - 1)
+        settings = settings.model_copy(update={"pca_components": min(settings.pca_components, max_components)})
     preprocessor = Preprocessor(settings, train.features.origin.feature_count)
     if settings.standardize:
         preprocessor.scale.copy_(torch.from_numpy(_measure_scale(preprocessor, train)))
@@ -100,22 +101,27 @@ def normalize_all(preprocessor: Preprocessor, train: LabeledFeatures, descriptio
 
 
 def _measure_scale(preprocessor: Preprocessor, train: LabeledFeatures) -> NDArray[np.float32]:
-    """Return the factor by which each feature has variance 1; 1 where it never changes."""
-    sums, squares = np.zeros((2, preprocessor.feature_count))
+    """Return the (features,) factors that give each feature variance 1; a constant feature has factor 1."""
+    sums = np.zeros(preprocessor.feature_count)
+    squares = np.zeros(preprocessor.feature_count)
     for batch in normalize_all(preprocessor, train, "measuring"):
         sums += np.bincount(batch.columns, batch.values, len(sums))
         squares += np.bincount(batch.columns, np.square(batch.values, dtype=np.float64), len(sums))
     count = len(train) * train.view_count
     variances = squares / count - (sums / count) ** 2
     constant = variances <= 1e-12 * np.maximum(squares / count, np.finfo(np.float64).tiny)
-    return np.where(constant, 1, np.where(constant, 1, variances) ** -0.5).astype(np.float32)
+    variances[constant] = 1
+    scale: NDArray[np.float64] = variances**-0.5
+    return scale.astype(np.float32)
 
 
 def _sample_dense(preprocessor: Preprocessor, train: LabeledFeatures, seed: int) -> NDArray[np.float32]:
-    """Return normalized features with their zeros, (views, features), of as many views as memory allows."""
-    total = len(train) * train.view_count
-    limit = max(preprocessor.output_count, _MAX_PCA_VALUES // preprocessor.feature_count)
-    order = np.random.default_rng(seed).permutation(total)[:limit] if total > limit else np.arange(total)
+    """Return dense normalized features, (views, features), for as many views as memory allows."""
+    view_total = len(train) * train.view_count
+    max_views = max(preprocessor.output_count, _MAX_PCA_VALUES // preprocessor.feature_count)
+    order = np.arange(view_total)
+    if view_total > max_views:
+        order = np.random.default_rng(seed).permutation(view_total)[:max_views]
     sample = np.empty((len(order), preprocessor.feature_count), np.float32)
     for start in range(0, len(order), _BATCH_SIZE):
         views, positions = np.divmod(order[start : start + _BATCH_SIZE], len(train))

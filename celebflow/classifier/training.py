@@ -1,4 +1,4 @@
-"""The loop that teaches the classifier on stored features; knows nothing of files or MLflow."""
+"""Train the classifier on stored features, without reading or writing files; train calls it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,42 +26,42 @@ from celebflow.params import ComputeParams, TrainParams
 
 
 class Examples(Protocol):
-    """Photographs to learn from or to validate on."""
+    """Photographs to train or to validate on."""
 
     def __len__(self) -> int: ...
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Return whom each shows, as an index of the class names."""
+        """Return the (N,) people, as indices of the class names."""
         ...
 
     @property
     def view_count(self) -> int:
-        """Return how many views there are of each."""
+        """Return the number of views per photograph."""
         ...
 
     def gather(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int) -> tuple[SparseBatch, Tensor]:
-        """Return the features of B photographs, of each its view by number, and (B,) labels."""
+        """Return the features of B photographs, each in the view with its number, and (B,) labels."""
         ...
 
 
 class Checkpoints(Protocol):
-    """What a training that was killed goes on from."""
+    """The states of a training from which it resumes after a kill."""
 
     def restore(self, tensors: Mapping[str, Tensor]) -> list[EpochResult]:
-        """Fill `tensors` with those last saved, and return the epochs that led there: none where nothing was saved."""
+        """Fill `tensors` from the last saved state, and return the epochs until then; return [] without one."""
         ...
 
     def save(self, tensors: Mapping[str, Tensor], history: Sequence[EpochResult]) -> None:
-        """Keep the state after the epochs of `history`."""
+        """Save `tensors` as the state after the epochs of `history`."""
         ...
 
     def restore_best(self, tensors: Mapping[str, Tensor]) -> None:
-        """Fill `tensors` with those of the best epoch."""
+        """Fill `tensors` from the best epoch."""
         ...
 
     def save_best(self, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the best epoch's."""
+        """Save `tensors` as those of the best epoch."""
         ...
 
 
@@ -72,16 +72,18 @@ def train_classifier(
     checkpoints: Checkpoints,
     log_epoch: Callable[[EpochResult], None],
 ) -> tuple[Classifier, list[EpochResult]]:
-    """Train a classifier for the people in `features`, showing progress, and calibrate it on val.
+    """Train a classifier for the people in `features`, show progress, and calibrate it on val.
 
-    Returns it with its history; a classifier that is fitted at once has one epoch.
+    Returns the classifier and its history; LDA and logistic regression have one epoch.
 
-    The same features, params and number of threads give the same weights, bit for bit, on one machine, also when the
-    training was killed and resumed from a checkpoint. `log_epoch` gets every epoch, also those before the checkpoint.
+    The same features, params and number of threads give the same weights, bit for bit, on one machine, even when the
+    training was killed and resumed from a checkpoint. `log_epoch` gets every epoch, including those before the
+    checkpoint.
     """
     seed_everything(params.seed)
     class_names = list_people(features.photos)
-    train, val = (select_split(features, class_names, split) for split in ("train", "val"))
+    train = select_split(features, class_names, "train")
+    val = select_split(features, class_names, "val")
     if warning := features.origin.backbone.warning():
         print(warning)
     preprocessor = fit_preprocessor(train, params.preprocessing, params.seed)
@@ -100,8 +102,9 @@ def train_classifier(
     else:
         print(f"Fitting {params.classifier} to {len(train)} photographs, {train.view_count} views each.")
         classifier = _fold(card, preprocessor, *fit_discriminant(preprocessor, train, params))
-        train_result, val_result = (validate(classifier, examples, params.batch_size) for examples in (train, val))
-        history = [EpochResult(1, *train_result, *val_result)]
+        train_loss, train_accuracy = validate(classifier, train, params.batch_size)
+        val_loss, val_accuracy = validate(classifier, val, params.batch_size)
+        history = [EpochResult(1, train_loss, train_accuracy, val_loss, val_accuracy)]
         log_epoch(history[0])
     logits, labels = compute_logits(classifier, val, params.batch_size)
     calibration = fit_calibration(logits, labels, params.false_acceptance_rate)
@@ -112,7 +115,7 @@ def train_classifier(
 def _fold(
     card: ClassifierCard, preprocessor: Preprocessor, weight: NDArray[np.float64], bias: NDArray[np.float64]
 ) -> Classifier:
-    """Return a classifier of one layer, whose (features, people) weight contains the projection."""
+    """Return a classifier of one layer, whose (features, people) weight includes the projection."""
     settings = preprocessor.settings.model_copy(update={"pca_components": None})
     classifier = Classifier(replace(card, preprocessing=settings))
     first, _ = classifier.split_at_first_product()
@@ -138,7 +141,7 @@ def _train_head(
     with tqdm(desc="training", total=len(train) * params.epochs, unit="photograph", disable=None) as bar:
 
         def report_epoch(result: EpochResult) -> None:
-            bar.update(result.epoch * len(train) - bar.n)  # the epochs that a checkpoint spares
+            bar.update(result.epoch * len(train) - bar.n)  # after a restart, the epochs before the checkpoint
             log_epoch(result)
             bar.write(
                 f"epoch {result.epoch:>{len(str(params.epochs))}}/{params.epochs}  "
@@ -151,11 +154,11 @@ def _train_head(
 
 
 def seed_everything(*seeds: int) -> None:
-    """Make what follows repeatable: torch's random numbers, and deterministic algorithms alone."""
+    """Seed torch's random numbers, and allow deterministic algorithms only."""
     torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
-    # What torch.use_deterministic_algorithms does, without its import of torch's whole compiler.
+    # Does the same as torch.use_deterministic_algorithms, without importing torch's compiler.
     torch.set_deterministic_debug_mode("error")
-    # It also fills every new tensor with NaN, to show up who reads what was never written: a tenth of a step.
+    # By default, it also fills every new tensor with NaN, which takes a tenth of each step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
@@ -169,11 +172,11 @@ def fit(
     on_batch: Callable[[int], object],
     on_epoch: Callable[[EpochResult], None],
 ) -> list[EpochResult]:
-    """Teach `classifier` in place, from the last checkpoint on, and return every epoch's result.
+    """Train `classifier` in place, from the last checkpoint on, and return the results of all epochs.
 
-    It is left with the weights of the last epoch or of the one with the highest validation accuracy (the first of
-    equals), as `params.keep_epoch` says. In an epoch, one view of each photograph is learned from, drawn at random.
-    `on_batch` gets the number of examples just learned from.
+    `params.keep_epoch` chooses the final weights: those of the last epoch, or of the first one with the highest
+    validation accuracy. An epoch takes one random view of each photograph. `on_batch` gets the number of examples in
+    the batch just trained on.
     """
     classifier.to(device)
     optimizer = ClassifierAdam(classifier, params.learning_rate, params.weight_decay)
@@ -183,24 +186,25 @@ def fit(
         weight=None if weights is None else torch.from_numpy(weights).to(device),
         label_smoothing=params.label_smoothing,
     )
-    steps_an_epoch = -(-len(train) // params.batch_size)
+    steps_per_epoch = -(-len(train) // params.batch_size)
     results = checkpoints.restore(optimizer.tensors())
     for result in results:
         on_epoch(result)
-    optimizer.step_count = len(results) * steps_an_epoch
+    optimizer.step_count = len(results) * steps_per_epoch
     while not _is_finished(results, params):
         epoch = len(results) + 1
-        # Each epoch's randomness follows from its number, so that a checkpoint need not hold it.
+        # Seeded by the epoch's number, so that a checkpoint need not hold the state of random generators.
         seed_everything(params.seed, epoch)
         order = _draw_order(train.labels, params, epoch)
         views = np.random.default_rng([params.seed, epoch, 1]).integers(train.view_count, size=len(order))
+        batches = list(zip(_batches(order, params.batch_size), _batches(views, params.batch_size), strict=True))
         train_loss, train_accuracy = train_one_epoch(
             classifier,
             optimizer,
             train,
-            list(zip(_batches(order, params.batch_size), _batches(views, params.batch_size), strict=True)),
+            batches,
             compute_loss,
-            lambda step: _compute_learning_rate(params, step / (params.epochs * steps_an_epoch)),
+            lambda step: _compute_learning_rate(params, step / (params.epochs * steps_per_epoch)),
             device,
             on_batch,
         )
@@ -217,24 +221,26 @@ def fit(
 
 
 def _is_finished(results: Sequence[EpochResult], params: TrainParams) -> bool:
-    """Tell whether all epochs are done, or validation accuracy has not risen for as many as patience allows."""
-    if len(results) >= params.epochs or params.patience_epochs is None or not results:
-        return len(results) >= params.epochs
+    """Return whether all epochs are done, or the validation accuracy has not risen for `patience_epochs`."""
+    if len(results) >= params.epochs:
+        return True
+    if params.patience_epochs is None or not results:
+        return False
     best = max(results, key=lambda result: result.val_accuracy)  # the first of equals
     return len(results) - best.epoch >= params.patience_epochs
 
 
 def _draw_order(labels: NDArray[np.int64], params: TrainParams, epoch: int) -> NDArray[np.int64]:
-    """Return which photographs an epoch learns from, in which order: each once, or everybody's as often."""
+    """Return the photographs of an epoch in order: each once, or a sample with every person equally often."""
     random = np.random.default_rng([params.seed, epoch])
     if params.sampling == "none":
         return random.permutation(len(labels))
-    shares = 1 / np.bincount(labels)[labels]
-    return random.choice(len(labels), len(labels), p=shares / shares.sum())
+    weights = 1 / np.bincount(labels)[labels]
+    return random.choice(len(labels), len(labels), p=weights / weights.sum())
 
 
 def _weigh_classes(labels: NDArray[np.int64], how: Literal["none", "balanced"]) -> NDArray[np.float32] | None:
-    """Return each person's weight in the loss, by which all people weigh the same; the mean photograph weighs 1."""
+    """Return the (people,) weights in the loss that make all people count equally; their mean per photograph is 1."""
     if how == "none":
         return None
     counts = np.bincount(labels)
@@ -242,9 +248,9 @@ def _weigh_classes(labels: NDArray[np.int64], how: Literal["none", "balanced"]) 
 
 
 def _compute_learning_rate(params: TrainParams, progress: float) -> float:
-    """Return the learning rate when a share `progress` of all steps is done.
+    """Return the learning rate after a fraction `progress` of all steps.
 
-    "cosine" is a half period down to 0 (Loshchilov and Hutter, 2017, without restarts).
+    "cosine" falls to 0 along half a period (Loshchilov and Hutter, 2017, without restarts).
     """
     if params.learning_rate_schedule == "constant":
         return params.learning_rate
@@ -261,9 +267,10 @@ def train_one_epoch(
     device: torch.device,
     on_batch: Callable[[int], object],
 ) -> tuple[float, float]:
-    """Take one step for each of the batches, which are positions and views; return mean loss and accuracy."""
+    """Take one step for each batch of positions and views; return mean loss and accuracy."""
     classifier.train()
-    loss_sum, correct = 0.0, 0
+    loss_sum = 0.0
+    correct = 0
     for positions, views in batches:
         inputs, labels = examples.gather(positions, views)
         labels = labels.to(device)
@@ -279,22 +286,23 @@ def train_one_epoch(
 
 
 def validate(classifier: Classifier, examples: Examples, batch_size: int) -> tuple[float, float]:
-    """Return mean loss and accuracy without learning."""
+    """Return mean loss and accuracy without training."""
     logits, labels = (torch.from_numpy(array) for array in compute_logits(classifier, examples, batch_size))
     loss = nn.functional.cross_entropy(logits, labels).item()
-    return loss, (logits.argmax(1) == labels).float().mean().item()
+    accuracy = (logits.argmax(1) == labels).float().mean().item()
+    return loss, accuracy
 
 
 @torch.inference_mode()
 def compute_logits(
     classifier: Classifier, examples: Examples, batch_size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return (N, people) logits and (N,) labels of all examples, in their order and in evaluation mode.
+    """Return (N, people) logits and (N,) labels of all examples, in order; puts the classifier in evaluation mode.
 
-    The logits are the means of those of all views of a photograph.
+    Logits are means over all views of a photograph.
     """
     classifier.eval()
-    # Made at once: results that are kept one by one would each hold the memory of their batch's temporaries apart.
+    # One array: small results, kept one by one, would keep the memory of their batches from being freed.
     logits = np.empty((len(examples), len(classifier.card.class_names)), np.float32)
     for positions in _batches(np.arange(len(examples)), batch_size):
         views = (examples.gather(positions, view)[0] for view in range(examples.view_count))

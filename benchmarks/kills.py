@@ -1,6 +1,6 @@
-"""Ten kills (SIGKILL) at random moments of extract and train, after which dvc repro must end with the same bytes.
+"""Kill extract and train ten times (SIGKILL) at random moments; dvc repro must then give the same bytes.
 
-For figures of real faces:
+With photographs of real people:
   python -m benchmarks.kills --data faces --weights vgg19.pth
 """
 
@@ -17,37 +17,38 @@ from benchmarks.compare import add_arguments, enter_repository, run, time_comman
 from celebflow import paths
 from celebflow.tracking.provenance import read_locked_md5s
 
-_KILLS_A_STAGE = 5
+_KILLS_PER_STAGE = 5
 
 
 def main() -> None:
-    """Run undisturbed, forget that, run with kills, and compare."""
+    """Run without kills, remove the results, run with kills, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
     with enter_repository(arguments.data, arguments.weights):
         run("dvc", "repro", "backbone", "prepare")
         stage_seconds = {stage: time_command("dvc", "repro", stage) for stage in ("extract", "train")}
-        undisturbed = read_md5s()
-        forget()
+        expected = read_md5s()
+        remove_results()
         moments = random.Random(0)
         for stage, seconds in stage_seconds.items():
-            for _ in range(_KILLS_A_STAGE):
-                kill(stage, moments.uniform(0, 0.9 / _KILLS_A_STAGE) * seconds)  # so that it never ends before
+            for _ in range(_KILLS_PER_STAGE):
+                kill(stage, moments.uniform(0, 0.9 / _KILLS_PER_STAGE) * seconds)  # before the stage can end
         run("dvc", "repro", "train")
-        if read_md5s() != undisturbed:
-            sys.exit(f"Undisturbed: {undisturbed}\nAfter the kills: {read_md5s()}")
-        print(f"The same bytes as undisturbed: {undisturbed}")
+        found = read_md5s()
+        if found != expected:
+            sys.exit(f"Without kills: {expected}\nAfter the kills: {found}")
+        print(f"The same bytes as without kills: {expected}")
 
 
 def read_md5s() -> dict[str, str]:
-    """Return what DVC says of the results."""
+    """Return the md5s that DVC recorded for the features and the classifier."""
     found = read_locked_md5s()
     return {name: found[name] for name in ("features", "classifier")}
 
 
-def forget() -> None:
-    """Remove the results and all that could bring them back."""
+def remove_results() -> None:
+    """Remove the results, and the caches that could restore them."""
     for path in (paths.own_folder(), paths.FEATURES, Path(".dvc/cache/runs")):
         shutil.rmtree(path)
     paths.CLASSIFIER.unlink()
@@ -55,7 +56,7 @@ def forget() -> None:
 
 
 def kill(stage: str, seconds: float) -> None:
-    """Start dvc repro, and kill it and all that it started some seconds after a stage has begun."""
+    """Start dvc repro; some seconds after the stage has started, kill it and all processes that it started."""
     process = psutil.Popen(["dvc", "repro", "train"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     if not any(f"Running stage '{stage}'" in line for line in process.stdout):
         sys.exit(f"dvc repro did not run {stage}.")

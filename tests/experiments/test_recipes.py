@@ -12,7 +12,7 @@ from celebflow.errors import CelebflowError
 from celebflow.experiments.recipes import find_changes, list_arguments, list_recipes, load_recipe
 from celebflow.params import Params, load_params
 from tests import COMMITTED_PARAMS, REPOSITORY
-from tests.repository import EVERY_STAGE, Repository, make_repository_with_result
+from tests.repository import EVERY_STAGE, Repository
 
 NAMES = ["base", *sorted(file.stem for file in (REPOSITORY / "recipes").glob("*.yaml"))]
 CHANGEABLE = {"extract", "train"}
@@ -219,26 +219,17 @@ def test_a_recipe_that_is_not_valid_ends_the_command_without_a_traceback(folder:
     assert "Traceback" not in result.stderr
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """Copy a repository with a result and the committed recipes; its params differ from all of them."""
-    return make_repository_with_result(tmp_path_factory)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_dvc_changes_params_yaml_to_the_recipe(
     repository: Repository, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(REPOSITORY)
     before = load_params(repository.folder / "params.yaml")
-    arguments = repository.run("celebflow", "recipe", name).split()
-    assert len(arguments) > 3
-    try:
-        repository.run("dvc", "exp", "run", *arguments, "--single-item", "prepare")
-        after = load_params(repository.folder / "params.yaml")
-    finally:
-        repository.run("git", "checkout", "--quiet", "--force", "HEAD")
+    arguments = repository.invoke("recipe", name).split()
+    assert len(arguments) > 3, "the repository's own params differ from every recipe"
+    repository.run("dvc", "exp", "run", *arguments, "--single-item", "prepare")
+    after = load_params(repository.folder / "params.yaml")
+    monkeypatch.chdir(REPOSITORY)
     wanted = load_recipe(name)
     for section in Params.model_fields:
         expected = getattr(wanted if section in CHANGEABLE else before, section)
@@ -246,9 +237,8 @@ def test_dvc_changes_params_yaml_to_the_recipe(
 
 
 @pytest.mark.slow
-def test_a_recipe_is_run_as_an_experiment(tmp_path_factory: pytest.TempPathFactory) -> None:
-    repository = make_repository_with_result(tmp_path_factory)
-    arguments = repository.run("celebflow", "recipe", "best").split()
+def test_a_recipe_is_run_as_an_experiment(repository: Repository) -> None:
+    arguments = repository.invoke("recipe", "best").split()
     small = ["--set-param=extract.image_size_px=64", "--set-param=train.preprocessing.pca_components=8"]
     output = repository.run("dvc", "exp", "run", "--name", "best-in-small", *arguments, *small)
     for stage in EVERY_STAGE[2:]:

@@ -70,6 +70,16 @@ def test_a_person_with_only_near_duplicates_of_one_split_is_an_error() -> None:
         _split(photos, ["Ann", "Bo"])
 
 
+def test_near_duplicates_of_other_people_count_towards_a_persons_splits() -> None:
+    photos = make_photos({"Ann": [1] * 20, "Bo": [1] * 17})
+    splits = _split(photos, ["Ann", "Bo"])
+    group = next(photo.group for photo in photos if photo.person == "Ann" and splits[photo.path] == "val")
+    photos += [Photo(f"Bo/shared {number}.jpg", "Bo", "", f"shared {number}", group) for number in range(3)]
+    splits = _split(photos, ["Ann", "Bo"])
+    counts = Counter(splits[photo.path] for photo in photos if photo.person == "Bo")
+    assert counts == {"train": 14, "val": 3, "test": 3}
+
+
 @settings(deadline=None, max_examples=100)
 @given(
     sizes=st.lists(st.lists(st.integers(1, 6), min_size=3, max_size=20), min_size=2, max_size=4),

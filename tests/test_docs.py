@@ -23,6 +23,11 @@ README = REPOSITORY / "README.md"
 CONTRIBUTING = REPOSITORY / "CONTRIBUTING.md"
 DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
 PAGES = [README, CONTRIBUTING, REPOSITORY / "CHANGELOG.md", *DOCS]
+# Readers follow the pages of a walk one after the other in one repository.
+WALKS = [
+    [README, *(REPOSITORY / "docs" / f"{name}.md" for name in ("data", "results", "experiments"))],
+    [REPOSITORY / "docs" / "prediction.md"],
+]
 MAX_README_LINES = 200
 BASE_PARAMS = flatten(Params().model_dump(mode="json"))
 
@@ -40,7 +45,7 @@ IN_SMALL = {
     "train.lda_shrinkage=0.02..0.8 train.preprocessing.pca_components=100,300,600 --trials 1 --name shrinkage",
     "dvc exp apply shrinkage-7": "dvc exp apply shrinkage-1",
 }
-# Commands that serve until the page ends: the address in the documentation, and a path that answers once they are up.
+# Commands that serve until the walk ends: the address in the documentation, and a path that answers once they are up.
 # The test starts them on a free port, and puts it in the place of the documented address.
 SERVERS = {
     "celebflow serve": ("http://127.0.0.1:8000", "/healthz"),
@@ -230,35 +235,40 @@ def test_lists_of_special_commands_hold_only_documented_ones() -> None:
 
 
 class Session:
-    """A shell in a small repository, in which the commands of a page run one after the other."""
+    """A shell in a small repository, in which the commands of pages run one after the other."""
 
     def __init__(self, repository: Repository, servers: ExitStack) -> None:
         self._repository = repository
         self._servers = servers
         self._addresses: dict[str, str] = {}
+        self._outputs: dict[str, str] = {}
         folder = repository.folder
         for name, person in (("two.jpg", 0), ("someone.jpg", 1), ("data_unknown/Zoë/1.jpg", 30)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             invented_people.draw_photograph(person, 11).save(folder / name)
 
     def run(self, command: Command) -> None:
-        """Run a command or what stands for it, and check the first line of its output against the page."""
+        """Run a command, unless it ran before, and check the first line of its output against the page."""
         if command.text in NOT_RUN:
             return
-        if command.text == "ls data/":  # the user has put photographs there
-            self._put_photographs()
-        if command.text in SERVERS:
-            documented, path = SERVERS[command.text]
-            server = self._repository.serve(*shlex.split(command.text), path=path)
-            self._addresses[documented] = self._servers.enter_context(server)
-            output = (self._repository.folder / "server.log").read_text(encoding="utf-8")
-        else:
-            text = IN_SMALL.get(command.text, command.text)
-            for documented, address in self._addresses.items():
-                text = text.replace(documented, address)
-            output = self._repository.run("bash", "-o", "pipefail", "-c", text)
+        if command.text not in self._outputs:
+            self._outputs[command.text] = self._execute(command.text)
         if command.text not in OTHER_OUTPUT:
-            check_first_line(command, output)
+            check_first_line(command, self._outputs[command.text])
+
+    def _execute(self, text: str) -> str:
+        """Run a command, or what stands for it, and return its output."""
+        if text == "ls data/":  # the user has put photographs there
+            self._put_photographs()
+        if text in SERVERS:
+            documented, path = SERVERS[text]
+            server = self._repository.serve(*shlex.split(text), path=path)
+            self._addresses[documented] = self._servers.enter_context(server)
+            return (self._repository.folder / "server.log").read_text(encoding="utf-8")
+        text = IN_SMALL.get(text, text)
+        for documented, address in self._addresses.items():
+            text = text.replace(documented, address)
+        return self._repository.run("bash", "-o", "pipefail", "-c", text)
 
     def _put_photographs(self) -> None:
         for person, name in enumerate(invented_people.PEOPLE[:6]):
@@ -283,12 +293,18 @@ def _mask(line: str) -> str:
     return " ".join(words)
 
 
+def test_walks_hold_every_page_with_commands() -> None:
+    walked = {page for pages in WALKS for page in pages}
+    assert walked == {page for page in PAGES if list_commands(page)}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if list_commands(page)], ids=_name)
-def test_commands_of_a_page_run_in_order(page: Path, repository: Repository) -> None:
+@pytest.mark.parametrize("pages", WALKS, ids=lambda pages: _name(pages[0]))
+def test_commands_of_pages_run_in_order(pages: list[Path], repository: Repository) -> None:
     with ExitStack() as servers:
         session = Session(repository, servers)
-        for command in list_commands(page):
-            session.run(command)
-    for block in list_blocks(page, "python"):
-        repository.run("python", "-c", block)
+        for page in pages:
+            for command in list_commands(page):
+                session.run(command)
+            for block in list_blocks(page, "python"):
+                repository.run("python", "-c", block)

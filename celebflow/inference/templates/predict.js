@@ -182,7 +182,7 @@ function predictTransfer({ files }) {
     return;
   }
   reset();
-  showError(files.length ? "Send one photograph at a time." : "There is no file in it.");
+  showError(files.length ? "Send one photograph at a time." : "There is no file in what you dropped or pasted.");
 }
 
 const camera = find("dialog");

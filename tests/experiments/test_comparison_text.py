@@ -13,8 +13,8 @@ def _predict(person: str, *predicted: str) -> list[Prediction]:
     return [Prediction(path, path, person, name, 0.5, 0.5) for path, name in zip(paths, predicted, strict=True)]
 
 
-A = [*_predict("Ann", "Bo", "Bo", "Ann", "Cy"), *_predict("Bo", "Bo", "Bo"), *_predict("Cy", "Cy")]
-B = [*_predict("Ann", "Ann", "Ann", "Ann", "Ann"), *_predict("Bo", "Cy", "Bo"), *_predict("Di", "Di")]
+A = [*_predict("Zoe", "Bo", "Bo", "Zoe", "Cy"), *_predict("Bo", "Bo", "Bo"), *_predict("Cy", "Cy")]
+B = [*_predict("Zoe", "Zoe", "Zoe", "Zoe", "Zoe"), *_predict("Bo", "Cy", "Bo"), *_predict("Di", "Di")]
 
 
 def test_the_summary_counts_photographs_and_tells_the_difference() -> None:
@@ -30,14 +30,14 @@ def test_the_summary_counts_photographs_and_tells_the_difference() -> None:
 def test_people_are_listed_by_their_gain_and_unchanged_people_are_not() -> None:
     text = format_comparison("HEAD", "workspace", "val", compare_predictions(A, B), 20)
     rows = [line.split() for line in text.split("\n\n")[1].splitlines()]
-    assert rows[1:] == [["Ann", "4", "1", "4", "+3"], ["Bo", "2", "2", "1", "-1"]]
+    assert rows[1:] == [["Zoe", "4", "1", "4", "+3"], ["Bo", "2", "2", "1", "-1"]]
 
 
 @pytest.mark.parametrize(("max_photographs", "shown", "hidden"), [(20, 3, 0), (3, 3, 0), (1, 1, 2), (-1, 3, 0)])
 def test_lists_of_photographs_have_a_maximum(max_photographs: int, shown: int, hidden: int) -> None:
     text = format_comparison("HEAD", "workspace", "val", compare_predictions(A, B), max_photographs)
     fixed, broken = text.split("\n\n")[2:]
-    assert [line.split()[0] for line in fixed.splitlines()[1 : shown + 1]] == ["Ann/0.jpg", "Ann/1.jpg", "Ann/3.jpg"][
+    assert [line.split()[0] for line in fixed.splitlines()[1 : shown + 1]] == ["Zoe/0.jpg", "Zoe/1.jpg", "Zoe/3.jpg"][
         :shown
     ]
     assert ("--limit -1" in fixed) == (f"and {hidden} more" in fixed) == (hidden > 0)

@@ -64,7 +64,7 @@ def _copy_to_plain_layers(classifier: Classifier) -> nn.Sequential:
 
 @pytest.mark.parametrize(
     ("hidden_units", "preprocessing"),
-    [((16, 8), UNCHANGED), ((), UNCHANGED), ((), LDA), ((), PROJECTED), ((6,), PROJECTED)],
+    [((16, 8), UNCHANGED), ((), UNCHANGED), ((), LDA), ((), PROJECTED), ((64,), PROJECTED)],
     ids=["mlp", "linear", "lda", "projected_linear", "projected_mlp"],
 )
 def test_heat_maps_are_those_of_autograd_through_plain_layers(

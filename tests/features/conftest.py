@@ -84,7 +84,9 @@ def faces(photos: list[Photo], decoded: list[Image.Image], monkeypatch: pytest.M
     by_path = {}
     by_pixels = {}
     for number, (photo, photograph) in enumerate(zip(photos, decoded, strict=True)):
-        found = [make_face(3, 4, 10 + number, 12, 0.9), make_face(20, 22.5, 28, 31 + number / 3, 0.8)][: number % 3]
+        points = ((4.0, 5.5), (9.0, 5.0), (6.5, 7.0), (5.0, 10.0), (8.5, 9.5 + number / 3))
+        subject = Face(3, 4, 10 + number, 12, 0.9, points)
+        found = [subject, make_face(20, 22.5, 28, 31, 0.8)][: number % 3]
         by_path[photo.path] = found
         by_pixels[photograph.tobytes()] = found
     monkeypatch.setattr(transform, "detect_faces", lambda photograph: by_pixels[photograph.tobytes()])

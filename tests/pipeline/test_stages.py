@@ -17,6 +17,7 @@ def test_second_repro_runs_nothing(repository: Repository) -> None:
 
 def test_page_templates_are_dependencies_and_compiled_code_is_not(repository: Repository) -> None:
     report = repository.folder / "celebflow" / "report"
+    (report / "__pycache__").mkdir(exist_ok=True)
     (report / "__pycache__" / "other.pyc").write_bytes(b"compiled")
     assert json.loads(repository.run("dvc", "status", "--json")) == {}
     template = report / "templates" / "report.html.jinja"

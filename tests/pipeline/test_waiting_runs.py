@@ -20,17 +20,17 @@ def repository(repository: Repository) -> Repository:
 
 
 def test_run_waits_when_its_store_is_away_and_is_synced_once(repository: Repository) -> None:
-    assert "No runs wait" in repository.run("celebflow", "runs", "sync")
+    assert "No runs wait" in repository.invoke("runs", "sync")
     repository.edit("dropout: 0.5", "dropout: 0.45")
     with repository.variables(MLFLOW_TRACKING_URI=AWAY):
         output = repository.run("dvc", "repro")
         assert AWAY in output and "celebflow runs sync" in output
-        assert "1 runs still wait" in repository.run("celebflow", "runs", "sync", status=1)
-    assert AWAY in repository.run("celebflow", "runs", "sync", status=1), "it is meant for another store"
+        assert "1 runs still wait" in repository.invoke("runs", "sync", fails=True)
+    assert AWAY in repository.invoke("runs", "sync", fails=True), "it is meant for another store"
     waiting_id = repository.run_id()
     assert len(repository.runs()) == 1
-    assert repository.run("celebflow", "runs", "sync", "--here").endswith("1 runs synced.\n")
-    assert "No runs wait" in repository.run("celebflow", "runs", "sync", "--here")
+    assert repository.invoke("runs", "sync", "--here").endswith("1 runs synced.\n")
+    assert "No runs wait" in repository.invoke("runs", "sync", "--here")
     run, _ = repository.runs()
     assert run.info.status == "FINISHED"
     assert run.info.run_name.startswith("dropout 0.45")
@@ -48,13 +48,13 @@ def test_run_waits_when_its_store_is_away_and_is_synced_once(repository: Reposit
     repository.edit("resolution_dpi: 150", "resolution_dpi: 100")
     assert repository.repro() == ["plot"]
     assert len(repository.runs()) == 2
-    workspace = repository.run("celebflow", "runs").splitlines()[1].split()
+    workspace = repository.invoke("runs").splitlines()[1].split()
     assert (workspace[0], workspace[-1]) == ("workspace", run.info.run_id)
     # When the store is away again, the run waits again.
     repository.edit("resolution_dpi: 100", "resolution_dpi: 90")
     with repository.variables(MLFLOW_TRACKING_URI=AWAY):
         assert repository.repro() == ["plot"]
-    assert repository.run("celebflow", "runs", "sync", "--here").endswith("1 runs synced.\n")
+    assert repository.invoke("runs", "sync", "--here").endswith("1 runs synced.\n")
     again, _ = repository.runs()
     assert (again.info.run_id, again.info.run_name) == (run.info.run_id, run.info.run_name)
     assert again.info.status == "FINISHED"
@@ -66,10 +66,10 @@ def test_sync_that_failed_is_repeated_without_doubling(repository: Repository) -
     artifacts = repository.folder / "mlartifacts"
     artifacts.rename(repository.folder / "kept")
     artifacts.write_text("not a folder")  # the run is created, but its files cannot be stored
-    assert "still wait" in repository.run("celebflow", "runs", "sync", "--here", status=1)
+    assert "still wait" in repository.invoke("runs", "sync", "--here", fails=True)
     artifacts.unlink()
     (repository.folder / "kept").rename(artifacts)
-    assert repository.run("celebflow", "runs", "sync", "--here").endswith("1 runs synced.\n")
+    assert repository.invoke("runs", "sync", "--here").endswith("1 runs synced.\n")
     run, _ = repository.runs()
     assert [file.path for file in repository.client.list_artifacts(run.info.run_id)] == ["params.yaml", "reports"]
 
@@ -82,10 +82,10 @@ def test_waiting_run_that_was_killed_is_synced_as_killed(repository: Repository)
         deadline = time.monotonic() + 120
         while repository.run_id() == before and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert "1 runs still wait" in repository.run("celebflow", "runs", "sync", "--here", status=1)
+        assert "1 runs still wait" in repository.invoke("runs", "sync", "--here", fails=True)
         process.kill()
         process.communicate()
-    assert repository.run("celebflow", "runs", "sync", "--here").endswith("1 runs synced.\n")
+    assert repository.invoke("runs", "sync", "--here").endswith("1 runs synced.\n")
     assert repository.runs()[0].info.status == "KILLED"
 
 
@@ -100,7 +100,7 @@ def test_two_stages_at_once_make_the_waiting_store_together(repository: Reposito
     for process in processes:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
-    assert repository.run("celebflow", "runs", "sync", "--here").endswith("2 runs synced.\n")
+    assert repository.invoke("runs", "sync", "--here").endswith("2 runs synced.\n")
     assert sorted(run.data.params["train.dropout"] for run in repository.runs()[:2]) == ["0.1", "0.2"]
 
 
@@ -119,7 +119,7 @@ def test_run_continues_when_its_store_fails_midway(repository: Repository, tmp_p
     away.rename(store)
     assert "celebflow runs sync" in output
     assert logged_count <= len(repository.list_steps(run_id, "train/loss")) < 300
-    assert repository.run("celebflow", "runs", "sync", "--here").endswith("1 runs synced.\n")
+    assert repository.invoke("runs", "sync", "--here").endswith("1 runs synced.\n")
     assert repository.list_steps(run_id, "train/loss") == list(range(1, 301))
     (run,) = [run for run in repository.runs() if run.info.run_id == run_id]
     assert run.info.status == "FINISHED"

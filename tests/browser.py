@@ -55,13 +55,13 @@ def take_console(driver: Chrome) -> list[str]:
 
 
 def take_requests(driver: Chrome) -> set[str]:
-    """Return the addresses that pages requested since the last call, without data URIs."""
+    """Return the addresses that pages requested since the last call, without data URIs and the browser's own pages."""
     addresses = set()
     for entry in driver.get_log("performance"):  # type: ignore[no-untyped-call]
         event = json.loads(entry["message"])["message"]
         if event["method"] == "Network.requestWillBeSent":
             addresses.add(event["params"]["request"]["url"])
-    return {address for address in addresses if not address.startswith("data:")}
+    return {address for address in addresses if not address.startswith(("data:", "chrome:"))}
 
 
 def has_alert(driver: Chrome) -> bool:

@@ -113,7 +113,9 @@ def test_a_request_that_is_cancelled_during_a_pass_costs_the_others_nothing(
     assert all(isinstance(result, PredictionResponse) for result in others)
 
 
-def test_no_request_waits_long_for_a_slow_photograph(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_request_waits_long_for_a_slow_photograph(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Predictor, "workers", 2)
+    batcher = Batcher(predictor, LIMITS, None, lambda count: None)
     extract = Predictor.extract
     released = threading.Event()
     slow = decode_photograph(draw_noise(0))

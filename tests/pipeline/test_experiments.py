@@ -10,6 +10,7 @@ from tests.repository import Repository, clone_repository
 pytestmark = pytest.mark.slow
 
 
+# The commands run as processes: DVC's queue packs git's objects, and in this process DVC would leave the packs open.
 @pytest.fixture(scope="module")
 def experiments(template: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Return a repository where two workers have run two queued experiments; tests do not change it."""
@@ -31,7 +32,7 @@ def test_queued_experiments_log_a_run_each(experiments: Repository) -> None:
 
 
 def test_runs_are_listed_with_commits_and_experiments(experiments: Repository) -> None:
-    rows = [line.split() for line in experiments.invoke("runs").splitlines()]
+    rows = [line.split() for line in experiments.run("celebflow", "runs").splitlines()]
     by_name = {row[0]: row for row in rows}
     head = experiments.run("git", "rev-parse", "--abbrev-ref", "HEAD").strip()
     for name in ("workspace", head):
@@ -46,7 +47,7 @@ def test_results_are_compared_wherever_they_are(experiments: Repository) -> None
     head = experiments.run("git", "rev-parse", "HEAD").strip()
     comparisons = []
     for a, b in (("HEAD", "lowest"), ("workspace", "lowest"), (head[:8], run.info.run_id[:12])):
-        comparisons.append(json.loads(experiments.invoke("compare", a, b, "--json")))
+        comparisons.append(json.loads(experiments.run("celebflow", "compare", a, b, "--json")))
         assert (comparisons[-1].pop("a"), comparisons[-1].pop("b")) == (a, b)
     compared = comparisons[0]
     assert comparisons == [compared] * 3
@@ -56,7 +57,7 @@ def test_results_are_compared_wherever_they_are(experiments: Repository) -> None
 
 
 def test_result_does_not_differ_from_itself(experiments: Repository) -> None:
-    assert json.loads(experiments.invoke("compare", "HEAD", "--json"))["overall"]["p_value"] == 1.0
+    assert json.loads(experiments.run("celebflow", "compare", "HEAD", "--json"))["overall"]["p_value"] == 1.0
 
 
 def test_experiments_outside_the_workspace_share_its_store_and_cache(repository: Repository) -> None:

@@ -27,6 +27,7 @@ def test_features_equal_a_direct_torchvision_forward_pass(backbone: Backbone) ->
     assert ((features - expected).norm() / expected.norm()).item() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size_px", [64, 128])
 def test_each_layers_features_equal_torchvisions(backbone: Backbone, size_px: int) -> None:
     with torch.device("meta"):

@@ -30,6 +30,7 @@ SMALL = Transform(32)
 DETECTING = Transform(32, FaceParams(crop="detect", center_fraction=0.5, margin=0.1, align=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime_name", ["ncnn", "torch"])
 def test_cached_features_equal_those_of_the_runtime(
     tmp_path: Path,

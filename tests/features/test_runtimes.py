@@ -35,6 +35,7 @@ def ncnn_runtimes(backbone: Backbone) -> dict[Layers, NcnnRuntime]:
     return runtimes
 
 
+@pytest.mark.slow
 # Before the average to 7×7, pool5 is 1×1, 2×2, 7×7 and 8×8.
 @pytest.mark.parametrize(
     ("size_px", "combinations"),

@@ -43,6 +43,7 @@ def _make_request(seed: int, *, heat_map: bool = False, nearest: bool = False) -
     return PredictionRequest(draw_noise(seed), 3, heat_map, nearest)
 
 
+@pytest.mark.slow
 def test_requests_at_the_same_time_are_classified_together(
     batcher: Batcher, predictor: Predictor, passes: list[int]
 ) -> None:

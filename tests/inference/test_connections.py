@@ -54,6 +54,7 @@ def test_a_slow_client_gets_to_read_why_it_is_refused(address: str, monkeypatch:
                 time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost:"])
 @pytest.mark.parametrize("after_a_request", [False, True])
 def test_a_connection_without_a_whole_head_is_closed(

@@ -24,6 +24,8 @@ from celebflow.inference.predictor import Predictor
 from celebflow.params import PreprocessingParams
 from tests.models import NAMES, make_classifier
 
+pytestmark = pytest.mark.slow
+
 CASES: dict[str, tuple[Transform, tuple[int, ...], PreprocessingParams]] = {
     "base recipe, in small": (Transform(64), (8, 8), UNCHANGED),
     "as large as VGG19 was trained": (Transform(224), (), UNCHANGED),
@@ -43,7 +45,6 @@ CASES: dict[str, tuple[Transform, tuple[int, ...], PreprocessingParams]] = {
         UNCHANGED.model_copy(update={"standardize": True}),
     ),
 }
-SLOW_CASES = ("as large as VGG19 was trained", "best recipe, in small")
 
 
 def _load(folder: Path, backbone: Backbone, backbone_file: Path, case: str) -> Predictor:
@@ -69,9 +70,7 @@ def _draw_photographs() -> list[Image.Image]:
     return photographs
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow if case in SLOW_CASES else ()) for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_onnx_runtime_computes_the_predictor_s_probabilities(
     backbone: Backbone, backbone_file: Path, tmp_path: Path, case: str
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_prediction_that_takes_too_long_is_refused(predictor: Predictor, monke
         assert post_form(address, draw_noise()).status_code == 200
 
 
+@pytest.mark.slow
 def test_many_clients_at_once_get_what_each_gets_alone(address: str) -> None:
     contents = [draw_noise(seed) for seed in range(16)]
 

@@ -37,7 +37,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Classifier
     return write_result(tmp_path_factory.mktemp("result"), card, logits * 4, labels)
 
 
-@pytest.mark.parametrize("count", [2, 5, *(pytest.param(count, marks=pytest.mark.slow) for count in (31, 200))])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 5, 31, 200])
 def test_every_figure_is_drawn_and_legible_at_any_number_of_people(tmp_path: Path, count: int) -> None:
     names = [f"Person_{number} Papadopoulos_the_Younger $x^2$" for number in range(count)]
     report, card = write_result(tmp_path, make_card(names), *draw_logits(count, absent=1))

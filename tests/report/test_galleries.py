@@ -48,7 +48,8 @@ def result(make_random_result: Callable[[int], PhotographedResult]) -> Photograp
     return make_random_result(31)
 
 
-@pytest.mark.parametrize("count", [2, 5, 31, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 5, 31, 200])
 def test_galleries_are_drawn_and_legible_at_any_number_of_people(
     make_random_result: Callable[[int], PhotographedResult], count: int
 ) -> None:

@@ -22,6 +22,7 @@ from celebflow.evaluation.results import Prediction, Report
 from celebflow.report.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, new_blank_figure, new_figure, plain
 
 _PEOPLE_PER_COLUMN = 40
+_CURVES_PER_COLUMN = 36
 _MAX_NAME_LENGTH = 30
 _COMPRESS_LEVEL = 2  # of 9: takes less than half of the default level's time, for 8% more bytes
 
@@ -191,7 +192,7 @@ def _draw_curves(
     corner: Literal["lower left", "lower right"],
     warning: str,
 ) -> tuple[Figure, Axes]:
-    columns = ceil(len(person_curves) / _PEOPLE_PER_COLUMN)
+    columns = ceil(len(person_curves) / _CURVES_PER_COLUMN)
     figure, axes = new_figure(6.6 + 2.6 * columns, 6.4, warning)
     ranked = sorted(person_curves, key=lambda curve: (curve.area, curve.name))
     # The people that the classifier knows worst have colors of their own, so that the eye goes to them.

@@ -13,19 +13,21 @@ import time
 from collections.abc import Iterator
 from contextlib import chdir, closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import mlflow
 import pytest
 import requests
 from click.testing import CliRunner
 from filelock import FileLock
-from mlflow.entities import Run
 
 from celebflow import cli
 from celebflow.data import invented_people
 from celebflow.errors import CelebflowError
 from tests import COMMITTED_PARAMS, REPOSITORY
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # Few people, small images and a small classifier: the stages are the real ones.
 CHANGES = {
@@ -175,11 +177,13 @@ class Repository:
             process.communicate(timeout=60)
 
     @property
-    def client(self) -> mlflow.MlflowClient:
+    def client(self) -> "MlflowClient":
         """Return a client of the repository's own MLflow store."""
-        return mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        from mlflow import MlflowClient  # takes seconds to import, and few tests need it
 
-    def runs(self) -> list[Run]:
+        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def runs(self) -> list["Run"]:
         """Return the MLflow runs, newest first."""
         client = self.client
         return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))

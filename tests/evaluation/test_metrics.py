@@ -88,6 +88,7 @@ def test_precision_and_recall_equal_scikit_learns(seed: int, people: int, count:
     assert micro.area == pytest.approx(average_precision_score(one_hot.ravel(), probabilities.ravel()))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), people=st.integers(2, 12), count=st.integers(0, 60))
 def test_person_metrics_equal_scikit_learns_and_scipys(seed: int, people: int, count: int) -> None:

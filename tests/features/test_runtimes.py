@@ -61,6 +61,7 @@ def test_pytorchs_runtime_computes_exactly_the_backbones_features(backbone: Back
     np.testing.assert_array_equal(TorchRuntime(backbone, layers).extract(image), backbone.extract(image, layers))
 
 
+@pytest.mark.slow
 def test_features_that_differ_from_pytorchs_are_an_error(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = backbone.extract
     monkeypatch.setattr(backbone, "extract", lambda image, layers: exact(image, layers) * np.float32(1.0001))

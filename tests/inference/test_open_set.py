@@ -95,6 +95,7 @@ def test_few_photographs_are_in_memory_at_once(tmp_path: Path, monkeypatch: pyte
     assert max_pixels == 8 * 100 + 2 * 10_000
 
 
+@pytest.mark.slow
 def test_the_coverage_of_known_people_is_that_of_the_metrics(tmp_path: Path) -> None:
     """The threshold may equal the confidence of a photograph, in more digits than a table needs."""
     card = make_card(["Ann", "Bo", "Cy"])

@@ -36,6 +36,7 @@ def _texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts]
 
 
+@pytest.mark.slow
 def test_sheets_import_no_torch() -> None:
     code = "import celebflow.report.contact_sheets, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -114,6 +115,7 @@ def test_groups_keep_their_order_and_those_with_several_people_are_orange(tmp_pa
     assert colors == [BLUE] * 3 + [ORANGE] * 2
 
 
+@pytest.mark.slow
 def test_many_and_large_groups_are_cut_and_counted(tmp_path: Path) -> None:
     groups = [_group(tmp_path, 0, *["Ann"] * 11), *(_group(tmp_path, n, "Bo", "Bo") for n in range(1, 43))]
     figure = draw_duplicates(groups, tmp_path)

@@ -64,6 +64,7 @@ def test_figures_are_saved_in_their_resolution(tmp_path: Path) -> None:
             assert len(np.unique(np.asarray(image.convert("L")))) > 10
 
 
+@pytest.mark.slow
 def test_every_figure_warns_of_an_untrained_backbone(result: tuple[Report, ClassifierCard]) -> None:
     report, card = result
     for trained in (False, True):

@@ -60,6 +60,7 @@ def test_galleries_are_drawn_and_legible_at_any_number_of_people(
         assert figure.get_suptitle() == ""
 
 
+@pytest.mark.slow
 def test_two_people_have_the_same_figures_as_more(tmp_path: Path) -> None:
     drawn = []
     for count in (2, 3):

@@ -82,10 +82,8 @@ class FeatureCache:
         """Return the faces that were detected in a photograph; None when they are missing or damaged."""
         with self._environment.begin() as transaction:
             stored = transaction.get(self._faces_key(photo), b"")
-        checksum, content = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
-        if not content or _checksum(content) != checksum:
-            return None
-        return [Face.from_dict(values) for values in json.loads(content)]
+        content = _unseal(stored)
+        return [Face.from_dict(values) for values in json.loads(content)] if content else None
 
     def is_complete(self, photo: Photo) -> bool:
         """Tell whether the cache has all that the transform needs of a photograph, undamaged."""
@@ -107,7 +105,7 @@ class FeatureCache:
                     transaction.put(self.key(photo, view), _pack(row))
                 if self.origin.transform.detects_faces:
                     content = json.dumps([asdict(face) for face in faces]).encode()
-                    transaction.put(self._faces_key(photo), _checksum(content) + content)
+                    transaction.put(self._faces_key(photo), _seal(content))
         except lmdb.Error as error:
             raise CelebflowError(
                 f"The feature cache {self._environment.path()} cannot be written ({error}). Is the disk full? "
@@ -121,17 +119,27 @@ def _name_detector(transform: Transform) -> list[str]:
 
 def _pack(row: SparseRow) -> bytes:
     """Return a checksum, the positions and the values, little-endian."""
-    content = row.indices.astype("<u2").tobytes() + row.values.astype("<f4").tobytes()
-    return _checksum(content) + content
+    return _seal(row.indices.astype("<u2").tobytes() + row.values.astype("<f4").tobytes())
 
 
 def _unpack(stored: bytes) -> SparseRow | None:
     """Restore what _pack returned; None when it is damaged."""
-    checksum, content = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
-    if _checksum(content) != checksum:
+    content = _unseal(stored)
+    if content is None:
         return None
     count = len(content) // _BYTES_PER_FEATURE
     return SparseRow(np.frombuffer(content, "<u2", count), np.frombuffer(content, "<f4", count, 2 * count))
+
+
+def _seal(content: bytes) -> bytes:
+    """Put its checksum before the content of an entry."""
+    return _checksum(content) + content
+
+
+def _unseal(stored: bytes) -> bytes | None:
+    """Return the content of an entry; None when it is damaged."""
+    checksum, content = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
+    return content if _checksum(content) == checksum else None
 
 
 def _checksum(content: bytes) -> bytes:

@@ -40,7 +40,9 @@ def extract_missing(
 
     def extract(photo: Photo) -> tuple[dict[View, SparseRow], list[Face]]:
         photograph = _load_photograph(folder / photo.path, photo.sha256)
-        faces = transform.find_faces(photograph)
+        faces = cache.get_faces(photo) if transform.detects_faces else []
+        if faces is None:
+            faces = transform.find_faces(photograph)
         views = cache.missing_views(photo)
         rows = extract_views(photograph, faces[0] if faces else None, transform.only(*views), runtime)
         return dict(zip(views, rows, strict=True)), faces

@@ -63,7 +63,7 @@ def _fetch(name: str, files: Sequence[Path]) -> Iterator[list[Path]]:
         return
     with TemporaryDirectory() as folder:
         copies = copy_outputs(files, name, Path(folder))
-        yield [_download(name, file, Path(folder)) for file in files] if copies is None else copies
+        yield _download(name, files, Path(folder)) if copies is None else copies
 
 
 @contextmanager
@@ -82,12 +82,16 @@ def fetch_model(address: str | None, revision: str | None) -> Iterator[Path]:
         yield folder
 
 
-def _download(name: str, file: Path, folder: Path) -> Path:
-    """Fetch a file of an MLflow run."""
+def _download(name: str, files: Sequence[Path], folder: Path) -> list[Path]:
+    """Fetch files of an MLflow run."""
+    file = files[0]
+    copies = []
     try:
         client = stores.open_store()
         run = find_named_run(client, name)
-        return Path(client.download_artifacts(run.info.run_id, file.as_posix(), str(folder)))
+        for file in files:
+            copies.append(Path(client.download_artifacts(run.info.run_id, file.as_posix(), str(folder))))
+        return copies
     except stores.STORE_ERRORS as error:
         reason = f"No MLflow run of this name has a readable {file} ({stores.describe_failure(error)})."
     except CelebflowError as error:

@@ -1,8 +1,10 @@
 """A repository with two results that the tests of experiments share; a test that changes it takes a clone."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.repository import Repository, make_repository_with_result
+from tests.repository import Repository, clone_repository, make_repository_with_result
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +18,17 @@ def two_results(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     assert repository.repro() == ["train", "evaluate", "plot"]
     repository.run("dvc", "exp", "save", "--name", "faint")
     return repository
+
+
+@pytest.fixture
+def clone(two_results: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """Go to a copy of the repository with two results, which the test may change."""
+    clone = clone_repository(two_results, tmp_path / "clone")
+    enter_repository(clone, monkeypatch)
+    return clone
+
+
+def enter_repository(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a repository the working directory, and its own MLflow store the one that is used."""
+    monkeypatch.chdir(repository.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from celebflow.experiments import lookup, pages
-from tests.repository import Repository, clone_repository
+from tests.experiments.conftest import enter_repository
+from tests.repository import Repository
 
 pytestmark = pytest.mark.slow
 
@@ -22,21 +23,8 @@ ADDRESSES: dict[str, Callable[[Repository], str]] = {
 @pytest.fixture
 def repository(two_results: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """Go to the repository with two results, whose files no test changes."""
-    _enter(two_results, monkeypatch)
+    enter_repository(two_results, monkeypatch)
     return two_results
-
-
-@pytest.fixture
-def clone(two_results: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """Go to a copy that the test may change."""
-    clone = clone_repository(two_results, tmp_path / "clone")
-    _enter(clone, monkeypatch)
-    return clone
-
-
-def _enter(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(repository.folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def _read_params(html: str) -> dict[str, tuple[str, str]]:

@@ -25,6 +25,7 @@ from celebflow.experiments.registry import find_best_run, find_named_run, regist
 from celebflow.features.transform import Transform
 from celebflow.inference.onnx_export import run_model
 from celebflow.report.thumbnails import load_thumbnail
+from tests.experiments.conftest import enter_repository
 from tests.repository import Repository, clone_repository
 
 pytestmark = pytest.mark.slow
@@ -44,19 +45,6 @@ def registered(two_results: Repository, tmp_path_factory: pytest.TempPathFactory
     assert f"val/final_macro_auc {better.data.metrics['val/final_macro_auc']:.4f}" in output
     assert "version 1 of celebflow, alias champion" in output
     return repository
-
-
-@pytest.fixture
-def clone(two_results: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """Go to a copy of the repository with two results, which the test may change."""
-    clone = clone_repository(two_results, tmp_path / "clone")
-    _enter(clone, monkeypatch)
-    return clone
-
-
-def _enter(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(repository.folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def _open_store(repository: Repository) -> mlflow.MlflowClient:
@@ -115,7 +103,7 @@ def test_a_run_is_registered_and_packaged_once_and_the_next_run_is_the_next_vers
 def test_the_best_run_has_the_lowest_loss_or_error_or_else_the_highest_metric(
     two_results: Repository, monkeypatch: pytest.MonkeyPatch, metric: str, choose: Callable[..., float]
 ) -> None:
-    _enter(two_results, monkeypatch)
+    enter_repository(two_results, monkeypatch)
     values = [run.data.metrics[metric] for run in two_results.runs()]
     assert min(values) < max(values)
     best = find_best_run(_open_store(two_results), metric)
@@ -153,7 +141,7 @@ def test_what_cannot_be_registered_is_an_error(
     alias: str,
     message: str,
 ) -> None:
-    _enter(two_results, monkeypatch)
+    enter_repository(two_results, monkeypatch)
     with pytest.raises(CelebflowError, match=message):
         register(name, metric, alias)
 

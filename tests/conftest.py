@@ -11,18 +11,30 @@ from PIL import Image
 from selenium.webdriver import Chrome
 
 from celebflow.backbone.vgg19 import Backbone, BackboneSource
-from celebflow.backbone.weights import make_backbone, save_backbone
+from celebflow.backbone.weights import load_backbone, make_backbone, save_backbone
 from celebflow.data.photos import Photo
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.store import Features
 from celebflow.features.transform import Transform
 from celebflow.params import Params, View, load_params
 from tests import COMMITTED_PARAMS
-from tests.browser import describe_missing_packages, start_browser
-from tests.repository import Repository, clone_repository, make_template
+from tests.browser import require_browser, start_browser
+from tests.repository import (
+    Repository,
+    clone_repository,
+    make_once,
+    make_repository_once,
+    make_repository_with_result,
+)
 
 # A shell that starts the tests in the background makes them ignore SIGINT, and their child processes would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that hold slow tests, so that no worker is left alone with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture
@@ -49,27 +61,25 @@ def draw_people(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def backbone() -> Backbone:
-    """Return an untrained VGG19, whole and frozen."""
-    return make_backbone("untrained", 0, Path())
+def backbone_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of an untrained VGG19, as the stage backbone writes it."""
+
+    def make(file: Path) -> None:
+        save_backbone(make_backbone("untrained", 0, Path()), file)
+
+    return make_once(tmp_path_factory, "backbone.safetensors", make)
 
 
 @pytest.fixture(scope="session")
-def backbone_file(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Path:
-    """Save it, as the stage backbone does."""
-    file = tmp_path_factory.mktemp("models") / "backbone.safetensors"
-    save_backbone(backbone, file)
-    return file
+def backbone(backbone_file: Path) -> Backbone:
+    """Return an untrained VGG19, whole and frozen."""
+    return load_backbone(backbone_file, "cpu")
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """Start Chromium; skip where it is missing, but not in CI, where a skip would go unseen."""
-    missing = describe_missing_packages()
-    if missing and os.environ.get("CI"):
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+    """Start Chromium."""
+    require_browser(os.environ)
     with start_browser(tmp_path_factory.mktemp("browser") / "profile") as driver:
         yield driver
 
@@ -77,7 +87,24 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Return a repository with a committed result, of which tests change only copies."""
-    return make_template(tmp_path_factory)
+    return make_repository_once(tmp_path_factory, "template", make_repository_with_result)
+
+
+@pytest.fixture(scope="session")
+def two_results(template: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Return a repository with a result in HEAD and a worse one in the workspace, also as the experiment faint.
+
+    The last result is the worse, so that nothing finds the best by its date. Tests change only copies of it.
+    """
+
+    def make(folder: Path) -> Repository:
+        repository = clone_repository(template, folder)
+        repository.edit("learning_rate: 0.001", "learning_rate: 1.0e-09")
+        assert repository.repro() == ["train", "evaluate", "plot"]
+        repository.run("dvc", "exp", "save", "--name", "faint")
+        return repository
+
+    return make_repository_once(tmp_path_factory, "two_results", make)
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import requests
 from click.testing import CliRunner
@@ -112,11 +113,11 @@ class Repository:
             time.sleep(1)
         # One of DVC's workers sometimes removes the file that tells the other to end.
         deadline = time.monotonic() + 60
-        while "0 active, 0 idle" not in self.run("dvc", "queue", "status"):
+        while any(process.info["cwd"] == str(self.folder) for process in psutil.process_iter(["cwd"])):
             if time.monotonic() > deadline:
                 self.run("dvc", "queue", "stop")
                 break
-            time.sleep(2)
+            time.sleep(0.5)
 
     def list_experiments(self) -> set[str]:
         """Return the names of the experiments that have a result; asking git takes less time than asking DVC."""
@@ -218,26 +219,36 @@ def make_repository(folder: Path, people: int = 6) -> Repository:
     return repository
 
 
-def make_template(factory: pytest.TempPathFactory) -> Repository:
-    """Return a repository with a committed result, made once for all workers; tests change only copies of it."""
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a file or folder of this name, which `make` makes once for all workers; tests do not change it."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # the folder of the session, in which each worker has its own
-    folder = base / "template"
-    with FileLock(base / "template.lock"):
-        if not folder.exists():
-            # A process that fails on the way leaves no folder that others would take for whole.
-            repository = make_repository(base / "unfinished_template")
-            assert repository.repro() == EVERY_STAGE
-            repository.commit("first result")
-            repository.folder.rename(folder)
-            _move_artifacts(repository.folder, folder)
-    return Repository(folder)
+    with FileLock(base / f"{name}.lock"):
+        if not (base / name).exists():
+            # A process that fails on the way leaves nothing that others would take for whole.
+            unfinished = base / f"unfinished_{name}"
+            make(unfinished)
+            unfinished.rename(base / name)
+    return base / name
 
 
-def make_repository_with_result(factory: pytest.TempPathFactory) -> Repository:
-    """Return a copy of the template in a folder of its own."""
-    return clone_repository(make_template(factory), factory.mktemp("repository") / "clone")
+def make_repository_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Repository]) -> Repository:
+    """Return a repository, which `make` makes in a new folder once for all workers; tests change only copies of it."""
+
+    def make_here(folder: Path) -> None:
+        make(folder)
+        _move_artifacts(folder / "mlflow.db", folder, folder.with_name(name))
+
+    return Repository(make_once(factory, name, make_here))
+
+
+def make_repository_with_result(folder: Path) -> Repository:
+    """Make a repository with a committed result."""
+    repository = make_repository(folder)
+    assert repository.repro() == EVERY_STAGE
+    repository.commit("first result")
+    return repository
 
 
 def clone_repository(template: Repository, folder: Path) -> Repository:
@@ -252,13 +263,13 @@ def clone_repository(template: Repository, folder: Path) -> Repository:
             shutil.copy2(source, target)
 
     shutil.copytree(template.folder, folder, symlinks=True, copy_function=copy)
-    _move_artifacts(template.folder, folder)
+    _move_artifacts(folder / "mlflow.db", template.folder, folder)
     return Repository(folder)
 
 
-def _move_artifacts(before: Path, after: Path) -> None:
+def _move_artifacts(database: Path, before: Path, after: Path) -> None:
     """Correct the folder of the artifacts, which MLflow's store keeps as absolute paths."""
-    with closing(sqlite3.connect(after / "mlflow.db")) as store, store:
+    with closing(sqlite3.connect(database)) as store, store:
         for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
             change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - names of our own
             store.execute(change, (before.as_uri(), after.as_uri()))

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: help install demo test-quick test check docs test-services bench ablation
 
 # Two processes take modules of tests in turns, so that those of one module share its servers and browsers.
-PYTEST := pytest --numprocesses 2 --dist loadfile
+PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo "make demo           draw the invented people and run the whole pipeline on them"

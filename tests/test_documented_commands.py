@@ -1,0 +1,129 @@
+"""The commands in the documentation run, one after the other, in a small repository."""
+
+import re
+import shlex
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from celebflow.data import invented_people
+from tests import REPOSITORY
+from tests.documentation import PAGES, README, Command, list_blocks, list_commands, name_page
+from tests.repository import Repository
+
+# Readers follow the pages of a walk one after the other in one repository.
+WALKS = [
+    [README, *(REPOSITORY / "docs" / f"{name}.md" for name in ("data", "results", "experiments"))],
+    [REPOSITORY / "docs" / "prediction.md"],
+]
+
+# Commands that the test does not run, and why.
+NOT_RUN = {
+    "make demo": "it draws 930 photographs; tests/data and tests/pipeline run the same commands, the second in small",
+    "make test": "it would run this test",
+    "make install && . .venv/bin/activate": "it installs packages from a registry",
+    "dvc exp run $(celebflow recipe best)": "tests/experiments/test_recipes.py runs it in small",
+    "celebflow search --recipe fast train.lda_shrinkage=0.02..0.8 train.preprocessing.pca_components=100,300,600 "
+    "--trials 12 --name shrinkage": "tests/experiments/test_search.py runs a search in small",
+}
+# Commands whose place another takes, because the search does not run.
+IN_SMALL = {"dvc exp apply shrinkage-7": "dvc exp apply less-dropout"}
+# Commands that serve until the walk ends: the address in the documentation, and a path that answers once they are up.
+# The test starts them on a free port, and puts it in the place of the documented address.
+SERVERS = {
+    "celebflow serve": ("http://127.0.0.1:8000", "/healthz"),
+    "mlflow ui": ("http://127.0.0.1:5000", "/health"),
+    "mlflow models serve -m models:/celebflow@champion --env-manager local --port 5001": (
+        "http://127.0.0.1:5001",
+        "/ping",
+    ),
+}
+# Commands whose first line of output is another in the small repository, and why.
+OTHER_OUTPUT = {
+    "ls data/": "the people are others",
+    "celebflow register": "the best run is another",
+    "celebflow predict two.jpg": "faces have boxes only where the model detects them",
+}
+
+
+def test_lists_of_special_commands_hold_only_documented_ones() -> None:
+    documented = {command.text for page in PAGES for command in list_commands(page)}
+    assert {*NOT_RUN, *IN_SMALL, *SERVERS, *OTHER_OUTPUT} <= documented
+
+
+class Session:
+    """A shell in a small repository, in which the commands of pages run one after the other."""
+
+    def __init__(self, repository: Repository, servers: ExitStack) -> None:
+        self._repository = repository
+        self._servers = servers
+        self._addresses: dict[str, str] = {}
+        self._outputs: dict[str, str] = {}
+        folder = repository.folder
+        self._photographs = shutil.copytree(folder / "data", folder.with_name("photographs"))
+        for name, person in (("two.jpg", 0), ("someone.jpg", 1), ("data_unknown/Zoë/1.jpg", 30)):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            invented_people.draw_photograph(person, 11).save(folder / name)
+
+    def run(self, command: Command) -> None:
+        """Run a command, unless it ran before, and check the first line of its output against the page."""
+        if command.text in NOT_RUN:
+            return
+        if command.text not in self._outputs:
+            self._outputs[command.text] = self._execute(command.text)
+        if command.text not in OTHER_OUTPUT:
+            check_first_line(command, self._outputs[command.text])
+
+    def _execute(self, text: str) -> str:
+        """Run a command, or what stands for it, and return its output."""
+        if text == "ls data/":  # the user has put photographs there
+            self._put_photographs()
+        if text in SERVERS:
+            documented, path = SERVERS[text]
+            server = self._repository.serve(*shlex.split(text), path=path)
+            self._addresses[documented] = self._servers.enter_context(server)
+            return (self._repository.folder / "server.log").read_text(encoding="utf-8")
+        text = IN_SMALL.get(text, text)
+        for documented, address in self._addresses.items():
+            text = text.replace(documented, address)
+        return self._repository.run("bash", "-o", "pipefail", "-c", text)
+
+    def _put_photographs(self) -> None:
+        data = self._repository.folder / "data"
+        self._photographs.rename(data)
+        for folder in data.iterdir():
+            next(folder.iterdir()).unlink()  # so that they are not those of the result that is there
+
+
+def check_first_line(command: Command, output: str) -> None:
+    """Assert that the first documented line is in the output, whatever numbers, spaces and addresses are in it."""
+    if not command.output or command.output[0] == "…":
+        return
+    documented = _mask(command.output[0])
+    assert documented in [_mask(line) for line in output.splitlines()], f"{command.text} printed:\n{output}"
+
+
+def _mask(line: str) -> str:
+    if line.startswith("{"):  # JSON: the first key
+        return line.partition(":")[0]
+    words = ["#" if re.search(r"[\d/]", word) else word for word in line.split()]
+    return " ".join(words)
+
+
+def test_walks_hold_every_page_with_commands() -> None:
+    walked = {page for pages in WALKS for page in pages}
+    assert walked == {page for page in PAGES if list_commands(page)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pages", WALKS, ids=lambda pages: name_page(pages[0]))
+def test_commands_of_pages_run_in_order(pages: list[Path], repository: Repository) -> None:
+    with ExitStack() as servers:
+        session = Session(repository, servers)
+        for page in pages:
+            for command in list_commands(page):
+                session.run(command)
+            for block in list_blocks(page, "python"):
+                repository.run("python", "-c", block)

@@ -1,16 +1,23 @@
 """The command line `celebflow`; only the commands that need torch or mlflow import them."""
 
+import json
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from celebflow import errors
+from celebflow import errors, paths
 
 if TYPE_CHECKING:
     from celebflow.inference.predictor import Predictor
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class _Group(click.Group):
@@ -20,7 +27,7 @@ class _Group(click.Group):
         errors.run_to_exit(self.main)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="celebflow")
 def main() -> None:
     """Recognize the people in photographs with a frozen VGG19.
@@ -30,7 +37,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=_FOLDER)
 def sample(folder: Path) -> None:
     """Draw the demo's photographs of 31 invented people into FOLDER.
 
@@ -81,30 +88,27 @@ def prune(everything: bool) -> None:
       celebflow cache prune          # after you removed photographs or changed the backbone
       celebflow cache prune --all    # to free all the disk space
     """
-    import shutil
-
-    from celebflow import paths
     from celebflow.classifier import checkpoints
     from celebflow.data.photos import load_photos
     from celebflow.features.cache import prune_cache
     from celebflow.features.origin import FeatureOrigin, origin_file
 
     origin = origin_file(paths.FEATURES)
-    if not everything and not (origin.exists() and paths.PHOTOS.exists()):
+    if everything:
+        shutil.rmtree(paths.feature_cache(), ignore_errors=True)
+    elif origin.exists() and paths.PHOTOS.exists():
+        prune_cache(paths.feature_cache(), load_photos(paths.PHOTOS), FeatureOrigin.load(origin))
+    else:
         raise errors.CelebflowError(
             f"{origin} or {paths.PHOTOS} is missing. They say what the photographs here need. Run `dvc repro` first, "
             "or remove everything with --all."
         )
-    if everything:
-        shutil.rmtree(paths.feature_cache(), ignore_errors=True)
-    else:
-        prune_cache(paths.feature_cache(), load_photos(paths.PHOTOS), FeatureOrigin.load(origin))
     checkpoints.remove_abandoned()
     _show_cache()
 
 
 @main.group(invoke_without_command=True)
-@click.option("--commits", default=1, show_default=True, help="The number of last commits to list; -1 for all.")
+@click.option("--commits", default=1, help="The number of last commits to list; -1 for all.")
 @click.pass_context
 def runs(context: click.Context, commits: int) -> None:
     """List results of commits and experiments.
@@ -138,25 +142,20 @@ def sync(here: bool) -> None:
     """
     from celebflow.tracking.syncing import sync_runs
 
-    synced_count = 0
-    waiting_count = 0
+    outcomes = []
     for outcome in sync_runs(here):
         click.echo(f"{outcome.name}: {outcome.run_id or outcome.reason}")
-        if outcome.run_id:
-            synced_count += 1
-        else:
-            waiting_count += 1
-    click.echo(f"{synced_count} runs synced." if synced_count or waiting_count else "No runs wait.")
+        outcomes.append(outcome)
+    waiting_count = sum(not outcome.run_id for outcome in outcomes)
+    click.echo(f"{len(outcomes) - waiting_count} runs synced." if outcomes else "No runs wait.")
     if waiting_count:
         raise errors.CelebflowError(f"{waiting_count} runs still wait.")
 
 
 @main.command()
 @click.argument("run", required=False)
-@click.option(
-    "--metric", default="val/final_accuracy", show_default=True, help="The metric that chooses a run without RUN."
-)
-@click.option("--alias", default="champion", show_default=True, help="The alias of the version.")
+@click.option("--metric", default="val/final_accuracy", help="The metric that chooses a run without RUN.")
+@click.option("--alias", default="champion", help="The alias of the version.")
 def register(run: str | None, metric: str, alias: str) -> None:
     """Register a run's model in MLflow as a version of celebflow.
 
@@ -183,16 +182,10 @@ def register(run: str | None, metric: str, alias: str) -> None:
 @main.command()
 @click.argument("a")
 @click.argument("b", default="workspace")
-@click.option(
-    "--split", type=click.Choice(["val", "test"]), default="val", show_default=True, help="The split to compare on."
-)
-@click.option(
-    "--limit", default=20, show_default=True, help="The maximum number of photographs in each list; -1 for all."
-)
+@click.option("--split", type=click.Choice(["val", "test"]), default="val", help="The split to compare on.")
+@click.option("--limit", default=20, help="The maximum number of photographs in each list; -1 for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole comparison as JSON.")
-@click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write the comparison to this file as a page."
-)
+@click.option("--html", type=_FILE, help="Also write the comparison to this file as a page.")
 def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | None) -> None:
     """Compare result B with result A.
 
@@ -211,9 +204,6 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
       celebflow compare HEAD~1 HEAD --split test
       celebflow compare HEAD --html comparison.html
     """
-    import json
-    from dataclasses import asdict
-
     from celebflow.evaluation.comparison import compare_predictions
     from celebflow.experiments.comparison_text import format_comparison
     from celebflow.experiments.lookup import find_predictions
@@ -233,13 +223,7 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
 
 @main.command()
 @click.option("--against", "revision", required=True, help="The result to compare with, as in celebflow compare.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("reports/comparison.html"),
-    show_default=True,
-    help="The file to write.",
-)
+@click.option("--output", type=_FILE, default=Path("reports/comparison.html"), help="The file to write.")
 def page(revision: str, output: Path) -> None:
     """Write the workspace's page with a comparison.
 
@@ -271,7 +255,6 @@ def open_set(folder: Path) -> None:
       celebflow open-set                    # the photographs in data_unknown
       celebflow open-set ~/other-people
     """
-    from celebflow import paths
     from celebflow.evaluation.results import load_predictions
     from celebflow.inference.open_set import measure_open_set
     from celebflow.inference.predictor import Predictor
@@ -297,20 +280,15 @@ def open_set(folder: Path) -> None:
 
 def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that `_open_model` takes."""
-    for option in (
-        click.option("--rev", "revision", help="The model of a git revision or a DVC experiment."),
-        click.option(
-            "--model", help="A folder with a model, or a model's address in MLflow: models:/celebflow@champion."
-        ),
-    ):
-        command = option(command)
-    return command
+    command = click.option("--rev", "revision", help="The model of a git revision or a DVC experiment.")(command)
+    address = "A folder with a model, or a model's address in MLflow: models:/celebflow@champion."
+    return click.option("--model", help=address)(command)
 
 
 @main.command()
 @click.argument("photographs", nargs=-1, required=True, metavar="PHOTO|FOLDER|-...")
 @_choose_model
-@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="The number of names per face.")
+@click.option("--top", default=3, type=click.IntRange(1), help="The number of names per face.")
 @click.option("--json", "format_name", flag_value="json", help="Print a JSON array with an object for each face.")
 @click.option("--csv", "format_name", flag_value="csv", help="Print a CSV row for each name of each face.")
 def predict(
@@ -332,8 +310,6 @@ def predict(
       celebflow predict --model models:/celebflow@champion holiday.jpg
       celebflow predict --rev main --json - < holiday.jpg
     """
-    import sys
-
     from tqdm import tqdm
 
     from celebflow.inference import files
@@ -362,7 +338,6 @@ def predict(
 @contextmanager
 def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"]:
     """Load the model that the options choose; MLflow and DVC are imported only where they are needed."""
-    from celebflow import paths
     from celebflow.inference.predictor import Predictor
 
     if model is not None and revision is not None:
@@ -378,10 +353,8 @@ def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"
 
 @main.command()
 @_choose_model
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
-    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="The port; 0 takes a free one."
-)
+@click.option("--host", default="127.0.0.1", help="The address to listen on.")
+@click.option("--port", default=8000, type=click.IntRange(0, 65535), help="The port; 0 takes a free one.")
 @click.option(
     "--token",
     envvar="CELEBFLOW_TOKEN",
@@ -389,23 +362,13 @@ def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"
     "the address. Other users of this machine can see a command's options: better set CELEBFLOW_TOKEN.",
 )
 @click.option("--show-training", is_flag=True, help="Also show the photographs of train that a face resembles most.")
-@click.option(
-    "--max-upload-mb", default=20.0, show_default=True, type=click.FloatRange(0, 1000, True), help="Per photograph."
-)
-@click.option("--max-megapixels", default=50, show_default=True, type=click.IntRange(1, 100), help="Per photograph.")
-@click.option("--max-faces", default=20, show_default=True, type=click.IntRange(1), help="Per photograph.")
-@click.option(
-    "--timeout",
-    "seconds",
-    default=30.0,
-    show_default=True,
-    type=click.FloatRange(0, 3600, True),
-    help="Seconds per request.",
-)
+@click.option("--max-upload-mb", default=20.0, type=click.FloatRange(0, 1000, True), help="Per photograph.")
+@click.option("--max-megapixels", default=50, type=click.IntRange(1, 100), help="Per photograph.")
+@click.option("--max-faces", default=20, type=click.IntRange(1), help="Per photograph.")
+@click.option("--timeout", default=30.0, type=click.FloatRange(0, 3600, True), help="Seconds per request.")
 @click.option(
     "--queue",
     default=128,
-    show_default=True,
     type=click.IntRange(1),
     help="The number of requests that may wait, each with its photograph in memory.",
 )
@@ -419,7 +382,7 @@ def serve(
     max_upload_mb: float,
     max_megapixels: int,
     max_faces: int,
-    seconds: float,
+    timeout: float,
     queue: int,
 ) -> None:
     """Predict who is in photographs over HTTP.
@@ -442,7 +405,7 @@ def serve(
     from celebflow.inference.batcher import Limits
 
     access = make_access(host, token)
-    limits = Limits(round(max_upload_mb * 1e6), max_megapixels * 1_000_000, max_faces, seconds, queue)
+    limits = Limits(round(max_upload_mb * 1e6), max_megapixels * 1_000_000, max_faces, timeout, queue)
     with connections.listen(host, port) as listening, _open_model(model, revision) as predictor:
         app = server.make_app(predictor, limits, access, show_training)
         address = connections.describe_address(host, listening)
@@ -451,7 +414,7 @@ def serve(
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=Path("celebflow.onnx"))
+@click.argument("file", type=_FILE, default=Path("celebflow.onnx"))
 @_choose_model
 def export(file: Path, model: str | None, revision: str | None) -> None:
     """Export the model to ONNX, and check it with ONNX Runtime.
@@ -490,7 +453,6 @@ def recipe(name: str | None) -> None:
       dvc exp run $(celebflow recipe best)          # run a recipe
       dvc exp run --queue $(celebflow recipe fast)  # or queue it
     """
-    from celebflow import paths
     from celebflow.experiments import recipes
     from celebflow.params import load_params
 
@@ -507,11 +469,9 @@ def recipe(name: str | None) -> None:
 @main.command()
 @click.argument("spaces", nargs=-1, required=True, metavar="PARAM=VALUES...")
 @click.option("--recipe", "recipe_name", help="Start from a recipe instead of params.yaml.")
-@click.option(
-    "--trials", default=10, show_default=True, type=click.IntRange(1), help="The number of experiments to run."
-)
-@click.option("--metric", default="val.accuracy", show_default=True, help="The metric of val that decides.")
-@click.option("--name", default="search", show_default=True, help="The prefix of the experiments' names.")
+@click.option("--trials", default=10, type=click.IntRange(1), help="The number of experiments to run.")
+@click.option("--metric", default="val.accuracy", help="The metric of val that decides.")
+@click.option("--name", default="search", help="The prefix of the experiments' names.")
 def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric: str, name: str) -> None:
     """Search for the values of params that do best on validation.
 
@@ -525,7 +485,6 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
       celebflow search --recipe best train.lda_shrinkage=0.05..0.8 --name shrinkage
       dvc exp apply shrinkage-7                     # bring the best into the workspace
     """
-    from celebflow import paths
     from celebflow.experiments import recipes, search
     from celebflow.params import load_params
 
@@ -543,7 +502,6 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
 
 
 def _show_cache() -> None:
-    from celebflow import paths
     from celebflow.classifier import checkpoints
     from celebflow.features import cache
 

@@ -26,32 +26,32 @@ _RENAMED = {
 _UNINFORMATIVE = ("plot.", "tracking.")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    """A section of params.yaml; the string below each field describes it in docs/params.md and params.schema.json."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class PrepareParams(_Section):
     """How photographs are checked, grouped and split."""
 
-    seed: Annotated[Seed, Field(description="decides which photographs go to which split")] = 0
-    val_fraction: Annotated[Fraction, Field(description="fraction of each person's photographs for val")] = 0.15
-    test_fraction: Annotated[Fraction, Field(description="fraction of each person's photographs for test")] = 0.15
-    duplicate_distance_bits: Annotated[
-        Annotated[int, Field(ge=0, le=256)] | None,
-        Field(
-            description="photographs whose 256-bit hashes differ in at most this many bits are near-duplicates and "
-            "stay in one split; null looks for none"
-        ),
-    ] = 48
-    unreadable: Annotated[
-        Literal["stop", "skip"],
-        Field(
-            description="what to do about files that are not readable photographs: stop with a list of them, or skip "
-            "them and list them in splits/left_out.csv"
-        ),
-    ] = "stop"
+    seed: Seed = 0
+    """decides which photographs go to which split"""
+    val_fraction: Fraction = 0.15
+    """fraction of each person's photographs for val"""
+    test_fraction: Fraction = 0.15
+    """fraction of each person's photographs for test"""
+    duplicate_distance_bits: Annotated[int, Field(ge=0, le=256)] | None = 48
+    """photographs whose 256-bit hashes differ in at most this many bits are near-duplicates and stay in one split; null
+    looks for none"""
+    unreadable: Literal["stop", "skip"] = "stop"
+    """what to do about files that are not readable photographs: stop with a list of them, or skip them and list them in
+    splits/left_out.csv"""
 
     @model_validator(mode="after")
     def _leave_some_to_train_on(self) -> "PrepareParams":
@@ -63,69 +63,38 @@ class PrepareParams(_Section):
 class BackboneParams(_Section):
     """Where the frozen convolutions come from."""
 
-    weights: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="imagenet (torchvision's), untrained (random filters), or the path of VGG19's state dict, .pth "
-            "or .safetensors",
-        ),
-    ] = "imagenet"
-    seed: Annotated[Seed, Field(description="decides the filters of an untrained backbone")] = 0
+    weights: Text = "imagenet"
+    """imagenet (torchvision's), untrained (random filters), or the path of VGG19's state dict, .pth or .safetensors"""
+    seed: Seed = 0
+    """decides the filters of an untrained backbone"""
 
 
 class FaceParams(_Section):
     """Which part of a photograph the network sees."""
 
-    crop: Annotated[
-        Literal["none", "center", "detect"],
-        Field(
-            description="whole photograph (none), its center square, or the square around the subject's detected face"
-        ),
-    ] = "none"
-    center_fraction: Annotated[
-        float,
-        Field(
-            gt=0,
-            le=1,
-            description="side of the center square, as a fraction of the shorter side; also used by detect where it "
-            "finds no face",
-        ),
-    ] = 0.64
-    margin: Annotated[
-        float,
-        Field(ge=-0.4, le=2, description="margin around a detected face, as a fraction of its box; may be negative"),
-    ] = -0.05
-    align: Annotated[
-        bool,
-        Field(
-            description="rotate and scale a detected face so that eyes, nose and mouth are always in the same places"
-        ),
-    ] = True
+    crop: Literal["none", "center", "detect"] = "none"
+    """whole photograph (none), its center square, or the square around the subject's detected face"""
+    center_fraction: Annotated[float, Field(gt=0, le=1)] = 0.64
+    """side of the center square, as a fraction of the shorter side; also used by detect where it finds no face"""
+    margin: Annotated[float, Field(ge=-0.4, le=2)] = -0.05
+    """margin around a detected face, as a fraction of its box; may be negative"""
+    align: bool = True
+    """rotate and scale a detected face so that eyes, nose and mouth are always in the same places"""
 
 
 class ExtractParams(_Section):
     """How photographs become features."""
 
-    image_size_px: Annotated[
-        int,
-        # Five poolings halve it: nothing is left of fewer than 32 pixels.
-        Field(ge=32, description="the shorter side is resized to this, and the center square is kept"),
-    ] = 224
+    # Five poolings halve it: nothing is left of fewer than 32 pixels.
+    image_size_px: Annotated[int, Field(ge=32)] = 224
+    """the shorter side is resized to this, and the center square is kept"""
     face: FaceParams = FaceParams()
-    views: Annotated[
-        tuple[View, ...],
-        Field(strict=False, description="views of each photograph to train on and to average predictions over"),
-    ] = ("original",)
-    layers: Annotated[
-        tuple[LayerName, ...], Field(strict=False, description="layers of VGG19 whose outputs are the features")
-    ] = ("pool5",)
-    runtime: Annotated[
-        Literal["auto", "ncnn", "torch"],
-        Field(
-            description="library that computes the features; auto is ncnn on a CPU, which is faster, otherwise torch"
-        ),
-    ] = "auto"
+    views: Annotated[tuple[View, ...], Field(strict=False)] = ("original",)
+    """views of each photograph to train on and to average predictions over"""
+    layers: Annotated[tuple[LayerName, ...], Field(strict=False)] = ("pool5",)
+    """layers of VGG19 whose outputs are the features"""
+    runtime: Literal["auto", "ncnn", "torch"] = "auto"
+    """library that computes the features; auto is ncnn on a CPU, which is faster, otherwise torch"""
 
     @model_validator(mode="after")
     def _refuse_duplicates(self) -> "ExtractParams":
@@ -139,62 +108,54 @@ class ExtractParams(_Section):
 class PreprocessingParams(_Section):
     """How features are preprocessed before the head, in this order."""
 
-    square_root: Annotated[bool, Field(description="take the square root of each feature")] = False
-    l2_normalize: Annotated[bool, Field(description="bring each photograph's features to length 1")] = False
-    standardize: Annotated[bool, Field(description="scale each feature to variance 1 on train")] = False
-    pca_components: Annotated[
-        PositiveInt | None, Field(description="principal components to project to; null for no projection")
-    ] = None
+    square_root: bool = False
+    """take the square root of each feature"""
+    l2_normalize: bool = False
+    """bring each photograph's features to length 1"""
+    standardize: bool = False
+    """scale each feature to variance 1 on train"""
+    pca_components: PositiveInt | None = None
+    """principal components to project to; null for no projection"""
 
 
 class TrainParams(_Section):
     """The classifier and how it is trained."""
 
-    seed: Annotated[Seed, Field(description="decides initial weights, the order of photographs, views and dropout")] = 0
+    seed: Seed = 0
+    """decides initial weights, the order of photographs, views and dropout"""
     preprocessing: PreprocessingParams = PreprocessingParams()
-    classifier: Annotated[
-        Literal["mlp", "linear", "lda", "logistic"],
-        Field(
-            description="multilayer perceptron, the same without hidden layers, linear discriminant analysis, or "
-            "logistic regression"
-        ),
-    ] = "mlp"
-    hidden_units: Annotated[
-        tuple[PositiveInt, ...], Field(strict=False, description="widths of the hidden layers of mlp")
-    ] = (4096, 4096)
-    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout probability after each hidden layer of mlp")] = 0.5
-    learning_rate: Annotated[float, Field(gt=0, description="learning rate of Adam, for mlp and linear")] = 1e-4
-    learning_rate_schedule: Annotated[
-        Literal["constant", "cosine"], Field(description="constant, or cosine, which falls to 0 over all epochs")
-    ] = "constant"
-    weight_decay: Annotated[float, Field(ge=0, description="weight decay of AdamW; 0 is plain Adam")] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1, description="label smoothing of the loss")] = 0.0
-    class_weights: Annotated[
-        Literal["none", "balanced"], Field(description="balanced gives every person the same weight in the loss")
-    ] = "none"
-    sampling: Annotated[Literal["none", "balanced"], Field(description="balanced draws every person equally often")] = (
-        "none"
-    )
-    batch_size: Annotated[PositiveInt, Field(description="photographs per training step")] = 32
-    epochs: Annotated[PositiveInt, Field(description="passes over train, for mlp and linear")] = 10
-    patience_epochs: Annotated[
-        PositiveInt | None,
-        Field(description="stop after this many epochs without a better validation accuracy; null never stops early"),
-    ] = None
-    keep_epoch: Annotated[
-        Literal["last", "best"], Field(description="which epoch's weights to keep; best by validation accuracy")
-    ] = "last"
-    lda_shrinkage: Annotated[float, Field(ge=0, le=1, description="shrinkage of the covariance of lda")] = 0.05
-    logistic_c: Annotated[
-        float, Field(gt=0, description="inverse strength of the L2 penalty of logistic, scikit-learn's C")
-    ] = 1.0
-    false_acceptance_rate: Annotated[
-        Fraction,
-        Field(
-            description="fraction of unknown people's photographs that may reach the threshold below which the "
-            "prediction is unknown"
-        ),
-    ] = 0.05
+    classifier: Literal["mlp", "linear", "lda", "logistic"] = "mlp"
+    """multilayer perceptron, the same without hidden layers, linear discriminant analysis, or logistic regression"""
+    hidden_units: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = (4096, 4096)
+    """widths of the hidden layers of mlp"""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """dropout probability after each hidden layer of mlp"""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """learning rate of Adam, for mlp and linear"""
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    """constant, or cosine, which falls to 0 over all epochs"""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """weight decay of AdamW; 0 is plain Adam"""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """label smoothing of the loss"""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced gives every person the same weight in the loss"""
+    sampling: Literal["none", "balanced"] = "none"
+    """balanced draws every person equally often"""
+    batch_size: PositiveInt = 32
+    """photographs per training step"""
+    epochs: PositiveInt = 10
+    """passes over train, for mlp and linear"""
+    patience_epochs: PositiveInt | None = None
+    """stop after this many epochs without a better validation accuracy; null never stops early"""
+    keep_epoch: Literal["last", "best"] = "last"
+    """which epoch's weights to keep; best by validation accuracy"""
+    lda_shrinkage: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """shrinkage of the covariance of lda"""
+    logistic_c: Annotated[float, Field(gt=0)] = 1.0
+    """inverse strength of the L2 penalty of logistic, scikit-learn's C"""
+    false_acceptance_rate: Fraction = 0.05
+    """fraction of unknown people's photographs that may reach the threshold below which the prediction is unknown"""
 
     @model_validator(mode="after")
     def _give_lda_few_dimensions(self) -> "TrainParams":
@@ -208,30 +169,24 @@ class TrainParams(_Section):
 class PlotParams(_Section):
     """How figures are drawn."""
 
-    resolution_dpi: Annotated[int, Field(ge=30, le=600, description="resolution of the figures, in dots per inch")] = (
-        150
-    )
+    resolution_dpi: Annotated[int, Field(ge=30, le=600)] = 150
+    """resolution of the figures, in dots per inch"""
 
 
 class ComputeParams(_Section):
     """The device that extraction, training and evaluation use."""
 
-    device: Annotated[
-        str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$", description="PyTorch's device: cpu, cuda, cuda:1 or mps")
-    ] = "cpu"
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
+    """PyTorch's device: cpu, cuda, cuda:1 or mps"""
 
 
 class TrackingParams(_Section):
     """Where runs are logged in MLflow."""
 
-    experiment: Annotated[str, Field(min_length=1, description="name of the experiment in MLflow")] = "celebflow"
-    required: Annotated[
-        bool,
-        Field(
-            description="stop when MLflow's store cannot be reached; false trains on, and `celebflow runs sync` logs "
-            "the run later"
-        ),
-    ] = True
+    experiment: Text = "celebflow"
+    """name of the experiment in MLflow"""
+    required: bool = True
+    """stop when MLflow's store cannot be reached; false trains on, and `celebflow runs sync` logs the run later"""
 
 
 class Params(_Section):

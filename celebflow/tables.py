@@ -12,9 +12,7 @@ from celebflow.errors import CelebflowError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    Row = TypeVar("Row", bound=DataclassInstance)
-else:
-    Row = TypeVar("Row")
+Row = TypeVar("Row", bound="DataclassInstance")
 
 
 def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

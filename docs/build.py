@@ -40,10 +40,15 @@ def _make_schema() -> dict[str, Any]:
 
 
 def _resolve(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """Put each section in its place, require all of its keys, and drop the titles that pydantic makes of names."""
+    """Put each section in its place, require all of its keys, and drop the titles that pydantic makes of names.
+
+    The lines of a description become one.
+    """
     if "$ref" in schema:
         return _resolve(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     resolved = {key: value for key, value in schema.items() if key not in ("title", "properties")}
+    if "description" in schema:
+        resolved["description"] = " ".join(schema["description"].split())
     if "properties" in schema:
         resolved["required"] = list(schema["properties"])
         resolved["properties"] = {name: _resolve(child, definitions) for name, child in schema["properties"].items()}

@@ -46,8 +46,20 @@ class Curve:
     area: float
 
 
+@dataclass(frozen=True)
+class Curves:
+    """One kind of curve of a split: every person against the rest, without people for whom it is undefined, and means.
+
+    The means are "macro", of the people's curves, whose area is the mean of their areas, and "micro", of all decisions
+    pooled. Without people there are no means.
+    """
+
+    people: list[Curve]
+    means: list[Curve]
+
+
 def compute_metrics(
-    logits: NDArray[np.floating], probabilities: FloatArray, labels: NDArray[np.int64], person_rocs: Sequence[Curve]
+    logits: NDArray[np.floating], probabilities: FloatArray, labels: NDArray[np.int64], rocs: Curves
 ) -> dict[str, float]:
     """Return a split's headline metrics from (N, people) logits, their probabilities, (N,) labels and ROC curves.
 
@@ -57,17 +69,16 @@ def compute_metrics(
     """
     predicted = logits.argmax(axis=1)
     most_probable = np.argsort(-logits, axis=1, kind="stable")[:, :TOP_K]  # (N, ≤ 5)
-    recalls = []
-    for person in np.unique(labels):
-        recalls.append(float((predicted[labels == person] == person).mean()))
+    recalls = [(predicted[labels == person] == person).mean() for person in np.unique(labels)]
     metrics = {
         "accuracy": float((predicted == labels).mean()),
         "top_5_accuracy": float((most_probable == labels[:, None]).any(axis=1).mean()),
         "balanced_accuracy": float(np.mean(recalls)),
         "loss": compute_loss(probabilities, labels),
     }
-    if person_rocs:
-        metrics["macro_auc"] = _compute_mean_area(person_rocs)
+    if rocs.means:
+        macro, _ = rocs.means
+        metrics["macro_auc"] = macro.area
     return metrics
 
 
@@ -75,8 +86,8 @@ def compute_person_metrics(
     predicted: NDArray[np.int64],
     labels: NDArray[np.int64],
     class_names: Sequence[str],
-    person_rocs: Sequence[Curve],
-    person_precision_recalls: Sequence[Curve],
+    rocs: Curves,
+    precision_recalls: Curves,
 ) -> list[PersonMetrics]:
     """Return the metrics of every person, including those without photographs in the split.
 
@@ -87,8 +98,8 @@ def compute_person_metrics(
     precisions, recalls, f1_scores, supports = precision_recall_fscore_support(
         labels, predicted, labels=np.arange(len(class_names)), zero_division=0
     )
-    areas = {curve.name: curve.area for curve in person_rocs}
-    average_precisions = {curve.name: curve.area for curve in person_precision_recalls}
+    areas = {curve.name: curve.area for curve in rocs.people}
+    average_precisions = {curve.name: curve.area for curve in precision_recalls.people}
     rows = []
     for person, name in enumerate(class_names):
         support = int(supports[person])
@@ -125,84 +136,42 @@ def is_lower_better(metric: str) -> bool:
     return metric.endswith(("loss", "error"))
 
 
-def compute_person_rocs(
-    probabilities: FloatArray, labels: NDArray[np.int64], class_names: Sequence[str] | range
-) -> list[Curve]:
-    """Return the ROC of every person against the rest, without people for whom it is undefined."""
-    return _compute_person_curves(_compute_roc, probabilities, labels, class_names)
-
-
-def compute_person_precision_recalls(
-    probabilities: FloatArray, labels: NDArray[np.int64], class_names: Sequence[str] | range
-) -> list[Curve]:
-    """Return precision and recall of every person against the rest, without people for whom they are undefined.
-
-    The area is the average precision.
-    """
-    return _compute_person_curves(_compute_precision_recall, probabilities, labels, class_names)
-
-
-def compute_mean_rocs(
-    person_rocs: Sequence[Curve], probabilities: FloatArray, labels: NDArray[np.int64]
-) -> list[Curve]:
-    """Return the macro curve (the mean of the people's curves) and the micro curve (all decisions pooled).
+def compute_rocs(probabilities: FloatArray, labels: NDArray[np.int64], class_names: Sequence[str] | range) -> Curves:
+    """Return the ROC curves of (N, people) probabilities and (N,) labels.
 
     The macro curve is the vertical average of Fawcett (2006, "An introduction to ROC analysis"): the true positive
     rates are averaged just before and just after every false positive rate that occurs, since curves rise in steps.
-    Its area is the mean of the people's areas.
     """
-    if not person_rocs:
-        return []
-    rates = np.unique(np.concatenate([curve.x for curve in person_rocs]))  # (R,)
-    before, after = [], []
-    for curve in person_rocs:
-        # Where a rate occurs several times, np.interp takes the last point; of the reversed curve, that is the lowest.
-        before.append(np.interp(-rates, -curve.x[::-1], curve.y[::-1]))
-        after.append(np.interp(rates, curve.x, curve.y))
-    mean = np.stack([np.mean(before, axis=0), np.mean(after, axis=0)], axis=1).ravel()  # (2 R,)
-    macro = Curve("macro", np.repeat(rates, 2), mean, _compute_mean_area(person_rocs))
-    return [macro, _compute_roc("micro", *_pool(probabilities, labels))]
+    return _compute_curves(_compute_roc, _average_rocs, probabilities, labels, class_names)
 
 
-def compute_mean_precision_recalls(
-    person_curves: Sequence[Curve], probabilities: FloatArray, labels: NDArray[np.int64]
-) -> list[Curve]:
-    """Return the macro curve (people's mean precision at every recall) and the micro curve (all decisions pooled).
+def compute_precision_recalls(
+    probabilities: FloatArray, labels: NDArray[np.int64], class_names: Sequence[str] | range
+) -> Curves:
+    """Return the curves of precision and recall of (N, people) probabilities and (N,) labels.
 
-    The area of the macro curve is the mean average precision.
+    The area is the average precision. The macro curve is the people's mean precision at every recall.
     """
-    if not person_curves:
-        return []
-    recalls = np.unique(np.concatenate([curve.x for curve in person_curves]))
-    precisions = []
-    for curve in person_curves:
-        precisions.append(curve.y[np.searchsorted(curve.x, recalls)])
-    macro = Curve("macro", recalls, np.mean(precisions, axis=0), _compute_mean_area(person_curves))
-    return [macro, _compute_precision_recall("micro", *_pool(probabilities, labels))]
+    return _compute_curves(_compute_precision_recall, _average_precisions, probabilities, labels, class_names)
 
 
-def _compute_mean_area(curves: Sequence[Curve]) -> float:
-    return float(np.mean([curve.area for curve in curves]))
-
-
-def _compute_person_curves(
+def _compute_curves(
     compute: Callable[[str, NDArray[np.bool_], FloatArray], Curve],
+    average: Callable[[Sequence[Curve]], tuple[FloatArray, FloatArray]],
     probabilities: FloatArray,
     labels: NDArray[np.int64],
     class_names: Sequence[str] | range,
-) -> list[Curve]:
-    curves = []
+) -> Curves:
+    people = []
     for person, name in enumerate(class_names):
         positive = labels == person
         if positive.any() and not positive.all():
-            curves.append(compute(str(name), positive, probabilities[:, person]))
-    return curves
-
-
-def _pool(probabilities: FloatArray, labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], FloatArray]:
-    """Return (N · people,) decisions, and the probabilities of them."""
-    one_hot = labels[:, None] == np.arange(probabilities.shape[1])
-    return one_hot.ravel(), probabilities.ravel()
+            people.append(compute(str(name), positive, probabilities[:, person]))
+    if not people:
+        return Curves([], [])
+    macro = Curve("macro", *average(people), float(np.mean([curve.area for curve in people])))
+    decisions = labels[:, None] == np.arange(probabilities.shape[1])  # (N, people)
+    return Curves(people, [macro, compute("micro", decisions.ravel(), probabilities.ravel())])
 
 
 def _compute_roc(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
@@ -210,6 +179,14 @@ def _compute_roc(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> 
 
     false_positive_rate, true_positive_rate, _ = roc_curve(positive, scores)
     return Curve(name, false_positive_rate, true_positive_rate, float(auc(false_positive_rate, true_positive_rate)))
+
+
+def _average_rocs(curves: Sequence[Curve]) -> tuple[FloatArray, FloatArray]:
+    rates = np.unique(np.concatenate([curve.x for curve in curves]))  # (R,)
+    # Where a rate occurs several times, np.interp takes the last point; of the reversed curve, that is the lowest.
+    before = np.mean([np.interp(-rates, -curve.x[::-1], curve.y[::-1]) for curve in curves], axis=0)
+    after = np.mean([np.interp(rates, curve.x, curve.y) for curve in curves], axis=0)
+    return np.repeat(rates, 2), np.stack([before, after], axis=1).ravel()  # (2 R,) each
 
 
 def _compute_precision_recall(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
@@ -220,3 +197,8 @@ def _compute_precision_recall(name: str, positive: NDArray[np.bool_], scores: Fl
     recalls, starts = np.unique(recall[::-1], return_index=True)
     best = np.maximum.reduceat(precision[::-1], starts)
     return Curve(name, recalls, best, float(average_precision_score(positive, scores)))
+
+
+def _average_precisions(curves: Sequence[Curve]) -> tuple[FloatArray, FloatArray]:
+    recalls = np.unique(np.concatenate([curve.x for curve in curves]))
+    return recalls, np.mean([curve.y[np.searchsorted(curve.x, recalls)] for curve in curves], axis=0)

@@ -1,8 +1,10 @@
 """The files of a result: evaluate writes them; plot, DVC plots, MLflow and compare read them."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ from numpy.typing import NDArray
 from celebflow.backbone.devices import select_device
 from celebflow.backbone.vgg19 import BackboneSource
 from celebflow.classifier.calibration import (
-    FloatArray,
     OpenSetRates,
     ReliabilityBin,
     bin_reliability,
@@ -29,13 +30,12 @@ from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.metrics import (
     Curve,
+    Curves,
     PersonMetrics,
-    compute_mean_precision_recalls,
-    compute_mean_rocs,
     compute_metrics,
     compute_person_metrics,
-    compute_person_precision_recalls,
-    compute_person_rocs,
+    compute_precision_recalls,
+    compute_rocs,
 )
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval, compute_intervals
 from celebflow.features.store import Features, select_split
@@ -44,6 +44,11 @@ from celebflow.tables import load_rows, load_table, save_rows, save_table
 
 REPORTED_SPLITS = ("val", "test")
 _BATCH_SIZE = 256
+# The beginning of the names of the files of curves → the columns of the points.
+_CURVE_COLUMNS = {
+    "roc": ("false_positive_rate", "true_positive_rate"),
+    "precision_recall": ("recall", "precision"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,14 @@ class Prediction:
 class SplitReport:
     """What figures, page and comparison need from one split; its files are in reports/<split>/.
 
-    The mean curves are named "macro" and "micro"; the keys of `reliability` are "calibrated" and "uncalibrated".
+    The keys of `reliability` are "calibrated" and "uncalibrated".
     """
 
     predictions: list[Prediction]
     people: list[PersonMetrics]
     intervals: dict[str, Interval]
-    mean_rocs: list[Curve]
-    person_rocs: list[Curve]
-    mean_precision_recalls: list[Curve]
-    person_precision_recalls: list[Curve]
+    rocs: Curves
+    precision_recalls: Curves
     reliability: dict[str, list[ReliabilityBin]]
     open_set: list[OpenSetRates]
 
@@ -142,11 +145,7 @@ def report_splits(
 
 
 def save_split_report(
-    logits: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    photos: Sequence[Photo],
-    card: ClassifierCard,
-    folder: Path,
+    logits: NDArray[np.float32], labels: NDArray[np.int64], photos: Sequence[Photo], card: ClassifierCard, folder: Path
 ) -> dict[str, float]:
     """Write the results of one split to `folder`, and return its headline metrics.
 
@@ -158,8 +157,8 @@ def save_split_report(
     uncalibrated = softmax(logits)
     predicted = logits.argmax(axis=1)
     confidences = probabilities.max(axis=1)
-    rocs = compute_person_rocs(probabilities, labels, card.class_names)
-    precision_recalls = compute_person_precision_recalls(probabilities, labels, card.class_names)
+    rocs = compute_rocs(probabilities, labels, card.class_names)
+    precision_recalls = compute_precision_recalls(probabilities, labels, card.class_names)
     people = compute_person_metrics(predicted, labels, card.class_names, rocs, precision_recalls)
     bins = bin_reliability(probabilities, labels)
     uncalibrated_bins = bin_reliability(uncalibrated, labels)
@@ -169,15 +168,18 @@ def save_split_report(
     if len(card.class_names) > 2:  # without one of two people, only one would be left to predict
         open_set = trace_open_set(confidences, score_unknown(calibrated, labels), card.calibration.threshold)
 
-    predictions = _list_predictions(photos, labels, predicted, probabilities, card.class_names)
+    predictions = []
+    for photo, label, guess, row in zip(photos, labels, predicted, probabilities, strict=True):
+        names = card.class_names[label], card.class_names[guess]
+        # With all digits: rounded, a confidence could be on the other side of the threshold.
+        predictions.append(Prediction(photo.path, photo.group, *names, float(row[guess]), float(row[label])))
     save_rows(Prediction, predictions, folder / "predictions.csv")
     save_rows(PersonMetrics, people, folder / "people.csv")
     save_rows(ReliabilityBin, bins, folder / "reliability_calibrated.csv")
     save_rows(ReliabilityBin, uncalibrated_bins, folder / "reliability_uncalibrated.csv")
     save_rows(OpenSetRates, open_set, folder / "open_set.csv")
-    _save_curves(_ROC, rocs, compute_mean_rocs(rocs, probabilities, labels), folder)
-    mean_precision_recalls = compute_mean_precision_recalls(precision_recalls, probabilities, labels)
-    _save_curves(_PRECISION_RECALL, precision_recalls, mean_precision_recalls, folder)
+    _save_curves("roc", rocs, folder)
+    _save_curves("precision_recall", precision_recalls, folder)
     _save_json({name: asdict(interval) for name, interval in intervals.items()}, folder / "intervals.json")
     return {
         **compute_metrics(calibrated, probabilities, labels, rocs),
@@ -186,25 +188,6 @@ def save_split_report(
         "uncalibrated_calibration_error": compute_calibration_error(uncalibrated_bins),
         "coverage": float((confidences >= card.calibration.threshold).mean()),
     }
-
-
-def _list_predictions(
-    photos: Sequence[Photo],
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    probabilities: FloatArray,
-    class_names: Sequence[str],
-) -> Iterator[Prediction]:
-    for photo, label, guess, row in zip(photos, labels, predicted, probabilities, strict=True):
-        yield Prediction(
-            path=photo.path,
-            group=photo.group,
-            actual=class_names[label],
-            predicted=class_names[guess],
-            # With all digits: rounded, a confidence could be on the other side of the threshold.
-            confidence=float(row[guess]),
-            probability_of_actual=float(row[label]),
-        )
 
 
 def load_report(history: Path, metrics: Path, folder: Path) -> Report:
@@ -228,10 +211,8 @@ def _load_split(folder: Path) -> SplitReport:
         predictions=load_predictions(folder / "predictions.csv"),
         people=load_rows(PersonMetrics, folder / "people.csv"),
         intervals={name: Interval(**ends) for name, ends in intervals.items()},
-        mean_rocs=_load_mean_curves(_ROC, folder),
-        person_rocs=_load_curves(_ROC, folder / f"{_ROC.name}_people.csv"),
-        mean_precision_recalls=_load_mean_curves(_PRECISION_RECALL, folder),
-        person_precision_recalls=_load_curves(_PRECISION_RECALL, folder / f"{_PRECISION_RECALL.name}_people.csv"),
+        rocs=_load_curves("roc", folder),
+        precision_recalls=_load_curves("precision_recall", folder),
         reliability={
             name: load_rows(ReliabilityBin, folder / f"reliability_{name}.csv")
             for name in ("calibrated", "uncalibrated")
@@ -248,51 +229,29 @@ def load_predictions(path: Path) -> list[Prediction]:
     return load_rows(Prediction, path)
 
 
-@dataclass(frozen=True)
-class _CurveFiles:
-    """The beginning of the file names of one kind of curve, and the names of its columns."""
-
-    name: str
-    x: str
-    y: str
-
-
-_ROC = _CurveFiles("roc", "false_positive_rate", "true_positive_rate")
-_PRECISION_RECALL = _CurveFiles("precision_recall", "recall", "precision")
-
-
-def _save_curves(kind: _CurveFiles, people: Sequence[Curve], means: Iterable[Curve], folder: Path) -> None:
+def _save_curves(kind: str, curves: Curves, folder: Path) -> None:
     """Write all people's curves to one file, and each mean curve to its own: DVC plots draws a file as one line."""
-    _save_points(kind, people, folder / f"{kind.name}_people.csv")
-    for curve in means:
-        _save_points(kind, [curve], folder / f"{kind.name}_{curve.name}.csv")
+    for name, content in {"people": curves.people, **{mean.name: [mean] for mean in curves.means}}.items():
+        rows = []
+        for curve in content:
+            for x, y in zip(curve.x, curve.y, strict=True):
+                rows.append((curve.name, f"{x:.6f}", f"{y:.6f}", f"{curve.area:.6f}"))
+        save_table(folder / f"{kind}_{name}.csv", ["curve", *_CURVE_COLUMNS[kind], "area"], rows)
 
 
-def _save_points(kind: _CurveFiles, curves: Sequence[Curve], path: Path) -> None:
-    rows = []
-    for curve in curves:
-        for x, y in zip(curve.x, curve.y, strict=True):
-            rows.append((curve.name, f"{x:.6f}", f"{y:.6f}", f"{curve.area:.6f}"))
-    save_table(path, ["curve", kind.x, kind.y, "area"], rows)
-
-
-def _load_mean_curves(kind: _CurveFiles, folder: Path) -> list[Curve]:
-    curves = []
+def _load_curves(kind: str, folder: Path) -> Curves:
+    means = []
     for name in ("macro", "micro"):
-        path = folder / f"{kind.name}_{name}.csv"
+        path = folder / f"{kind}_{name}.csv"
         if path.exists():
-            curves += _load_curves(kind, path)
-    return curves
+            means += _load_points(kind, path)
+    return Curves(_load_points(kind, folder / f"{kind}_people.csv"), means)
 
 
-def _load_curves(kind: _CurveFiles, path: Path) -> list[Curve]:
-    points: dict[str, list[tuple[float, float]]] = {}
-    areas: dict[str, float] = {}
-    for row in load_table(path):
-        points.setdefault(row["curve"], []).append((float(row[kind.x]), float(row[kind.y])))
-        areas[row["curve"]] = float(row["area"])
+def _load_points(kind: str, path: Path) -> list[Curve]:
+    get_cells = itemgetter(*_CURVE_COLUMNS[kind], "area")
     curves = []
-    for name, curve_points in points.items():
-        x, y = np.array(curve_points).T
-        curves.append(Curve(name, x, y, areas[name]))
+    for name, rows in groupby(load_table(path), itemgetter("curve")):
+        x, y, areas = np.array([get_cells(row) for row in rows], np.float64).T
+        curves.append(Curve(name, x, y, float(areas[0])))
     return curves

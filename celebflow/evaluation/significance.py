@@ -54,18 +54,13 @@ def compute_intervals(
     last two metrics are means over the others. Metrics that are undefined in any resample have no interval.
     """
     hits = predicted == labels
-    accuracies, balanced_accuracies, areas = [], [], []
+    blocks = []
     for weights in draw_weights(groups, seed):
-        accuracies.append(weigh_accuracy(hits, weights))
-        balanced_accuracies.append(weigh_balanced_accuracy(hits, labels, weights))
-        areas.append(weigh_macro_auc(probabilities, labels, weights))
-    intervals = {}
-    resampled = {"accuracy": accuracies, "balanced_accuracy": balanced_accuracies, "macro_auc": areas}
-    for name, blocks in resampled.items():
-        values = np.concatenate(blocks)
-        if not np.isnan(values).any():
-            intervals[name] = _compute_interval(values)
-    return intervals
+        balanced_accuracies = weigh_balanced_accuracy(hits, labels, weights)
+        areas = weigh_macro_auc(probabilities, labels, weights)
+        blocks.append([weigh_accuracy(hits, weights), balanced_accuracies, areas])
+    resampled = zip(("accuracy", "balanced_accuracy", "macro_auc"), np.concatenate(blocks, axis=1), strict=True)
+    return {name: _compute_interval(values) for name, values in resampled if not np.isnan(values).any()}
 
 
 def _compute_interval(values: FloatArray) -> Interval:
@@ -159,8 +154,6 @@ def compare_hits(
     # The two tails of this binomial distribution are equal; scipy.stats would take a second to import.
     p_value = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
     change = hits_b.astype(np.float64) - hits_a
-    resampled = []
-    for weights in draw_weights(groups, seed):
-        resampled.append(weights @ change / weights.sum(axis=1))
+    resampled = [weights @ change / weights.sum(axis=1) for weights in draw_weights(groups, seed)]
     interval = _compute_interval(np.concatenate(resampled))
     return PairedTest(only_a, only_b, p_value, float(change.mean()), interval)

@@ -39,14 +39,25 @@ class Tile:
     caption: str
     color: str
 
+    @property
+    def width(self) -> float:
+        """Return the width in inches, for the height that all tiles share."""
+        height, width, _ = self.image.shape
+        return min(_TILE_HEIGHT * float(width / height), _MAX_LINE_WIDTH)
+
+    def draw(self, axes: Axes, x: float, y: float) -> None:
+        """Draw the picture in its frame, without the caption."""
+        axes.imshow(self.image, extent=(x, x + self.width, y + _TILE_HEIGHT, y), aspect="auto")
+        axes.add_patch(Rectangle((x, y), self.width, _TILE_HEIGHT, fill=False, edgecolor=self.color, linewidth=2))
+
 
 def draw_contact_sheet(title: str, rows: Sequence[tuple[str, Sequence[Tile]]], warning: str) -> Figure:
     """Draw rows of tiles, each below its heading, which may be empty.
 
     A long row continues below; short rows share a line. Texts are drawn verbatim, without mathematical notation.
     """
-    blocks = [_Block.arrange(heading, tiles) for heading, tiles in rows]
-    corners, width, height = _flow([(block.width, block.height) for block in blocks], _ROW_GAP)
+    blocks = [_arrange(heading, tiles) for heading, tiles in rows]
+    corners, width, height = _flow([block.size for block in blocks], _ROW_GAP)
     width = max(width, _MIN_LINE_WIDTH)
     titles = _Lines.wrap(title, width, _TITLE, 3)
     warning_lines = wrap_warning(warning, width + 2 * _MARGIN)
@@ -59,7 +70,8 @@ def draw_contact_sheet(title: str, rows: Sequence[tuple[str, Sequence[Tile]]], w
     axes.set_axis_off()
     titles.draw(axes, _MARGIN, top)
     for block, (x, y) in zip(blocks, corners, strict=True):
-        block.draw(axes, _MARGIN + x, top + titles.height + _TILE_GAP + y)
+        for part, left, below in block.parts:
+            part.draw(axes, _MARGIN + x + left, top + titles.height + _TILE_GAP + y + below)
     return figure
 
 
@@ -136,14 +148,9 @@ class _Lines:
 
     def draw(self, axes: Axes, x: float, y: float) -> None:
         for number, line in enumerate(self.lines):
-            axes.text(
-                x,
-                y + (number + 0.78) * self.style.line_height,  # the baseline
-                line,
-                fontsize=self.style.size,
-                fontweight=self.style.weight,
-                parse_math=False,
-            )
+            baseline = y + (number + 0.78) * self.style.line_height
+            font = {"fontsize": self.style.size, "fontweight": self.style.weight}
+            axes.text(x, baseline, line, font, parse_math=False)
 
 
 def _shorten(line: str, width: float, style: _Style) -> str:
@@ -160,40 +167,24 @@ def _shorten(line: str, width: float, style: _Style) -> str:
 
 @dataclass(frozen=True)
 class _Block:
-    """A row of tiles below its heading, laid out."""
+    """A row of tiles below its heading, laid out: each part with its place from the upper left corner."""
 
-    heading: _Lines
-    tiles: Sequence[Tile]
-    captions: list[_Lines]
-    corners: list[tuple[float, float]]
-    width: float
-    height: float
-
-    @classmethod
-    def arrange(cls, heading: str, tiles: Sequence[Tile]) -> "_Block":
-        captions = [_Lines.wrap(tile.caption, _width(tile), _CAPTION, 3) for tile in tiles]
-        sizes = [
-            (_width(tile), _TILE_HEIGHT + 2 * _POINT + caption.height)
-            for tile, caption in zip(tiles, captions, strict=True)
-        ]
-        corners, width, height = _flow(sizes, _TILE_GAP)
-        width = max(width, 2 * _TILE_HEIGHT)
-        lines = _Lines.wrap(heading, width, _HEADING, 2)
-        below = lines.height + (2 * _POINT if lines.lines else 0)
-        return cls(lines, tiles, captions, [(x, y + below) for x, y in corners], width, height + below)
-
-    def draw(self, axes: Axes, x: float, y: float) -> None:
-        self.heading.draw(axes, x, y)
-        for tile, caption, (left, top) in zip(self.tiles, self.captions, self.corners, strict=True):
-            left, top, width = x + left, y + top, _width(tile)
-            axes.imshow(tile.image, extent=(left, left + width, top + _TILE_HEIGHT, top), aspect="auto")
-            axes.add_patch(Rectangle((left, top), width, _TILE_HEIGHT, fill=False, edgecolor=tile.color, linewidth=2))
-            caption.draw(axes, left, top + _TILE_HEIGHT + 2 * _POINT)
+    parts: list[tuple[_Lines | Tile, float, float]]
+    size: tuple[float, float]
 
 
-def _width(tile: Tile) -> float:
-    height, width, _ = tile.image.shape
-    return min(_TILE_HEIGHT * float(width / height), _MAX_LINE_WIDTH)
+def _arrange(heading: str, tiles: Sequence[Tile]) -> _Block:
+    captions = [_Lines.wrap(tile.caption, tile.width, _CAPTION, 3) for tile in tiles]
+    below_picture = _TILE_HEIGHT + 2 * _POINT
+    sizes = [(tile.width, below_picture + caption.height) for tile, caption in zip(tiles, captions, strict=True)]
+    corners, width, height = _flow(sizes, _TILE_GAP)
+    width = max(width, 2 * _TILE_HEIGHT)
+    lines = _Lines.wrap(heading, width, _HEADING, 2)
+    top = lines.height + (2 * _POINT if lines.lines else 0)
+    parts: list[tuple[_Lines | Tile, float, float]] = [(lines, 0, 0)]
+    for tile, caption, (x, y) in zip(tiles, captions, corners, strict=True):
+        parts += [(tile, x, y + top), (caption, x, y + top + below_picture)]
+    return _Block(parts, (width, height + top))
 
 
 def _flow(sizes: Sequence[tuple[float, float]], gap: float) -> tuple[list[tuple[float, float]], float, float]:

@@ -1,8 +1,8 @@
 """The photographs of a result that are worth looking at: built once, for the figures and the page."""
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +32,15 @@ def build_examples(report: Report, explainer: Explainer, features: Features, fol
 
     The heat map shows which parts support the prediction.
     """
-    examples = []
-    for split, content in report.splits.items():
-        chosen = [*content.errors()[:_MAX_ERRORS], *content.hits()[:_MAX_HITS]]
-        examples += _build(split, chosen, explainer, features, folder)
-    return examples
-
-
-def _build(
-    split: str, chosen: Sequence[Prediction], explainer: Explainer, features: Features, folder: Path
-) -> list[Example]:
     transform, subjects = explainer.card.transform, features.subjects
 
-    def build(prediction: Prediction, heat: NDArray[np.float32]) -> Example:
+    def build(split: str, prediction: Prediction, heat: NDArray[np.float32]) -> Example:
         image = load_crop(folder / prediction.path, transform, subjects.get(prediction.path))
         return Example(prediction, split, image, overlay_heat_map(image, heat))
 
+    examples: list[Example] = []
     with ThreadPoolExecutor() as workers:
-        return list(workers.map(build, chosen, explainer.explain(chosen, features)))
+        for split, content in report.splits.items():
+            chosen = [*content.errors()[:_MAX_ERRORS], *content.hits()[:_MAX_HITS]]
+            examples += workers.map(build, repeat(split), chosen, explainer.explain(chosen, features))
+    return examples

@@ -17,7 +17,7 @@ from PIL import Image
 from celebflow.classifier.calibration import OpenSetRates, ReliabilityBin, compute_calibration_error
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import ClassifierCard
-from celebflow.evaluation.metrics import Curve, PersonMetrics
+from celebflow.evaluation.metrics import Curves, PersonMetrics
 from celebflow.evaluation.results import Prediction, Report
 from celebflow.report.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, new_blank_figure, new_figure, plain
 
@@ -31,16 +31,15 @@ def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
     """Draw every figure of a result that shows numbers; the keys are the names of their files."""
     warning = card.backbone.warning()
     figures = {
-        "accuracy": draw_accuracy(report.history, warning),
-        "loss": draw_loss(report.history, warning),
+        "accuracy": draw_history(report.history, "accuracy", "Accuracy", 1.03, warning),
+        "loss": draw_history(report.history, "loss", "Loss (cross-entropy)", None, warning),
     }
     for name, split in report.splits.items():
-        means, people = split.mean_precision_recalls, split.person_precision_recalls
         figures |= {
             f"{name}_confusion_matrix": draw_confusion_matrix(split.predictions, card.class_names, name, warning),
             f"{name}_recall_by_person": draw_recall_by_person(split.people, name, warning),
-            f"{name}_roc": draw_roc(split.mean_rocs, split.person_rocs, name, warning),
-            f"{name}_precision_recall": draw_precision_recall(means, people, name, warning),
+            f"{name}_roc": draw_roc(split.rocs, name, warning),
+            f"{name}_precision_recall": draw_precision_recall(split.precision_recalls, name, warning),
             f"{name}_reliability": draw_reliability(split.reliability, name, warning),
             f"{name}_open_set": draw_open_set(split.open_set, card.calibration.threshold, name, warning),
         }
@@ -58,43 +57,28 @@ def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Pat
             canvas.draw()  # type: ignore[no-untyped-call] # once; savefig would draw it twice to lay it out
             pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
             image = Image.fromarray(pixels).convert("RGB")
-            resolution = (resolution_dpi, resolution_dpi)
-            written.append(
-                writers.submit(image.save, folder / f"{name}.png", dpi=resolution, compress_level=_COMPRESS_LEVEL)
-            )
-        for file in written:
-            file.result()
+            file, dpi = folder / f"{name}.png", (resolution_dpi, resolution_dpi)
+            written.append(writers.submit(image.save, file, dpi=dpi, compress_level=_COMPRESS_LEVEL))
+        for future in written:
+            future.result()
 
 
-def draw_accuracy(history: Sequence[EpochResult], warning: str) -> Figure:
-    """Draw training and validation accuracy by epoch."""
-    train, val = [r.train_accuracy for r in history], [r.val_accuracy for r in history]
-    figure, axes = _draw_history(history, train, val, "Accuracy", warning)
-    axes.set_ylim(0, 1.03)
-    return figure
-
-
-def draw_loss(history: Sequence[EpochResult], warning: str) -> Figure:
-    """Draw training and validation loss by epoch."""
-    train, val = [r.train_loss for r in history], [r.val_loss for r in history]
-    figure, axes = _draw_history(history, train, val, "Loss (cross-entropy)", warning)
-    axes.set_ylim(bottom=0)
-    return figure
-
-
-def _draw_history(
-    history: Sequence[EpochResult], train: list[float], val: list[float], quantity: str, warning: str
-) -> tuple[Figure, Axes]:
+def draw_history(
+    history: Sequence[EpochResult], measure: Literal["accuracy", "loss"], name: str, top: float | None, warning: str
+) -> Figure:
+    """Draw a measure of training and validation by epoch, from 0 to `top`."""
     figure, axes = new_figure(6.4, 4.2, warning)
     epochs = [result.epoch for result in history]
-    axes.plot(epochs, train, color=BLUE, marker="o", markersize=4, label=f"train: {train[-1]:.3f} in the last epoch")
-    axes.plot(epochs, val, color=ORANGE, marker="s", markersize=4, label=f"val: {val[-1]:.3f} in the last epoch")
-    axes.set(title=f"{quantity} by epoch", xlabel="Epoch", ylabel=quantity)
-    axes.set_xlim(0.5, epochs[-1] + 0.5)
+    for split, color, marker in (("train", BLUE, "o"), ("val", ORANGE, "s")):
+        values = [getattr(result, f"{split}_{measure}") for result in history]
+        label = f"{split}: {values[-1]:.3f} in the last epoch"
+        axes.plot(epochs, values, color=color, marker=marker, markersize=4, label=label)
+    axes.set(title=f"{name} by epoch", xlabel="Epoch", ylabel=name)
+    axes.set(xlim=(0.5, epochs[-1] + 0.5), ylim=(0, top))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
-    return figure, axes
+    return figure
 
 
 def draw_confusion_matrix(
@@ -111,8 +95,9 @@ def draw_confusion_matrix(
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     every = ceil(len(class_names) / 120)  # names thin out rather than overlap
     ticks = range(0, len(class_names), every)
-    axes.set_xticks(ticks, [plain(_shorten(class_names[t])) for t in ticks], rotation=90, fontsize=7)
-    axes.set_yticks(ticks, [plain(_shorten(class_names[t])) for t in ticks], fontsize=7)
+    names = [_label(name) for name in class_names[::every]]
+    axes.set_xticks(ticks, names, rotation=90, fontsize=7)
+    axes.set_yticks(ticks, names, fontsize=7)
     if len(class_names) <= 60:
         for row, column in zip(*np.nonzero(counts), strict=True):
             shade = "white" if fractions[row, column] > 0.55 else "black"
@@ -127,27 +112,22 @@ def draw_confusion_matrix(
 
 def draw_recall_by_person(people: Sequence[PersonMetrics], split: str, warning: str) -> Figure:
     """Draw each person's recall with its interval and number of photographs, lowest recall first."""
-    ranked = sorted(
-        (
-            (person.recall, person.recall_low, person.recall_high, person)
-            for person in people
-            if person.recall is not None and person.recall_low is not None and person.recall_high is not None
-        ),
-        key=lambda row: (row[0], -row[3].support, row[3].person),
-    )
+    present = [person for person in people if person.recall is not None]
+    ranked = sorted(present, key=lambda person: (person.recall, -person.support, person.person))
     column_count = ceil(len(ranked) / _PEOPLE_PER_COLUMN)
     row_count = ceil(len(ranked) / column_count)
     figure = new_blank_figure(max(6.4, 3.4 * column_count), 1.6 + 0.18 * max(row_count, 5), warning)
-    mean = float(np.mean([recall for recall, *_ in ranked]))
+    values = np.array([(row.recall, row.recall_low, row.recall_high) for row in ranked], np.float64)  # (P, 3)
+    mean = values[:, 0].mean()
     columns = figure.subplots(1, column_count, sharex=True, squeeze=False)[0]
     for column, axes in enumerate(columns):
-        rows = ranked[column * row_count : (column + 1) * row_count]
-        places = range(len(rows))
-        recalls, lows, highs, _ = zip(*rows, strict=True)
+        rows = slice(column * row_count, (column + 1) * row_count)
+        recalls, lows, highs = values[rows].T
+        places = range(len(recalls))
         axes.hlines(places, lows, highs, color=SKY, linewidth=2.5)
         axes.plot(recalls, places, color=BLUE, marker="o", markersize=4.5, linestyle="")
         axes.axvline(mean, color=ORANGE, linewidth=1, linestyle="--")
-        labels = [f"{plain(_shorten(person.person))}  {person.support}" for *_, person in rows]
+        labels = [f"{_label(person.person)}  {person.support}" for person in ranked[rows]]
         axes.set_yticks(places, labels, fontsize=7)
         axes.set(xlim=(-0.03, 1.03), ylim=(row_count - 0.5, -0.5), xlabel="Recall")
         axes.grid(axis="x", alpha=0.3)
@@ -161,24 +141,22 @@ def draw_recall_by_person(people: Sequence[PersonMetrics], split: str, warning: 
     return figure
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"
+def _label(name: str) -> str:
+    return plain(name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…")
 
 
-def draw_roc(mean_rocs: Sequence[Curve], person_rocs: Sequence[Curve], split: str, warning: str) -> Figure:
+def draw_roc(rocs: Curves, split: str, warning: str) -> Figure:
     """Draw the macro and micro ROC curves over each person's own; the legend lists the areas under them."""
-    figure, axes = _draw_curves(mean_rocs, person_rocs, "AUC", "lower right", warning)
+    figure, axes = _draw_curves(rocs, "AUC", "lower right", warning)
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
     axes.set(title=f"ROC, one person vs. the rest, {split}")
     axes.set(xlabel="False positive rate", ylabel="True positive rate")
     return figure
 
 
-def draw_precision_recall(
-    mean_curves: Sequence[Curve], person_curves: Sequence[Curve], split: str, warning: str
-) -> Figure:
+def draw_precision_recall(curves: Curves, split: str, warning: str) -> Figure:
     """Draw the macro and micro curves of precision and recall over each person's own, as draw_roc does."""
-    figure, axes = _draw_curves(mean_curves, person_curves, "Average precision", "lower left", warning)
+    figure, axes = _draw_curves(curves, "Average precision", "lower left", warning)
     for line in axes.lines:
         line.set_drawstyle("steps-pre")  # a precision holds from its recall down to the one before
     axes.set(title=f"Precision and recall, one person vs. the rest, {split}", xlabel="Recall", ylabel="Precision")
@@ -186,23 +164,19 @@ def draw_precision_recall(
 
 
 def _draw_curves(
-    mean_curves: Sequence[Curve],
-    person_curves: Sequence[Curve],
-    area: str,
-    corner: Literal["lower left", "lower right"],
-    warning: str,
+    curves: Curves, area: str, corner: Literal["lower left", "lower right"], warning: str
 ) -> tuple[Figure, Axes]:
-    columns = ceil(len(person_curves) / _CURVES_PER_COLUMN)
+    columns = ceil(len(curves.people) / _CURVES_PER_COLUMN)
     figure, axes = new_figure(6.6 + 2.6 * columns, 6.4, warning)
-    ranked = sorted(person_curves, key=lambda curve: (curve.area, curve.name))
+    ranked = sorted(curves.people, key=lambda curve: (curve.area, curve.name))
     # The people that the classifier knows worst have colors of their own, so that the eye goes to them.
     worst = dict(zip([curve.name for curve in ranked[:3]], [GREEN, PURPLE, SKY], strict=False))
     for curve in reversed(ranked):
         color, width = worst.get(curve.name, GRAY), 1.4 if curve.name in worst else 0.6
-        label = f"{curve.area:.3f}  {plain(_shorten(curve.name))}"
+        label = f"{curve.area:.3f}  {_label(curve.name)}"
         axes.plot(curve.x, curve.y, color=color, linewidth=width, label=label)
     people, _ = axes.get_legend_handles_labels()
-    for curve, color, style in zip(mean_curves, (BLUE, ORANGE), ("-", "--"), strict=False):
+    for curve, color, style in zip(curves.means, (BLUE, ORANGE), ("-", "--"), strict=False):
         label = f"{curve.area:.3f}  {curve.name}"
         axes.plot(curve.x, curve.y, color=color, linewidth=2.4, linestyle=style, label=label)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", anchor="W")

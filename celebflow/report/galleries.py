@@ -18,6 +18,11 @@ from celebflow.report.style import BLUE, GREEN, ORANGE, spell
 from celebflow.report.thumbnails import load_thumbnail
 
 _MAX_PHOTOGRAPHS = 20
+# Name of the figure, noun and order in its title, and whether it shows hits.
+_EXAMPLES = (
+    ("errors", "errors", "most confident", False),
+    ("low_confidence_hits", "hits", "least confident", True),
+)
 _MAX_PAIRS = 10
 _TILES_PER_PAIR = 5  # errors, and photographs to compare them with; two pairs of five fit side by side
 _MAX_ERRORS_PER_PAIR = 4
@@ -39,41 +44,31 @@ def draw_galleries(
     warning = card.backbone.warning()
     figures = {}
     for split, content in report.splits.items():
-        errors, hits = content.errors(), content.hits()
-        error_tiles: list[Tile] = []
-        hit_tiles: list[Tile] = []
-        for example in examples:
-            if example.split == split:
-                tiles, color = (hit_tiles, GREEN) if example.prediction.is_hit else (error_tiles, ORANGE)
-                tiles.append(_make_tile(example, color))
-        figures[f"{split}_errors"] = draw_contact_sheet(
-            _title("errors", "most confident", errors, split), [("", error_tiles[:_MAX_PHOTOGRAPHS])], warning
-        )
-        figures[f"{split}_low_confidence_hits"] = draw_contact_sheet(
-            _title("hits", "least confident", hits, split), [("", hit_tiles[:_MAX_PHOTOGRAPHS])], warning
-        )
-        pairs = _list_pairs(content.predictions, errors, features, folder)
+        for kind, noun, superlative, are_hits in _EXAMPLES:
+            shown = [each for each in examples if (each.split, each.prediction.is_hit) == (split, are_hits)]
+            total = sum(prediction.is_hit == are_hits for prediction in content.predictions)
+            figures[f"{split}_{kind}"] = _draw_examples(shown, total, f"{noun}, {split}", superlative, warning)
+        pairs = _list_pairs(content.predictions, content.errors(), features, folder)
         title = f"Most confused pairs, {split}. Orange: errors. Blue: training photographs of the predicted person"
-        figures[f"{split}_confused_pairs"] = draw_contact_sheet(
-            title if pairs else f"No errors, {split}", pairs, warning
-        )
+        title = title if pairs else f"No errors, {split}"
+        figures[f"{split}_confused_pairs"] = draw_contact_sheet(title, pairs, warning)
     return figures
 
 
-def _make_tile(example: Example, color: str) -> Tile:
-    prediction = example.prediction
-    said = "confidence" if prediction.is_hit else f"predicted: {spell(prediction.predicted)},"
-    caption = f"{spell(prediction.actual)}\n{said} {prediction.confidence:.1%}"
-    return Tile(np.concatenate([example.image, example.heat_map], axis=1), caption, color)
-
-
-def _title(noun: str, superlative: str, predictions: Sequence[Prediction], split: str) -> str:
-    if not predictions:
-        return f"No {noun}, {split}"
-    return (
-        f"{noun.capitalize()}, {split}: {min(len(predictions), _MAX_PHOTOGRAPHS)} of {len(predictions)}, "
-        f"{superlative} first. Right: Grad-CAM, bright where the photograph supports the prediction"
+def _draw_examples(examples: Sequence[Example], total: int, subject: str, superlative: str, warning: str) -> Figure:
+    """Draw the first errors or hits, of `total`, each beside its heat map."""
+    tiles = []
+    for example in examples[:_MAX_PHOTOGRAPHS]:
+        prediction = example.prediction
+        said = "confidence" if prediction.is_hit else f"predicted: {spell(prediction.predicted)},"
+        caption = f"{spell(prediction.actual)}\n{said} {prediction.confidence:.1%}"
+        pair = np.concatenate([example.image, example.heat_map], axis=1)
+        tiles.append(Tile(pair, caption, GREEN if prediction.is_hit else ORANGE))
+    title = (
+        f"{subject.capitalize()}: {min(total, _MAX_PHOTOGRAPHS)} of {total}, {superlative} first. "
+        "Right: Grad-CAM, bright where the photograph supports the prediction"
     )
+    return draw_contact_sheet(title if total else f"No {subject}", [("", tiles)], warning)
 
 
 def _list_pairs(
@@ -85,11 +80,10 @@ def _list_pairs(
     ranked = sorted(pairs, key=lambda pair: (-pairs[pair], -pairs[pair] / supports[pair[0]], pair))
     rows = []
     for actual, predicted in ranked[:_MAX_PAIRS]:
-        tiles: list[Tile] = []
-        for error in errors:
-            if (error.actual, error.predicted) == (actual, predicted) and len(tiles) < _MAX_ERRORS_PER_PAIR:
-                caption = f"confidence {error.confidence:.1%}"
-                tiles.append(Tile(load_thumbnail(folder / error.path), caption, ORANGE))
+        own = [error for error in errors if (error.actual, error.predicted) == (actual, predicted)]
+        tiles = []
+        for error in own[:_MAX_ERRORS_PER_PAIR]:
+            tiles.append(Tile(load_thumbnail(folder / error.path), f"confidence {error.confidence:.1%}", ORANGE))
         trained_on = [photo for photo in features.photos if (photo.person, photo.split) == (predicted, "train")]
         for photo in trained_on[: min(_MAX_COMPARED_PER_PAIR, _TILES_PER_PAIR - len(tiles))]:
             tiles.append(Tile(load_thumbnail(folder / photo.path), f"{spell(predicted)} (train)", BLUE))

@@ -27,26 +27,19 @@ def render(page: Page, allowed: str, filters: Mapping[str, Callable[..., str]], 
     Every value is escaped. The policy allows the style sheet and the script by their hashes, and what the directives
     in `allowed` add.
     """
+    loader = FileSystemLoader([page.folder, _SHARED])
     environment = Environment(
-        loader=FileSystemLoader([page.folder, _SHARED]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= filters
-    style, script = _join(page, page.styles), _join(page, page.scripts)
+    style = "".join(loader.get_source(environment, name)[0] for name in page.styles)
+    script = "".join(loader.get_source(environment, name)[0] for name in page.scripts)
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; "
         f"form-action 'none'; {allowed}"
     )
     template = environment.get_template(page.template)
     return template.render(style=style, script=script, policy=policy, **values), policy
-
-
-def _join(page: Page, names: tuple[str, ...]) -> str:
-    files = [page.folder / name if (page.folder / name).exists() else _SHARED / name for name in names]
-    return "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def _hash(text: str) -> str:

@@ -9,7 +9,6 @@ from celebflow.classifier.model import ClassifierCard
 from celebflow.data.photos import SPLITS, Photo
 from celebflow.evaluation.metrics import PersonMetrics
 from celebflow.evaluation.results import Report
-from celebflow.evaluation.significance import Interval
 from celebflow.report import markup
 from celebflow.report.comparison_page import ComparedResults, describe_comparison
 from celebflow.report.examples import Example
@@ -48,14 +47,6 @@ class PageContent:
 
 
 @dataclass(frozen=True)
-class _Metric:
-    """A metric of one split; None where it is undefined."""
-
-    value: float | None
-    interval: Interval | None
-
-
-@dataclass(frozen=True)
 class _Figure:
     """A figure's PNG file; `split` is empty when it shows the whole result."""
 
@@ -64,20 +55,10 @@ class _Figure:
     png: bytes
 
 
-@dataclass(frozen=True)
-class _DataSummary:
-    """The number of photographs and people in a split."""
-
-    split: str
-    photos: int
-    people: int
-
-
 def load_figures(folder: Path) -> dict[str, bytes]:
     """Read the figures that the page shows, by name."""
-    return {
-        file.stem: file.read_bytes() for file in sorted(folder.glob("*.png")) if not file.stem.endswith(_IN_GALLERY)
-    }
+    files = sorted(folder.glob("*.png"))
+    return {file.stem: file.read_bytes() for file in files if not file.stem.endswith(_IN_GALLERY)}
 
 
 def save_page(content: PageContent, file: Path) -> None:
@@ -92,39 +73,23 @@ def render_page(content: PageContent) -> str:
     Names of people and params cannot inject markup: they are escaped, and the Content-Security-Policy allows only the
     page's own style sheet, script and images.
     """
-    splits = list(content.report.splits)
-    headlines: dict[str, dict[str, _Metric]] = {}
-    others: dict[str, dict[str, _Metric]] = {}
-    for name, row in _collect_metrics(content.report).items():
-        has_interval = any(metric.interval for metric in row.values())
-        (headlines if has_interval else others)[name] = row
+    reports = content.report.splits
     html, _ = markup.render(
         _PAGE,
         "img-src data:",
         FILTERS,
         content=content,
-        splits=splits,
-        headlines=headlines,
-        others=others,
-        figures=_group_figures(content.figures, splits),
-        people={split: _rank_people(report.people) for split, report in content.report.splits.items()},
-        data=_summarize_data(content.photos),
+        reports=reports,
+        data_splits=SPLITS,
+        metrics=order_metrics(content.report.metrics),
+        has_interval={name for report in reports.values() for name in report.intervals},
+        figures=_group_figures(content.figures, list(reports)),
+        people={split: _rank_people(report.people) for split, report in reports.items()},
         duplicates=[count for count in Counter(photo.group for photo in content.photos).values() if count > 1],
         compared=content.compared,
         **(describe_comparison(content.compared) if content.compared else {}),
     )
     return html
-
-
-def _collect_metrics(report: Report) -> dict[str, dict[str, _Metric]]:
-    """Return every metric of a result by its name and split."""
-    collected = {}
-    for name in order_metrics(report.metrics):
-        collected[name] = {
-            split: _Metric(report.metrics.get(split, {}).get(name), content.intervals.get(name))
-            for split, content in report.splits.items()
-        }
-    return collected
 
 
 def _group_figures(figures: Mapping[str, bytes], splits: Sequence[str]) -> dict[str, list[_Figure]]:
@@ -145,11 +110,3 @@ def _group_figures(figures: Mapping[str, bytes], splits: Sequence[str]) -> dict[
 def _rank_people(people: Sequence[PersonMetrics]) -> list[PersonMetrics]:
     """Put the person with the lowest recall first, and people without photographs last."""
     return sorted(people, key=lambda each: (each.recall is None, each.recall, each.person))
-
-
-def _summarize_data(photos: Sequence[Photo]) -> list[_DataSummary]:
-    rows = []
-    for split in SPLITS:
-        people = [photo.person for photo in photos if photo.split == split]
-        rows.append(_DataSummary(split, len(people), len(set(people))))
-    return rows

@@ -18,13 +18,12 @@ from sklearn.metrics import (
 
 from celebflow.classifier.calibration import softmax
 from celebflow.evaluation.metrics import (
+    Curves,
     PersonMetrics,
-    compute_mean_precision_recalls,
-    compute_mean_rocs,
     compute_metrics,
     compute_person_metrics,
-    compute_person_precision_recalls,
-    compute_person_rocs,
+    compute_precision_recalls,
+    compute_rocs,
 )
 
 Logits = NDArray[np.float64]
@@ -39,15 +38,15 @@ def _draw(seed: int, people: int, count: int) -> tuple[Logits, Labels]:
 
 def _compute_metrics(logits: Logits, labels: Labels) -> dict[str, float]:
     probabilities = softmax(logits)
-    rocs = compute_person_rocs(probabilities, labels, range(logits.shape[1]))
+    rocs = compute_rocs(probabilities, labels, range(logits.shape[1]))
     return compute_metrics(logits, probabilities, labels, rocs)
 
 
 def _compute_person_metrics(logits: Logits, labels: Labels) -> list[PersonMetrics]:
     names = [str(person) for person in range(logits.shape[1])]
     probabilities = softmax(logits)
-    rocs = compute_person_rocs(probabilities, labels, names)
-    precision_recalls = compute_person_precision_recalls(probabilities, labels, names)
+    rocs = compute_rocs(probabilities, labels, names)
+    precision_recalls = compute_precision_recalls(probabilities, labels, names)
     return compute_person_metrics(logits.argmax(axis=1), labels, names, rocs, precision_recalls)
 
 
@@ -64,7 +63,7 @@ def test_metrics_equal_scikit_learns(seed: int, people: int, count: int) -> None
         roc_auc_score(labels, probabilities, multi_class="ovr", average="macro", labels=names)
     )
     assert metrics["loss"] == pytest.approx(log_loss(labels, probabilities, labels=names))
-    macro, micro = compute_mean_rocs(compute_person_rocs(probabilities, labels, range(people)), probabilities, labels)
+    macro, micro = compute_rocs(probabilities, labels, range(people)).means
     assert macro.area == pytest.approx(metrics["macro_auc"])
     assert macro.area == pytest.approx(np.trapezoid(macro.y, macro.x))
     one_hot = labels[:, None] == names
@@ -77,11 +76,15 @@ def test_precision_and_recall_equal_scikit_learns(seed: int, people: int, count:
     logits, labels = _draw(seed, people, count)
     logits = logits.round()  # so that there are ties
     probabilities = softmax(logits)
-    curves = compute_person_precision_recalls(probabilities, labels, range(people))
+    curves = compute_precision_recalls(probabilities, labels, range(people))
     expected = [average_precision_score(labels == person, probabilities[:, person]) for person in range(people)]
-    assert [curve.area for curve in curves] == pytest.approx(expected)
-    macro, micro = compute_mean_precision_recalls(curves, probabilities, labels)
-    for curve in [*curves, macro, micro]:  # the area under steps that are as high as the precision at their right end
+    assert [curve.area for curve in curves.people] == pytest.approx(expected)
+    macro, micro = curves.means
+    for curve in [
+        *curves.people,
+        macro,
+        micro,
+    ]:  # the area under steps that are as high as the precision at their right end
         assert curve.area == pytest.approx(np.sum(np.diff(curve.x, prepend=0) * curve.y))
     assert macro.area == pytest.approx(np.mean(expected))
     one_hot = labels[:, None] == np.arange(people)
@@ -116,7 +119,7 @@ def test_a_person_absent_from_a_split_does_not_change_the_metrics_of_others() ->
     assert _compute_metrics(logits, labels)["macro_auc"] == pytest.approx(np.mean(areas))
     absent = _compute_person_metrics(logits, labels)[3]
     assert (absent.person, absent.support, absent.recall, absent.f1, absent.auc) == ("3", 0, None, None, None)
-    assert "3" not in [curve.name for curve in compute_person_rocs(probabilities, labels, range(8))]
+    assert "3" not in [curve.name for curve in compute_rocs(probabilities, labels, range(8)).people]
 
 
 def test_a_split_of_one_person_has_no_auc() -> None:
@@ -125,8 +128,8 @@ def test_a_split_of_one_person_has_no_auc() -> None:
     metrics = _compute_metrics(logits, labels)
     assert "macro_auc" not in metrics
     assert metrics["top_5_accuracy"] == 1.0
-    assert compute_mean_rocs([], softmax(logits), labels) == []
-    assert compute_mean_precision_recalls([], softmax(logits), labels) == []
+    for compute in (compute_rocs, compute_precision_recalls):
+        assert compute(softmax(logits), labels, range(3)) == Curves([], [])
 
 
 def test_extreme_logits_give_finite_metrics() -> None:

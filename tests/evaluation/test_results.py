@@ -10,11 +10,7 @@ from sklearn.metrics import log_loss
 from celebflow.classifier.calibration import bin_reliability, compute_calibration_error, softmax
 from celebflow.classifier.history import load_history, save_history
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.metrics import (
-    compute_person_metrics,
-    compute_person_precision_recalls,
-    compute_person_rocs,
-)
+from celebflow.evaluation.metrics import compute_person_metrics, compute_precision_recalls, compute_rocs
 from celebflow.evaluation.results import load_predictions, load_report, save_metrics
 from tests.results import HISTORY, draw_logits, make_card, write_result
 
@@ -76,23 +72,22 @@ def test_files_agree_with_the_logits_and_with_one_another(tmp_path: Path) -> Non
     assert [p.predicted for p in split.predictions] == [NAMES[guess] for guess in logits.argmax(axis=1)]
     assert [p.actual for p in split.predictions] == [NAMES[label] for label in labels]
     assert metrics["coverage"] == pytest.approx((confidences >= card.calibration.threshold).mean(), abs=1e-6)
-    rocs = compute_person_rocs(probabilities, labels, NAMES)
-    precision_recalls = compute_person_precision_recalls(probabilities, labels, NAMES)
+    rocs = compute_rocs(probabilities, labels, NAMES)
+    precision_recalls = compute_precision_recalls(probabilities, labels, NAMES)
     people = compute_person_metrics(logits.argmax(axis=1), labels, NAMES, rocs, precision_recalls)
     assert split.people == people
     assert split.reliability["calibrated"] == bin_reliability(probabilities, labels)
     assert split.reliability["uncalibrated"] == bin_reliability(softmax(logits), labels)
     calibration_error = compute_calibration_error(split.reliability["calibrated"])
     assert metrics["calibration_error"] == pytest.approx(calibration_error, abs=1e-6)
-    for curves in (split.mean_rocs, split.mean_precision_recalls):
-        assert [curve.name for curve in curves] == ["macro", "micro"]
-    for found, expected in ((split.person_rocs, rocs), (split.person_precision_recalls, precision_recalls)):
-        assert [curve.name for curve in found] == NAMES
-        for curve, original in zip(found, expected, strict=True):
+    for found, expected in ((split.rocs, rocs), (split.precision_recalls, precision_recalls)):
+        assert [curve.name for curve in found.means] == ["macro", "micro"]
+        assert [curve.name for curve in found.people] == NAMES
+        for curve, original in zip(found.people + found.means, expected.people + expected.means, strict=True):
             np.testing.assert_allclose(curve.x, original.x, atol=1e-6)
             np.testing.assert_allclose(curve.y, original.y, atol=1e-6)
             assert curve.area == pytest.approx(original.area, abs=1e-6)
-    assert split.mean_rocs[0].area == pytest.approx(metrics["macro_auc"], abs=1e-6)
+    assert split.rocs.means[0].area == pytest.approx(metrics["macro_auc"], abs=1e-6)
     assert set(split.intervals) == {"accuracy", "balanced_accuracy", "macro_auc"}
     for name, interval in split.intervals.items():
         assert interval.low <= metrics[name] <= interval.high
@@ -112,7 +107,7 @@ def test_a_person_absent_from_a_split_is_read_as_written(tmp_path: Path) -> None
     report, _ = write_result(tmp_path, make_card(NAMES), *draw_logits(3, absent=1))
     absent = report.splits["val"].people[1]
     assert (absent.support, absent.recall, absent.recall_low, absent.auc) == (0, None, None, None)
-    assert [curve.name for curve in report.splits["val"].person_rocs] == ["Ann", "Cy"]
+    assert [curve.name for curve in report.splits["val"].rocs.people] == ["Ann", "Cy"]
 
 
 def test_a_classifier_of_two_people_has_no_open_set_rates(tmp_path: Path) -> None:

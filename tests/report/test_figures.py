@@ -107,18 +107,18 @@ def test_two_hundred_people_are_all_in_columns_of_forty() -> None:
 def test_curves_are_those_of_the_report_and_the_worst_have_colors(result: tuple[Report, ClassifierCard]) -> None:
     report, card = result
     figures, split = draw_charts(report, card), report.splits["val"]
-    for kind, people, means, style in (
-        ("roc", split.person_rocs, split.mean_rocs, "default"),
-        ("precision_recall", split.person_precision_recalls, split.mean_precision_recalls, "steps-pre"),
+    for kind, curves, style in (
+        ("roc", split.rocs, "default"),
+        ("precision_recall", split.precision_recalls, "steps-pre"),
     ):
         (axes,) = figures[f"val_{kind}"].axes
         lines = {str(line.get_label()).split("  ")[-1]: line for line in axes.lines}
-        assert {curve.name for curve in [*people, *means]} <= set(lines)
-        for curve in [*people, *means]:
+        assert {curve.name for curve in curves.people + curves.means} <= set(lines)
+        for curve in curves.people + curves.means:
             assert np.array_equal(np.transpose([curve.x, curve.y]), lines[curve.name].get_xydata())
             assert lines[curve.name].get_drawstyle() == style
             assert str(lines[curve.name].get_label()).startswith(f"{curve.area:.3f}")
-        worst = sorted(people, key=lambda curve: (curve.area, curve.name))[:3]
+        worst = sorted(curves.people, key=lambda curve: (curve.area, curve.name))[:3]
         assert [lines[curve.name].get_color() for curve in worst] == [GREEN, PURPLE, SKY]
 
 

@@ -87,22 +87,19 @@ def weigh_macro_auc(probabilities: FloatArray, labels: NDArray[np.int64], weight
     A person's area is the fraction of pairs of a photograph of the person and one of somebody else in which the former
     has the higher score; ties count half.
     """
-    wins, pairs = [], []
-    for person in np.unique(labels):
-        positive = labels == person
-        if positive.all():
-            continue
-        order = np.argsort(probabilities[:, person], kind="stable")
-        starts = np.flatnonzero(np.diff(probabilities[order, person], prepend=-1.0))  # where another score begins
-        ranked = weights[:, order]
-        own = np.add.reduceat(ranked * positive[order], starts, axis=1)  # (resamples, scores)
-        others = np.add.reduceat(ranked * ~positive[order], starts, axis=1)
-        others_below = np.cumsum(others, axis=1) - others / 2
-        wins.append((own * others_below).sum(axis=1))
-        pairs.append(own.sum(axis=1) * others.sum(axis=1))
-    if not wins:
-        return np.full(len(weights), np.nan)
-    return _average_ratios(np.stack(wins, axis=1), np.stack(pairs, axis=1))
+    count = len(labels)
+    one_hot = (labels[:, None] == np.unique(labels)).astype(np.float64)  # (N, people)
+    own = weights @ one_hot
+    wins = np.zeros_like(own)
+    columns = max(1, _BLOCK_CELLS // count)
+    for start in range(0, count, columns):
+        block = slice(start, start + columns)
+        scores = probabilities[:, labels[block]]  # (N, photographs of the block), for the person in each of these
+        reached = np.diagonal(scores[block])
+        below = (scores < reached) + 0.5 * (scores == reached)
+        below[labels[:, None] == labels[block]] = 0  # photographs of the same person make no pair
+        wins += (weights[:, block] * (weights @ below)) @ one_hot[block]
+    return _average_ratios(wins, own * (weights.sum(axis=1, keepdims=True) - own))
 
 
 def _average_ratios(sums: FloatArray, counts: FloatArray) -> FloatArray:

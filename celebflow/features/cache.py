@@ -99,7 +99,7 @@ class FeatureCache:
         """
         try:
             with self._environment.begin(write=True) as transaction:
-                for view, row in rows.items():
+                for view, row in rows.items():  # the positions, then the values, little-endian
                     content = row.indices.astype("<u2").tobytes() + row.values.astype("<f4").tobytes()
                     transaction.put(self.key(photo, view), _seal(content))
                 if self.origin.transform.detects_faces:

@@ -266,7 +266,6 @@ def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
                 batches,
                 torch.nn.functional.cross_entropy,
                 lambda _: params.train.learning_rate,
-                torch.device("cpu"),
                 lambda _: None,
             )
             seconds.append(time.perf_counter() - started)

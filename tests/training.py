@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier
 from celebflow.classifier.training import train_classifier
@@ -68,7 +69,7 @@ class Clusters:
         return SparseBatch.from_rows(rows, FEATURE_COUNT), torch.from_numpy(self.labels[positions])
 
 
-class MemoryCheckpoints:
+class MemoryCheckpoints(Checkpoints):
     """Checkpoints that last as long as the test."""
 
     def __init__(self) -> None:

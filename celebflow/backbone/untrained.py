@@ -1,6 +1,7 @@
 """Random VGG19 filters that keep information, for tests and the demo."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -29,17 +30,14 @@ def initialize_untrained(seed: int) -> dict[str, Tensor]:
     biases = [torch.zeros(layer.out_channels) for layer in layers]
     weights[0] = _draw_colors_and_edges(generator)
     for number in (1, 2, 4):
-        weights[number] = _average(weights[number])
+        weights[number] = weights[number][:, :, 1:2, 1:2].expand(-1, -1, 3, 3).div(9)
     weights[8] = _draw_shapes(generator, channels=256, used=16)
     weights[12] = _draw_shapes(generator, channels=512, used=32)
     mean, deviation = _measure_on_noise(weights, generator)
     weights[12] /= deviation[:, None, None, None]
     biases[12] = -mean / deviation - 0.5
-    names = [name.rsplit(".", 1)[0] for name in build_layers().state_dict()][::2]
-    state: dict[str, Tensor] = {}
-    for name, weight, bias in zip(names, weights, biases, strict=True):
-        state |= {f"{name}.weight": weight, f"{name}.bias": bias}
-    return state
+    tensors = chain.from_iterable(zip(weights, biases, strict=True))
+    return dict(zip(build_layers().state_dict(), tensors, strict=True))
 
 
 def _pass_on(channels: int, filters: int) -> Tensor:
@@ -47,11 +45,6 @@ def _pass_on(channels: int, filters: int) -> Tensor:
     weight = torch.zeros(filters, channels, 3, 3)
     weight[torch.arange(filters), torch.arange(filters) % channels, 1, 1] = 1
     return weight
-
-
-def _average(weight: Tensor) -> Tensor:
-    center = weight[:, :, 1:2, 1:2]
-    return center.expand(-1, -1, 3, 3).div(9)
 
 
 def _with_negatives(weight: Tensor) -> Tensor:

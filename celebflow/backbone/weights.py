@@ -25,18 +25,23 @@ def make_backbone(weights: str, seed: int, folder: Path) -> Backbone:
     `weights` is "imagenet" (torchvision's IMAGENET1K_V1, downloaded once into torch's cache), "untrained" (random
     filters, drawn from `seed`), or the path of a state dict, relative to `folder`.
 
-    Raises CelebflowError when the weights cannot be obtained or are not VGG19's.
+    Raises CelebflowError when the weights cannot be obtained, are not a state dict, or are not VGG19's.
     """
     if weights == "untrained":
         state = initialize_untrained(seed)
     elif weights == "imagenet":
         from torchvision.models import VGG19_Weights  # slow to import
 
-        state = _keep_features(
-            fetch_imagenet_weights(VGG19_Weights.IMAGENET1K_V1.url), "torchvision's VGG19_Weights.IMAGENET1K_V1"
-        )
+        state = fetch_imagenet_weights(VGG19_Weights.IMAGENET1K_V1.url)
+        state = _keep_features(state, "torchvision's VGG19_Weights.IMAGENET1K_V1")
     else:
-        state = load_state(folder / weights)
+        file = folder / weights
+        if not file.is_file():
+            raise CelebflowError(
+                f"backbone.weights: {file} is not a file. Set it to imagenet, untrained, or the path of a .pth or "
+                ".safetensors state dict, relative to the repository."
+            )
+        state = _keep_features(_read_state(file), str(file))
     return Backbone(state, BackboneSource(weights, weights != "untrained", fingerprint_state(state)))
 
 
@@ -62,31 +67,17 @@ def fetch_imagenet_weights(url: str) -> dict[str, Tensor]:
         except (URLError, OSError, RuntimeError) as error:  # RuntimeError: the hash does not fit
             if isinstance(error, HTTPError):
                 error.close()  # it holds the connection
-            raise CelebflowError(
-                f"The ImageNet weights could not be downloaded from {url}: {error}. {remedy}"
-            ) from None
+            problem = f"The ImageNet weights could not be downloaded from {url}: {error}."
+            raise CelebflowError(f"{problem} {remedy}") from None
     with file.open("rb") as content:
         if not hashlib.file_digest(content, "sha256").hexdigest().startswith(hash_prefix):
-            raise CelebflowError(
-                f"{file} is damaged: its SHA-256 does not start with {hash_prefix}. Remove it. {remedy}"
-            )
+            problem = f"{file} is damaged: its SHA-256 does not start with {hash_prefix}. Remove it."
+            raise CelebflowError(f"{problem} {remedy}")
     return _read_state(file)
 
 
-def load_state(file: Path) -> dict[str, Tensor]:
-    """Load VGG19's convolutions from a .pth or .safetensors state dict, without unpickling anything but tensors.
-
-    Raises CelebflowError when there is no such file, it is not a state dict, or its tensors are not VGG19's.
-    """
-    if not file.is_file():
-        raise CelebflowError(
-            f"backbone.weights: {file} is not a file. Set it to imagenet, untrained, or the path of a .pth or "
-            ".safetensors state dict, relative to the repository."
-        )
-    return _keep_features(_read_state(file), str(file))
-
-
 def _read_state(file: Path) -> dict[str, Tensor]:
+    """Load a .pth or .safetensors state dict, without unpickling anything but tensors."""
     try:
         if file.suffix == ".safetensors":
             return load_file(file)

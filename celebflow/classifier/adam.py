@@ -1,5 +1,7 @@
 """The optimizer that trains the classifier: Adam with as little memory traffic as the method allows."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
@@ -27,19 +29,15 @@ class ClassifierAdam:
             for name, module in classifier.named_modules()
             if isinstance(module, BlockwiseLinear) and module.weight.requires_grad
         }
-        self.parameters: dict[str, Tensor] = {
-            name: parameter for name, parameter in classifier.named_parameters() if parameter.requires_grad
-        }
+        named = classifier.named_parameters()
+        self.parameters: dict[str, Tensor] = {name: value for name, value in named if value.requires_grad}
         self.means = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         self.squares = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that training changes, by name: the parameters and Adam's two moments of each."""
-        found = {}
-        for group, tensors in (("parameter", self.parameters), ("mean", self.means), ("square", self.squares)):
-            for name, tensor in tensors.items():
-                found[f"{group}.{name}"] = tensor
-        return found
+        groups = {"parameter": self.parameters, "mean": self.means, "square": self.squares}
+        return {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
 
     @torch.no_grad()
     def step(self) -> None:
@@ -47,48 +45,33 @@ class ClassifierAdam:
 
         Raises RuntimeError when no backward pass has reached a parameter.
         """
-        for name, layer in self._layers.items():
-            weight = self.parameters[name]
-            mean = self.means[name]
-            square = self.squares[name]
-            for block, block_gradient in layer.gradient_blocks():
-                self._update([weight[block]], [block_gradient], [mean[block]], [square[block]])
-        others = [name for name in self.parameters if name not in self._layers]
-        self._update(
-            [self.parameters[name] for name in others],
-            [_require_gradient(self.parameters[name]) for name in others],
-            [self.means[name] for name in others],
-            [self.squares[name] for name in others],
-        )
-        for name in others:
-            self.parameters[name].grad = None
+        for name, parameter in self.parameters.items():
+            for block, gradient in self._list_gradients(name):
+                adam(
+                    [parameter[block]],
+                    [gradient],
+                    [self.means[name][block]],
+                    [self.squares[name][block]],
+                    [],
+                    [torch.tensor(float(self.step_count), device=parameter.device)],  # adam increments it
+                    fused=True,
+                    amsgrad=False,
+                    maximize=False,
+                    lr=self.learning_rate,
+                    beta1=0.9,
+                    beta2=0.999,
+                    eps=1e-8,
+                    weight_decay=self.weight_decay,
+                    decoupled_weight_decay=self.weight_decay > 0,
+                )
+            parameter.grad = None
         self.step_count += 1
 
-    def _update(
-        self, parameters: list[Tensor], gradients: list[Tensor], means: list[Tensor], squares: list[Tensor]
-    ) -> None:
-        device = parameters[0].device
-        steps = [torch.tensor(float(self.step_count), device=device) for _ in parameters]  # adam increments them
-        adam(
-            parameters,
-            gradients,
-            means,
-            squares,
-            [],
-            steps,
-            fused=True,
-            amsgrad=False,
-            maximize=False,
-            lr=self.learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            eps=1e-8,
-            weight_decay=self.weight_decay,
-            decoupled_weight_decay=self.weight_decay > 0,
-        )
-
-
-def _require_gradient(parameter: Tensor) -> Tensor:
-    if parameter.grad is None:
-        raise RuntimeError("no backward pass has reached this parameter")
-    return parameter.grad
+    def _list_gradients(self, name: str) -> Iterable[tuple[slice, Tensor]]:
+        """Return the gradient of a parameter in blocks of rows, or whole."""
+        if name in self._layers:
+            return self._layers[name].gradient_blocks()
+        gradient = self.parameters[name].grad
+        if gradient is None:
+            raise RuntimeError("no backward pass has reached this parameter")
+        return [(slice(None), gradient)]

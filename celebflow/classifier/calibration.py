@@ -99,12 +99,11 @@ class OpenSetRates:
 
 def trace_open_set(known_scores: FloatArray, unknown_scores: FloatArray, threshold: float) -> list[OpenSetRates]:
     """Return the rates at thresholds from 0 to 1, in equal steps, and at the classifier's own; scores are (N,)."""
-    rates = []
-    for each in np.union1d(np.linspace(0, 1, _OPEN_SET_STEPS + 1), threshold):
-        known = float((known_scores >= each).mean())
-        unknown = float((unknown_scores >= each).mean())
-        rates.append(OpenSetRates(float(each), known, unknown))
-    return rates
+    thresholds = np.union1d(np.linspace(0, 1, _OPEN_SET_STEPS + 1), threshold).tolist()
+    return [
+        OpenSetRates(each, float((known_scores >= each).mean()), float((unknown_scores >= each).mean()))
+        for each in thresholds
+    ]
 
 
 @dataclass(frozen=True)
@@ -124,17 +123,11 @@ def bin_reliability(probabilities: FloatArray, labels: NDArray[np.int64], bin_co
     hits = probabilities.argmax(axis=1) == labels
     numbers = np.minimum((confidences * bin_count).astype(int), bin_count - 1)
     bins = []
-    for number in np.unique(numbers):
+    for number in np.unique(numbers).tolist():
         inside = numbers == number
-        bins.append(
-            ReliabilityBin(
-                low=float(number / bin_count),
-                high=float((number + 1) / bin_count),
-                count=int(inside.sum()),
-                mean_probability=float(confidences[inside].mean()),
-                accuracy=float(hits[inside].mean()),
-            )
-        )
+        low, high = number / bin_count, (number + 1) / bin_count
+        mean_probability, accuracy = float(confidences[inside].mean()), float(hits[inside].mean())
+        bins.append(ReliabilityBin(low, high, int(inside.sum()), mean_probability, accuracy))
     return bins
 
 

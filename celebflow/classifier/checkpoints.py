@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -113,30 +113,27 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
     folder = paths.checkpoints()
     folder.mkdir(parents=True, exist_ok=True)
     own = folder / digest.hexdigest()[:16]
-    lock = _try_lock(own, timeout_seconds=1)
-    if lock is None:  # the same training is running already
-        own = folder / f"{own.name}-{uuid.uuid4().hex}"
-        lock = _try_lock(own)
-    if abandoned := list_abandoned():
-        gigabytes = measure_checkpoints(abandoned) / 1e9
-        print(
-            f"{len(abandoned)} interrupted trainings of other recipes take {gigabytes:.1f} GB in {folder}. "
-            "`celebflow cache prune` removes them."
-        )
-    try:
+    with ExitStack() as locks:
+        try:
+            locks.enter_context(_lock(own, timeout_seconds=1))
+        except Timeout:  # the same training is running already
+            own = folder / f"{own.name}-{uuid.uuid4().hex}"
+            locks.enter_context(_lock(own))
+        if abandoned := list_abandoned():
+            gigabytes = measure_checkpoints(abandoned) / 1e9
+            print(
+                f"{len(abandoned)} interrupted trainings of other recipes take {gigabytes:.1f} GB in {folder}. "
+                "`celebflow cache prune` removes them."
+            )
         yield Checkpoints(own)
         remove_checkpoints(own)
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 def list_abandoned() -> list[Path]:
     """Return the folders of trainings that are not running now."""
     abandoned = []
     for own in sorted(path for path in paths.checkpoints().glob("*") if path.is_dir()):
-        if (lock := _try_lock(own)) is not None:
-            lock.release()
+        with suppress(Timeout), _lock(own):
             abandoned.append(own)
     return abandoned
 
@@ -150,9 +147,8 @@ def remove_abandoned() -> None:
     """Remove the checkpoints of trainings that are not running now."""
     locked = {lock_file.with_suffix("") for lock_file in paths.checkpoints().glob("*.lock")}
     for own in locked.union(list_abandoned()):
-        if (lock := _try_lock(own)) is not None:
+        with suppress(Timeout), _lock(own):
             remove_checkpoints(own)
-            lock.release()
 
 
 def remove_checkpoints(own: Path) -> None:
@@ -162,14 +158,9 @@ def remove_checkpoints(own: Path) -> None:
     own.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def _try_lock(own: Path, timeout_seconds: float = 0) -> FileLock | None:
-    """Lock a training's folder until the process ends; return None when another process has locked it."""
-    lock = FileLock(own.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=timeout_seconds)
-    except Timeout:
-        return None
-    return lock
+def _lock(own: Path, timeout_seconds: float = 0) -> FileLock:
+    """Return the lock of a training's folder; entering it raises Timeout when another process has locked it."""
+    return FileLock(own.with_suffix(".lock"), timeout_seconds)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], history: Sequence[EpochResult]) -> None:
@@ -183,11 +174,9 @@ def _write(path: Path, tensors: Mapping[str, Tensor], history: Sequence[EpochRes
             os.fsync(file.fileno())
         part.replace(path)
     except SafetensorError as error:
-        part.unlink(missing_ok=True)
         raise OSError(errno.EIO, str(error)) from None
-    except BaseException:
+    finally:
         part.unlink(missing_ok=True)  # leave no rest on a full disk
-        raise
 
 
 def _read(path: Path, tensors: Mapping[str, Tensor]) -> list[EpochResult]:

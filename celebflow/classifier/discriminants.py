@@ -25,8 +25,7 @@ def fit_discriminant(
     """
     inputs, labels = _collect_inputs(preprocessor, train)
     model = _make_model(params).fit(inputs, labels)
-    weight = model.coef_.T  # (inputs, people)
-    bias = model.intercept_
+    weight, bias = model.coef_.T, model.intercept_  # (inputs, people), (people,)
     if weight.shape[1] == 1:  # for two people, scikit-learn returns the second relative to the first
         weight = np.hstack([0 * weight, weight])
         bias = np.append(0.0, bias)
@@ -59,13 +58,12 @@ def _collect_inputs(preprocessor: Preprocessor, train: LabeledFeatures) -> tuple
     """
     from scipy import sparse
 
-    parts = []
+    parts: list[Any] = []
     for batch in normalize_all(preprocessor, train, "projecting"):
         if preprocessor.projection is not None:
-            parts.append(preprocessor.project(batch).numpy().astype(np.float64))
+            parts.append(preprocessor.projection(batch).numpy().astype(np.float64))
         else:
-            shape = batch.row_count, batch.column_count
-            values = batch.values.astype(np.float64)
-            parts.append(sparse.csr_matrix((values, (batch.rows, batch.columns)), shape))
+            entries = batch.values.astype(np.float64), (batch.rows, batch.columns)
+            parts.append(sparse.csr_matrix(entries, (batch.row_count, batch.column_count)))
     inputs = sparse.vstack(parts, "csr") if preprocessor.projection is None else np.concatenate(parts)
-    return inputs, np.concatenate([train.labels] * train.view_count)
+    return inputs, np.tile(train.labels, train.view_count)

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from celebflow.backbone.vgg19 import BackboneSource, count_features
 from celebflow.classifier.calibration import Calibration
-from celebflow.classifier.layers import DenseLinear, SparseLinear
+from celebflow.classifier.layers import BlockwiseLinear, DenseLinear, SparseLinear
 from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
 from celebflow.errors import CelebflowError
 from celebflow.features.sparse import SparseBatch
@@ -37,11 +36,6 @@ class ClassifierCard:
     calibration: Calibration
     preprocessing: PreprocessingParams = UNCHANGED
 
-    @property
-    def feature_count(self) -> int:
-        """Return how many features per photograph the classifier takes."""
-        return count_features(self.transform.layers)
-
 
 class Classifier(nn.Module):
     """Features → logits: a preprocessor, then a head of linear layers with ReLU and Dropout between them.
@@ -52,17 +46,14 @@ class Classifier(nn.Module):
     def __init__(self, card: ClassifierCard, preprocessor: Preprocessor | None = None) -> None:
         super().__init__()
         self.card = card
-        self.preprocessor = preprocessor or Preprocessor(card.preprocessing, card.feature_count)
+        self.preprocessor = preprocessor or Preprocessor(card.preprocessing, count_features(card.transform.layers))
         widths = [self.preprocessor.output_count, *card.hidden_units, len(card.class_names)]
         layers: list[nn.Module] = []
+        linear: type[BlockwiseLinear] = SparseLinear if self.preprocessor.projection is None else DenseLinear
         for inputs, outputs in pairwise(widths):
-            if not layers and self.preprocessor.projection is None:
-                layers.append(SparseLinear(inputs, outputs))
-                continue
-            if layers:
-                layers += [nn.ReLU(), nn.Dropout(card.dropout)]
-            layers.append(DenseLinear(inputs, outputs))
-        self.head = nn.Sequential(*layers)
+            layers += [linear(inputs, outputs), nn.ReLU(), nn.Dropout(card.dropout)]
+            linear = DenseLinear
+        self.head = nn.Sequential(*layers[:-2])
 
     def forward(self, features: SparseBatch) -> Tensor:
         """Turn (N, 25088 · layers) features into (N, people) logits."""
@@ -95,13 +86,11 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
     """Write weights and card to a safetensors file, the same bytes for the same values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    card = classifier.card
+    models = {"transform": card.transform.to_dict(), "preprocessing": card.preprocessing.model_dump()}
     # One key, since safetensors writes several in no fixed order.
-    card = asdict(classifier.card) | {
-        "format": _FORMAT,
-        "transform": classifier.card.transform.to_dict(),
-        "preprocessing": classifier.card.preprocessing.model_dump(),
-    }
-    save_file(state, path, metadata={"celebflow": json.dumps(card, sort_keys=True)})
+    metadata = {"celebflow": json.dumps(asdict(card) | models | {"format": _FORMAT}, sort_keys=True)}
+    save_file(state, path, metadata)
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -131,18 +120,14 @@ def load_card(path: Path) -> ClassifierCard:
                 f"{path} was saved by another version of celebflow, in a format that this one does not read. "
                 "Run `dvc repro` to train it again."
             )
-        return _parse_card(values)
+        return ClassifierCard(
+            class_names=tuple(values["class_names"]),
+            hidden_units=tuple(values["hidden_units"]),
+            dropout=values["dropout"],
+            transform=Transform.from_dict(values["transform"]),
+            backbone=BackboneSource(**values["backbone"]),
+            calibration=Calibration(**values["calibration"]),
+            preprocessing=PreprocessingParams(**values["preprocessing"]),
+        )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CelebflowError(f"{path} is not a classifier that celebflow saved ({error}). Run `dvc repro`.") from None
-
-
-def _parse_card(values: dict[str, Any]) -> ClassifierCard:
-    return ClassifierCard(
-        class_names=tuple(values["class_names"]),
-        hidden_units=tuple(values["hidden_units"]),
-        dropout=values["dropout"],
-        transform=Transform.from_dict(values["transform"]),
-        backbone=BackboneSource(**values["backbone"]),
-        calibration=Calibration(**values["calibration"]),
-        preprocessing=PreprocessingParams(**values["preprocessing"]),
-    )

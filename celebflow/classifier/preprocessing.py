@@ -58,13 +58,7 @@ class Preprocessor(nn.Module):
     def forward(self, features: SparseBatch) -> SparseBatch | Tensor:
         """Return (N, features) as the head takes them: sparse, or (N, components) where they are projected."""
         normalized = self.normalize(features)
-        return normalized if self.projection is None else self.project(normalized)
-
-    def project(self, normalized: SparseBatch) -> Tensor:
-        """Return the (N, components) projection of normalized features."""
-        assert self.projection is not None  # noqa: S101 - callers have checked
-        projected: Tensor = self.projection(normalized)
-        return projected
+        return normalized if self.projection is None else self.projection(normalized)
 
 
 @torch.no_grad()
@@ -119,9 +113,8 @@ def _sample_dense(preprocessor: Preprocessor, train: LabeledFeatures, seed: int)
     """Return dense normalized features, (views, features), for as many views as memory allows."""
     view_total = len(train) * train.view_count
     max_views = max(preprocessor.output_count, _MAX_PCA_VALUES // preprocessor.feature_count)
-    order = np.arange(view_total)
-    if view_total > max_views:
-        order = np.random.default_rng(seed).permutation(view_total)[:max_views]
+    is_whole = view_total <= max_views
+    order = np.arange(view_total) if is_whole else np.random.default_rng(seed).permutation(view_total)[:max_views]
     sample = np.empty((len(order), preprocessor.feature_count), np.float32)
     for start in range(0, len(order), _BATCH_SIZE):
         views, positions = np.divmod(order[start : start + _BATCH_SIZE], len(train))

@@ -1,10 +1,10 @@
-"""Train the classifier on stored features, without reading or writing files; train calls it."""
+"""Train the classifier on stored features; train calls it. It reads and writes only checkpoints."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ from tqdm import tqdm
 from celebflow.backbone.devices import select_device
 from celebflow.classifier.adam import ClassifierAdam
 from celebflow.classifier.calibration import UNCALIBRATED, fit_calibration
+from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.classifier.discriminants import fit_discriminant
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier, ClassifierCard
 from celebflow.classifier.preprocessing import Preprocessor, fit_preprocessor
 from celebflow.data.photos import list_people
 from celebflow.features.sparse import SparseBatch
-from celebflow.features.store import Features, LabeledFeatures, select_split
+from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams, TrainParams
 
 
@@ -45,26 +46,6 @@ class Examples(Protocol):
         ...
 
 
-class Checkpoints(Protocol):
-    """The states of a training from which it resumes after a kill."""
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> list[EpochResult]:
-        """Fill `tensors` from the last saved state, and return the epochs until then; return [] without one."""
-        ...
-
-    def save(self, tensors: Mapping[str, Tensor], history: Sequence[EpochResult]) -> None:
-        """Save `tensors` as the state after the epochs of `history`."""
-        ...
-
-    def restore_best(self, tensors: Mapping[str, Tensor]) -> None:
-        """Fill `tensors` from the best epoch."""
-        ...
-
-    def save_best(self, tensors: Mapping[str, Tensor]) -> None:
-        """Save `tensors` as those of the best epoch."""
-        ...
-
-
 def train_classifier(
     features: Features,
     params: TrainParams,
@@ -82,8 +63,7 @@ def train_classifier(
     """
     seed_everything(params.seed)
     class_names = list_people(features.photos)
-    train = select_split(features, class_names, "train")
-    val = select_split(features, class_names, "val")
+    train, val = (select_split(features, class_names, split) for split in ("train", "val"))
     if warning := features.origin.backbone.warning():
         print(warning)
     preprocessor = fit_preprocessor(train, params.preprocessing, params.seed)
@@ -97,17 +77,15 @@ def train_classifier(
         preprocessing=preprocessor.settings,
     )
     if params.classifier in ("mlp", "linear"):
-        classifier = Classifier(card, preprocessor)
-        history = _train_head(classifier, train, val, params, compute, checkpoints, log_epoch)
+        classifier = Classifier(card, preprocessor).to(select_device(compute.device))
+        history = fit(classifier, train, val, params, checkpoints, log_epoch)
     else:
         print(f"Fitting {params.classifier} to {len(train)} photographs, {train.view_count} views each.")
         classifier = _fold(card, preprocessor, *fit_discriminant(preprocessor, train, params))
-        train_loss, train_accuracy = validate(classifier, train, params.batch_size)
-        val_loss, val_accuracy = validate(classifier, val, params.batch_size)
-        history = [EpochResult(1, train_loss, train_accuracy, val_loss, val_accuracy)]
+        on_train, on_val = (validate(classifier, examples, params.batch_size) for examples in (train, val))
+        history = [EpochResult(1, *on_train, *on_val)]
         log_epoch(history[0])
-    logits, labels = compute_logits(classifier, val, params.batch_size)
-    calibration = fit_calibration(logits, labels, params.false_acceptance_rate)
+    calibration = fit_calibration(*compute_logits(classifier, val, params.batch_size), params.false_acceptance_rate)
     classifier.card = replace(classifier.card, calibration=calibration)
     return classifier, history
 
@@ -127,32 +105,6 @@ def _fold(
     return classifier
 
 
-def _train_head(
-    classifier: Classifier,
-    train: LabeledFeatures,
-    val: LabeledFeatures,
-    params: TrainParams,
-    compute: ComputeParams,
-    checkpoints: Checkpoints,
-    log_epoch: Callable[[EpochResult], None],
-) -> list[EpochResult]:
-    count = sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
-    print(f"Training {count:,} parameters on {len(train)} photographs.")
-    with tqdm(desc="training", total=len(train) * params.epochs, unit="photograph", disable=None) as bar:
-
-        def report_epoch(result: EpochResult) -> None:
-            bar.update(result.epoch * len(train) - bar.n)  # after a restart, the epochs before the checkpoint
-            log_epoch(result)
-            bar.write(
-                f"epoch {result.epoch:>{len(str(params.epochs))}}/{params.epochs}  "
-                f"train: loss {result.train_loss:.3f}, accuracy {result.train_accuracy:.3f}  "
-                f"val: loss {result.val_loss:.3f}, accuracy {result.val_accuracy:.3f}"
-            )
-
-        device = select_device(compute.device)
-        return fit(classifier, train, val, params, device, checkpoints, bar.update, report_epoch)
-
-
 def seed_everything(*seeds: int) -> None:
     """Seed torch's random numbers, and allow deterministic algorithms only."""
     torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
@@ -167,54 +119,63 @@ def fit(
     train: Examples,
     val: Examples,
     params: TrainParams,
-    device: torch.device,
     checkpoints: Checkpoints,
-    on_batch: Callable[[int], object],
-    on_epoch: Callable[[EpochResult], None],
+    log_epoch: Callable[[EpochResult], None],
 ) -> list[EpochResult]:
-    """Train `classifier` in place, from the last checkpoint on, and return the results of all epochs.
+    """Train `classifier` in place, from the last checkpoint on, show progress, and return the results of all epochs.
 
     `params.keep_epoch` chooses the final weights: those of the last epoch, or of the first one with the highest
-    validation accuracy. An epoch takes one random view of each photograph. `on_batch` gets the number of examples in
-    the batch just trained on.
+    validation accuracy. An epoch takes one random view of each photograph.
     """
-    classifier.to(device)
     optimizer = ClassifierAdam(classifier, params.learning_rate, params.weight_decay)
-    weights = _weigh_classes(train.labels, params.class_weights)
+    count = sum(parameter.numel() for parameter in optimizer.parameters.values())
+    print(f"Training {count:,} parameters on {len(train)} photographs.")
+    device = next(classifier.parameters()).device
     compute_loss = partial(
         nn.functional.cross_entropy,
-        weight=None if weights is None else torch.from_numpy(weights).to(device),
+        weight=_weigh_classes(train.labels).to(device) if params.class_weights == "balanced" else None,
         label_smoothing=params.label_smoothing,
     )
     steps_per_epoch = -(-len(train) // params.batch_size)
     results = checkpoints.restore(optimizer.tensors())
-    for result in results:
-        on_epoch(result)
     optimizer.step_count = len(results) * steps_per_epoch
-    while not _is_finished(results, params):
-        epoch = len(results) + 1
-        # Seeded by the epoch's number, so that a checkpoint need not hold the state of random generators.
-        seed_everything(params.seed, epoch)
-        order = _draw_order(train.labels, params, epoch)
-        views = np.random.default_rng([params.seed, epoch, 1]).integers(train.view_count, size=len(order))
-        batches = list(zip(_batches(order, params.batch_size), _batches(views, params.batch_size), strict=True))
-        train_loss, train_accuracy = train_one_epoch(
-            classifier,
-            optimizer,
-            train,
-            batches,
-            compute_loss,
-            lambda step: _compute_learning_rate(params, step / (params.epochs * steps_per_epoch)),
-            device,
-            on_batch,
-        )
-        val_loss, val_accuracy = validate(classifier, val, params.batch_size)
-        if params.keep_epoch == "best" and all(val_accuracy > result.val_accuracy for result in results):
-            checkpoints.save_best(optimizer.parameters)
-        results.append(EpochResult(epoch, train_loss, train_accuracy, val_loss, val_accuracy))
-        on_epoch(results[-1])
-        if not _is_finished(results, params):
-            checkpoints.save(optimizer.tensors(), results)
+    with tqdm(desc="training", total=len(train) * params.epochs, unit="photograph", disable=None) as bar:
+
+        def report(result: EpochResult) -> None:
+            bar.update(result.epoch * len(train) - bar.n)  # after a restart, the epochs before the checkpoint
+            log_epoch(result)
+            bar.write(
+                f"epoch {result.epoch:>{len(str(params.epochs))}}/{params.epochs}  "
+                f"train: loss {result.train_loss:.3f}, accuracy {result.train_accuracy:.3f}  "
+                f"val: loss {result.val_loss:.3f}, accuracy {result.val_accuracy:.3f}"
+            )
+
+        for result in results:
+            report(result)
+        while not _is_finished(results, params):
+            epoch = len(results) + 1
+            # Seeded by the epoch's number, so that a checkpoint need not hold the state of random generators.
+            seed_everything(params.seed, epoch)
+            order = _draw_order(train.labels, params, epoch)
+            views = np.random.default_rng([params.seed, epoch, 1]).integers(train.view_count, size=len(order))
+            batches = zip(_batches(order, params.batch_size), _batches(views, params.batch_size), strict=True)
+            on_train = train_one_epoch(
+                classifier,
+                optimizer,
+                train,
+                batches,
+                compute_loss,
+                lambda step: _compute_learning_rate(params, step / (params.epochs * steps_per_epoch)),
+                bar.update,
+            )
+            on_val = validate(classifier, val, params.batch_size)
+            result = EpochResult(epoch, *on_train, *on_val)
+            if params.keep_epoch == "best" and all(result.val_accuracy > earlier.val_accuracy for earlier in results):
+                checkpoints.save_best(optimizer.parameters)
+            results.append(result)
+            report(result)
+            if not _is_finished(results, params):
+                checkpoints.save(optimizer.tensors(), results)
     if params.keep_epoch == "best":
         checkpoints.restore_best(optimizer.parameters)
     return results
@@ -239,12 +200,10 @@ def _draw_order(labels: NDArray[np.int64], params: TrainParams, epoch: int) -> N
     return random.choice(len(labels), len(labels), p=weights / weights.sum())
 
 
-def _weigh_classes(labels: NDArray[np.int64], how: Literal["none", "balanced"]) -> NDArray[np.float32] | None:
+def _weigh_classes(labels: NDArray[np.int64]) -> Tensor:
     """Return the (people,) weights in the loss that make all people count equally; their mean per photograph is 1."""
-    if how == "none":
-        return None
     counts = np.bincount(labels)
-    return (len(labels) / (len(counts) * counts)).astype(np.float32)
+    return torch.from_numpy((len(labels) / (len(counts) * counts)).astype(np.float32))
 
 
 def _compute_learning_rate(params: TrainParams, progress: float) -> float:
@@ -261,20 +220,22 @@ def train_one_epoch(
     classifier: Classifier,
     optimizer: ClassifierAdam,
     examples: Examples,
-    batches: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]],
     compute_loss: Callable[[Tensor, Tensor], Tensor],
     compute_learning_rate: Callable[[int], float],
-    device: torch.device,
     on_batch: Callable[[int], object],
 ) -> tuple[float, float]:
-    """Take one step for each batch of positions and views; return mean loss and accuracy."""
+    """Take one step for each batch of positions and views; return mean loss and accuracy.
+
+    `on_batch` gets the number of examples in the batch just trained on.
+    """
     classifier.train()
     loss_sum = 0.0
     correct = 0
     for positions, views in batches:
         inputs, labels = examples.gather(positions, views)
-        labels = labels.to(device)
         logits = classifier(inputs)
+        labels = labels.to(logits.device)
         loss = compute_loss(logits, labels)
         optimizer.learning_rate = compute_learning_rate(optimizer.step_count)
         torch.autograd.backward(loss)
@@ -288,9 +249,8 @@ def train_one_epoch(
 def validate(classifier: Classifier, examples: Examples, batch_size: int) -> tuple[float, float]:
     """Return mean loss and accuracy without training."""
     logits, labels = (torch.from_numpy(array) for array in compute_logits(classifier, examples, batch_size))
-    loss = nn.functional.cross_entropy(logits, labels).item()
     accuracy = (logits.argmax(1) == labels).float().mean().item()
-    return loss, accuracy
+    return nn.functional.cross_entropy(logits, labels).item(), accuracy
 
 
 @torch.inference_mode()

@@ -28,17 +28,7 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 # What Pillow raises for truncated or damaged files.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    OverflowError,
-    TypeError,
-    AttributeError,
-    struct.error,
-)
+_DAMAGE = OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, TypeError, AttributeError, struct.error
 # Pillow warns at a size of its own; decode_photograph refuses at MAX_PIXELS.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # the photograph itself may be sound
@@ -56,9 +46,9 @@ def decode_photograph(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Ima
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                size = f"{image.width}×{image.height} pixels"
-                raise PhotographError(f"has {size}, more than {max_pixels / 1e6:.0f} megapixels")
+            width, height = image.size
+            if width * height > max_pixels:
+                raise PhotographError(f"has {width}×{height} pixels, more than {max_pixels / 1e6:.0f} megapixels")
             if image.format == "JPEG" and (scans := content.count(_START_OF_SCAN)) > _MAX_SCANS:
                 raise PhotographError(f"has {scans} scans, more than {_MAX_SCANS}")
             # ImageOps.exif_transpose also rewrites the EXIF data, and fails where they are damaged.
@@ -89,8 +79,7 @@ def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips 16-bit grays to white
-        grays = np.asarray(image, dtype=np.uint16) >> 8
-        image = Image.fromarray(grays.astype(np.uint8))
+        image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

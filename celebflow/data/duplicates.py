@@ -53,10 +53,8 @@ def group_near_duplicates(hashes: HashArray, sha256s: Sequence[str], max_distanc
     second = np.concatenate([second, places[contents]])
     links = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
     _, components = connected_components(links, directed=False)
-    names: dict[int, str] = {}
-    for component, sha256 in zip(components, sha256s, strict=True):
-        names[component] = min(sha256, names.get(component, sha256))
-    return [names[component] for component in components]
+    first_of = dict(sorted(zip(components, sha256s, strict=True), reverse=True))  # the last of equal keys remains
+    return [first_of[component] for component in components]
 
 
 def find_near_pairs(hashes: HashArray, max_distance_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -66,7 +64,7 @@ def find_near_pairs(hashes: HashArray, max_distance_bits: int) -> tuple[NDArray[
     which takes a second for 10,000 photographs.
     """
     count = len(hashes)
-    firsts, seconds = [], []
+    firsts, seconds = [np.array([], np.int64)], [np.array([], np.int64)]
     rows = max(1, _BLOCK_PAIRS // max(1, count))
     for start in range(0, count, rows):
         block = hashes[start : start + rows, 0]
@@ -80,7 +78,7 @@ def find_near_pairs(hashes: HashArray, max_distance_bits: int) -> tuple[NDArray[
         later = second > first
         firsts.append(first[later] + start)
         seconds.append(second[later] + start)
-    return np.concatenate([*firsts, np.array([], np.int64)]), np.concatenate([*seconds, np.array([], np.int64)])
+    return np.concatenate(firsts), np.concatenate(seconds)
 
 
 @dataclass(frozen=True)
@@ -100,11 +98,8 @@ def list_duplicate_groups(photos: Sequence[Photo]) -> list[DuplicateGroup]:
     members: dict[str, list[Photo]] = {}
     for photo in photos:
         members.setdefault(photo.group, []).append(photo)
-    groups = [
-        DuplicateGroup(tuple(sorted(group, key=lambda photo: photo.path)))
-        for group in members.values()
-        if len(group) > 1
-    ]
+    by_path = (sorted(group, key=lambda photo: photo.path) for group in members.values() if len(group) > 1)
+    groups = [DuplicateGroup(tuple(group)) for group in by_path]
     return sorted(groups, key=lambda group: (len(group.people) < 2, -len(group.photos), group.photos[0].path))
 
 
@@ -130,10 +125,8 @@ def describe_duplicates(groups: Sequence[DuplicateGroup], leaks: Sequence[int]) 
         f"{sum(len(group.photos) for group in groups)} photographs are near-duplicates, in {len(groups)} groups. Each "
         f"group stays in one split; a split without groups would have leaked {sum(leaks)} photographs of val and test."
     )
-    mixed = [group for group in groups if len(group.people) > 1]
-    if mixed:
-        text += f" {len(mixed)} groups span people: a label is likely wrong."
-    return text
+    mixed_count = sum(len(group.people) > 1 for group in groups)
+    return text + (f" {mixed_count} groups span people: a label is likely wrong." if mixed_count else "")
 
 
 def save_duplicates(groups: Sequence[DuplicateGroup], leaks: Sequence[int], path: Path) -> None:

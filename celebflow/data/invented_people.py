@@ -5,9 +5,11 @@ way on every processor. Sines, exponentials, matrix products and reductions do n
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,45 +18,19 @@ from PIL import Image, ImageFilter
 from celebflow.errors import CelebflowError
 
 Array = NDArray[np.float64]
-Vector = tuple[float, float, float]
-Rotation = tuple[Vector, Vector, Vector]
+Vector = Sequence[float] | Array  # of three numbers
 PHOTOGRAPHS_PER_PERSON = 30
 PHOTOGRAPH_SIZE_PX = 128
 _SUPERSAMPLING = 2
 _SEED = 31
-PEOPLE = (
-    "Aderyn Voss",
-    "Anselm Kirkwall",
-    "Bram Oakhollow",
-    "Calla Winterbourne",
-    "Corvin Hale",
-    "Dagny Felltree",
-    "Edda Marsh",
-    "Fenno Brightwater",
-    "Fleur Tamsin",
-    "Gideon Larkspur",
-    "Hedda Quill",
-    "Ilse Ravenhurst",
-    "Ivo Stonebridge",
-    "Juna Copperfield",
-    "Kasimir Dell",
-    "Linnea Ashgrove",
-    "Lorcan Pike",
-    "Maren Thistledown",
-    "Milo Hawksworth",
-    "Nerys Holloway",
-    "Odilo Fenwick",
-    "Petra Saltmarsh",
-    "Quentin Barrow",
-    "Rosalind Amberley",
-    "Søren Tidewell",
-    "Tilda Moorcroft",
-    "Ulrik Greyfriar",
-    "Veda Lindqvale",
-    "Wenzel Harrow",
-    "Ysolde Birch",
-    "Zoë Nightingill",
+_NAMES = (
+    "Aderyn Voss, Anselm Kirkwall, Bram Oakhollow, Calla Winterbourne, Corvin Hale, Dagny Felltree, Edda Marsh, "
+    "Fenno Brightwater, Fleur Tamsin, Gideon Larkspur, Hedda Quill, Ilse Ravenhurst, Ivo Stonebridge, "
+    "Juna Copperfield, Kasimir Dell, Linnea Ashgrove, Lorcan Pike, Maren Thistledown, Milo Hawksworth, "
+    "Nerys Holloway, Odilo Fenwick, Petra Saltmarsh, Quentin Barrow, Rosalind Amberley, Søren Tidewell, "
+    "Tilda Moorcroft, Ulrik Greyfriar, Veda Lindqvale, Wenzel Harrow, Ysolde Birch, Zoë Nightingill"
 )
+PEOPLE = tuple(_NAMES.split(", "))
 PHOTOGRAPH_COUNT = len(PEOPLE) * PHOTOGRAPHS_PER_PERSON
 
 
@@ -101,8 +77,45 @@ class Scene:
     y: Array
     depth: Array  # of the nearest surface so far, −inf where there is none
     color: Array  # (height, width, 3)
-    light: Vector
+    light: Vector  # toward it, of length 1
     ambient: float
+
+    def draw_ellipsoid(
+        self, rotation: Array, center: Vector, radii: Vector, color: Vector, above: float = -np.inf, shine: float = 0
+    ) -> None:
+        """Cast the pixels' parallel rays at an ellipsoid that turns with the head; draw where it is nearest.
+
+        `center` and `radii` are in the head's axes (x right, y up, z out of the face). The part of the ellipsoid whose
+        y + 0.45 z is below `above` is not drawn, which gives hair its hairline.
+        """
+        middle = _dot(rotation.T, center)
+        reach = max(radii)
+        rows = np.flatnonzero(np.abs(self.y[:, 0] - middle[1]) <= reach)
+        columns = np.flatnonzero(np.abs(self.x[0] - middle[0]) <= reach)
+        if not rows.size or not columns.size:
+            return
+        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        dx, dy = self.x[window] - middle[0], self.y[window] - middle[1]
+        # In the head's axes, scaled to the unit sphere, a ray is start + t · way.
+        start = [(rotation[0, i] * dx + rotation[1, i] * dy) / radii[i] for i in range(3)]
+        way = rotation[2] / radii
+        a, b, c = _dot(way, way), _dot(start, way), _dot(start, start) - 1
+        discriminant = b * b - a * c
+        hit = discriminant > 0
+        t = (np.sqrt(np.where(hit, discriminant, 0)) - b) / a
+        point = [start[i] + t * way[i] for i in range(3)]
+        hit &= t + middle[2] > self.depth[window]
+        hit &= point[1] * radii[1] + center[1] + 0.45 * (point[2] * radii[2] + center[2]) > above
+        normal = [point[i] / radii[i] for i in range(3)]
+        length = np.sqrt(_dot(normal, normal))
+        turned = [_dot(row, normal) / length for row in rotation]
+        facing = np.clip(_dot(turned, self.light), 0, 1)
+        glint = facing * facing * facing * facing
+        glint = shine * glint * glint * glint * glint
+        brightness = self.ambient + (1 - self.ambient) * facing
+        shaded = np.clip(brightness[..., None] * np.asarray(color) + glint[..., None], 0, 1)
+        self.depth[window][hit] = (t + middle[2])[hit]
+        self.color[window][hit] = shaded[hit]
 
 
 def draw_sample_data(folder: Path) -> Iterator[Path]:
@@ -145,41 +158,41 @@ def _between(random: np.random.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(random.random())
 
 
-def _draw_color(random: np.random.Generator) -> Vector:
-    return _between(random, 0.05, 0.95), _between(random, 0.05, 0.95), _between(random, 0.05, 0.95)
+def _draw_color(random: np.random.Generator) -> Array:
+    return np.array([_between(random, 0.05, 0.95) for _ in range(3)])
 
 
 def _draw_traits(person: int) -> Traits:
     """Draw a person's traits from a Latin hypercube, so that the people fill the range of each trait evenly."""
-    values = {}
-    for number, field in enumerate(fields(Traits)):
-        random = np.random.default_rng([_SEED, 1, number])
-        values[field.name] = (int(random.permutation(len(PEOPLE))[person]) + 0.5) / len(PEOPLE)
-    return Traits(**values)
+    randoms = [np.random.default_rng([_SEED, 1, number]) for number in range(len(fields(Traits)))]
+    ranks = [int(random.permutation(len(PEOPLE))[person]) for random in randoms]
+    return Traits(*((rank + 0.5) / len(PEOPLE) for rank in ranks))
 
 
-def _rotation(yaw: float, pitch: float, roll: float) -> Rotation:
-    """Compose a rotation from half-angle tangents, whose sine and cosine are rational: 2t/(1+t²), (1−t²)/(1+t²)."""
-
-    def sine_cosine(tangent: float) -> tuple[float, float]:
-        return 2 * tangent / (1 + tangent * tangent), (1 - tangent * tangent) / (1 + tangent * tangent)
-
-    sy, cy = sine_cosine(yaw)
-    sp, cp = sine_cosine(pitch)
-    sr, cr = sine_cosine(roll)
-    return (
-        (cr * cy - sr * sp * sy, -sr * cp, cr * sy + sr * sp * cy),
-        (sr * cy + cr * sp * sy, cr * cp, sr * sy - cr * sp * cy),
-        (-cp * sy, sp, cp * cy),
-    )
+def _rotation(yaw: float, pitch: float, roll: float) -> Array:
+    """Compose a (3, 3) rotation from half-angle tangents t; sines are 2t / (1 + t²), cosines (1 − t²) / (1 + t²)."""
+    tangents = np.array([yaw, pitch, roll])
+    squares = tangents * tangents
+    sy, sp, sr = 2 * tangents / (1 + squares)
+    cy, cp, cr = (1 - squares) / (1 + squares)
+    x_row = [cr * cy - sr * sp * sy, -sr * cp, cr * sy + sr * sp * cy]
+    y_row = [sr * cy + cr * sp * sy, cr * cp, sr * sy - cr * sp * cy]
+    z_row = [-cp * sy, sp, cp * cy]
+    return np.array([x_row, y_row, z_row])
 
 
-def _blend(first: Vector, second: Vector, fraction: float) -> Vector:
-    return (
-        first[0] + (second[0] - first[0]) * fraction,
-        first[1] + (second[1] - first[1]) * fraction,
-        first[2] + (second[2] - first[2]) * fraction,
-    )
+def _dot(first: Sequence[Any] | Array, second: Sequence[Any] | Array) -> Any:
+    """Return the sum of the products of three pairs of numbers or arrays, always added in the same order.
+
+    With a rotation as `first`, it is the vector `second` rotated backward; with the rotation's transpose, forward.
+    """
+    return first[0] * second[0] + first[1] * second[1] + first[2] * second[2]
+
+
+def _blend(first: Vector, second: Vector, fraction: float | Array) -> Array:
+    start: Array = np.asarray(first)
+    end: Array = np.asarray(second)
+    return start + (end - start) * fraction
 
 
 def _open_scene(random: np.random.Generator) -> Scene:
@@ -190,9 +203,8 @@ def _open_scene(random: np.random.Generator) -> Scene:
     x = np.repeat(steps[None, :], size, axis=0) * zoom + _between(random, -0.05, 0.05)
     y = np.repeat(-steps[:, None], size, axis=1) * zoom + _between(random, -0.05, 0.05)
     near, far = _draw_color(random), _draw_color(random)
-    tilt = _between(random, -1, 1)
-    fraction = np.clip((x * tilt + y) / 4 + 0.5, 0, 1)
-    color = np.stack([near[c] + (far[c] - near[c]) * fraction for c in range(3)], axis=-1)
+    fraction = np.clip((x * _between(random, -1, 1) + y) / 4 + 0.5, 0, 1)
+    color = _blend(near, far, fraction[..., None])
     for _ in range(int(random.integers(2, 7))):  # objects behind the person
         left, bottom = _between(random, -1.8, 1.4), _between(random, -1.8, 1.4)
         inside = (x > left) & (x < left + _between(random, 0.1, 1.0))
@@ -200,69 +212,12 @@ def _open_scene(random: np.random.Generator) -> Scene:
         color[inside] = _draw_color(random)
     side, height = _between(random, -0.5, 0.5), _between(random, -0.1, 0.5)
     length = float(np.sqrt(side * side + height * height + 1))
-    return Scene(
-        x=x,
-        y=y,
-        depth=np.full((size, size), -np.inf),
-        color=color,
-        light=(side / length, height / length, 1 / length),
-        ambient=_between(random, 0.5, 0.7),
-    )
+    light = (side / length, height / length, 1 / length)
+    return Scene(x, y, np.full((size, size), -np.inf), color, light, ambient=_between(random, 0.5, 0.7))
 
 
-def _draw_ellipsoid(
-    scene: Scene,
-    rotation: Rotation,
-    center: Vector,
-    radii: Vector,
-    color: Vector,
-    *,
-    above: float = -np.inf,
-    shine: float = 0.0,
-) -> None:
-    """Cast the pixels' parallel rays at an ellipsoid that turns with the head; draw where it is nearest.
-
-    `center` and `radii` are in the head's axes (x right, y up, z out of the face). The part of the ellipsoid whose
-    y + 0.45 z is below `above` is not drawn, which gives hair its hairline.
-    """
-    r = rotation
-    middle = tuple(r[i][0] * center[0] + r[i][1] * center[1] + r[i][2] * center[2] for i in range(3))
-    reach = max(radii)
-    rows = np.flatnonzero(np.abs(scene.y[:, 0] - middle[1]) <= reach)
-    columns = np.flatnonzero(np.abs(scene.x[0] - middle[0]) <= reach)
-    if not rows.size or not columns.size:
-        return
-    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    dx, dy = scene.x[window] - middle[0], scene.y[window] - middle[1]
-    # In the head's axes, scaled to the unit sphere, a ray is start + t · way.
-    start = [(r[0][i] * dx + r[1][i] * dy) / radii[i] for i in range(3)]
-    way = [r[2][i] / radii[i] for i in range(3)]
-    a = way[0] * way[0] + way[1] * way[1] + way[2] * way[2]
-    b = start[0] * way[0] + start[1] * way[1] + start[2] * way[2]
-    c = start[0] * start[0] + start[1] * start[1] + start[2] * start[2] - 1
-    discriminant = b * b - a * c
-    hit = discriminant > 0
-    t = (np.sqrt(np.where(hit, discriminant, 0)) - b) / a
-    point = [start[i] + t * way[i] for i in range(3)]
-    hit &= t + middle[2] > scene.depth[window]
-    hit &= point[1] * radii[1] + center[1] + 0.45 * (point[2] * radii[2] + center[2]) > above
-    normal = [point[i] / radii[i] for i in range(3)]
-    length = np.sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2])
-    turned = [(r[i][0] * normal[0] + r[i][1] * normal[1] + r[i][2] * normal[2]) / length for i in range(3)]
-    facing = turned[0] * scene.light[0] + turned[1] * scene.light[1] + turned[2] * scene.light[2]
-    facing = np.clip(facing, 0, 1)
-    glint = facing * facing * facing * facing
-    glint = shine * glint * glint * glint * glint
-    brightness = scene.ambient + (1 - scene.ambient) * facing
-    scene.depth[window] = np.where(hit, t + middle[2], scene.depth[window])
-    for channel in range(3):
-        shaded = np.clip(color[channel] * brightness + glint, 0, 1)
-        scene.color[window][..., channel] = np.where(hit, shaded, scene.color[window][..., channel])
-
-
-def _draw_head(scene: Scene, traits: Traits, rotation: Rotation, random: np.random.Generator) -> None:
+def _draw_head(scene: Scene, traits: Traits, rotation: Array, random: np.random.Generator) -> None:
     """Draw a person as about thirty ellipsoids, with the expression, clothes and glasses of this photograph."""
-    upright = _rotation(0, 0, 0)
     skin = _blend((0.98, 0.83, 0.72), (0.36, 0.22, 0.15), traits.skin)
     skin = _blend(skin, (0.9, 0.45, 0.4), 0.22 * traits.skin_redness)
     hair = _blend((0.85, 0.7, 0.4), (0.5, 0.2, 0.08), traits.hair_hue)
@@ -275,13 +230,12 @@ def _draw_head(scene: Scene, traits: Traits, rotation: Rotation, random: np.rand
     brow_raise, lids = _between(random, -0.03, 0.06), _between(random, 0.45, 1.0)
 
     width, height = 0.62 + 0.2 * traits.head_width, 0.86 + 0.16 * traits.head_height
-    _draw_ellipsoid(scene, upright, (0, -1.75, -0.35), (1.25, 0.75, 0.5), clothes)
-    _draw_ellipsoid(scene, upright, (0, -0.95, -0.3), (0.36, 0.6, 0.34), skin)
+    draw_upright = partial(scene.draw_ellipsoid, _rotation(0, 0, 0))
+    draw_upright((0, -1.75, -0.35), (1.25, 0.75, 0.5), clothes)
+    draw_upright((0, -0.95, -0.3), (0.36, 0.6, 0.34), skin)
+    draw = partial(scene.draw_ellipsoid, rotation)
 
-    def draw(center: Vector, radii: Vector, color: Vector, above: float = -np.inf, shine: float = 0.0) -> None:
-        _draw_ellipsoid(scene, rotation, center, radii, color, above=above, shine=shine)
-
-    def draw_pair(center: Vector, radii: Vector, color: Vector, shine: float = 0.0) -> None:
+    def draw_pair(center: Vector, radii: Vector, color: Vector, shine: float = 0) -> None:
         draw((-center[0], center[1], center[2]), radii, color, shine=shine)
         draw(center, radii, color, shine=shine)
 
@@ -301,7 +255,7 @@ def _draw_head(scene: Scene, traits: Traits, rotation: Rotation, random: np.rand
 
     if traits.beard > 0.62:
         beard = _blend(skin, hair, 0.55 + traits.beard - 0.62)
-        draw((0, chin - 0.05, 0.15), (jaw + 0.02, 0.42, 0.61), beard, above=-np.inf)
+        draw((0, chin - 0.05, 0.15), (jaw + 0.02, 0.42, 0.61), beard)
         draw((0, chin + 0.26, 0.35), (0.34, 0.2, 0.42), skin)
     if traits.moustache > 0.66:
         draw((0, -0.3, 0.72), (0.12 + 0.16 * traits.moustache, 0.05, 0.08), _blend(skin, hair, 0.8))
@@ -314,9 +268,9 @@ def _draw_head(scene: Scene, traits: Traits, rotation: Rotation, random: np.rand
         draw((side * eye_x + gaze, eye_y, 0.72), (eye * 0.72, eye * 0.72 * lids, 0.09), iris, shine=0.4)
         draw((side * eye_x + gaze, eye_y, 0.76), (eye * 0.34, eye * 0.34 * lids, 0.06), (0.03, 0.03, 0.03), shine=0.5)
         tilt = _rotation(0, 0, side * (0.12 * traits.brow_tilt - 0.05))
-        turned = _compose(rotation, tilt)
-        center = _apply_inverse(tilt, (side * eye_x, eye_y + 0.2 + brow_raise, 0.68))
-        _draw_ellipsoid(scene, turned, center, (0.17, 0.02 + 0.04 * traits.brow_thickness, 0.12), brow)
+        turned = np.array([_dot(tilt, row) for row in rotation])
+        center = _dot(tilt, (side * eye_x, eye_y + 0.2 + brow_raise, 0.68))
+        scene.draw_ellipsoid(turned, center, (0.17, 0.02 + 0.04 * traits.brow_thickness, 0.12), brow)
 
     bridge = 0.3 + 0.2 * traits.nose_length
     tip = eye_y - bridge
@@ -336,27 +290,11 @@ def _draw_head(scene: Scene, traits: Traits, rotation: Rotation, random: np.rand
         _draw_glasses(scene, rotation, eye_x, eye_y, 0.19 + 0.03 * traits.glasses)
 
 
-def _compose(first: Rotation, second: Rotation) -> Rotation:
-    def row(i: int) -> Vector:
-        x, y, z = (
-            first[i][0] * second[0][j] + first[i][1] * second[1][j] + first[i][2] * second[2][j] for j in range(3)
-        )
-        return x, y, z
-
-    return row(0), row(1), row(2)
-
-
-def _apply_inverse(rotation: Rotation, vector: Vector) -> Vector:
-    x, y, z = (rotation[0][i] * vector[0] + rotation[1][i] * vector[1] + rotation[2][i] * vector[2] for i in range(3))
-    return x, y, z
-
-
-def _draw_glasses(scene: Scene, rotation: Rotation, eye_x: float, eye_y: float, radius: float) -> None:
+def _draw_glasses(scene: Scene, rotation: Array, eye_x: float, eye_y: float, radius: float) -> None:
     """Draw two rims and a bridge in the plane z = 0.86 in front of the face."""
-    r, plane = rotation, 0.86
-    depth = (plane - r[0][2] * scene.x - r[1][2] * scene.y) / r[2][2]
-    x = r[0][0] * scene.x + r[1][0] * scene.y + r[2][0] * depth
-    y = r[0][1] * scene.x + r[1][1] * scene.y + r[2][1] * depth - eye_y
+    depth = (0.86 - rotation[0, 2] * scene.x - rotation[1, 2] * scene.y) / rotation[2, 2]
+    x = _dot(rotation[:, 0], (scene.x, scene.y, depth))
+    y = _dot(rotation[:, 1], (scene.x, scene.y, depth)) - eye_y
     across = np.abs(x) - eye_x
     distance = np.sqrt(across * across + y * y)
     rim = np.abs(distance - radius) < 0.022
@@ -373,27 +311,19 @@ def _occlude(scene: Scene, random: np.random.Generator) -> None:
     width, height = _between(random, 0.12, 0.45), _between(random, 0.12, 0.45)
     color = _draw_color(random)
     turn = _rotation(0, 0, _between(random, -1, 1))
-    center = _apply_inverse(turn, (x, y, 1.4))
-    _draw_ellipsoid(scene, turn, center, (width, height, 0.2), color)
-
-
-def _exposed_channel(channel: Array, gain: float, noise: Array) -> NDArray[np.uint8]:
-    step = _SUPERSAMPLING
-    mean = (
-        channel[::step, ::step] + channel[1::step, ::step] + channel[::step, 1::step] + channel[1::step, 1::step]
-    ) / 4
-    return np.clip(np.floor(mean * gain * 255 + noise + 0.5), 0, 255).astype(np.uint8)
+    scene.draw_ellipsoid(turn, _dot(turn, (x, y, 1.4)), (width, height, 0.2), color)
 
 
 def _expose(scene: Scene, random: np.random.Generator) -> Image.Image:
     """Turn the scene into a photograph: exposure, white balance, grain, and sometimes a blur or no color."""
-    size = PHOTOGRAPH_SIZE_PX
     exposure = _between(random, 0.85, 1.15)
     warmth = _between(random, -0.08, 0.08)
     grain = _between(random, 2, 14)
-    noise = (random.random((size, size)) - 0.5) * grain
-    gains = (exposure * (1 + warmth), exposure, exposure * (1 - warmth))
-    pixels = np.stack([_exposed_channel(scene.color[..., c], gains[c], noise) for c in range(3)], axis=-1)
+    noise = (random.random((PHOTOGRAPH_SIZE_PX, PHOTOGRAPH_SIZE_PX, 1)) - 0.5) * grain
+    gains = np.array([exposure * (1 + warmth), exposure, exposure * (1 - warmth)])
+    color, step = scene.color, _SUPERSAMPLING
+    mean = (color[::step, ::step] + color[1::step, ::step] + color[::step, 1::step] + color[1::step, 1::step]) / 4
+    pixels = np.clip(np.floor(mean * gains * 255 + noise + 0.5), 0, 255).astype(np.uint8)
     photograph = Image.fromarray(pixels)
     if float(random.random()) < 0.2:
         photograph = photograph.filter(ImageFilter.BoxBlur(int(random.integers(1, 3))))

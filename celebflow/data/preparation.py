@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +42,12 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
             "run `dvc pull` to fetch them, or `celebflow sample data` to draw those of the demo."
         )
     paths, system_files = find_files(folder)
-    photos, hashes, unreadable = _check_files(folder, paths)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        checks = pool.map(lambda path: _check_file(folder, path), paths)
+        results = list(tqdm(checks, "checking", len(paths), unit="photograph", disable=None))
+    unreadable = [result for result in results if isinstance(result, LeftOut)]
+    usable = [result for result in results if not isinstance(result, LeftOut)]
+    photos = [photo for photo, _ in usable]
     if unreadable and params.unreadable == "stop":
         listing = "\n".join(f"  {folder / file.path}: {file.reason}" for file in unreadable)
         raise CelebflowError(
@@ -50,28 +55,12 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
             "Replace or remove them, or set prepare.unreadable to skip to go on without them."
         )
     if photos and params.duplicate_distance_bits is not None:
-        sha256s = [photo.sha256 for photo in photos]
-        groups = group_near_duplicates(np.stack(hashes), sha256s, params.duplicate_distance_bits)
+        hashes, sha256s = np.stack([each for _, each in usable]), [photo.sha256 for photo in photos]
+        groups = group_near_duplicates(hashes, sha256s, params.duplicate_distance_bits)
         photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
     people = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_system_file(entry.name))
     left_out = unreadable + [LeftOut(path, "is a system file") for path in system_files]
     return split_photographs(photos, people, params), sorted(left_out, key=lambda file: file.path)
-
-
-def _check_files(folder: Path, paths: Sequence[str]) -> tuple[list[Photo], list[HashArray], list[LeftOut]]:
-    """Return the readable photographs among `paths`, the hashes of each, and the unreadable files."""
-    photos: list[Photo] = []
-    hashes: list[HashArray] = []
-    unreadable: list[LeftOut] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda path: _check_file(folder, path), paths)
-        for result in tqdm(results, "checking", len(paths), unit="photograph", disable=None):
-            if isinstance(result, LeftOut):
-                unreadable.append(result)
-            else:
-                photos.append(result[0])
-                hashes.append(result[1])
-    return photos, hashes, unreadable
 
 
 def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:

@@ -18,7 +18,6 @@ from celebflow.errors import CelebflowError
 from celebflow.features.faces import DETECTOR, Face
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.sparse import SparseRow
-from celebflow.features.transform import Transform
 from celebflow.params import View
 
 # LMDB reserves this as address space, not on disk; it is enough for six million photographs.
@@ -41,17 +40,9 @@ class FeatureCache:
         self.origin = origin
         self._environment = environment
         # For each view, what determines its features, apart from the photograph.
+        common = [origin.backbone.fingerprint, origin.runtime, *([DETECTOR] if origin.transform.detects_faces else [])]
         self._recipes = {
-            view: json.dumps(
-                [
-                    _CODE_VERSION,
-                    origin.transform.only(view).to_dict(),
-                    origin.backbone.fingerprint,
-                    origin.runtime,
-                    *_name_detector(origin.transform),
-                ],
-                sort_keys=True,
-            )
+            view: json.dumps([_CODE_VERSION, origin.transform.only(view).to_dict(), *common], sort_keys=True)
             for view in origin.transform.views
         }
 
@@ -68,9 +59,11 @@ class FeatureCache:
 
     def get(self, photo: Photo, view: View) -> SparseRow | None:
         """Return the features of a photograph's view; None when they are missing or damaged."""
-        with self._environment.begin() as transaction:
-            stored = transaction.get(self.key(photo, view))
-        return None if stored is None else _unpack(stored)
+        content = self._load(self.key(photo, view))
+        if content is None:
+            return None
+        count = len(content) // _BYTES_PER_FEATURE
+        return SparseRow(np.frombuffer(content, "<u2", count), np.frombuffer(content, "<f4", count, 2 * count))
 
     def count(self, photo: Photo, view: View) -> int:
         """Return how many features of a photograph's view are not zero, from the size of the entry alone."""
@@ -80,10 +73,15 @@ class FeatureCache:
 
     def get_faces(self, photo: Photo) -> list[Face] | None:
         """Return the faces that were detected in a photograph; None when they are missing or damaged."""
+        content = self._load(self._faces_key(photo))
+        return None if content is None else [Face.from_dict(values) for values in json.loads(content)]
+
+    def _load(self, key: bytes) -> bytes | None:
+        """Return the content of an entry; None when it is missing or damaged."""
         with self._environment.begin() as transaction:
-            stored = transaction.get(self._faces_key(photo), b"")
-        content = _unseal(stored)
-        return [Face.from_dict(values) for values in json.loads(content)] if content else None
+            stored: bytes = transaction.get(key, b"")
+        content = stored[_CHECKSUM_BYTES:]
+        return content if stored == _seal(content) else None
 
     def is_complete(self, photo: Photo) -> bool:
         """Tell whether the cache has all that the transform needs of a photograph, undamaged."""
@@ -101,8 +99,9 @@ class FeatureCache:
         """
         try:
             with self._environment.begin(write=True) as transaction:
-                for view, row in rows.items():
-                    transaction.put(self.key(photo, view), _pack(row))
+                for view, row in rows.items():  # the positions, then the values, little-endian
+                    content = row.indices.astype("<u2").tobytes() + row.values.astype("<f4").tobytes()
+                    transaction.put(self.key(photo, view), _seal(content))
                 if self.origin.transform.detects_faces:
                     content = json.dumps([asdict(face) for face in faces]).encode()
                     transaction.put(self._faces_key(photo), _seal(content))
@@ -113,37 +112,9 @@ class FeatureCache:
             ) from None
 
 
-def _name_detector(transform: Transform) -> list[str]:
-    return [DETECTOR] if transform.detects_faces else []
-
-
-def _pack(row: SparseRow) -> bytes:
-    """Return a checksum, the positions and the values, little-endian."""
-    return _seal(row.indices.astype("<u2").tobytes() + row.values.astype("<f4").tobytes())
-
-
-def _unpack(stored: bytes) -> SparseRow | None:
-    """Restore what _pack returned; None when it is damaged."""
-    content = _unseal(stored)
-    if content is None:
-        return None
-    count = len(content) // _BYTES_PER_FEATURE
-    return SparseRow(np.frombuffer(content, "<u2", count), np.frombuffer(content, "<f4", count, 2 * count))
-
-
 def _seal(content: bytes) -> bytes:
     """Put its checksum before the content of an entry."""
-    return _checksum(content) + content
-
-
-def _unseal(stored: bytes) -> bytes | None:
-    """Return the content of an entry; None when it is damaged."""
-    checksum, content = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
-    return content if _checksum(content) == checksum else None
-
-
-def _checksum(content: bytes) -> bytes:
-    return zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little")
+    return zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little") + content
 
 
 @contextmanager
@@ -204,21 +175,17 @@ def prune_cache(folder: Path, photos: Sequence[Photo], origin: FeatureOrigin) ->
     """
     if not (folder / "data.mdb").exists():
         return
-    with FileLock(folder.with_suffix(".lock")):
-        _replace_with_needed(folder, photos, origin)
-
-
-def _replace_with_needed(folder: Path, photos: Sequence[Photo], origin: FeatureOrigin) -> None:
     kept, dropped = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("kept", "dropped"))
-    for leftover in (kept, dropped):
-        shutil.rmtree(leftover, ignore_errors=True)
-    kept.mkdir()
-    with _open_store(folder) as source, _open_store(kept) as target:
-        cache = FeatureCache(source, origin)
-        with source.begin(buffers=True) as reading, target.begin(write=True) as writing:
-            for key in {key for photo in photos for key in cache.keys(photo)}:
-                if (stored := reading.get(key)) is not None:
-                    writing.put(key, stored)
-    folder.rename(dropped)
-    kept.rename(folder)
-    shutil.rmtree(dropped)
+    with FileLock(folder.with_suffix(".lock")):
+        for leftover in (kept, dropped):
+            shutil.rmtree(leftover, ignore_errors=True)
+        kept.mkdir()
+        with _open_store(folder) as source, _open_store(kept) as target:
+            cache = FeatureCache(source, origin)
+            with source.begin(buffers=True) as reading, target.begin(write=True) as writing:
+                for key in {key for photo in photos for key in cache.keys(photo)}:
+                    if (stored := reading.get(key)) is not None:
+                        writing.put(key, stored)
+        folder.rename(dropped)
+        kept.rename(folder)
+        shutil.rmtree(dropped)

@@ -26,8 +26,7 @@ def crop_square(photograph: Image.Image, face: Face, margin: float, align: bool)
     if align:
         return _crop_aligned(photograph, face, margin)
     side = max(1, round(max(face.right - face.left, face.bottom - face.top) * (1 + 2 * margin)))
-    x = (face.left + face.right) / 2
-    y = (face.top + face.bottom) / 2
+    x, y = (face.left + face.right) / 2, (face.top + face.bottom) / 2
     return _crop_repeating_edges(photograph, round(x - side / 2), round(y - side / 2), side)
 
 
@@ -37,8 +36,7 @@ def _crop_aligned(photograph: Image.Image, face: Face, margin: float) -> Image.I
     side = max(1, round(exact_side))
     # The window contains the corners of the rotated square, and the pixels that bicubic interpolation needs.
     reach = math.ceil(exact_side * math.sqrt(0.5)) + 2
-    left = round(center.real) - reach
-    top = round(center.imag) - reach
+    left, top = round(center.real) - reach, round(center.imag) - reach
     window = _crop_repeating_edges(photograph, left, top, 2 * reach)
     # From one pixel of the square to the next, in pixels of the window.
     step = scale_and_rotation / abs(scale_and_rotation) * exact_side / side if scale_and_rotation else 1 + 0j

@@ -90,8 +90,7 @@ def collect_faces(photos: Sequence[Photo], cache: FeatureCache) -> dict[str, lis
         return {}
     faces_by_path = {}
     for photo in photos:
-        faces = cache.get_faces(photo)
-        if faces is None:
+        if (faces := cache.get_faces(photo)) is None:
             raise CelebflowError(f"The faces of {photo.path} are missing from the cache. Run `dvc repro` again.")
         faces_by_path[photo.path] = faces
     return faces_by_path

@@ -1,6 +1,6 @@
 """features/faces.csv: every face that extract detected, for the stages that follow."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,16 +30,15 @@ class FaceRow:
 
 def save_faces(faces_by_path: Mapping[str, Sequence[Face]], path: Path) -> None:
     """Write faces.csv; without photographs, only the header."""
-    save_rows(FaceRow, _list_rows(faces_by_path), path)
-
-
-def _list_rows(faces_by_path: Mapping[str, Sequence[Face]]) -> Iterator[FaceRow]:
-    for path, faces in faces_by_path.items():
+    rows = []
+    for photo, faces in faces_by_path.items():
         if not faces:
-            yield FaceRow(path, 0, 0, None, None, None, None, None, "")
+            rows.append(FaceRow(photo, 0, 0, None, None, None, None, None, ""))
         for rank, face in enumerate(faces, 1):
+            box = face.left, face.top, face.right, face.bottom
             landmarks = " ".join(repr(value) for point in face.landmarks for value in point)
-            yield FaceRow(path, len(faces), rank, face.left, face.top, face.right, face.bottom, face.score, landmarks)
+            rows.append(FaceRow(photo, len(faces), rank, *box, face.score, landmarks))
+    save_rows(FaceRow, rows, path)
 
 
 def load_subjects(path: Path) -> dict[str, Face]:
@@ -51,5 +50,5 @@ def _to_face(row: FaceRow) -> Face:
     if row.left is None or row.top is None or row.right is None or row.bottom is None or row.score is None:
         raise ValueError(f"the face of {row.path} has no box")
     values = [float(value) for value in row.landmarks.split()]
-    one, two, nose, three, four = zip(values[0::2], values[1::2], strict=True)
-    return Face(row.left, row.top, row.right, row.bottom, row.score, (one, two, nose, three, four))
+    landmarks = tuple(zip(values[0::2], values[1::2], strict=True))
+    return Face(row.left, row.top, row.right, row.bottom, row.score, landmarks)

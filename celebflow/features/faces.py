@@ -31,8 +31,8 @@ _MULTIPLE_PX = 32  # the sides of the network's input are multiples of it
 class Face:
     """A box around a face, in pixels from the left and top edges of the upright photograph.
 
-    A box may reach beyond the photograph. `landmarks` are the eyes, the nose and the corners of the mouth; the eye and
-    the corner further left in the photograph come first.
+    A box may reach beyond the photograph. The five `landmarks` are the eyes, the nose and the corners of the mouth; the
+    eye and the corner further left in the photograph come first.
     """
 
     left: float
@@ -40,7 +40,7 @@ class Face:
     right: float
     bottom: float
     score: float
-    landmarks: tuple[Point, Point, Point, Point, Point]
+    landmarks: tuple[Point, ...]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Face":
@@ -60,17 +60,12 @@ def detect_faces(photograph: Image.Image) -> list[Face]:
     scale = min(max(longer_side, _MIN_INPUT_PX), _MAX_INPUT_PX) / longer_side
     width, height = (max(1, round(side * scale)) for side in photograph.size)
     resized = photograph.resize((width, height), Image.Resampling.BILINEAR)
-    padded = np.zeros((_round_up(height), _round_up(width), 3), np.float32)
-    padded[:height, :width] = np.asarray(resized)
-    heat, scales, offsets, points = _load_network().run(None, {"input.1": padded.transpose(2, 0, 1)[None]})
-    faces = _nms(_decode_outputs(heat[0, 0], scales[0], offsets[0], points[0]))
-    scale_x = photograph.width / width
-    scale_y = photograph.height / height
+    padding = ((0, -height % _MULTIPLE_PX), (0, -width % _MULTIPLE_PX), (0, 0))
+    padded = np.pad(np.asarray(resized, np.float32), padding)
+    heat, sizes, offsets, points = _load_network().run(None, {"input.1": padded.transpose(2, 0, 1)[None]})
+    faces = _nms(_decode_outputs(heat[0, 0], sizes[0], offsets[0], points[0]))
+    scale_x, scale_y = photograph.width / width, photograph.height / height
     return rank_faces([_scale_face(face, scale_x, scale_y) for face in faces], photograph.size)
-
-
-def _round_up(side_px: int) -> int:
-    return -(-side_px // _MULTIPLE_PX) * _MULTIPLE_PX
 
 
 @cache
@@ -106,27 +101,15 @@ def _decode_outputs(
     """
     faces = []
     for row, column in np.argwhere(heat > _MIN_SCORE).tolist():
-        height, width = (float(math.exp(value)) * _STRIDE_PX for value in scales[:, row, column])
+        height, width = (math.exp(value) * _STRIDE_PX for value in scales[:, row, column])
         y = (row + float(offsets[0, row, column]) + 0.5) * _STRIDE_PX
         x = (column + float(offsets[1, row, column]) + 0.5) * _STRIDE_PX
         left = max(0.0, x - width / 2)
         top = max(0.0, y - height / 2)
-        landmarks = []
-        for down, across in points[:, row, column].reshape(5, 2).tolist():
-            landmarks.append((left + across * width, top + down * height))
-        eyes = sorted(landmarks[:2])
-        nose = landmarks[2]
-        mouth = sorted(landmarks[3:])
-        faces.append(
-            Face(
-                left=left,
-                top=top,
-                right=left + width,
-                bottom=top + height,
-                score=float(heat[row, column]),
-                landmarks=(eyes[0], eyes[1], nose, mouth[0], mouth[1]),
-            )
-        )
+        places = points[:, row, column].reshape(5, 2).tolist()
+        landmarks = [(left + across * width, top + down * height) for down, across in places]
+        ordered = (*sorted(landmarks[:2]), landmarks[2], *sorted(landmarks[3:]))
+        faces.append(Face(left, top, left + width, top + height, float(heat[row, column]), ordered))
     return faces
 
 
@@ -149,15 +132,8 @@ def iou(one: Face, other: Face) -> float:
 
 
 def _scale_face(face: Face, scale_x: float, scale_y: float) -> Face:
-    one, two, nose, three, four = ((x * scale_x, y * scale_y) for x, y in face.landmarks)
-    return Face(
-        left=face.left * scale_x,
-        top=face.top * scale_y,
-        right=face.right * scale_x,
-        bottom=face.bottom * scale_y,
-        score=face.score,
-        landmarks=(one, two, nose, three, four),
-    )
+    left, top, right, bottom = face.left * scale_x, face.top * scale_y, face.right * scale_x, face.bottom * scale_y
+    return Face(left, top, right, bottom, face.score, tuple((x * scale_x, y * scale_y) for x, y in face.landmarks))
 
 
 def rank_faces(faces: Sequence[Face], size: tuple[int, int]) -> list[Face]:

@@ -36,8 +36,7 @@ class FeatureOrigin:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             backbone = BackboneSource(**values["backbone"])
-            transform = Transform.from_dict(values["transform"])
-            return cls(backbone, transform, values["runtime"])
+            return cls(backbone, Transform.from_dict(values["transform"]), values["runtime"])
         except (KeyError, TypeError, ValueError):
             raise CelebflowError(
                 f"{path} is not valid: an older celebflow stored these features. Run `dvc repro` to extract them again."

@@ -102,34 +102,31 @@ class NcnnRuntime:
 
     def _load(self, backbone: Backbone) -> None:
         """Write the layers in ncnn's two formats, a text of layers and a file of weights, and load both."""
-        layers = ["Input input 0 1 blob0"]
-        blob_count = 1
+        layers = ["Input input 0 1 blob0"]  # the output of each is the blob with its number
         with tempfile.TemporaryDirectory() as folder:
             weights = Path(folder) / "weights.bin"
             with weights.open("wb") as file:
                 for layer, name in backbone.named_layers():
-                    blobs = f"1 1 blob{blob_count - 1} blob{blob_count}"
+                    number = len(layers)
+                    blobs = f"1 1 blob{number - 1} blob{number}"
                     if isinstance(layer, nn.Conv2d):
                         # 0: filters, 1: kernel size, 4: padding, 5: with bias, 6: count of weights, 9: with ReLU
                         keys = f"0={layer.out_channels} 1=3 4=1 5=1 6={layer.weight.numel()} 9=1"
                         # Winograd's transformations do not pay off for three channels; 31=64 turns them off.
                         keys += " 31=64" if layer.in_channels == 3 else ""
-                        layers.append(f"Convolution convolution{len(layers)} {blobs} {keys}")
-                        blob_count += 1
+                        layers.append(f"Convolution convolution{number} {blobs} {keys}")
                         file.write(bytes(4))  # says that float32 follows
                         file.write(layer.weight.detach().contiguous().numpy().data)
                         file.write(layer.bias.detach().numpy().data if layer.bias is not None else b"")
                     elif isinstance(layer, nn.MaxPool2d):
                         # 0: maximum, 1: kernel size, 2: stride, 5: no padding
-                        layers.append(f"Pooling pooling{len(layers)} {blobs} 0=0 1=2 2=2 5=1")
-                        blob_count += 1
+                        layers.append(f"Pooling pooling{number} {blobs} 0=0 1=2 2=2 5=1")
                         if name in self._layers:  # ncnn needs a split where two layers read an output
-                            split = f"blob{blob_count - 1} {name} blob{blob_count}"
-                            layers.append(f"Split split{len(layers)} 1 2 {split}")
-                            blob_count += 1
+                            layers.append(f"Split split{number + 1} 1 2 blob{number} {name} blob{number + 1}")
             for name in self._layers:  # 0: average, 7: adaptive, 8: to 7×7
                 layers.append(f"Pooling average_{name} 1 1 {name} features_{name} 0=1 7=1 8=7")
-            text = "\n".join(["7767517", f"{len(layers)} {blob_count + 2 * len(self._layers)}", *layers, ""])
+            blob_count = len(layers) + len(self._layers)  # a split has two outputs
+            text = "\n".join(["7767517", f"{len(layers)} {blob_count}", *layers, ""])
             if self._net.load_param_mem(text) or self._net.load_model(str(weights)):
                 raise CelebflowError("ncnn cannot load the backbone. Set extract.runtime to torch.")
 
@@ -138,14 +135,6 @@ class NcnnRuntime:
 
         Raises CelebflowError when ncnn's features differ from PyTorch's.
         """
-        features = self._compute(image)
-        with self._checking:
-            if not self._checked:
-                _compare(features, self._backbone.extract(image, self._layers))
-                self._checked = True
-        return features
-
-    def _compute(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         extractor = self._net.create_extractor()
         extractor.input("blob0", self._ncnn.Mat(image))
         parts = []
@@ -154,7 +143,12 @@ class NcnnRuntime:
             if status:
                 raise CelebflowError(f"ncnn could not compute (status {status}). Set extract.runtime to torch.")
             parts.append(np.array(features).reshape(-1))  # a copy, because the extractor frees its memory
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+        found: NDArray[np.float32] = np.concatenate(parts)
+        with self._checking:
+            if not self._checked:
+                _compare(found, self._backbone.extract(image, self._layers))
+                self._checked = True
+        return found
 
 
 def _compare(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:

@@ -53,18 +53,13 @@ class SparseBatch:
     def from_rows(cls, rows: list[SparseRow], column_count: int) -> "SparseBatch":
         """Stack the features of B photographs; raise ValueError for more than MAX_FEATURES columns."""
         _check_count(column_count)
-        return cls(
-            row_count=len(rows),
-            column_count=column_count,
-            rows=np.repeat(np.arange(len(rows)), [len(row.indices) for row in rows]),
-            columns=np.concatenate([row.indices for row in rows], dtype=np.int64),
-            values=np.concatenate([row.values for row in rows]),
-        )
+        numbers = np.repeat(np.arange(len(rows)), [len(row.indices) for row in rows])
+        columns = np.concatenate([row.indices for row in rows], dtype=np.int64)
+        return cls(len(rows), column_count, numbers, columns, np.concatenate([row.values for row in rows]))
 
     def square_root(self) -> "SparseBatch":
         """Return a batch with the square root of each feature; none may be negative."""
-        roots: NDArray[np.float32] = np.sqrt(self.values)
-        return replace(self, values=roots)
+        return replace(self, values=np.sqrt(self.values))
 
     def l2_normalize(self) -> "SparseBatch":
         """Return a batch with each row divided by its L2 norm; an empty row stays empty."""
@@ -86,15 +81,12 @@ class SparseBatch:
         """Return the (B, outputs) product with a (column_count, outputs) matrix, on the matrix's device."""
         block_size = max(1, _PRODUCT_BLOCK_VALUES // weight.shape[1])
         blocks = self.columns // block_size
-        order = np.argsort(
-            blocks.astype(np.uint16), kind="stable"
-        )  # NumPy sorts 16-bit numbers by radix, which is fast
+        order = np.argsort(blocks.astype(np.uint16), kind="stable")  # NumPy sorts 16-bit numbers by radix: fast
         # A bag is the part of a row that lies in one block: all rows use a block before the next block is read.
         bags = (blocks * self.row_count + self.rows)[order]
         block_count = -(-self.column_count // block_size)
         starts = _starts(bags, block_count * self.row_count)[:-1]
-        columns, values = self.columns[order], self.values[order]
-        parts = _weigh(weight, columns, values, starts)
+        parts = _weigh(weight, self.columns[order], self.values[order], starts)
         return parts.view(block_count, self.row_count, weight.shape[1]).sum(0)
 
     def gradient_blocks(self, output_gradient: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -17,7 +17,6 @@ from celebflow.features.face_table import load_subjects
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin, origin_file
 from celebflow.features.sparse import SparseBatch, SparseRow
-from celebflow.params import View
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,6 @@ class Features:
     origin: FeatureOrigin
     subjects: dict[str, Face]
 
-    def __len__(self) -> int:
-        return len(self.photos)
-
     @property
     def view_count(self) -> int:
         """Return V."""
@@ -48,9 +44,8 @@ class Features:
         """Return the features of B photographs, in the view of this number: one for all, or (B,) numbers."""
         places = rows * self.view_count + views
         parts = [slice(self.offsets[place], self.offsets[place + 1]) for place in places]
-        return SparseBatch.from_rows(
-            [SparseRow(self.indices[part], self.values[part]) for part in parts], self.origin.feature_count
-        )
+        found = [SparseRow(self.indices[part], self.values[part]) for part in parts]
+        return SparseBatch.from_rows(found, self.origin.feature_count)
 
 
 def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) -> None:
@@ -67,18 +62,12 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
             header = {"descr": number_type, "fortran_order": False, "shape": (int(offsets[-1]),)}
             np.lib.format.write_array_header_1_0(file, header)
         for photo, view in views:
-            row = _require(cache, photo, view)
+            if (row := cache.get(photo, view)) is None:
+                raise CelebflowError(f"The features of {photo.path} are missing from the cache. Run `dvc repro` again.")
             indices.write(row.indices.data)
             values.write(row.values.data)
     np.save(folder / "offsets.npy", offsets)
     cache.origin.save(origin_file(folder))
-
-
-def _require(cache: FeatureCache, photo: Photo, view: View) -> SparseRow:
-    row = cache.get(photo, view)
-    if row is None:
-        raise CelebflowError(f"The features of {photo.path} are missing from the cache. Run `dvc repro` again.")
-    return row
 
 
 def load_features(folder: Path, photos_file: Path) -> Features:
@@ -120,10 +109,6 @@ class LabeledFeatures:
 def select_split(features: Features, class_names: Sequence[str], split: str) -> LabeledFeatures:
     """Select the photographs of one split, and label each with the position of its person in `class_names`."""
     position_of = {name: position for position, name in enumerate(class_names)}
-    rows = []
-    labels = []
-    for row, photo in enumerate(features.photos):
-        if photo.split == split:
-            rows.append(row)
-            labels.append(position_of[photo.person])
+    rows = [row for row, photo in enumerate(features.photos) if photo.split == split]
+    labels = [position_of[features.photos[row].person] for row in rows]
     return LabeledFeatures(features, np.array(rows, np.int64), np.array(labels, np.int64))

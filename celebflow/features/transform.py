@@ -80,14 +80,8 @@ class Transform:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Transform":
         """Restore a transform from what to_dict returned, even after a round trip through JSON."""
-        return cls(
-            image_size_px=values["image_size_px"],
-            face=FaceParams(**values["face"]),
-            views=tuple(values["views"]),
-            layers=tuple(values["layers"]),
-            mean=tuple(values["mean"]),
-            standard_deviation=tuple(values["standard_deviation"]),
-        )
+        tuples = {name: tuple(values[name]) for name in ("views", "layers", "mean", "standard_deviation")}
+        return cls(**values | tuples | {"face": FaceParams(**values["face"])})
 
 
 def _make_view(image: Image.Image, view: View) -> Image.Image:

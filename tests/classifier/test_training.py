@@ -16,9 +16,10 @@ from celebflow.backbone.vgg19 import FEATURE_COUNT, Backbone, BackboneSource, fi
 from celebflow.classifier import training
 from celebflow.classifier.adam import ClassifierAdam
 from celebflow.classifier.calibration import fit_calibration
+from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier, save_classifier
-from celebflow.classifier.training import Checkpoints, compute_logits, fit, seed_everything
+from celebflow.classifier.training import compute_logits, fit, seed_everything
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.store import select_split
 from celebflow.features.transform import Transform
@@ -28,7 +29,6 @@ from tests.models import make_classifier
 from tests.training import PEOPLE, Clusters, MemoryCheckpoints, make_train_params, train
 
 SOURCE = BackboneSource("untrained", False, "0" * 64)
-CPU = torch.device("cpu")
 
 
 def _make_params(**changes: object) -> TrainParams:
@@ -55,16 +55,8 @@ def _fit(
             raise KeyboardInterrupt
 
     classifier = _make_classifier(params)
-    history = fit(
-        classifier,
-        train or Clusters(60, 0),
-        val or Clusters(30, 1),
-        params,
-        CPU,
-        checkpoints or MemoryCheckpoints(),
-        lambda _: None,
-        report,
-    )
+    train, val = train or Clusters(60, 0), val or Clusters(30, 1)
+    history = fit(classifier, train, val, params, checkpoints or MemoryCheckpoints(), report)
     return classifier, history
 
 
@@ -146,7 +138,7 @@ def test_dropout_is_active_in_training_and_not_in_validation() -> None:
     params = _make_params()
     classifier = _make_classifier(params)
     classifier.register_forward_hook(lambda module, _, logits: modes.append((module.training, logits.requires_grad)))
-    fit(classifier, Clusters(16, 0), Clusters(8, 1), params, CPU, MemoryCheckpoints(), lambda _: None, lambda _: None)
+    fit(classifier, Clusters(16, 0), Clusters(8, 1), params, MemoryCheckpoints(), lambda _: None)
     assert modes == [(True, True), (True, True), (False, False)] * params.epochs
 
 
@@ -161,7 +153,7 @@ def test_keep_epoch_selects_the_weights(keep_epoch: str, kept: int, monkeypatch:
     def remember(_: EpochResult) -> None:
         states.append({name: tensor.clone() for name, tensor in classifier.state_dict().items()})
 
-    fit(classifier, Clusters(16, 0), Clusters(8, 1), params, CPU, MemoryCheckpoints(), lambda _: None, remember)
+    fit(classifier, Clusters(16, 0), Clusters(8, 1), params, MemoryCheckpoints(), remember)
     final = classifier.state_dict()
     same = [all(torch.equal(final[name], tensor) for name, tensor in state.items()) for state in states]
     assert same == [epoch == kept for epoch in range(4)]

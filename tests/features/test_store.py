@@ -53,7 +53,7 @@ def test_views_of_a_photograph_are_consecutive_rows(
     photos: list[Photo], store: Callable[[Transform], Features], expected: NDArray[np.float32]
 ) -> None:
     features = store(VIEWS)
-    assert (len(features), features.view_count, len(features.offsets)) == (8, 3, 25)
+    assert (len(features.photos), features.view_count, len(features.offsets)) == (8, 3, 25)
     assert features.photos == photos
     assert features.origin == FeatureOrigin(SOURCE, VIEWS, "ncnn")
     stored = np.split(features.values, features.offsets[1:-1])

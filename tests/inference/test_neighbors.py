@@ -40,7 +40,7 @@ def test_the_nearest_are_those_at_the_smallest_angle(hidden_units: tuple[int, ..
 
     first, rest = classifier.split_at_first_product()
     embedded: Tensor = (
-        torch.from_numpy(features.gather(np.arange(len(features))).to_dense()) @ first.weight + first.bias
+        torch.from_numpy(features.gather(np.arange(len(features.photos))).to_dense()) @ first.weight + first.bias
     )
     for layer in rest[:-1]:
         embedded = layer(embedded)

@@ -137,8 +137,8 @@ def test_classifier_is_left_unchanged(preprocessing: PreprocessingParams) -> Non
     assert np.array_equal(Explainer(classifier).compute_heat_maps(features, CLASSES), expected), "without Dropout"
     assert all(module.training for module in classifier.modules())
     first, rest = classifier.split_at_first_product()
-    assert first.gradient_factors is None
-    assert all(layer.gradient_factors is None for layer in rest if isinstance(layer, DenseLinear))
+    assert first.pending_gradient is None
+    assert all(layer.pending_gradient is None for layer in rest if isinstance(layer, DenseLinear))
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert {name: parameter.requires_grad for name, parameter in classifier.named_parameters()} == trainable
     assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())

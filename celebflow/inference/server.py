@@ -19,7 +19,7 @@ from celebflow.data.decoding import PhotographError
 from celebflow.errors import CelebflowError
 from celebflow.features.store import load_features
 from celebflow.inference.access import Access, HostCheck
-from celebflow.inference.batcher import Batcher, Limits, PredictionRequest, PredictionResponse, QueueFullError
+from celebflow.inference.batcher import Batcher, Limits, PredictionRequest, PredictionResponse
 from celebflow.inference.neighbors import TrainingPhotographs
 from celebflow.inference.predictor import Predictor
 from celebflow.inference.refusals import RefusalError, add_refusals, describe_refusals
@@ -125,9 +125,6 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
                 raise RefusalError(503, "timed_out", message, **{"Retry-After": "5"}) from None
             message = f"The request took longer than {limits.seconds:g} seconds to arrive."
             raise RefusalError(408, "too_slow", message, Connection="close") from None
-        except QueueFullError:
-            message = "Too many requests are waiting; try again later."
-            raise RefusalError(429, "busy", message, **{"Retry-After": "1"}) from None
         except PhotographError as error:
             raise RefusalError(422, "not_a_photograph", f"The file {error}.") from None
         except ClientDisconnect:

@@ -164,10 +164,8 @@ class Batcher:
     def _extract(self, request: PredictionRequest) -> _ExtractedPhotograph:
         photograph = decode_photograph(request.content, self._limits.pixels)
         faces = self._predictor.extract(photograph, self._limits.faces)
-        thumbnails: list[NDArray[np.uint8] | None] = [None] * len(faces)
-        if request.heat_map:
-            transform = self._predictor.card.transform
-            thumbnails = [make_thumbnail(transform.crop(photograph, face.face)) for face in faces]
+        crop = self._predictor.card.transform.crop
+        thumbnails = [make_thumbnail(crop(photograph, face.face)) if request.heat_map else None for face in faces]
         return _ExtractedPhotograph(photograph.width, photograph.height, faces, thumbnails)
 
     async def _classify_pending(self) -> None:

@@ -55,11 +55,8 @@ class TrainingPhotographs:
         return [self._rank(row, count) for row in similarities]
 
     def _rank(self, similarities: NDArray[np.float32], count: int) -> list[Neighbor]:
-        neighbors = []
-        for row in np.argsort(-similarities, kind="stable")[:count]:
-            photo = self._photos[row]
-            neighbors.append(Neighbor(photo.person, self._folder / photo.path, float(similarities[row])))
-        return neighbors
+        nearest = [(self._photos[row], similarities[row]) for row in np.argsort(-similarities, kind="stable")[:count]]
+        return [Neighbor(photo.person, self._folder / photo.path, float(similarity)) for photo, similarity in nearest]
 
     @torch.inference_mode()
     def _embed(self, features: SparseBatch) -> NDArray[np.float32]:

@@ -163,8 +163,7 @@ class Run:
             count = sum(photo.split == split for photo in features.photos)
             name = f"{split}: {count} photographs"  # MLflow would merge datasets of equal names
             dataset = MetaDataset(source, name, md5[:8] if md5 else None)  # type: ignore[abstract] # not abstract in MLflow
-            tags = [InputTag("mlflow.data.context", split)]
-            inputs.append(DatasetInput(dataset._to_mlflow_entity(), tags))
+            inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", split)]))
         self.log(lambda client, run_id: client.log_inputs(run_id, inputs))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:

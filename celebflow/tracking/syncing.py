@@ -90,11 +90,9 @@ def _copy_values(waiting: MlflowClient, client: MlflowClient, run: Run, target: 
     for start in range(0, len(metrics), _METRICS_PER_CALL):
         client.log_batch(target, metrics[start : start + _METRICS_PER_CALL])
     left_out = {stores.CONTINUES, stores.MEANT_FOR, "mlflow.runName"}  # a run that is continued keeps its own name
-    tags = [
-        RunTag(name, value.replace(run_id, target))  # descriptions link to pictures by the run's id
-        for name, value in run.data.tags.items()
-        if name not in left_out
-    ]
-    client.log_batch(target, tags=tags)
+    tags = {name: value for name, value in run.data.tags.items() if name not in left_out}
+    # Descriptions link to pictures by the run's id.
+    entities = [RunTag(name, value.replace(run_id, target)) for name, value in tags.items()]
+    client.log_batch(target, tags=entities)
     if run.inputs is not None and run.inputs.dataset_inputs:
         client.log_inputs(target, run.inputs.dataset_inputs)

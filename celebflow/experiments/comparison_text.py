@@ -24,10 +24,8 @@ def format_comparison(a: str, b: str, split: str, compared: ResultComparison, ma
 def _summarize(a: str, b: str, split: str, compared: ResultComparison) -> str:
     overall = compared.overall
     photographs = f"{compared.count} photographs of {split} in both"
-    if compared.missing_from_a:
-        photographs += f", {compared.missing_from_a} missing from A"
-    if compared.missing_from_b:
-        photographs += f", {compared.missing_from_b} missing from B"
+    missing = {"A": compared.missing_from_a, "B": compared.missing_from_b}
+    photographs += "".join(f", {count} missing from {name}" for name, count in missing.items() if count)
     return (
         f"A: {a}, B: {b}, {photographs}.\n"
         f"Accuracy: A {compared.accuracy_a:.4f}, B {compared.accuracy_b:.4f}, difference {overall.difference:+.4f} "

@@ -14,14 +14,13 @@ def find_reached(file: Path, root: Path = PACKAGE.parent, *, directly: bool = Fa
     They include what these modules import in turn, unless `directly` is true, and imports inside functions. The file
     itself is left out.
     """
-    if directly:
-        return set(_find_modules(file, root)) - {file}
     reached: set[Path] = set()
     waiting = [file]
     while waiting:
         found = set(_find_modules(waiting.pop(), root)) - reached
         reached |= found
-        waiting += found
+        if not directly:
+            waiting += found
     return reached - {file}
 
 
@@ -40,10 +39,8 @@ def find_libraries(files: set[Path]) -> set[str]:
 def _find_modules(file: Path, root: Path) -> Iterator[Path]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         for name in _list_names(node):
-            if not name.startswith("celebflow"):
-                continue
             module = (root / Path(*name.split("."))).with_suffix(".py")
-            if module.is_file():
+            if name.startswith("celebflow") and module.is_file():
                 yield module
 
 

@@ -37,33 +37,55 @@ def find_result(name: str, split: str) -> FoundResult:
 
     Raises CelebflowError when there is no such result, or its files cannot be read.
     """
-    with _fetch(name, [paths.METRICS, paths.PARAMS, _predictions_file(split)]) as (metrics, params, predictions):
+    with _fetch(name, paths.METRICS, paths.PARAMS, _predictions_file(split)) as (metrics, params, predictions):
         shown = keep_informative(load_flat_params(params))
-        return FoundResult(name, load_metrics(metrics), shown, _load(predictions, name))
+        return FoundResult(name, load_metrics(metrics), shown, load_predictions(predictions))
 
 
 def find_predictions(name: str, split: str) -> list[Prediction]:
     """Read a result's predictions of one split; `name` and errors are those of find_result."""
-    with _fetch(name, [_predictions_file(split)]) as (predictions,):
-        return _load(predictions, name)
+    with _fetch(name, _predictions_file(split)) as (predictions,):
+        return load_predictions(predictions)
 
 
 def _predictions_file(split: str) -> Path:
     return paths.REPORTS / split / "predictions.csv"
 
 
+def require(*files: Path) -> None:
+    """Raise CelebflowError when a file of the workspace is missing."""
+    for file in files:
+        if not file.exists():
+            raise CelebflowError(f"{file} is missing. Run `dvc repro`.")
+
+
 @contextmanager
-def _fetch(name: str, files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Fetch files of a result into a temporary folder."""
-    if name == WORKSPACE:
-        for file in files:
-            if not file.exists():
-                raise CelebflowError(f"{file} is missing. Run `dvc repro`.")
-        yield list(files)
-        return
+def _fetch(name: str, *files: Path) -> Iterator[Sequence[Path]]:
+    """Fetch files of a result, if need be into a temporary folder; errors about their content name the result."""
     with TemporaryDirectory() as folder:
-        copies = copy_outputs(files, name, Path(folder))
-        yield _download(name, files, Path(folder)) if copies is None else copies
+        if name == WORKSPACE:
+            require(*files)
+            found: Sequence[Path] = files
+        else:
+            found = copy_outputs(files, name, Path(folder)) or _download(name, files, folder)
+        try:
+            yield found
+        except CelebflowError as error:
+            raise CelebflowError(f"{name}: {error}") from None
+
+
+def _download(name: str, files: Sequence[Path], folder: str) -> list[Path]:
+    """Fetch files of an MLflow run."""
+    try:
+        client = stores.open_store()
+        run_id = find_named_run(client, name).info.run_id
+        return [Path(client.download_artifacts(run_id, file.as_posix(), folder)) for file in files]
+    except stores.STORE_ERRORS as error:
+        listed = ", ".join(str(file) for file in files)
+        reason = f"No MLflow run of this name has readable {listed} ({stores.describe_failure(error)})."
+    except CelebflowError as error:
+        reason = str(error)
+    raise CelebflowError(f"{name} is not a git revision or a DVC experiment. {reason}")
 
 
 @contextmanager
@@ -75,32 +97,7 @@ def fetch_model(address: str | None, revision: str | None) -> Iterator[Path]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         if revision is None:
-            yield download_model(str(address), folder)
-            return
-        if not copy_outputs([paths.CLASSIFIER, paths.BACKBONE], revision, folder):
+            folder = download_model(str(address), folder)
+        elif not copy_outputs([paths.CLASSIFIER, paths.BACKBONE], revision, folder):
             raise CelebflowError(f"--rev is {revision}, which is not a git revision or a DVC experiment here.")
         yield folder
-
-
-def _download(name: str, files: Sequence[Path], folder: Path) -> list[Path]:
-    """Fetch files of an MLflow run."""
-    file = files[0]
-    copies = []
-    try:
-        client = stores.open_store()
-        run = find_named_run(client, name)
-        for file in files:
-            copies.append(Path(client.download_artifacts(run.info.run_id, file.as_posix(), str(folder))))
-        return copies
-    except stores.STORE_ERRORS as error:
-        reason = f"No MLflow run of this name has a readable {file} ({stores.describe_failure(error)})."
-    except CelebflowError as error:
-        reason = str(error)
-    raise CelebflowError(f"{name} is not a git revision or a DVC experiment. {reason}")
-
-
-def _load(file: Path, name: str) -> list[Prediction]:
-    try:
-        return load_predictions(file)
-    except CelebflowError as error:
-        raise CelebflowError(f"{name}: {error}") from None

@@ -3,7 +3,6 @@
 import base64
 import io
 import shutil
-from collections.abc import Mapping
 from html import escape
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import mlflow
 import pandas as pd
+from jinja2 import Template
 from mlflow import MlflowClient, pyfunc
 from mlflow.entities import Run
 from mlflow.models import Model, ModelSignature
@@ -26,6 +26,7 @@ from celebflow.inference.predictor import Predictor
 
 _MODEL = "model"  # the model's name in its run
 _MODEL_SCRIPT = Path(__file__).with_name("mlflow_model.py")
+_MODEL_CARD = Path(__file__).parent / "templates" / "model_card.md.jinja"
 
 
 def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Path, chosen_by: str = "") -> str:
@@ -43,11 +44,8 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
     paths.own_folder().mkdir(exist_ok=True)
     with TemporaryDirectory(dir=paths.own_folder()) as folder:
-        files = {
-            "classifier": Path(folder) / paths.CLASSIFIER.name,
-            "backbone": Path(folder) / paths.BACKBONE.name,
-            "model_card": Path(folder) / "model_card.md",
-        }
+        names = {"classifier": paths.CLASSIFIER.name, "backbone": paths.BACKBONE.name, "model_card": "model_card.md"}
+        files = {artifact: Path(folder) / name for artifact, name in names.items()}
         _link(classifier, files["classifier"])
         _link(backbone, files["backbone"])
         predictor = Predictor.load(Path(folder))  # raises an error for a model that could not predict
@@ -92,69 +90,16 @@ def describe_model(run: Run, chosen_by: str = "") -> str:
 
     `chosen_by` is the metric of validation that chose the run, or empty.
     """
-    tags, params = run.data.tags, run.data.params
-    warning = tags.get("celebflow.warning", "")
-    data = [f"- {item.dataset.name}" for item in run.inputs.dataset_inputs] if run.inputs is not None else []
-    data.append(f"- md5 of the photographs: {tags.get('celebflow.data_md5', 'unknown')}")
-    chosen = (
-        f" It was chosen by {chosen_by} from the runs on the same split; test data chose nothing." if chosen_by else ""
-    )
-    recipe = [f"- {name}: {escape(value)}" for name, value in sorted(params.items())]
-    recipe.append(
-        f"- backbone: {escape(tags.get('celebflow.backbone_weights', ''))}, "
-        f"fingerprint {tags.get('celebflow.backbone_fingerprint', '')[:12]}"
-    )
-    if params.get("extract.face.crop") == "detect":
-        seen = "the face of the photograph's subject, or the center square where it detects no face"
-    else:
-        seen = "the photograph as a whole, because it does not detect faces"
-    sections = [
-        "# Who is in a photograph",
-        f"**{warning}**" if warning else "",
-        "A classifier on the features of a VGG19 whose convolutions are frozen. It takes photographs in base64 and "
-        "returns the most probable name and the probability of every name.",
-        "## Data",
-        "\n".join(data),
-        "## Metrics",
-        _format_metrics(run.data.metrics),
-        f"The model was not trained on the test photographs.{chosen}",
-        "## Params",
-        "\n".join(recipe),
-        "## Limits",
-        f"The model always predicts one of the people that it was trained on. It sees {seen}. Where `known` is false, "
-        "the person may be unknown. The threshold was fitted on photographs of validation, each as if its person were "
-        "unknown; more photographs of truly unknown people may reach it. Predictions for people with few photographs "
-        "are less reliable (see the run's reports/val/people.csv). A prediction may be wrong: do not base decisions "
-        "about people on it.",
-        "## Restore the result",
-        f"`{tags['celebflow.restore']}`" if "celebflow.restore" in tags else "See the run's params.yaml.",
-    ]
-    return "\n\n".join(section for section in sections if section)
-
-
-def _format_metrics(metrics: Mapping[str, float]) -> str:
-    """Return a table of the final metrics of validation and test."""
-    table = ["| | validation | test |", "|---|---|---|"]
-    for name, value in sorted(metrics.items()):
-        split, _, figure = name.partition("/final_")
-        if split == "val" and figure:
-            test_value = metrics.get(f"test/final_{figure}")
-            test_cell = "" if test_value is None else f"{test_value:.4f}"
-            table.append(f"| {figure.replace('_', ' ')} | {value:.4f} | {test_cell} |")
-    return "\n".join(table)
+    template = Template(_MODEL_CARD.read_text(encoding="utf-8"), trim_blocks=True)
+    card: str = template.render(run=run, chosen_by=chosen_by, escape=escape)
+    return card
 
 
 def _describe_signature() -> ModelSignature:
-    inputs = Schema([ColSpec(DataType.string, COLUMN)])
-    outputs = Schema(
-        [
-            ColSpec(DataType.string, "name"),
-            ColSpec(DataType.double, "probability"),
-            ColSpec(DataType.boolean, "known"),
-            ColSpec(Map(DataType.double), "probabilities"),
-        ]
-    )
-    return ModelSignature(inputs, outputs)
+    kinds: dict[str, DataType | Map] = {"name": DataType.string, "probability": DataType.double}
+    kinds |= {"known": DataType.boolean, "probabilities": Map(DataType.double)}
+    outputs = Schema([ColSpec(kind, name) for name, kind in kinds.items()])
+    return ModelSignature(Schema([ColSpec(DataType.string, COLUMN)]), outputs)
 
 
 def _draw_example() -> str:

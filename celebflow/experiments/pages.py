@@ -4,9 +4,8 @@ from pathlib import Path
 
 from celebflow import paths
 from celebflow.classifier.model import load_classifier
-from celebflow.errors import CelebflowError
 from celebflow.evaluation.comparison import ResultComparison, compare_predictions
-from celebflow.experiments.lookup import WORKSPACE, find_result
+from celebflow.experiments.lookup import WORKSPACE, find_result, require
 from celebflow.features.store import load_features
 from celebflow.params import list_informative, load_params
 from celebflow.report.comparison_page import ComparedResults, load_changes, render_comparison
@@ -23,9 +22,7 @@ def save_page_against(revision: str, output: Path) -> None:
     Raises CelebflowError when one of the results is missing, or they have no photograph in common.
     """
     compared = _compare(revision, WORKSPACE, _CHOOSING_SPLIT)
-    for needed in (paths.CLASSIFIER, paths.FEATURES, paths.FIGURES, paths.HISTORY):
-        if not needed.exists():
-            raise CelebflowError(f"{needed} is missing. Run `dvc repro`.")
+    require(paths.CLASSIFIER, paths.FEATURES, paths.FIGURES, paths.HISTORY)
     explainer = Explainer(load_classifier(paths.CLASSIFIER))
     features = load_features(paths.FEATURES, paths.PHOTOS)
     save_page(publish(explainer, features, list_informative(load_params(paths.PARAMS)), None, compared), output)

@@ -1,5 +1,6 @@
 """Recipes: overlays in recipes/*.yaml that change some params of the base recipe, the defaults."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,4 @@ def _format_value(value: object) -> str:
     """Return a value in the grammar of Hydra, which DVC parses."""
     if isinstance(value, list):
         return f"[{','.join(_format_value(each) for each in value)}]"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
+    return value if isinstance(value, str) else json.dumps(value)

@@ -44,9 +44,8 @@ def _find_version(client: MlflowClient, run: Run) -> ModelVersion | None:
     """Return the version that a run is registered as, or None."""
     if not client.search_registered_models(f"name = '{NAME}'"):
         return None
-    for model_version in client.search_model_versions(f"name = '{NAME}' and run_id = '{run.info.run_id}'"):
-        return model_version
-    return None
+    versions = client.search_model_versions(f"name = '{NAME}' and run_id = '{run.info.run_id}'")
+    return next(iter(versions), None)
 
 
 def download_model(address: str, folder: Path) -> Path:
@@ -93,19 +92,14 @@ def find_best_run(client: MlflowClient, metric: str) -> Run:
 
 
 def find_named_run(client: MlflowClient, name: str) -> Run:
-    """Return the run with this id, else the newest of the DVC experiment of this name, else the run whose id begins so.
+    """Return the run with this id, or the newest of the DVC experiment of this name, else the run whose id begins so.
 
     Raises CelebflowError when there is no such run, or when the ids of several runs begin so.
     """
     name, _ = stores.follow_run(name)
     runs = list(stores.list_runs(client))
-    for run in runs:
-        if run.info.run_id == name:
-            return run
-    for run in runs:
-        if run.data.tags.get("celebflow.dvc_experiment") == name:
-            return run
-    matches = [run for run in runs if run.info.run_id.startswith(name)]
+    matches = [run for run in runs if name in (run.info.run_id, run.data.tags.get("celebflow.dvc_experiment"))][:1]
+    matches = matches or [run for run in runs if run.info.run_id.startswith(name)]
     if len(matches) > 1:
         raise CelebflowError(f"The ids of {len(matches)} runs begin with {name}; give more of the id.")
     if not matches:
@@ -114,9 +108,7 @@ def find_named_run(client: MlflowClient, name: str) -> Run:
 
 
 def _register(client: MlflowClient, run: Run, chosen_by: str) -> ModelVersion:
-    classifier = _find_file(run, "classifier")
-    backbone = _find_file(run, "backbone")
-    model_id = package_model(client, run, classifier, backbone, chosen_by)
+    model_id = package_model(client, run, _find_file(run, "classifier"), _find_file(run, "backbone"), chosen_by)
     mlflow.set_tracking_uri(client.tracking_uri)
     registered = mlflow.register_model(f"models:/{model_id}", NAME)
     return client.update_model_version(NAME, registered.version, describe_model(run, chosen_by))
@@ -128,8 +120,6 @@ def _find_file(run: Run, name: str) -> Path:
     if file is None:
         restore = run.data.tags.get("celebflow.restore", "")
         remedy = f", or reproduce it with `{restore}` and `dvc repro`" if restore else ""
-        raise CelebflowError(
-            f"The {name} of run {run.info.run_id} is not in DVC's cache. "
-            f"Fetch it with `dvc pull --all-commits`{remedy}."
-        )
+        problem = f"The {name} of run {run.info.run_id} is not in DVC's cache."
+        raise CelebflowError(f"{problem} Fetch it with `dvc pull --all-commits`{remedy}.")
     return file

@@ -18,11 +18,6 @@ from celebflow.errors import CelebflowError
 from celebflow.params import Params
 from celebflow.tracking.stores import follow_run
 
-
-class NoOutputError(CelebflowError):
-    """A revision never had the output."""
-
-
 # The metrics that `celebflow runs` lists.
 _METRICS = ("val.accuracy", "val.macro_auc", "test.accuracy")
 
@@ -85,8 +80,8 @@ def find_cached_file(md5: str) -> Path | None:
 def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Path] | None:
     """Copy outputs of a commit or an experiment to `folder`; return None when there is no such revision.
 
-    Raises NoOutputError when the revision never had one of them, and CelebflowError when one cannot be read, for
-    example because DVC's cache lacks it.
+    Raises CelebflowError when the revision never had one of them, or when one cannot be read, for example because DVC's
+    cache lacks it.
     """
     copies = [folder / file.name for file in files]
     file = files[0]
@@ -94,12 +89,12 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
         content = dvc.api.DVCFileSystem(rev=revision)
         for file, copy in zip(files, copies, strict=True):
             if not _has_file(content, file):
-                raise NoOutputError(f"{revision} has no {file}: it holds no result of `dvc repro`.")
+                raise CelebflowError(f"{revision} has no {file}: it holds no result of `dvc repro`.")
             content.get_file(file.as_posix(), str(copy))
     except RevError:
         return None
     except NotDvcRepoError:
-        raise NoOutputError(f"{revision} has no {file}: it does not use DVC.") from None
+        raise CelebflowError(f"{revision} has no {file}: it does not use DVC.") from None
     except (FileNotFoundError, DataIndexError):
         raise CelebflowError(
             f"DVC's cache lacks {file} of {revision}. If it comes from another machine, run `dvc pull --all-commits`."
@@ -123,10 +118,7 @@ def _has_file(content: dvc.api.DVCFileSystem, file: Path) -> bool:
 
 def _make_result(row: Mapping[str, Any], latest: Mapping[str, object]) -> Result:
     values = {name.rpartition(":")[2]: value for name, value in row.items()}
-    changed_params = {}
-    for name, value in _pick_params(row).items():
-        if name in latest and latest[name] != value:
-            changed_params[name] = value
+    changed_params = {name: value for name, value in _pick_params(row).items() if latest.get(name, value) != value}
     run_id, _ = follow_run(_read_run_id(row["rev"]))
     metrics = {name: values[name] for name in _METRICS if isinstance(values.get(name), float)}
     return Result(row["rev"], row["Experiment"] or "", run_id, metrics, changed_params)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,16 +87,11 @@ def _is_number(value: Value) -> TypeGuard[int | float]:
 
 
 def _parse_value(text: str) -> Value:
-    text = text.strip()
-    words: dict[str, Value] = {"true": True, "false": False, "null": None}
-    if text in words:
-        return words[text]
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
-    return text
+    words: dict[str, Value] = {"true": True, "false": False, "null": None}
+    return words.get(text.strip(), text.strip())
 
 
 def search(
@@ -125,9 +121,8 @@ def search(
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     low = is_lower_better(metric)
-    study = optuna.create_study(
-        direction="minimize" if low else "maximize", sampler=optuna.samplers.TPESampler(seed=params.train.seed)
-    )
+    sampler = optuna.samplers.TPESampler(seed=params.train.seed)
+    study = optuna.create_study(direction="minimize" if low else "maximize", sampler=sampler)
     trials: list[Trial] = []
     with open_parent_run(params, name) as parent:
         for number in range(1, trial_count + 1):
@@ -162,14 +157,8 @@ def format_trials(trials: Sequence[Trial], metric: str, max_trials: int = 10) ->
 def _run_experiment(name: str, changes: Mapping[str, object], parent_run_id: str) -> str:
     """Run a DVC experiment in a copy of the repository; return the end of its output if it failed, else nothing."""
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", f"--name={name}", *list_arguments(changes)]
-    process = subprocess.run(  # noqa: S603 - names and values of checked params
-        command,
-        env={**os.environ, PARENT_VARIABLE: parent_run_id},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    variables = {**os.environ, PARENT_VARIABLE: parent_run_id}
+    process = subprocess.run(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603
     if process.returncode == 0:
         return ""
     return "\n".join(process.stdout.strip().splitlines()[-15:]) or "no output"

@@ -4,9 +4,9 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,13 @@ from pydantic import Field, PlainSerializer
 from celebflow.data.decoding import PhotographError, decode_photograph, encode_jpeg
 from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.predictor import ExtractedFace, PredictedFace, Predictor, RankedFace, rank_candidates
+from celebflow.inference.refusals import RefusalError
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from celebflow.report.thumbnails import load_thumbnail, make_thumbnail
 
-_Result = TypeVar("_Result")
 _BATCH_SIZE = 16  # photographs in one pass of the classifier
 _MAX_WAIT_SECONDS = 0.25  # of an extracted photograph for others
 _NEAREST_COUNT = 4
-
-
-class QueueFullError(Exception):
-    """As many requests are waiting as may wait."""
 
 
 @dataclass(frozen=True)
@@ -100,21 +96,11 @@ class _ExtractedPhotograph:
 
 
 @dataclass(frozen=True, eq=False)
-class _ExplainedFace:
-    """A predicted face and, on request, where the network looked and which photographs resemble it."""
+class _PendingFaces:
+    """The faces of a photograph that waits for a pass of the classifier, and what the pass will predict."""
 
-    predicted: PredictedFace
-    heat_map: NDArray[np.float32] | None
-    nearest: list[Neighbor] | None
-
-
-@dataclass(eq=False)
-class _PendingRequest:
-    """A request whose photograph is extracted and waits for a pass of the classifier."""
-
-    request: PredictionRequest
-    photograph: _ExtractedPhotograph
-    result: asyncio.Future[list[_ExplainedFace]]
+    extracted: list[ExtractedFace]
+    predicted: asyncio.Future[list[PredictedFace]]
 
 
 class Batcher:
@@ -142,19 +128,19 @@ class Batcher:
         self._training = training
         self._explainer = Explainer(predictor.classifier)
         self._observe_batch = observe_batch
-        self._extractors = ThreadPoolExecutor(predictor.workers, "extract")
+        self._workers = ThreadPoolExecutor(predictor.workers, "extract")
+        # PyTorch keeps a pool of threads for each thread that calls it, so that one thread uses the classifier.
         self._classifier = ThreadPoolExecutor(1, "classify")
-        self._extracting = 0
-        self._extracted = 0  # since the start, failed ones included
-        self._extraction_ended = asyncio.Event()
-        self._pending: list[_PendingRequest] = []
+        self._extractions: list[asyncio.Future[_ExtractedPhotograph]] = []
+        self._pending: list[_PendingFaces] = []
         self._passes: asyncio.Task[None] | None = None
 
     @contextmanager
     def enter_queue(self) -> Iterator[None]:
-        """Take a place in the queue; raise QueueFullError when there is none left."""
+        """Take a place in the queue; raise RefusalError when there is none left."""
         if self.waiting >= self._limits.waiting:
-            raise QueueFullError
+            message = "Too many requests are waiting; try again later."
+            raise RefusalError(429, "busy", message, **{"Retry-After": "1"})
         self.waiting += 1
         try:
             yield
@@ -163,105 +149,74 @@ class Batcher:
 
     async def predict(self, request: PredictionRequest) -> PredictionResponse:
         """Predict who is in a photograph; raise PhotographError when it cannot be read or is too large."""
-        photograph = await self._extract(request)
-        pending = _PendingRequest(request, photograph, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        extraction = loop.run_in_executor(self._workers, self._extract, request)
+        self._extractions.append(extraction)
+        extraction.add_done_callback(self._extractions.remove)
+        photograph = await extraction
+        pending = _PendingFaces(photograph.faces, loop.create_future())
         self._pending.append(pending)
         if self._passes is None:
             self._passes = asyncio.create_task(self._classify_pending())
-        faces = await pending.result
-        return await self._run_in_worker(self._make_response, request, photograph, faces)
+        predicted = await pending.predicted
+        return await loop.run_in_executor(self._workers, self._make_response, request, photograph, predicted)
 
-    async def _run_in_worker(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._extractors, function, *arguments)
-
-    async def _extract(self, request: PredictionRequest) -> _ExtractedPhotograph:
-        self._extracting += 1
-        try:
-            return await self._run_in_worker(self._extract_photograph, request)
-        finally:
-            self._extracting -= 1
-            self._extracted += 1
-            self._extraction_ended.set()
-
-    def _extract_photograph(self, request: PredictionRequest) -> _ExtractedPhotograph:
+    def _extract(self, request: PredictionRequest) -> _ExtractedPhotograph:
         photograph = decode_photograph(request.content, self._limits.pixels)
         faces = self._predictor.extract(photograph, self._limits.faces)
-        thumbnails: list[NDArray[np.uint8] | None] = [None] * len(faces)
-        if request.heat_map:
-            transform = self._predictor.card.transform
-            thumbnails = [make_thumbnail(transform.crop(photograph, face.face)) for face in faces]
+        crop = self._predictor.card.transform.crop
+        thumbnails = [make_thumbnail(crop(photograph, face.face)) if request.heat_map else None for face in faces]
         return _ExtractedPhotograph(photograph.width, photograph.height, faces, thumbnails)
 
     async def _classify_pending(self) -> None:
         while self._pending:
-            await self._wait_for_others()
-            batch = [pending for pending in self._pending[:_BATCH_SIZE] if not pending.result.cancelled()]
+            others = self._extractions[: max(0, _BATCH_SIZE - len(self._pending))]
+            if others:
+                await asyncio.wait(others, timeout=_MAX_WAIT_SECONDS)
+            batch = [pending for pending in self._pending[:_BATCH_SIZE] if not pending.predicted.cancelled()]
             del self._pending[:_BATCH_SIZE]
             if batch:
-                await self._classify_batch(batch)
+                await self._classify(batch)
         self._passes = None
 
-    async def _wait_for_others(self) -> None:
-        wanted = self._extracted + min(self._extracting, _BATCH_SIZE - len(self._pending))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_MAX_WAIT_SECONDS):
-                while self._extracted < wanted:
-                    self._extraction_ended.clear()
-                    await self._extraction_ended.wait()
-
-    async def _classify_batch(self, batch: Sequence[_PendingRequest]) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            results = await loop.run_in_executor(self._classifier, self._classify_and_explain, batch)
-        except Exception as error:  # each request of the batch fails with it
-            for pending in batch:
-                if not pending.result.cancelled():
-                    pending.result.set_exception(error)
-            return
-        for pending, faces in zip(batch, results, strict=True):
-            if not pending.result.cancelled():  # its client may have left during the pass
-                pending.result.set_result(faces)
-
-    def _classify_and_explain(self, batch: Sequence[_PendingRequest]) -> list[list[_ExplainedFace]]:
+    async def _classify(self, batch: Sequence[_PendingFaces]) -> None:
         self._observe_batch(len(batch))
-        predicted = self._predictor.classify([pending.photograph.faces for pending in batch])
-        results = []
-        for pending, predicted_faces in zip(batch, predicted, strict=True):
-            explained = []
-            for extracted, face in zip(pending.photograph.faces, predicted_faces, strict=True):
-                explained.append(self._explain(pending.request, extracted, face))
-            results.append(explained)
-        return results
-
-    def _explain(
-        self, request: PredictionRequest, extracted: ExtractedFace, predicted: PredictedFace
-    ) -> _ExplainedFace:
-        view = self._predictor.stack(extracted.views[:1])
-        heat_map, nearest = None, None
-        if request.heat_map:
-            most_probable = np.array([predicted.probabilities.argmax()], np.int64)
-            (heat_map,) = self._explainer.compute_heat_maps(view, most_probable)
-        if request.nearest and self._training is not None:
-            (nearest,) = self._training.find_nearest(view, _NEAREST_COUNT)
-        return _ExplainedFace(predicted, heat_map, nearest)
+        photographs = [pending.extracted for pending in batch]
+        classify = self._predictor.classify
+        results: Sequence[list[PredictedFace] | Exception]
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._classifier, classify, photographs)
+        except Exception as error:
+            results = [error] * len(batch)  # each request of the batch fails with it
+        for pending, result in zip(batch, results, strict=True):
+            if pending.predicted.cancelled():  # its client left during the pass
+                continue
+            if isinstance(result, Exception):
+                pending.predicted.set_exception(result)
+            else:
+                pending.predicted.set_result(result)
 
     def _make_response(
-        self, request: PredictionRequest, photograph: _ExtractedPhotograph, faces: Sequence[_ExplainedFace]
+        self, request: PredictionRequest, photograph: _ExtractedPhotograph, predicted: Sequence[PredictedFace]
     ) -> PredictionResponse:
         card = self._predictor.card
         predictions = []
-        for face, thumbnail in zip(faces, photograph.thumbnails, strict=True):
+        for extracted, thumbnail, face in zip(photograph.faces, photograph.thumbnails, predicted, strict=True):
+            view = self._predictor.stack(extracted.views[:1])
             seen, heat_map, nearest = None, None, None
-            if thumbnail is not None and face.heat_map is not None:
+            if thumbnail is not None:
+                most_probable = np.array([face.probabilities.argmax()], np.int64)
+                compute = self._explainer.compute_heat_maps
+                (heat,) = self._classifier.submit(compute, view, most_probable).result()
                 seen = encode_jpeg(thumbnail)
-                heat_map = encode_jpeg(overlay_heat_map(thumbnail, face.heat_map))
-            if face.nearest is not None:
-                nearest = [_load_neighbor(neighbor) for neighbor in face.nearest]
-            ranked = rank_candidates(face.predicted, card, request.max_candidates)
+                heat_map = encode_jpeg(overlay_heat_map(thumbnail, heat))
+            if request.nearest and self._training is not None:
+                (neighbors,) = self._classifier.submit(self._training.find_nearest, view, _NEAREST_COUNT).result()
+                nearest = [_load_neighbor(neighbor) for neighbor in neighbors]
+            ranked = rank_candidates(face, card, request.max_candidates)
             predictions.append(FacePrediction(**vars(ranked), seen=seen, heat_map=heat_map, nearest=nearest))
-        return PredictionResponse(
-            photograph.width_px, photograph.height_px, predictions, card.backbone.warning() or None
-        )
+        warning = card.backbone.warning() or None
+        return PredictionResponse(photograph.width_px, photograph.height_px, predictions, warning)
 
 
 def _load_neighbor(neighbor: Neighbor) -> NearestPhotograph:

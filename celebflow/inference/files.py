@@ -72,10 +72,8 @@ def decode_in_batches(
             batch.append((name, decode_photograph(read(name))))
         except PhotographError as error:
             refuse(name, str(error))
-            continue
         except OSError as error:
             refuse(name, f"cannot be read ({error.strerror})")
-            continue
         if len(batch) == _BATCH_SIZE or sum(image.width * image.height for _, image in batch) >= _BATCH_PIXELS:
             yield batch
             batch.clear()  # not a new list: the caller still holds this one while the next is filled
@@ -92,15 +90,10 @@ def format_table(predictions: Sequence[FilePrediction]) -> str:
     for prediction in predictions:
         face = prediction.face
         first, *others = face.candidates
-        rows.append(
-            [
-                prediction.photograph,
-                " ".join(f"{side:.0f}" for side in _list_sides(face)),
-                first.name if face.known else f"unknown ({first.name}?)",
-                f"{first.probability:.1%}",
-                ", ".join(f"{other.name} {other.probability:.1%}" for other in others),
-            ]
-        )
+        sides = " ".join(f"{side:.0f}" for side in _list_sides(face))
+        name = first.name if face.known else f"unknown ({first.name}?)"
+        alternatives = ", ".join(f"{other.name} {other.probability:.1%}" for other in others)
+        rows.append([prediction.photograph, sides, name, f"{first.probability:.1%}", alternatives])
     if not any(prediction.face.box for prediction in predictions):
         for row in (headers, *rows):
             del row[1]

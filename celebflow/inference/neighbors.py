@@ -1,6 +1,5 @@
 """Find the photographs of train that resemble a face most, as the classifier sees them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,10 +46,8 @@ class TrainingPhotographs:
                 "The model was not trained on the photographs of train here: its backbone, transform or people "
                 "differ. Run `dvc repro`."
             )
-        embedded = []
-        for start in range(0, len(rows), _BATCH_SIZE):
-            embedded.append(self._embed(features.gather(rows[start : start + _BATCH_SIZE])))
-        self._embedded = np.concatenate(embedded)  # (photographs, width)
+        batches = (features.gather(rows[start : start + _BATCH_SIZE]) for start in range(0, len(rows), _BATCH_SIZE))
+        self._embedded = np.concatenate([self._embed(batch) for batch in batches])  # (photographs, width)
 
     def find_nearest(self, faces: SparseBatch, count: int) -> list[list[Neighbor]]:
         """Return the photographs nearest to each of N faces, the nearest first; `faces` holds one view of each."""
@@ -58,12 +55,8 @@ class TrainingPhotographs:
         return [self._rank(row, count) for row in similarities]
 
     def _rank(self, similarities: NDArray[np.float32], count: int) -> list[Neighbor]:
-        nearest: Sequence[int] = np.argsort(-similarities, kind="stable")[:count].tolist()
-        neighbors = []
-        for row in nearest:
-            photo = self._photos[row]
-            neighbors.append(Neighbor(photo.person, self._folder / photo.path, float(similarities[row])))
-        return neighbors
+        nearest = [(self._photos[row], similarities[row]) for row in np.argsort(-similarities, kind="stable")[:count]]
+        return [Neighbor(photo.person, self._folder / photo.path, float(similarity)) for photo, similarity in nearest]
 
     @torch.inference_mode()
     def _embed(self, features: SparseBatch) -> NDArray[np.float32]:

@@ -93,31 +93,28 @@ class _Graph:
     """A chain of nodes: each takes the last one's output, unless it names its inputs."""
 
     def __init__(self, last: str) -> None:
-        from onnx import helper, numpy_helper
-
-        self._helper = helper
-        self._numpy_helper = numpy_helper
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.last = last
 
-    def add(self, operator: str, *constants: NDArray[Any], first: NDArray[Any] | None = None, **attributes: Any) -> str:
-        """Apply an operator to the last node's output and constants; `first` is a constant before that output."""
-        inputs = [self.last]
-        inputs += [self._add_constant(constant) for constant in constants]
-        if first is not None:
-            inputs.insert(0, self._add_constant(first))
-        return self.combine(operator, inputs, **attributes)
+    def add(self, operator: str, *constants: torch.Tensor, **attributes: Any) -> str:
+        """Apply an operator to the last node's output and constants; return its own name."""
+        return self.combine(operator, [self.last, *map(self.add_constant, constants)], **attributes)
 
     def combine(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Apply an operator to the outputs of nodes with these names; return its own name."""
+        """Apply an operator to constants and outputs of nodes with these names; return its own name."""
+        from onnx import helper
+
         self.last = f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(self._helper.make_node(operator, inputs, [self.last], name=self.last, **attributes))
+        self.nodes.append(helper.make_node(operator, inputs, [self.last], name=self.last, **attributes))
         return self.last
 
-    def _add_constant(self, constant: NDArray[Any]) -> str:
+    def add_constant(self, constant: torch.Tensor) -> str:
+        """Add a constant and return its name."""
+        from onnx import numpy_helper
+
         name = f"constant_{len(self.constants)}"
-        self.constants.append(self._numpy_helper.from_array(np.ascontiguousarray(constant), name))
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(constant.detach()), name))
         return name
 
 
@@ -128,33 +125,29 @@ def _build(backbone: Backbone, classifier: Classifier) -> Any:
     transform = card.transform
     size, views = transform.image_size_px, len(transform.views)
     graph = _Graph(INPUT)
-    graph.add("Reshape", np.array([-1, size, size, 3]))
+    graph.add("Reshape", torch.tensor([-1, size, size, 3]))
     graph.add("Cast", to=TensorProto.FLOAT)
-    graph.add("Div", np.array([255], np.float32))
-    graph.add("Sub", np.array(transform.mean, np.float32))
-    graph.add("Div", np.array(transform.standard_deviation, np.float32))
+    graph.add("Div", torch.tensor([255.0]))
+    graph.add("Sub", torch.tensor(transform.mean))
+    graph.add("Div", torch.tensor(transform.standard_deviation))
     graph.add("Transpose", perm=[0, 3, 1, 2])
     _add_backbone(graph, backbone, classifier)
     _add_classifier(graph, classifier)
-    graph.add("Reshape", np.array([-1, views, len(card.class_names)]))
+    graph.add("Reshape", torch.tensor([-1, views, len(card.class_names)]))
     graph.add("ReduceMean", axes=[1], keepdims=0)
-    graph.add("Div", np.array([card.calibration.temperature], np.float32))
-    graph.combine("Softmax", [graph.last], axis=1)
+    graph.add("Div", torch.tensor([card.calibration.temperature]))
+    graph.add("Softmax", axis=1)
     graph.nodes[-1].output[0] = OUTPUT
+    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["photographs", views, size, size, 3])]
+    outputs = [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["photographs", len(card.class_names)])]
     model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "celebflow",
-            [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["photographs", views, size, size, 3])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["photographs", len(card.class_names)])],
-            graph.constants,
-        ),
+        helper.make_graph(graph.nodes, "celebflow", inputs, outputs, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
         producer_name="celebflow",
         producer_version=version("celebflow"),
     )
-    helper.set_model_props(model, describe_model(classifier))
+    helper.set_model_props(model, _describe_model(classifier))
     return model
 
 
@@ -165,7 +158,7 @@ def _add_backbone(graph: _Graph, backbone: Backbone, classifier: Classifier) -> 
     features: dict[str, str] = {}  # a layer's name → its node's
     for layer, name in backbone.named_layers():
         if isinstance(layer, nn.Conv2d):
-            graph.add("Conv", *(_to_array(parameter) for parameter in layer.parameters()), pads=[1, 1, 1, 1])
+            graph.add("Conv", *layer.parameters(), pads=[1, 1, 1, 1])
         elif isinstance(layer, nn.ReLU):
             graph.add("Relu")
         else:
@@ -182,9 +175,9 @@ def _add_backbone(graph: _Graph, backbone: Backbone, classifier: Classifier) -> 
 def _add_pooling(graph: _Graph, side: int) -> str:
     """Average (N, 512, side, side) to 7×7, as torchvision's VGG19 does, and flatten; ONNX has no operator for it."""
     if side != _POOLED_SIDE:
-        averages = _to_array(nn.functional.adaptive_avg_pool1d(torch.eye(side), _POOLED_SIDE))  # (side, 7)
-        graph.add("MatMul", averages)  # along each row
-        graph.add("MatMul", first=averages.T)  # along each column
+        averages = nn.functional.adaptive_avg_pool1d(torch.eye(side), _POOLED_SIDE)  # (side, 7)
+        rows = graph.add("MatMul", averages)  # along each row
+        graph.combine("MatMul", [graph.add_constant(averages.T), rows])  # along each column
     return graph.add("Flatten", axis=1)
 
 
@@ -195,27 +188,22 @@ def _add_classifier(graph: _Graph, classifier: Classifier) -> None:
     if preprocessor.settings.l2_normalize:
         features = graph.last
         graph.add("ReduceL2", axes=[1], keepdims=1)
-        graph.add("Max", np.array([np.finfo(np.float32).tiny]))
+        graph.add("Max", torch.tensor([torch.finfo(torch.float32).tiny]))
         graph.combine("Div", [features, graph.last])
     if preprocessor.settings.standardize:
-        graph.add("Mul", _to_array(preprocessor.scale))
+        graph.add("Mul", preprocessor.scale)
     first, rest = classifier.split_at_first_product()
-    graph.add("Gemm", _to_array(first.weight), _to_array(first.bias))
+    graph.add("Gemm", first.weight, first.bias)
     for layer in rest:
         if isinstance(layer, DenseLinear):
-            graph.add("Gemm", _to_array(layer.weight), _to_array(layer.bias), transB=1)
+            graph.add("Gemm", layer.weight, layer.bias, transB=1)
         elif isinstance(layer, nn.ReLU):
             graph.add("Relu")
         elif not isinstance(layer, nn.Dropout):  # Dropout does nothing after training
             raise TypeError(layer)
 
 
-def _to_array(tensor: torch.Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.detach().numpy()
-    return array
-
-
-def describe_model(classifier: Classifier) -> dict[str, str]:
+def _describe_model(classifier: Classifier) -> dict[str, str]:
     """Return the metadata of the file: facts in JSON, and texts."""
     card = classifier.card
     facts = {

@@ -73,9 +73,8 @@ def rank_candidates(predicted: PredictedFace, card: ClassifierCard, max_candidat
     """Rank the people whom a face may show, and compare the first with the threshold."""
     face = predicted.face
     box = None if face is None else Box(face.left, face.top, face.right, face.bottom)
-    candidates = []
-    for person in np.argsort(-predicted.probabilities, kind="stable")[:max_candidates]:
-        candidates.append(Candidate(card.class_names[person], float(predicted.probabilities[person])))
+    ranked = np.argsort(-predicted.probabilities, kind="stable")[:max_candidates]
+    candidates = [Candidate(card.class_names[person], float(predicted.probabilities[person])) for person in ranked]
     return RankedFace(box, candidates[0].probability >= card.calibration.threshold, candidates)
 
 

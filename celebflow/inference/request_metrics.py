@@ -18,19 +18,12 @@ class Metrics:
         self._requests = Counter(
             "celebflow_requests", "Requests that got a response.", ["path", "status"], registry=registry
         )
-        self._seconds = Histogram(
-            "celebflow_request_seconds",
-            "From the head of a request to the end of its response.",
-            ["path"],
-            registry=registry,
-        )
+        seconds = "From the head of a request to the end of its response."
+        self._seconds = Histogram("celebflow_request_seconds", seconds, ["path"], registry=registry)
         self.faces = Counter("celebflow_faces", "Predicted faces, known or unknown.", registry=registry)
-        self.batches = Histogram(
-            "celebflow_batch_photographs",
-            "Photographs in one pass of the classifier.",
-            buckets=(1, 2, 4, 8, 16),
-            registry=registry,
-        )
+        photographs = "Photographs in one pass of the classifier."
+        sizes = (1, 2, 4, 8, 16)
+        self.batches = Histogram("celebflow_batch_photographs", photographs, buckets=sizes, registry=registry)
         self.waiting = Gauge("celebflow_waiting_requests", "Requests that wait for their responses.", registry=registry)
 
     def count_request(self, path: str, status: int, seconds: float) -> None:

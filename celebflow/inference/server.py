@@ -19,7 +19,7 @@ from celebflow.data.decoding import PhotographError
 from celebflow.errors import CelebflowError
 from celebflow.features.store import load_features
 from celebflow.inference.access import Access, HostCheck
-from celebflow.inference.batcher import Batcher, Limits, PredictionRequest, PredictionResponse, QueueFullError
+from celebflow.inference.batcher import Batcher, Limits, PredictionRequest, PredictionResponse
 from celebflow.inference.neighbors import TrainingPhotographs
 from celebflow.inference.predictor import Predictor
 from celebflow.inference.refusals import RefusalError, add_refusals, describe_refusals
@@ -109,7 +109,8 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
         nearest: Annotated[bool, Query(description="return similar photographs of train, if the owner allows")] = False,
     ) -> Response:
         """Predict who is in a photograph; its content decides its format, not its name."""
-        received = False
+        message = f"The request took longer than {limits.seconds:g} seconds to arrive."
+        late = RefusalError(408, "too_slow", message, Connection="close")
         try:
             async with asyncio.timeout(limits.seconds):
                 access.check_token(request)
@@ -117,17 +118,11 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
                     raise RefusalError(403, "not_shown", "This server does not show the photographs of train.")
                 with batcher.enter_queue():
                     content = await read_photograph(request, limits.upload_bytes)
-                    received = True
+                    message = f"The prediction took longer than {limits.seconds:g} seconds."
+                    late = RefusalError(503, "timed_out", message, **{"Retry-After": "5"})
                     response = await batcher.predict(PredictionRequest(content, top, heat_map, nearest))
         except TimeoutError:
-            if received:
-                message = f"The prediction took longer than {limits.seconds:g} seconds."
-                raise RefusalError(503, "timed_out", message, **{"Retry-After": "5"}) from None
-            message = f"The request took longer than {limits.seconds:g} seconds to arrive."
-            raise RefusalError(408, "too_slow", message, Connection="close") from None
-        except QueueFullError:
-            message = "Too many requests are waiting; try again later."
-            raise RefusalError(429, "busy", message, **{"Retry-After": "1"}) from None
+            raise late from None
         except PhotographError as error:
             raise RefusalError(422, "not_a_photograph", f"The file {error}.") from None
         except ClientDisconnect:

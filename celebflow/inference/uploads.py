@@ -77,19 +77,14 @@ def describe_request() -> dict[str, Any]:
     """Return the body that read_photograph takes, for the OpenAPI description."""
 
     def describe(**photograph: str) -> dict[str, Any]:
-        return {
-            "schema": {
-                "type": "object",
-                "required": [_FIELD],
-                "properties": {_FIELD: {"type": "string", **photograph}},
-                "additionalProperties": False,
-            }
-        }
+        properties = {_FIELD: {"type": "string", **photograph}}
+        return {"type": "object", "required": [_FIELD], "properties": properties, "additionalProperties": False}
 
     form = describe(format="binary", description=f"a {ANY_FORMAT} file")
-    form["encoding"] = {_FIELD: {"contentType": "image/*, application/octet-stream"}}
+    encoding = {_FIELD: {"contentType": "image/*, application/octet-stream"}}
     encoded = describe(contentEncoding="base64", format="byte", description=f"a {ANY_FORMAT} file in base64")
-    return {"requestBody": {"required": True, "content": {_FORM_TYPE: form, JSON_TYPE: encoded}}}
+    content = {_FORM_TYPE: {"schema": form, "encoding": encoding}, JSON_TYPE: {"schema": encoded}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _parse_media_type(header: str) -> str:

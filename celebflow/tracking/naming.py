@@ -2,33 +2,23 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Template
 
 from celebflow.backbone.vgg19 import BackboneSource
 from celebflow.tracking.provenance import Provenance, describe_machine, read_lock
 
 # The environment variable through which a search tells its experiments the id of its own run.
 PARENT_VARIABLE = "CELEBFLOW_PARENT_RUN"
+_DESCRIPTION = Path(__file__).parent / "templates" / "run.md.jinja"
 
 
 def describe_run(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, Mapping[str, float]]) -> str:
     """Return a run's description in Markdown: warning, headline figures, how to restore it, and pictures."""
-    warning = tags.get("celebflow.warning")
-    restore = tags.get("celebflow.restore")
-    names = list(next(iter(metrics.values())))
-    table = [f"| | {' | '.join(name.replace('_', ' ') for name in names)} |", f"|---|{'---|' * len(names)}"]
-    for split, figures in metrics.items():
-        table.append(f"| {split} | {' | '.join(f'{figures[name]:.4f}' for name in names)} |")
-    pictures = [
-        f"![{name}](get-artifact?path=reports/figures/{name}.png&run_uuid={run_id})"
-        for name in ("accuracy", "val_confusion_matrix")
-    ]
-    parts = [
-        f"**{warning}**" if warning else "",
-        "\n".join(table),
-        f"Restore it: `{restore}`" if restore else "Made with changes that are not committed; see params.yaml.",
-        "\n".join(pictures),
-    ]
-    return "\n\n".join(part for part in parts if part)
+    template = Template(_DESCRIPTION.read_text(encoding="utf-8"), trim_blocks=True)
+    description: str = template.render(run_id=run_id, tags=tags, metrics=metrics)
+    return description
 
 
 def name_run(provenance: Provenance, source: BackboneSource, changed: Mapping[str, object]) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 from ruamel.yaml import YAML
@@ -55,13 +54,8 @@ def find_provenance() -> Provenance:
 def _run_git(*arguments: str) -> str:
     """Return what git prints in the user's repository, or an empty string without git or a repository."""
     try:
-        result = subprocess.run(  # noqa: S603 - fixed git commands
-            ["git", *arguments],  # noqa: S607
-            cwd=paths.repository(),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        command = ["git", *arguments]
+        result = subprocess.run(command, cwd=paths.repository(), capture_output=True, text=True, check=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         return ""
     return result.stdout.strip()
@@ -87,15 +81,12 @@ def read_locked_md5s() -> dict[str, str]:
         "features": ("extract", "outs", paths.FEATURES),
         "classifier": ("train", "outs", paths.CLASSIFIER),
     }
-    found = {name: _find_md5(stages, *place) for name, place in places.items()}
-    return {name: md5 for name, md5 in found.items() if md5}
-
-
-def _find_md5(stages: Mapping[str, Any], stage: str, kind: str, path: Path) -> str:
-    for entry in stages.get(stage, {}).get(kind, []):
-        if entry["path"] == path.as_posix():
-            return str(entry.get("md5", ""))
-    return ""
+    found = {}
+    for name, (stage, kind, path) in places.items():
+        for entry in stages.get(stage, {}).get(kind, []):
+            if entry["path"] == path.as_posix() and "md5" in entry:
+                found[name] = str(entry["md5"])
+    return found
 
 
 def describe_machine() -> dict[str, str]:

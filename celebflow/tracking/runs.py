@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -26,49 +27,108 @@ from celebflow.tracking.provenance import find_changed_params, find_provenance, 
 
 
 class Run:
-    """An open MLflow run, which logs what a stage gives it.
+    """An MLflow run, which logs what a stage gives it.
 
     When its store fails and `tracking.required` is false, the run continues in the store of the waiting runs.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, params: Params, source: BackboneSource) -> None:
-        self.client = client
-        self.run_id = run_id
+    def __init__(self, params: Params, source: BackboneSource, continued_id: str = "") -> None:
+        """Make a new run, or find or make the one that continues the run with an id.
+
+        Raises CelebflowError when the user's store cannot be used and `tracking.required` is true.
+        """
         self._params = params
         self._source = source
+        self.run_id = continued_id
+        if continued_id:
+            with stores.lock_waiting_runs():
+                if self._continue_waiting_run():
+                    return
+        try:
+            with stores.short_timeouts():
+                self._client = stores.open_store()
+                if continued_id:
+                    self._continue_stored_run()
+                else:
+                    self._create({})
+        except stores.STORE_ERRORS as error:
+            self._wait(error)
+
+    def _continue_waiting_run(self) -> bool:
+        """Continue the waiting run that continues this one; return whether there is one."""
+        self.run_id, waiting = stores.follow_run(self.run_id)
+        if waiting is None:
+            return False
+        self._client = stores.open_waiting_store()
+        self.run_id = waiting.info.run_id
+        _mark_running(self._client, self.run_id)
+        return True
+
+    def _continue_stored_run(self) -> None:
+        """Continue the run in the user's store, or the run that continues it there, or make that."""
+        if stores.find_run(self._client, self.run_id) is not None:
+            return
+        continuation = stores.find_continuation(self._client, self.run_id)
+        if continuation is None:
+            self._create({stores.CONTINUES: self.run_id})
+        else:
+            self.run_id = continuation.info.run_id
+        message = f"MLflow's store {stores.describe_store()} lacks train's run; continuing in {self.run_id}."
+        print(message, file=sys.stderr)
+
+    def _create(self, tags: Mapping[str, str]) -> None:
+        """Make a run with the params that make a difference to a result; end the runs whose process was killed."""
+        experiment_id = stores.select_experiment(self._client, self._params.tracking.experiment)
+        for run in self._client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+            if not may_be_running(run):
+                self._client.set_terminated(run.info.run_id, "KILLED")
+        provenance = find_provenance()
+        params = list_informative(self._params)
+        name = name_run(provenance, self._source, find_changed_params(params, provenance.commit))
+        all_tags = {**describe_origin(provenance, self._source), PROCESS_TAG: name_process(os.getpid()), **tags}
+        created = self._client.create_run(experiment_id, tags=all_tags, run_name=name)
+        self.run_id = created.info.run_id
+        self._client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in params.items()])
+
+    def _wait(self, error: Exception) -> None:
+        """Continue in the store of the waiting runs, because the user's store failed.
+
+        Raises CelebflowError when tracking is required.
+        """
+        failure = stores.describe_failure(error)
+        if self._params.tracking.required:
+            raise CelebflowError(
+                f"{failure}. Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository, or set "
+                "tracking.required to false to log later."
+            ) from None
+        print(f"{failure}. The run waits in the repository; `celebflow runs sync` logs it later.", file=sys.stderr)
+        with stores.lock_waiting_runs():
+            if not self._continue_waiting_run():
+                continued = {stores.CONTINUES: self.run_id} if self.run_id else {}
+                self._client = stores.open_waiting_store()
+                self._create({**continued, stores.MEANT_FOR: stores.describe_store()})
 
     def log(self, action: Callable[[MlflowClient, str], object]) -> None:
         """Call `action` with a client of the run's store and the run's id."""
         try:
             with nullcontext() if self._params.tracking.required else stores.short_timeouts():
-                action(self.client, self.run_id)
+                action(self._client, self.run_id)
         except stores.STORE_ERRORS as error:
-            if stores.is_waiting_store(self.client):
+            if stores.is_waiting_store(self._client):
                 raise
-            _raise_or_warn(error, self._params)
-            self.client, self.run_id = _wait_for(self.run_id, self._params, self._source)
-            action(self.client, self.run_id)
-
-    def log_params(self) -> None:
-        """Log the params that make a difference to a result."""
-        params = [Param(name, str(value)) for name, value in list_informative(self._params).items()]
-        self.log(lambda client, run_id: client.log_batch(run_id, params=params))
+            self._wait(error)
+            action(self._client, self.run_id)
 
     def log_epoch(self, result: EpochResult) -> None:
-        """Log one epoch's losses and accuracies."""
-        values = {
-            "train/loss": result.train_loss,
-            "train/accuracy": result.train_accuracy,
-            "val/loss": result.val_loss,
-            "val/accuracy": result.val_accuracy,
-        }
-        self._log_metrics(values, result.epoch)
+        """Log one epoch's losses and accuracies, as train/loss and so on."""
+        values = asdict(result)
+        epoch = values.pop("epoch")
+        self._log_metrics({name.replace("_", "/"): value for name, value in values.items()}, epoch)
 
     def log_final_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """Log the headline figures of each split, as val/final_accuracy and so on, and describe the run with them."""
-        self._log_metrics(
-            {f"{split}/final_{name}": value for split, figures in metrics.items() for name, value in figures.items()}
-        )
+        for split, figures in metrics.items():
+            self._log_metrics({f"{split}/final_{name}": value for name, value in figures.items()})
 
         def describe(client: MlflowClient, run_id: str) -> None:
             tags = client.get_run(run_id).data.tags
@@ -96,27 +156,20 @@ class Run:
     def log_datasets(self, features: Features) -> None:
         """Log each split as a dataset, with the md5 of the photographs."""
         md5 = read_lock().get("data")
-        source = CodeDatasetSource(
-            {"folder": paths.DATA.as_posix(), "recorded in": "data.dvc", "md5": md5 or "unknown"}
-        )
+        origin = {"folder": paths.DATA.as_posix(), "recorded in": "data.dvc", "md5": md5 or "unknown"}
+        source = CodeDatasetSource(origin)
         inputs = []
         for split in ("train", "val", "test"):
             count = sum(photo.split == split for photo in features.photos)
             name = f"{split}: {count} photographs"  # MLflow would merge datasets of equal names
             dataset = MetaDataset(source, name, md5[:8] if md5 else None)  # type: ignore[abstract] # not abstract in MLflow
-            tags = [InputTag("mlflow.data.context", split)]
-            inputs.append(DatasetInput(dataset._to_mlflow_entity(), tags))
+            inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", split)]))
         self.log(lambda client, run_id: client.log_inputs(run_id, inputs))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        self.log(
-            lambda client, run_id: client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        )
-
-    def begin(self) -> None:
-        """Mark the run as running in this process."""
-        self.log(_mark_running)
+        entities = [RunTag(name, value) for name, value in tags.items()]
+        self.log(lambda client, run_id: client.log_batch(run_id, tags=entities))
 
     def end(self, status: str) -> None:
         """End the run with a status of MLflow: FINISHED, FAILED or KILLED."""
@@ -126,6 +179,11 @@ class Run:
         now_ms = int(time.time() * 1000)
         metrics = [Metric(name, value, now_ms, step) for name, value in values.items()]
         self.log(lambda client, run_id: client.log_batch(run_id, metrics))
+
+
+def _mark_running(client: MlflowClient, run_id: str) -> None:
+    client.update_run(run_id, "RUNNING")
+    client.set_tag(run_id, PROCESS_TAG, name_process(os.getpid()))
 
 
 @contextmanager
@@ -138,11 +196,9 @@ def start_run(params: Params, features: Features) -> Iterator[Run]:
     """
     if waiting := len(stores.list_waiting_runs()):
         print(f"{waiting} MLflow runs wait in the repository; `celebflow runs sync` logs them.")
-    run = _create_run(params, features.origin.backbone)
-    with _open(run):
+    with _open(Run(params, features.origin.backbone)) as run:
         paths.MLFLOW_RUN_ID.parent.mkdir(parents=True, exist_ok=True)
         paths.MLFLOW_RUN_ID.write_text(run.run_id)
-        run.log_params()
         run.log_datasets(features)
         yield run
 
@@ -154,10 +210,8 @@ def open_parent_run(params: Params, name: str) -> Iterator[Run]:
     Raises CelebflowError when the tracking store cannot be used and `tracking.required` is true.
     """
     weights = params.backbone.weights
-    run = _create_run(params, BackboneSource(weights, weights != "untrained", ""))
-    with _open(run):
+    with _open(Run(params, BackboneSource(weights, weights != "untrained", ""))) as run:
         run.set_tags({"mlflow.runName": name})
-        run.log_params()
         yield run
 
 
@@ -173,111 +227,19 @@ def continue_run(params: Params, source: BackboneSource) -> Iterator[Run]:
         raise CelebflowError(
             f"{paths.MLFLOW_RUN_ID} does not hold the id of a run. Run `dvc repro --force --single-item train`."
         )
-    run, created = _find_run(run_id, params, source)
-    with _open(run):
-        if created:
-            run.log_params()
+    with _open(Run(params, source, run_id)) as run:
         run.set_tags({f"celebflow.{name}_md5": md5 for name, md5 in read_lock().items()})
         yield run
 
 
 @contextmanager
-def _open(run: Run) -> Iterator[None]:
+def _open(run: Run) -> Iterator[Run]:
     try:
-        run.begin()
-        yield
+        run.log(_mark_running)
+        yield run
     except BaseException as error:
         # An error of the store must not hide the first error.
         with suppress(*stores.STORE_ERRORS, CelebflowError), stores.short_timeouts():
             run.end("KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED")
         raise
     run.end("FINISHED")
-
-
-def _create_run(params: Params, source: BackboneSource) -> Run:
-    try:
-        with stores.short_timeouts():
-            client = stores.open_store()
-            return Run(client, _create_run_in(client, params, source, {}), params, source)
-    except stores.STORE_ERRORS as error:
-        _raise_or_warn(error, params)
-    client = stores.open_waiting_store()
-    tags = {stores.MEANT_FOR: stores.describe_store()}
-    return Run(client, _create_run_in(client, params, source, tags), params, source)
-
-
-def _create_run_in(client: MlflowClient, params: Params, source: BackboneSource, tags: Mapping[str, str]) -> str:
-    experiment_id = stores.select_experiment(client, params.tracking.experiment)
-    _end_killed_runs(client, experiment_id)
-    provenance = find_provenance()
-    changed = find_changed_params(list_informative(params), provenance.commit)
-    process = {PROCESS_TAG: name_process(os.getpid())}
-    run = client.create_run(
-        experiment_id,
-        run_name=name_run(provenance, source, changed),
-        tags={**describe_origin(provenance, source), **process, **tags},
-    )
-    return str(run.info.run_id)
-
-
-def _find_run(run_id: str, params: Params, source: BackboneSource) -> tuple[Run, bool]:
-    """Return the run that continues train's run, and whether it is new."""
-    with stores.lock_waiting_runs():
-        run_id, waiting = stores.follow_run(run_id)
-        if waiting is not None:
-            client = stores.open_waiting_store()
-            _mark_running(client, waiting.info.run_id)
-            return Run(client, waiting.info.run_id, params, source), False
-    try:
-        with stores.short_timeouts():
-            client = stores.open_store()
-            if stores.find_run(client, run_id) is not None:
-                return Run(client, run_id, params, source), False
-            continuation = stores.find_continuation(client, run_id)
-            if continuation is None:
-                continuation_id = _create_run_in(client, params, source, {stores.CONTINUES: run_id})
-            else:
-                continuation_id = str(continuation.info.run_id)
-            print(
-                f"MLflow's store {stores.describe_store()} lacks train's run; continuing in {continuation_id}.",
-                file=sys.stderr,
-            )
-            return Run(client, continuation_id, params, source), continuation is None
-    except stores.STORE_ERRORS as error:
-        _raise_or_warn(error, params)
-    return Run(*_wait_for(run_id, params, source), params, source), True
-
-
-def _raise_or_warn(error: Exception, params: Params) -> None:
-    """Raise a store's failure as CelebflowError when tracking is required; otherwise print it as a warning."""
-    failure = stores.describe_failure(error)
-    if params.tracking.required:
-        raise CelebflowError(
-            f"{failure}. Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository, or set "
-            "tracking.required to false to log later."
-        ) from None
-    print(f"{failure}. The run waits in the repository; `celebflow runs sync` logs it later.", file=sys.stderr)
-
-
-def _wait_for(run_id: str, params: Params, source: BackboneSource) -> tuple[MlflowClient, str]:
-    """Return the client and the id of a waiting run that continues a run whose store cannot be reached."""
-    with stores.lock_waiting_runs():
-        _, waiting = stores.follow_run(run_id)
-        client = stores.open_waiting_store()
-        if waiting is None:
-            tags = {stores.CONTINUES: run_id, stores.MEANT_FOR: stores.describe_store()}
-            return client, _create_run_in(client, params, source, tags)
-        _mark_running(client, waiting.info.run_id)
-        return client, str(waiting.info.run_id)
-
-
-def _mark_running(client: MlflowClient, run_id: str) -> None:
-    client.update_run(run_id, "RUNNING")
-    client.set_tag(run_id, PROCESS_TAG, name_process(os.getpid()))
-
-
-def _end_killed_runs(client: MlflowClient, experiment_id: str) -> None:
-    """End runs as KILLED whose status is RUNNING although their process on this machine is gone."""
-    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-        if not may_be_running(run):
-            client.set_terminated(run.info.run_id, "KILLED")

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
 from celebflow import paths
@@ -86,14 +86,9 @@ def _waiting_database() -> Path:
     return paths.waiting_runs() / "mlflow.db"
 
 
-@contextmanager
-def lock_waiting_runs() -> Iterator[None]:
+def lock_waiting_runs() -> AbstractContextManager[object]:
     """Keep a sync away from a run that a stage is about to continue, and from another sync."""
-    if not _waiting_database().exists():
-        yield
-        return
-    with FileLock(paths.waiting_runs() / "runs.lock"):
-        yield
+    return FileLock(paths.waiting_runs() / "runs.lock") if _waiting_database().exists() else nullcontext()
 
 
 @contextmanager
@@ -127,24 +122,21 @@ def select_experiment(client: MlflowClient, name: str) -> str:
     Raises CelebflowError when it has been deleted.
     """
     experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        if experiment.lifecycle_stage != "active":
-            raise CelebflowError(
-                f"The MLflow experiment {name} is deleted: run `mlflow experiments restore --experiment-id "
-                f"{experiment.experiment_id}`, or set tracking.experiment to another name."
-            )
-        return str(experiment.experiment_id)
-    try:
+    if experiment is None:
         # The kind tells MLflow's pages that this is training, not language models.
-        return str(
-            client.create_experiment(
-                name, _choose_artifact_location(client), {"mlflow.experimentKind": "custom_model_development"}
-            )
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        try:
+            return str(client.create_experiment(name, _choose_artifact_location(client), tags))
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+            return select_experiment(client, name)  # another pipeline has just created it
+    if experiment.lifecycle_stage != "active":
+        raise CelebflowError(
+            f"The MLflow experiment {name} is deleted: run `mlflow experiments restore --experiment-id "
+            f"{experiment.experiment_id}`, or set tracking.experiment to another name."
         )
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
-        return select_experiment(client, name)  # another pipeline has just created it
+    return str(experiment.experiment_id)
 
 
 def _choose_artifact_location(client: MlflowClient) -> str | None:
@@ -160,20 +152,12 @@ def _choose_artifact_location(client: MlflowClient) -> str | None:
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
     """Return the run with this id, or None when the store lacks it or it is deleted."""
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise
-        return None
-    return run if run.info.lifecycle_stage == "active" else None
+    return next(list_runs(client, f"attributes.run_id = '{run_id}'"), None)
 
 
 def find_continuation(client: MlflowClient, run_id: str) -> Run | None:
     """Return the run that continues a run of another store, or None."""
-    for run in list_runs(client, f"tags.`{CONTINUES}` = '{run_id}'"):
-        return run
-    return None
+    return next(list_runs(client, f"tags.`{CONTINUES}` = '{run_id}'"), None)
 
 
 def list_runs(client: MlflowClient, filter_string: str = "") -> Iterator[Run]:
@@ -208,12 +192,8 @@ def follow_run(run_id: str) -> tuple[str, Run | None]:
 
     A run that is not in the user's store yet has the waiting run's own id.
     """
-    waiting = _list_all_waiting_runs() if run_id else []
-    visited: set[str] = set()
-    while run_id not in visited:
-        visited.add(run_id)
-        continuations = [run for run in waiting if run_id in (run.info.run_id, run.data.tags.get(CONTINUES))]
-        for run in continuations:
+    for run in _list_all_waiting_runs() if run_id else []:  # the oldest first: a later one may continue it again
+        if run_id in (run.info.run_id, run.data.tags.get(CONTINUES)):
             if SYNCED_AS not in run.data.tags:
                 return run_id, run
             run_id = run.data.tags[SYNCED_AS]

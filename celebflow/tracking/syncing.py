@@ -58,8 +58,8 @@ def _try_to_sync(run_id: str, here: bool) -> Outcome:
 def _sync(waiting: MlflowClient, client: MlflowClient, run: Run) -> str:
     run_id = run.info.run_id
     with stores.short_timeouts():
-        target, continued = _find_or_create_target(waiting, client, run)
-    _copy_values(waiting, client, run, target, continued)
+        target = _find_or_create_target(waiting, client, run)
+    _copy_values(waiting, client, run, target)
     # MLflow stores an absolute address, but the repository may have been moved since.
     artifacts = paths.waiting_runs() / "mlartifacts" / run_id / "artifacts"
     if artifacts.exists():
@@ -70,29 +70,18 @@ def _sync(waiting: MlflowClient, client: MlflowClient, run: Run) -> str:
     return target
 
 
-def _find_or_create_target(waiting: MlflowClient, client: MlflowClient, run: Run) -> tuple[str, bool]:
-    """Return the id of the run that a waiting run continues, that an earlier sync began, or that is new.
-
-    The second value says whether the waiting run continues it, in which case it keeps its own name.
-    """
+def _find_or_create_target(waiting: MlflowClient, client: MlflowClient, run: Run) -> str:
+    """Return the id of the run that a waiting run continues, that an earlier sync began, or that is new."""
     origin = run.data.tags.get(stores.CONTINUES, run.info.run_id)
-    continued = stores.find_run(client, origin)
-    if continued is not None:
-        return str(continued.info.run_id), True
-    begun = stores.find_continuation(client, origin)
-    if begun is not None:
-        return str(begun.info.run_id), False
-    experiment = waiting.get_experiment(run.info.experiment_id).name
-    created = client.create_run(
-        stores.select_experiment(client, experiment),
-        start_time=run.info.start_time,
-        run_name=run.info.run_name,
-        tags={stores.CONTINUES: origin},
-    )
-    return str(created.info.run_id), False
+    found = stores.find_run(client, origin) or stores.find_continuation(client, origin)
+    if found is not None:
+        return str(found.info.run_id)
+    experiment_id = stores.select_experiment(client, waiting.get_experiment(run.info.experiment_id).name)
+    created = client.create_run(experiment_id, run.info.start_time, {stores.CONTINUES: origin}, run.info.run_name)
+    return str(created.info.run_id)
 
 
-def _copy_values(waiting: MlflowClient, client: MlflowClient, run: Run, target: str, continued: bool) -> None:
+def _copy_values(waiting: MlflowClient, client: MlflowClient, run: Run, target: str) -> None:
     run_id = run.info.run_id
     logged_params = client.get_run(target).data.params
     params = [Param(name, value) for name, value in run.data.params.items() if name not in logged_params]
@@ -100,12 +89,10 @@ def _copy_values(waiting: MlflowClient, client: MlflowClient, run: Run, target: 
     metrics = [metric for name in run.data.metrics for metric in waiting.get_metric_history(run_id, name)]
     for start in range(0, len(metrics), _METRICS_PER_CALL):
         client.log_batch(target, metrics[start : start + _METRICS_PER_CALL])
-    left_out = {stores.CONTINUES, stores.MEANT_FOR, *(["mlflow.runName"] if continued else [])}
-    tags = [
-        RunTag(name, value.replace(run_id, target))  # descriptions link to pictures by the run's id
-        for name, value in run.data.tags.items()
-        if name not in left_out
-    ]
-    client.log_batch(target, tags=tags)
+    left_out = {stores.CONTINUES, stores.MEANT_FOR, "mlflow.runName"}  # a run that is continued keeps its own name
+    tags = {name: value for name, value in run.data.tags.items() if name not in left_out}
+    # Descriptions link to pictures by the run's id.
+    entities = [RunTag(name, value.replace(run_id, target)) for name, value in tags.items()]
+    client.log_batch(target, tags=entities)
     if run.inputs is not None and run.inputs.dataset_inputs:
         client.log_inputs(target, run.inputs.dataset_inputs)

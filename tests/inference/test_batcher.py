@@ -13,15 +13,10 @@ from PIL import Image
 
 from celebflow.data.decoding import PhotographError, decode_photograph
 from celebflow.features.sparse import SparseBatch
-from celebflow.inference.batcher import (
-    Batcher,
-    NearestPhotograph,
-    PredictionRequest,
-    PredictionResponse,
-    QueueFullError,
-)
+from celebflow.inference.batcher import Batcher, NearestPhotograph, PredictionRequest, PredictionResponse
 from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.predictor import ExtractedFace, PredictedFace, Predictor
+from celebflow.inference.refusals import RefusalError
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from tests.inference.serving import LIMITS
 from tests.models import draw_noise
@@ -174,7 +169,7 @@ def test_places_in_the_queue_are_given_back(predictor: Predictor) -> None:
     batcher = Batcher(predictor, replace(LIMITS, waiting=2), None, lambda count: None)
     with batcher.enter_queue(), batcher.enter_queue():
         assert batcher.waiting == 2
-        with pytest.raises(QueueFullError), batcher.enter_queue():
+        with pytest.raises(RefusalError, match="Too many requests"), batcher.enter_queue():
             pass
     assert batcher.waiting == 0
     with pytest.raises(ValueError, match="mine"), batcher.enter_queue():

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the modules that hold slow tests, so that no worker is left alone with one of them at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Begin with the modules that hold slow tests, so that no worker is left alone with one of them at the end.
+
+    Those that need a repository take turns with others: while one worker makes it, another need not wait for it.
+    """
+    slow = list(dict.fromkeys(item.path for item in items if item.get_closest_marker("slow")))
+    with_repository = {item.path for item in items if "template" in getattr(item, "fixturenames", ())}
+    first, second = ([path for path in slow if (path in with_repository) == with_it] for with_it in (True, False))
+    order = [path for pair in zip_longest(first, second) for path in pair if path]
+    order += dict.fromkeys(item.path for item in items if item.path not in order)
+    items.sort(key=lambda item: order.index(item.path))
 
 
 @pytest.fixture

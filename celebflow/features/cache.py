@@ -23,7 +23,7 @@ from celebflow.params import View
 # LMDB reserves this as address space, not on disk; it is enough for six million photographs.
 _CACHE_SIZE_BYTES = 64 * 2**30
 # Count up whenever a change of the code changes a photograph's features, or how they are stored.
-_CODE_VERSION = 2
+_CODE_VERSION = 3
 _CHECKSUM_BYTES = 4
 _BYTES_PER_FEATURE = 2 + 4
 

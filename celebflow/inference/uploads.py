@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from celebflow.data.decoding import ANY_FORMAT, PhotographError, decode_base64
+from celebflow.data.decoding import decode_base64
+from celebflow.data.formats import ANY_FORMAT, PhotographError
 from celebflow.inference.refusals import RefusalError
 
 JSON_TYPE = "application/json"

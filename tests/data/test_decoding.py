@@ -6,10 +6,19 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
-from PIL import Image, ImageOps
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
 
-from celebflow.data.decoding import PhotographError, decode_base64, decode_photograph, encode_jpeg
+from celebflow.data import formats
+from celebflow.data.decoding import decode_base64, decode_photograph, encode_jpeg
+from celebflow.data.formats import PILLOW_FORMATS, PhotographError
+from tests.profiles import ADOBE_RGB, DISPLAY_P3, make_cmyk_profile, make_gray_profile, make_rgb_profile
+
+pillow_heif.register_heif_opener()
+KINDS = list(PILLOW_FORMATS.values())
 
 
 def _draw_photograph(width: int = 60, height: int = 60) -> Image.Image:
@@ -23,33 +32,77 @@ def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def _claim_png_size(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    header = _make_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    pixels = _make_chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + _make_chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+def _make_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _insert_chunks(png: bytes, *chunks: bytes) -> bytes:
+    """Insert chunks behind the header of a PNG file."""
+    return png[:33] + b"".join(chunks) + png[33:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_format_is_decoded_to_rgb(kind: str) -> None:
-    image = decode_photograph(_encode(_draw_photograph(), kind))
-    assert (image.mode, image.size) == ("RGB", (60, 60))
+    photograph = _draw_photograph(12, 8).resize((60, 40))
+    image = decode_photograph(_encode(photograph, kind))
+    assert (image.mode, image.size) == ("RGB", (60, 40))
+    assert np.abs(np.asarray(image, np.int64) - np.asarray(photograph)).mean() < 15
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
-@pytest.mark.parametrize("fraction", [0.02, 0.5, 0.9])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_truncated_files_are_refused(kind: str, fraction: float) -> None:
     content = _encode(_draw_photograph(), kind)
-    with pytest.raises(PhotographError, match="truncated or damaged|not a JPEG"):
+    with pytest.raises(PhotographError, match="truncated or damaged"):
         decode_photograph(content[: int(len(content) * fraction)])
 
 
+_BOX = b"\0\0\0\x18ftyp"
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"hello", _encode(_draw_photograph(), "GIF"), _encode(_draw_photograph(), "TIFF")]
+    ("content", "message"),
+    [
+        (b"", "not a JPEG, PNG, WebP, BMP, TIFF, AVIF or HEIF image"),
+        (b"hello", "not a JPEG"),
+        (b"RIFF\0\0\0\0WAVE", "not a JPEG"),
+        (_encode(_draw_photograph(), "GIF"), "is a GIF file.*save it as JPEG"),
+        (_encode(_draw_photograph(), "JPEG2000"), "is a JPEG 2000 file.*save it as JPEG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "is a JPEG XL file"),
+        (b"FUJIFILMCCD-RAW 0201", "RAW file of a camera; export it"),
+        (b"II*\0\x10\0\0\0CR\2\0", "RAW file of a camera; export it"),
+        (_BOX + b"crx \0\0\0\1crx isom", "RAW file of a camera; export it"),
+        (_BOX + b"isom\0\0\2\0isomiso2", "is a video"),
+        (b"RIFF\0\0\0\0AVI LIST", "is a video"),
+        (b"8BPS\0\1", "is a Photoshop file"),
+        (b"%PDF-1.7", "is a PDF file"),
+        (b'<?xml version="1.0"?>\n<svg width="9">', "is a SVG file"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "is a web page, not an image; download the image again"),
+    ],
 )
-def test_other_files_are_refused(content: bytes) -> None:
-    with pytest.raises(PhotographError, match="JPEG, PNG, WEBP or BMP"):
+def test_other_files_are_refused_with_their_format_and_the_remedy(content: bytes, message: str) -> None:
+    with pytest.raises(PhotographError, match=message):
         decode_photograph(content)
+
+
+def test_heif_needs_a_library_which_the_message_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = _encode(_draw_photograph(), "HEIF")
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(
+        PhotographError, match=r"HEIF image: pip install 'celebflow\[heif\]' reads it, or save it as JPEG"
+    ):
+        decode_photograph(content)
+
+
+@pytest.mark.parametrize("tags", [{254: 1}, {50706: b"\1\4\0\0"}])
+def test_a_raw_file_that_begins_with_a_small_tiff_is_refused(tags: dict[int, object]) -> None:
+    with pytest.raises(PhotographError, match="RAW file of a camera"):
+        decode_photograph(_encode(_draw_photograph(), "TIFF", tiffinfo=tags))
 
 
 @pytest.mark.parametrize("size", [10_001, 14_000, 50_000])
@@ -58,40 +111,202 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(size: int) -> N
         decode_photograph(_claim_png_size(size, size))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_turned_upright(orientation: int) -> None:
+def test_photographs_are_turned_upright_once(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = _encode(_draw_photograph(40, 20), "PNG", exif=exif)
-    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    content = _encode(_draw_photograph(4, 2).resize((40, 20)), kind, exif=exif, lossless=True)
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert expected.size == ((20, 40) if orientation > 4 else (40, 20))
     assert decode_photograph(content).tobytes() == expected.tobytes()
-    assert decode_photograph(content).size == ((20, 40) if orientation > 4 else (40, 20))
 
 
-def test_damaged_exif_does_not_matter_besides_the_orientation() -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_costs_no_photograph(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
-    content = bytearray(_encode(_draw_photograph(40, 20), "JPEG", exif=exif))
+    content = bytearray(_encode(_draw_photograph(40, 20), kind, exif=exif))
     content[content.index(b"MM\0*") + 11] = 0  # the maker's tag becomes the width's, which is not a text
+    if kind == "PNG":
+        start = content.index(b"eXIf")
+        length = int.from_bytes(content[start - 4 : start])
+        content[start + 4 + length : start + 8 + length] = struct.pack(
+            ">I", zlib.crc32(content[start : start + 4 + length])
+        )
     with pytest.raises(struct.error):
         ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    assert decode_photograph(bytes(content)).size == (20, 40)
+    assert decode_photograph(bytes(content)).size == (20, 40), "the orientation is sound"
+    damaged = bytes(content).replace(b"MM\0*", b"MX\0*")
+    if kind == "PNG":
+        damaged = _insert_chunks(_encode(_draw_photograph(40, 20), kind), _make_chunk(b"eXIf", b"no EXIF"))
+    assert decode_photograph(damaged).size == (40, 20)
 
 
-def test_a_jpeg_with_too_many_scans_is_refused() -> None:
+def _add_scans(progressive: bytes, count: int) -> bytes:
+    """Repeat the last scan of a progressive JPEG image."""
+    last = progressive.rindex(b"\xff\xda")
+    return progressive[:last] + progressive[last:-2] * count + progressive[-2:]
+
+
+def test_an_image_with_too_many_scans_is_refused_in_files_of_one_and_of_several_pictures() -> None:
     progressive = _encode(_draw_photograph(40, 20), "JPEG", progressive=True)
     assert 1 < progressive.count(b"\xff\xda") < 20
     assert decode_photograph(progressive).size == (40, 20)
-    last = progressive.rindex(b"\xff\xda")
-    with pytest.raises(PhotographError, match="1[0-9][0-9] scans, more than 100"):
-        decode_photograph(progressive[:last] + progressive[last:-2] * 110 + progressive[-2:])
+    with pytest.raises(PhotographError, match="1[0-9][0-9] scans of 40×20 pixels"):
+        decode_photograph(_add_scans(progressive, 110))
+    second = _draw_photograph(30, 30)
+    several = _encode(_draw_photograph(40, 20), "MPO", save_all=True, append_images=[second], progressive=True)
+    with Image.open(io.BytesIO(several)) as image:
+        assert image.format == "MPO"
+    assert decode_photograph(several).size == (40, 20)
+    first, *rest = several.split(b"\xff\xd9")
+    with pytest.raises(PhotographError, match="1[0-9][0-9] scans of 40×20 pixels"):
+        decode_photograph(b"\xff\xd9".join([_add_scans(first + b"\xff\xd9", 110)[:-2], *rest]))
+
+
+def test_only_the_scans_that_are_decoded_count() -> None:
+    progressive = _encode(_draw_photograph(40, 20), "JPEG", progressive=True)
+    expected = decode_photograph(progressive).tobytes()
+    scan_marks = b"\xff\xda\0\2" * 200
+    video_behind = progressive + b"\0\0\0\x18ftypmp42" + scan_marks
+    in_segment = progressive[:2] + b"\xff\xe5" + struct.pack(">H", 2 + len(scan_marks)) + scan_marks + progressive[2:]
+    for content in (video_behind, in_segment):
+        assert decode_photograph(content).tobytes() == expected
+
+
+def test_exif_in_very_many_segments_costs_no_photograph() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = _encode(_draw_photograph(40, 20), "JPEG", exif=exif)
+    more = b"\xff\xe1" + struct.pack(">H", 60_008) + b"Exif\0\0" + bytes(60_000)
+    end = content.index(b"\xff\xdb")
+    assert decode_photograph(content[:end] + more * 100 + content[end:]).size == (20, 40)
+
+
+def test_files_of_very_many_small_parts_are_refused() -> None:
+    jpeg, png = _encode(_draw_photograph(), "JPEG"), _encode(_draw_photograph(), "PNG")
+    with pytest.raises(PhotographError, match="more than 100000 segments"):
+        decode_photograph(jpeg[:2] + b"\xff\xfe\0\2" * 100_001 + jpeg[2:])
+    with pytest.raises(PhotographError, match="too many bytes between its segments"):
+        decode_photograph(jpeg[:2] + b"\xff" * 100_000 + jpeg[2:])
+    with pytest.raises(PhotographError, match="more than 100000 chunks"):
+        decode_photograph(_insert_chunks(png, *[_make_chunk(b"teSt", b"")] * 100_001))
+    runs = bytearray(_encode(_draw_photograph().convert("P"), "BMP"))
+    runs[30] = 1  # run-length encoding
+    with pytest.raises(PhotographError, match=r"5\.0 MB of run-length encoding"):
+        decode_photograph(bytes(runs).ljust(5_000_000, b"\1"))
+
+
+def test_large_texts_and_profiles_in_a_png_cost_no_photograph() -> None:
+    png = _encode(_draw_photograph(), "PNG")
+    large = zlib.compress(bytes(2**23))
+    text = _make_chunk(b"zTXt", b"Comment\0\0" + large)
+    profile = _make_chunk(b"iCCP", b"ICC\0\0" + large)
+    for chunks in ([text], [profile], [text] * 100):
+        with pytest.raises(ValueError, match="too large"):
+            Image.open(io.BytesIO(_insert_chunks(png, *chunks)))
+        assert decode_photograph(_insert_chunks(png, *chunks)).tobytes() == _draw_photograph().tobytes()
+
+
+def test_decoding_ends_at_its_limit_and_the_next_photograph_is_decoded() -> None:
+    content = _encode(Image.effect_noise((3000, 3000), 50), "AVIF", speed=10)
+    with pytest.raises(PhotographError, match=r"takes more than 0\.01 s"):
+        decode_photograph(content, max_seconds=0.01)
+    small = _encode(_draw_photograph(), "AVIF")
+    assert decode_photograph(small).size == (60, 60)
+    with pytest.raises(PhotographError, match="truncated or damaged"):
+        decode_photograph(small[:200])
+    assert decode_photograph(small).size == (60, 60)
+
+
+def test_a_tiff_cannot_ask_for_more_memory_than_there_is() -> None:
+    # A tile of 4 GB for a picture of 64 pixels.
+    tags = [(256, 3, 8), (257, 3, 8), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)]
+    tags += [(322, 4, 65520), (323, 4, 65520), (324, 4, 8), (325, 4, 8)]
+    entries = b"".join(struct.pack("<HHII", number, kind, 1, value) for number, kind, value in tags)
+    content = b"II*\0\x10\0\0\0" + zlib.compress(bytes(8)).ljust(8, b"\0")[:8] + struct.pack("<H", len(tags)) + entries
+    with pytest.raises(PhotographError):
+        decode_photograph(content + bytes(4))
 
 
 def test_transparent_parts_become_white_and_16_bit_grays_keep_their_shades() -> None:
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    assert decode_photograph(_encode(clear, "PNG")).getpixel((0, 0)) == (255, 255, 255)
+    for kind in ("PNG", "WEBP", "TIFF"):
+        assert decode_photograph(_encode(clear, kind)).getpixel((0, 0)) == (255, 255, 255)
     gray = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
-    assert decode_photograph(_encode(gray, "PNG")).getpixel((0, 0)) == (128, 128, 128)
+    for kind in ("PNG", "TIFF"):
+        assert decode_photograph(_encode(gray, kind)).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_a_bmp_whose_alpha_is_nowhere_set_is_opaque() -> None:
+    header = struct.pack("<2sIII", b"BM", 0, 0, 122) + struct.pack("<IiiHHIIiiII", 108, 8, 8, 1, 32, 3, 0, 0, 0, 0, 0)
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
+    for alpha, expected in ((0, (30, 20, 10)), (255, (30, 20, 10))):
+        pixels = bytes([10, 20, 30, alpha]) * 64
+        with Image.open(io.BytesIO(header + masks + pixels)) as image:
+            assert image.mode == "RGBA"
+        assert decode_photograph(header + masks + pixels).getpixel((0, 0)) == expected
+    half = bytes([10, 20, 30, 0]) * 32 + bytes([10, 20, 30, 255]) * 32
+    assert decode_photograph(header + masks + half).getpixel((0, 7)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_colors_of_wide_gamuts_become_those_that_a_screen_shows(kind: str) -> None:
+    red = Image.new("RGB", (16, 16), (200, 60, 40))
+    plain = np.array(decode_photograph(_encode(red, kind, quality=100)).getpixel((8, 8)), np.int64)
+    for primaries, expected in ((DISPLAY_P3, (219, 37, 13)), (ADOBE_RGB, (231, 57, 34))):
+        content = _encode(red, kind, quality=100, icc_profile=make_rgb_profile(primaries))
+        shown = np.array(decode_photograph(content).getpixel((8, 8)), np.int64)
+        assert np.abs(shown - expected).max() <= 6
+        assert np.abs(shown - plain).max() > 15
+
+
+def test_profiles_of_grays_and_inks_are_applied() -> None:
+    gray = _encode(Image.new("L", (8, 8), 100), "PNG", icc_profile=make_gray_profile(1.0))
+    assert decode_photograph(gray).getpixel((0, 0)) == (168, 168, 168), "linear light"
+    inks = Image.new("CMYK", (8, 8), (128, 0, 0, 0))
+    for kind in ("JPEG", "TIFF"):
+        assert decode_photograph(_encode(inks, kind)).getpixel((0, 0)) == (127, 255, 255)
+        content = _encode(inks, kind, icc_profile=make_cmyk_profile())
+        assert decode_photograph(content).getpixel((0, 0)) == (163, 163, 163)
+
+
+def test_srgb_broken_and_foreign_profiles_change_no_bit() -> None:
+    photograph = _draw_photograph()
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"junk" * 100, make_cmyk_profile(), make_gray_profile(1.0), srgb[:200]):
+        assert decode_photograph(_encode(photograph, "PNG", icc_profile=profile)).tobytes() == photograph.tobytes()
+
+
+_EXIF = Image.Exif()
+_EXIF[0x0112] = 6
+# A file of each format, with EXIF and a color profile where it can have them.
+SEEDS = [
+    *(_encode(_draw_photograph(24, 16), kind, exif=_EXIF, icc_profile=make_rgb_profile(DISPLAY_P3)) for kind in KINDS),
+    _encode(_draw_photograph(24, 16), "JPEG", progressive=True),
+    _encode(_draw_photograph(24, 16).convert("P"), "PNG"),
+    _encode(_draw_photograph(24, 16), "MPO", save_all=True, append_images=[_draw_photograph(8, 8)]),
+    _encode(_draw_photograph(24, 16), "TIFF", compression="tiff_lzw"),
+    _encode(_draw_photograph(24, 16), "WEBP", lossless=True),
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_bytes_of_any_format_raise_another_error(data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(SEEDS)))
+    for _ in range(data.draw(st.integers(1, 8))):
+        position = data.draw(st.integers(0, len(content) - 1))
+        changed = data.draw(st.binary(min_size=0, max_size=6))
+        content[position : position + data.draw(st.integers(0, 6))] = changed
+        content = content or bytearray(b"x")
+    try:
+        assert decode_photograph(bytes(content), max_seconds=5).mode == "RGB"
+    except PhotographError as error:
+        assert str(error)
 
 
 def test_base64_is_decoded_and_other_text_is_refused() -> None:

@@ -1,0 +1,150 @@
+"""The parts of an image file around its pixels: what decoding may cost is bounded before it starts."""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from celebflow.data.formats import PhotographError
+
+# Segments, chunks: each costs a decoder a step, however small it is.
+_MAX_PARTS = 100_000
+_MAX_PROFILE_BYTES = 2**22
+_MAX_TEXT_BYTES = 2**16
+_MAX_RUNS_BYTES = 2**22  # of run-length encoding, which Pillow decodes in Python
+_MAX_FILL_BYTES = 2**16  # before a segment, which Pillow skips one by one
+# A marker of a segment, after any number of fill bytes: no escaped FF, no restart of a scan, no start of an image.
+# Looking behind makes it linear in time, whatever the file contains.
+_MARKER = re.compile(rb"(?<!\xff)\xff++([^\x00\x01\xd0-\xd8\xff]|\Z)")
+_START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
+_ORIENTATION = 0x0112
+_NUMBERS = {1: "B", 3: "H", 4: "I"}  # of EXIF
+_EXIF = b"Exif\0\0"
+# How segments of EXIF and of the index of a multi-picture file begin, with their marker.
+_EXIF_SEGMENT, _INDEX = b"\xe1" + _EXIF, b"\xe2MPF\0"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_ORIENTED = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # texts that can hold the orientation
+_PNG_SIGNATURE_BYTES = 8
+# What decides about the pixels. Other texts, of any size, are left aside, and so are further frames.
+_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", *_PNG_TEXTS, b"IDAT", b"IEND")
+
+
+class Jpeg(NamedTuple):
+    """The first image of a JPEG file, without EXIF and an index of further images; its first EXIF data; its scans."""
+
+    content: bytes
+    exif: bytes
+    scans: int
+
+
+def strip_jpeg(content: bytes) -> Jpeg:
+    """Take a JPEG file apart.
+
+    Pillow would read all of EXIF, in any number of segments, however large or damaged. What follows the end of the
+    first image does not count, and neither does what a segment contains.
+
+    Raises PhotographError for a file of very many segments.
+    """
+    kept, position, exif, scans = [], 0, b"", 0
+    for marker, start, end in _list_segments(content):
+        scans += marker == _START_OF_SCAN
+        beginning = marker + content[start + 4 : start + 10]
+        if beginning.startswith((_EXIF_SEGMENT, _INDEX)):
+            kept.append(content[position:start])
+            position = end
+        if beginning == _EXIF_SEGMENT:
+            exif = exif or content[start + 4 : end]
+    return Jpeg(b"".join([*kept, content[position:]]), exif, scans)
+
+
+def _list_segments(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the marker of each segment of the first image in a JPEG file, and where it starts and ends."""
+    position = count = 0
+    scanning = False
+    # A slice of the file, so that what stands before it is not looked at.
+    while (marker := _MARKER.search(memoryview(content)[position:])) and marker[1] not in (b"", _END_OF_IMAGE):
+        if not scanning and marker.end() > _MAX_FILL_BYTES:
+            raise PhotographError("has too many bytes between its segments")
+        position += marker.end()
+        end = position + int.from_bytes(content[position : position + 2])
+        yield bytes(marker[1]), position - 2, end
+        position = end
+        scanning = scanning or marker[1] == _START_OF_SCAN
+        count += 1
+        if count > _MAX_PARTS:
+            raise PhotographError(f"has more than {_MAX_PARTS} segments")
+
+
+def strip_png(content: bytes) -> bytes:
+    """Return a PNG file with only its pixels, orientation and color profile, unless that is damaged or very large.
+
+    Pillow refuses files whose texts or profile unpack to much.
+
+    Raises PhotographError for a file of very many chunks.
+    """
+    kept = [content[:_PNG_SIGNATURE_BYTES]]
+    for count, (kind, start, end) in enumerate(_list_chunks(content)):
+        if count == _MAX_PARTS:
+            raise PhotographError(f"has more than {_MAX_PARTS} chunks")
+        chunk = content[start:end]
+        if kind in _PNG_CHUNKS and _is_kept(kind, chunk):
+            kept.append(chunk)
+    return b"".join(kept)
+
+
+def _is_kept(kind: bytes, chunk: bytes) -> bool:
+    keyword, _, content = chunk[8:-4].partition(b"\0")
+    if kind == b"iCCP":
+        return content[:1] == b"\0" and _unpacks(content[1:], _MAX_PROFILE_BYTES)
+    if kind not in _PNG_TEXTS:
+        return True
+    if keyword not in _ORIENTED or len(chunk) > _MAX_TEXT_BYTES or (kind == b"iTXt" and content[:1] != b"\0"):
+        return False
+    return kind != b"zTXt" or _unpacks(content[1:], _MAX_TEXT_BYTES)
+
+
+def _list_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each chunk of a PNG file, and where it starts and ends, until the end of the image."""
+    start = _PNG_SIGNATURE_BYTES
+    while start < len(content):
+        kind = content[start + 4 : start + 8]
+        end = start + 12 + int.from_bytes(content[start : start + 4])
+        yield kind, start, end
+        if kind == b"IEND":
+            return
+        start = end
+
+
+def _unpacks(packed: bytes, max_bytes: int) -> bool:
+    """Tell whether data are sound, and unpack to at most so many bytes."""
+    decompressor = zlib.decompressobj()
+    try:
+        decompressor.decompress(packed, max_bytes)
+    except zlib.error:
+        return False
+    return decompressor.eof
+
+
+def check_bmp(content: bytes) -> None:
+    """Raise PhotographError for a BMP file with many bytes of run-length encoding."""
+    compression = int.from_bytes(content[30:34], "little")
+    if compression in (1, 2) and len(content) > _MAX_RUNS_BYTES:
+        size = f"{len(content) / 1e6:.1f} MB"
+        raise PhotographError(f"has {size} of run-length encoding, more than {_MAX_RUNS_BYTES / 1e6:.1f} MB")
+
+
+def find_orientation(exif: bytes) -> int | None:
+    """Return the orientation in EXIF data; None when they have none, or are damaged before it."""
+    data = exif.removeprefix(_EXIF)
+    try:
+        order = {b"II": "<", b"MM": ">"}[data[:2]]
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", data, entry)
+            if tag == _ORIENTATION and kind in _NUMBERS:
+                return int(struct.unpack_from(f"{order}{_NUMBERS[kind]}", data, entry + 8)[0])
+    except (struct.error, KeyError):
+        return None
+    return None

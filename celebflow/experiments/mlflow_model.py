@@ -11,8 +11,10 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
-from celebflow.data.decoding import PhotographError, decode_base64, decode_photograph
-from celebflow.inference.predictor import PredictedFace, Predictor, rank_candidates
+from celebflow.data.decoding import decode_base64, decode_photograph
+from celebflow.data.formats import PhotographError
+from celebflow.inference.files import NO_FACE
+from celebflow.inference.predictor import Candidate, Predictor, RankedFace, rank_candidates
 
 COLUMN = "photograph"
 
@@ -29,7 +31,8 @@ class FaceRecognizer(PythonModel):
     ) -> pd.DataFrame:
         """Return the most probable name of each row's photograph, its probability, and the probability of every name.
 
-        `known` says whether the probability reaches the threshold; below it, the person is unknown.
+        `known` says whether the probability reaches the threshold; below it, the person is unknown. Where no face is
+        found, the name says so, and nobody has a probability.
 
         Raises MlflowException, which a server reports as a bad request, when a row holds no photograph in base64.
         """
@@ -37,9 +40,10 @@ class FaceRecognizer(PythonModel):
             raise MlflowException("There is no row with a photograph.", INVALID_PARAMETER_VALUE)
         photographs = [_decode(row, text) for row, text in enumerate(model_input[COLUMN])]
         predictions = []
-        for probabilities in self._predictor.predict(photographs):
-            face = rank_candidates(PredictedFace(None, probabilities), self._predictor.card)
-            everybody = {each.name: each.probability for each in face.candidates}
+        for faces in self._predictor.predict_faces(photographs, 1):
+            ranked = [rank_candidates(face, self._predictor.card) for face in faces]
+            face = next(iter(ranked), RankedFace(None, False, [Candidate(NO_FACE, 0.0)]))
+            everybody = {each.name: each.probability for ranking in ranked for each in ranking.candidates}
             predictions.append({**asdict(face.candidates[0]), "known": face.known, "probabilities": everybody})
         return pd.DataFrame(predictions)
 

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer
 
-from celebflow.data.decoding import PhotographError, decode_photograph, encode_jpeg
+from celebflow.data.decoding import decode_photograph, encode_jpeg
+from celebflow.data.formats import PhotographError
+from celebflow.inference.files import NO_FACE
 from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.predictor import ExtractedFace, PredictedFace, Predictor, RankedFace, rank_candidates
 from celebflow.inference.refusals import RefusalError
@@ -40,12 +42,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """The bytes of a photograph, the number of candidates per face, and the optional parts of the response."""
+    """The bytes of a photograph, the number of candidates per face, and the optional parts of the response.
+
+    With `whole`, a photograph without a face is predicted as a whole.
+    """
 
     content: bytes
     max_candidates: int
     heat_map: bool
     nearest: bool
+    whole: bool = False
 
 
 # In JSON, a JPEG file is a string.
@@ -77,11 +83,15 @@ class FacePrediction(RankedFace):
 
 @dataclass(frozen=True)
 class PredictionResponse:
-    """The upright photograph's size, the faces in it, the subject first, and a warning about the model, if any."""
+    """The upright photograph's size, the faces in it, the subject first, and a warning about the model, if any.
+
+    A note says when no face was found.
+    """
 
     width_px: int
     height_px: int
     faces: list[FacePrediction]
+    note: str | None
     warning: str | None
 
 
@@ -162,8 +172,8 @@ class Batcher:
         return await loop.run_in_executor(self._workers, self._make_response, request, photograph, predicted)
 
     def _extract(self, request: PredictionRequest) -> _ExtractedPhotograph:
-        photograph = decode_photograph(request.content, self._limits.pixels)
-        faces = self._predictor.extract(photograph, self._limits.faces)
+        photograph = decode_photograph(request.content, self._limits.pixels, self._limits.seconds)
+        faces = self._predictor.extract(photograph, self._limits.faces, whole=request.whole)
         crop = self._predictor.card.transform.crop
         thumbnails = [make_thumbnail(crop(photograph, face.face)) if request.heat_map else None for face in faces]
         return _ExtractedPhotograph(photograph.width, photograph.height, faces, thumbnails)
@@ -216,7 +226,8 @@ class Batcher:
             ranked = rank_candidates(face, card, request.max_candidates)
             predictions.append(FacePrediction(**vars(ranked), seen=seen, heat_map=heat_map, nearest=nearest))
         warning = card.backbone.warning() or None
-        return PredictionResponse(photograph.width_px, photograph.height_px, predictions, warning)
+        note = None if predictions else NO_FACE
+        return PredictionResponse(photograph.width_px, photograph.height_px, predictions, note, warning)
 
 
 def _load_neighbor(neighbor: Neighbor) -> NearestPhotograph:

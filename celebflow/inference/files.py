@@ -9,22 +9,25 @@ from pathlib import Path
 
 from PIL import Image
 
-from celebflow.data.decoding import PhotographError, decode_photograph
+from celebflow.data.decoding import decode_photograph
 from celebflow.data.files import find_files
+from celebflow.data.formats import PhotographError
 from celebflow.errors import CelebflowError
 from celebflow.inference.predictor import Predictor, RankedFace, rank_candidates
+from celebflow.tables import escape_cell
 
 STANDARD_INPUT = "-"
+NO_FACE = "no face found"
 _BATCH_SIZE = 16
 _BATCH_PIXELS = 50_000_000  # 150 MB: so many decoded pixels also fill a batch
 
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """Who a face in a photograph is, and the photograph's file."""
+    """Who a face in a photograph is, and the photograph's file; `face` is None when no face was found in it."""
 
     photograph: str
-    face: RankedFace
+    face: RankedFace | None
 
 
 def list_photographs(names: Sequence[str]) -> list[str]:
@@ -47,16 +50,20 @@ def predict_photographs(
     predictor: Predictor,
     max_candidates: int,
     refuse: Callable[[str, str], object],
+    *,
+    whole: bool = False,
 ) -> Iterator[FilePrediction]:
-    """Predict who each face in each photograph is, in their order.
+    """Predict who each face in each photograph is, in their order; with `whole`, a photograph without one, too.
 
     `refuse` gets the name of each file that is not a photograph, and the reason.
     """
     for batch in decode_in_batches(photographs, read, refuse):
-        predicted = predictor.predict_faces([image for _, image in batch])
+        predicted = predictor.predict_faces([image for _, image in batch], whole=whole)
         for (name, _), faces in zip(batch, predicted, strict=True):
             for face in faces:
                 yield FilePrediction(name, rank_candidates(face, predictor.card, max_candidates))
+            if not faces:
+                yield FilePrediction(name, None)
 
 
 def decode_in_batches(
@@ -89,34 +96,45 @@ def format_table(predictions: Sequence[FilePrediction]) -> str:
     rows = []
     for prediction in predictions:
         face = prediction.face
+        if face is None:
+            rows.append([prediction.photograph, "", NO_FACE, "", ""])
+            continue
         first, *others = face.candidates
         sides = " ".join(f"{side:.0f}" for side in _list_sides(face))
         name = first.name if face.known else f"unknown ({first.name}?)"
         alternatives = ", ".join(f"{other.name} {other.probability:.1%}" for other in others)
         rows.append([prediction.photograph, sides, name, f"{first.probability:.1%}", alternatives])
-    if not any(prediction.face.box for prediction in predictions):
+    if not any(prediction.face and prediction.face.box for prediction in predictions):
         for row in (headers, *rows):
             del row[1]
     return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=True))
 
 
 def format_json(predictions: Sequence[FilePrediction]) -> str:
-    """Return a JSON array with an object for each face."""
-    faces = [{"photograph": prediction.photograph} | asdict(prediction.face) for prediction in predictions]
-    return json.dumps(faces, indent=2, ensure_ascii=False)
+    """Return a JSON array with an object for each face, and one with a note for a photograph without any."""
+    objects = []
+    for prediction in predictions:
+        face = asdict(prediction.face or RankedFace(None, False, []))
+        note = {} if prediction.face else {"note": NO_FACE}
+        objects.append({"photograph": prediction.photograph, **face, **note})
+    return json.dumps(objects, indent=2, ensure_ascii=False)
 
 
 def format_csv(predictions: Sequence[FilePrediction]) -> str:
-    """Return a row for each candidate of each face."""
+    """Return a row for each candidate of each face, and one for a photograph without any."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["photograph", "left", "top", "right", "bottom", "known", "rank", "name", "probability"])
     for prediction in predictions:
+        photograph = escape_cell(prediction.photograph)
         face = prediction.face
+        if face is None:
+            writer.writerow([photograph, "", "", "", "", "false", "", NO_FACE, ""])
+            continue
         sides: Sequence[float | str] = _list_sides(face) or ("", "", "", "")
         known = str(face.known).lower()
         for rank, candidate in enumerate(face.candidates, 1):
-            writer.writerow([prediction.photograph, *sides, known, rank, candidate.name, candidate.probability])
+            writer.writerow([photograph, *sides, known, rank, escape_cell(candidate.name), candidate.probability])
     return file.getvalue().rstrip("\n")
 
 

@@ -111,19 +111,17 @@ class Predictor:
     def predict(self, photographs: Sequence[Image.Image]) -> FloatArray:
         """Return (N, people) probabilities for the subjects of N RGB photographs, in the order of the class names.
 
-        Where a row's confidence is below `card.calibration.threshold`, the subject is unknown.
+        Where a row's confidence is below `card.calibration.threshold`, the subject is unknown. A photograph without a
+        face is predicted as a whole, as evaluate does.
         """
-        return np.stack([faces[0].probabilities for faces in self.predict_faces(photographs, 1)])
+        return np.stack([faces[0].probabilities for faces in self.predict_faces(photographs, 1, whole=True)])
 
     def predict_faces(
-        self, photographs: Sequence[Image.Image], max_faces: int | None = None
+        self, photographs: Sequence[Image.Image], max_faces: int | None = None, *, whole: bool = False
     ) -> list[list[PredictedFace]]:
-        """Return for each of N RGB photographs the faces in it, the subject first.
-
-        Where no faces are detected, that is one prediction for the photograph as a whole.
-        """
+        """Return for each of N RGB photographs the faces that `extract` finds in it, the subject first."""
         with ThreadPoolExecutor(self.workers) as workers:
-            extracted = list(workers.map(lambda photograph: self.extract(photograph, max_faces), photographs))
+            extracted = list(workers.map(lambda each: self.extract(each, max_faces, whole=whole), photographs))
         return self.classify(extracted)
 
     @property
@@ -131,19 +129,26 @@ class Predictor:
         """Return from how many threads at once `extract` is fastest."""
         return self._runtime.workers
 
-    def extract(self, photograph: Image.Image, max_faces: int | None = None) -> list[ExtractedFace]:
+    def extract(
+        self, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False
+    ) -> list[ExtractedFace]:
         """Compute the features of up to `max_faces` faces in an RGB photograph, the subject first.
 
-        Where no faces are detected, that is the photograph as a whole.
+        A model that does not detect faces takes the photograph as a whole. One that does, but finds none, takes
+        nothing, or the photograph as a whole if `whole` is true.
         """
         transform = self.card.transform
-        faces: list[Face] | list[None] = transform.find_faces(photograph)[:max_faces] or [None]
+        faces: Sequence[Face | None] = transform.find_faces(photograph)[:max_faces]
+        if not faces and (whole or not transform.detects_faces):
+            faces = [None]
         return [ExtractedFace(face, extract_views(photograph, face, transform, self._runtime)) for face in faces]
 
     @torch.inference_mode()
     def classify(self, photographs: Sequence[Sequence[ExtractedFace]]) -> list[list[PredictedFace]]:
-        """Classify the faces of several photographs, at least one face, in one pass of the classifier."""
+        """Classify the faces of several photographs in one pass of the classifier."""
         faces = [face for extracted in photographs for face in extracted]
+        if not faces:
+            return [[] for _ in photographs]
         view_numbers = range(len(self.card.transform.views))
         views = (self.stack([face.views[number] for face in faces]) for number in view_numbers)
         probabilities = softmax(self.classifier.average(views).numpy() / self.card.calibration.temperature)

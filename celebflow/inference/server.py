@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from starlette.requests import ClientDisconnect
 
 from celebflow import paths
-from celebflow.data.decoding import PhotographError
+from celebflow.data.formats import ANY_FORMAT, PhotographError
 from celebflow.errors import CelebflowError
 from celebflow.features.store import load_features
 from celebflow.inference.access import Access, HostCheck
@@ -63,6 +63,7 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
         needs_token=access.token is not None,
         shows_training=show_training,
         upload_bytes=limits.upload_bytes,
+        formats=ANY_FORMAT,
     )
     app = FastAPIOffline(
         title="celebflow",
@@ -107,6 +108,7 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
         top: Annotated[int, Query(ge=1, le=_MAX_CANDIDATES, description="how many candidates to return per face")] = 3,
         heat_map: Annotated[bool, Query(description="return what the network saw, and where it looked")] = False,
         nearest: Annotated[bool, Query(description="return similar photographs of train, if the owner allows")] = False,
+        whole: Annotated[bool, Query(description="predict a photograph without a face as a whole")] = False,
     ) -> Response:
         """Predict who is in a photograph; its content decides its format, not its name."""
         message = f"The request took longer than {limits.seconds:g} seconds to arrive."
@@ -120,7 +122,7 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
                     content = await read_photograph(request, limits.upload_bytes)
                     message = f"The prediction took longer than {limits.seconds:g} seconds."
                     late = RefusalError(503, "timed_out", message, **{"Retry-After": "5"})
-                    response = await batcher.predict(PredictionRequest(content, top, heat_map, nearest))
+                    response = await batcher.predict(PredictionRequest(content, top, heat_map, nearest, whole))
         except TimeoutError:
             raise late from None
         except PhotographError as error:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from celebflow.data.decoding import PhotographError, decode_photograph
+from celebflow.data.decoding import decode_photograph
+from celebflow.data.formats import PhotographError
 from celebflow.features.sparse import SparseBatch
 from celebflow.inference.batcher import Batcher, NearestPhotograph, PredictionRequest, PredictionResponse
 from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
@@ -116,10 +117,12 @@ def test_no_request_waits_long_for_a_slow_photograph(predictor: Predictor, monke
     released = threading.Event()
     slow = decode_photograph(draw_noise(0))
 
-    def wait(self: Predictor, photograph: Image.Image, max_faces: int | None = None) -> list[ExtractedFace]:
+    def wait(
+        self: Predictor, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False
+    ) -> list[ExtractedFace]:
         if photograph == slow:
             released.wait(60)
-        return extract(self, photograph, max_faces)
+        return extract(self, photograph, max_faces, whole=whole)
 
     async def predict_both() -> None:
         first = asyncio.create_task(batcher.predict(_make_request(0)))

@@ -19,7 +19,7 @@ from celebflow.cli import main
 from celebflow.data.decoding import decode_photograph
 from celebflow.errors import CelebflowError
 from celebflow.features.transform import Transform
-from celebflow.inference.files import FilePrediction, format_table, list_photographs
+from celebflow.inference.files import FilePrediction, format_csv, format_json, format_table, list_photographs
 from celebflow.inference.predictor import Box, Candidate, RankedFace
 from tests.models import NAMES
 
@@ -83,7 +83,7 @@ def test_files_that_are_not_photographs_are_reported_and_the_others_predicted(
     assert [face["photograph"] for face in json.loads(output)] == ["data/Ann/0.jpg"] * 2
     *lines, last = errors.splitlines()
     reasons = dict(line.split(": ", 1) for line in lines if ": " in line)
-    assert "JPEG, PNG, WEBP or BMP" in reasons["data/Ann/0a.txt"]
+    assert "JPEG, PNG, WebP" in reasons["data/Ann/0a.txt"]
     assert "truncated" in reasons["data/Ann/1.jpg"]
     assert "No such file or directory" in reasons[gone]
     assert last.startswith("error: 3 of 5 ")
@@ -147,3 +147,16 @@ def test_folders_are_searched_at_any_depth_in_order(tmp_path: Path) -> None:
     assert listed == [str(tmp_path / "b/1.jpg"), str(tmp_path / "b/c/2.jpg"), "-", str(tmp_path / "a.jpg")]
     with pytest.raises(CelebflowError, match="holds no photograph"):
         list_photographs([str(tmp_path / "b"), str(tmp_path / "none")])
+
+
+def test_a_photograph_without_a_face_is_told_in_every_format() -> None:
+    face = RankedFace(Box(1, 2, 3, 4), True, [Candidate("=Ann", 0.75)])
+    predictions = [FilePrediction("none.jpg", None), FilePrediction("+one.jpg", face)]
+    table = format_table(predictions).splitlines()
+    assert table[1].split() == ["none.jpg", "no", "face", "found"]
+    none, one = json.loads(format_json(predictions))
+    assert none == {"photograph": "none.jpg", "box": None, "known": False, "candidates": [], "note": "no face found"}
+    assert "note" not in one
+    first, second = csv.DictReader(io.StringIO(format_csv(predictions)))
+    assert (first["name"], first["known"], first["probability"], first["left"]) == ("no face found", "false", "", "")
+    assert (second["photograph"], second["name"]) == ("'+one.jpg", "'=Ann"), "no formulas"

@@ -1,4 +1,4 @@
-"""The predictor predicts every face that is detected, and the photograph as a whole if none is."""
+"""The predictor predicts every face that is detected, and the photograph as a whole only on request."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,9 @@ def test_every_face_is_predicted_the_subject_first(face_predictor: Predictor, mo
     detected = [FACES, [], FACES[1:]]
     faces_of = {photograph.tobytes(): faces for photograph, faces in zip(photographs, detected, strict=True)}
     monkeypatch.setattr(transform_module, "detect_faces", lambda photograph: faces_of[photograph.tobytes()])
-    predicted = face_predictor.predict_faces(photographs)
+    assert [len(faces) for faces in face_predictor.predict_faces(photographs)] == [2, 0, 1]
+    assert face_predictor.predict_faces(photographs[1:2]) == [[]], "nobody is guessed"
+    predicted = face_predictor.predict_faces(photographs, whole=True)
     assert [[face.face for face in faces] for faces in predicted] == [FACES, [None], FACES[1:]]
     probabilities = np.array([face.probabilities for faces in predicted for face in faces])
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)

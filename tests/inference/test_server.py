@@ -96,6 +96,17 @@ def test_every_face_up_to_the_limit_has_its_box(face_predictor: Predictor, monke
     assert faces[0]["candidates"] != faces[1]["candidates"]
 
 
+def test_without_a_face_nobody_is_guessed_unless_the_client_wants_it(
+    face_predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transform_module, "detect_faces", lambda photograph: [])
+    with start_server(face_predictor) as address:
+        response = post_form(address, draw_noise(), query="heat_map=true").json()
+        whole = post_form(address, draw_noise(), query="whole=true").json()
+    assert (response["faces"], response["note"]) == ([], "no face found")
+    assert (len(whole["faces"]), whole["faces"][0]["box"], whole["note"]) == (1, None, None)
+
+
 def test_health_counts_people_and_waiting_requests(address: str) -> None:
     assert get(address, "/healthz").json() == {"status": "ok", "people": 3, "waiting": 0}
 
@@ -118,9 +129,11 @@ def test_a_prediction_that_takes_too_long_is_refused(predictor: Predictor, monke
     extract = Predictor.extract
     released = threading.Event()
 
-    def wait(self: Predictor, photograph: Image.Image, max_faces: int | None = None) -> list[ExtractedFace]:
+    def wait(
+        self: Predictor, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False
+    ) -> list[ExtractedFace]:
         released.wait(60)
-        return extract(self, photograph, max_faces)
+        return extract(self, photograph, max_faces, whole=whole)
 
     with start_server(predictor, replace(LIMITS, seconds=1.0)) as address:
         monkeypatch.setattr(Predictor, "extract", wait)

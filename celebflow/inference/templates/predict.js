@@ -15,7 +15,7 @@ const error = find("#error");
 const statusLine = find("#status");
 let current = new AbortController(); // aborts the request that is under way
 
-async function predict(file) {
+async function predict(file, whole = false) {
   reset();
   const { signal } = current;
   if (file.size > uploadBytes) {
@@ -26,7 +26,7 @@ async function predict(file) {
   const form = new FormData();
   form.append("photograph", file, "photograph"); // the server need not know the file's own name
   try {
-    const response = await fetch(`predict?top=5&heat_map=true&nearest=${showsTraining}`, {
+    const response = await fetch(`predict?top=5&heat_map=true&nearest=${showsTraining}&whole=${whole}`, {
       method: "POST",
       body: form,
       headers: makeHeaders(),
@@ -83,6 +83,12 @@ async function showPrediction(file, content, signal) {
     box.addEventListener("click", () => entry.scrollIntoView({ block: "nearest", behavior: "smooth" }));
   });
   result.hidden = false;
+  find("#no-face").hidden = content.faces.length > 0;
+  if (!content.faces.length) {
+    find("#whole").onclick = () => predict(file, true);
+    statusLine.textContent = "No face found.";
+    return;
+  }
   const names = content.faces.map((face) => (face.known ? formatName(face.candidates[0].name) : "unknown"));
   statusLine.textContent = `${names.length === 1 ? "Prediction" : `${names.length} faces`}: ${names.join(", ")}.`;
 }

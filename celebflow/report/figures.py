@@ -1,5 +1,6 @@
 """Results → matplotlib figures, in one style."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
@@ -49,7 +50,9 @@ def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
 def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Path) -> None:
     """Write figures as PNG files to `folder`, and make the folder if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor() as writers:  # they compress one figure while the next is drawn
+    # The writers compress one figure while the next is drawn.
+    with ThreadPoolExecutor() as writers, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)  # choose_fonts says it once
         written = []
         for name, figure in figures.items():
             figure.set_dpi(resolution_dpi)

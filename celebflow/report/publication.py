@@ -8,9 +8,11 @@ from celebflow.features.store import Features
 from celebflow.report.comparison_page import ComparedResults
 from celebflow.report.examples import build_examples
 from celebflow.report.figures import save_figures
+from celebflow.report.fonts import choose_fonts
 from celebflow.report.galleries import draw_all
 from celebflow.report.grad_cam import Explainer
 from celebflow.report.page import PageContent, load_figures
+from celebflow.report.style import spell
 
 
 def publish(
@@ -27,6 +29,8 @@ def publish(
     report = load_report(paths.HISTORY, paths.METRICS, paths.REPORTS)
     examples = build_examples(report, explainer, features, paths.DATA)
     if resolution_dpi is not None:
+        if hint := choose_fonts(spell(person) for person in explainer.card.class_names):
+            print(hint)
         drawn = draw_all(report, examples, explainer.card, features, paths.DATA)
         save_figures(drawn, resolution_dpi, paths.FIGURES)
     figures = load_figures(paths.FIGURES)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from textwrap import wrap
+from unicodedata import bidirectional
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,8 +37,13 @@ def write_warning(figure: Figure, lines: Sequence[str], top: float | None = None
 
 
 def spell(name: str) -> str:
-    """Return a person's name as text, with spaces in the place of underscores."""
-    return name.replace("_", " ")
+    """Return a person's name as text, with spaces in the place of underscores.
+
+    A name that is written from right to left is isolated, so that it does not reorder the text around it.
+    """
+    spelled = name.replace("_", " ")
+    isolated = any(bidirectional(character) in ("R", "AL") for character in spelled)
+    return f"\u2068{spelled}\u2069" if isolated else spelled
 
 
 def plain(name: str) -> str:

@@ -1,7 +1,7 @@
 """Find, check, group and split the photographs."""
 
 from celebflow import paths
-from celebflow.data import duplicates, photos, preparation
+from celebflow.data import duplicates, layout, photos, preparation
 from celebflow.params import load_params
 from stages import run_stage
 
@@ -17,6 +17,8 @@ def main() -> None:
     duplicates.save_duplicates(groups, leaks, paths.DUPLICATES)
     print(f"{len(prepared)} photographs are ready. {len(left_out)} files are left out, see {paths.LEFT_OUT}.")
     print(duplicates.describe_duplicates(groups, leaks))
+    for note in layout.list_notes(photo.path for photo in prepared):
+        print(note)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,26 @@
 """Find the files in a folder of photographs."""
 
+import os
 from pathlib import Path
 
-# Files that operating systems leave in folders; they are listed among those left out, but do not stop prepare.
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
+from celebflow.errors import CelebflowError
+
+# Besides hidden ones, the files and folders that operating systems and network drives leave behind, in lower case.
+# They are listed among what is left out, but do not stop prepare.
+_SYSTEM_NAMES = {
+    "$recycle.bin",
+    "#recycle",
+    "@eadir",
+    "@recycle",
+    "__macosx",
+    "desktop.ini",
+    "ehthumbs.db",
+    "icon\r",
+    "lost+found",
+    "recycler",
+    "system volume information",
+    "thumbs.db",
+}
 
 
 def find_files(folder: Path) -> tuple[list[str], list[str]]:
@@ -11,17 +28,27 @@ def find_files(folder: Path) -> tuple[list[str], list[str]]:
 
     Paths are relative to `folder`, with forward slashes, sorted part by part. Links to folders are listed, but not
     followed.
+
+    Raises CelebflowError when a folder cannot be read.
     """
-    paths, system_files = [], []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()):
-        relative = path.relative_to(folder)
-        if any(is_system_file(part) for part in relative.parts):
-            system_files.append(relative.as_posix())
-        else:
-            paths.append(relative.as_posix())
+    found = []
+    for place, folders, files in os.walk(folder, onerror=_refuse_folder):
+        for name in [*folders, *files]:
+            path = Path(place, name)
+            if path.is_file() or path.is_symlink():
+                found.append(path.relative_to(folder))
+    paths: list[str] = []
+    system_files: list[str] = []
+    for path in sorted(found):
+        left_behind = any(is_system_file(part) for part in path.parts)
+        (system_files if left_behind else paths).append(path.as_posix())
     return paths, system_files
 
 
 def is_system_file(name: str) -> bool:
     """Tell whether an operating system left the file or folder of this name."""
-    return name.startswith(".") or name.lower() in _SYSTEM_FILES
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise CelebflowError(f"The folder {error.filename} cannot be read ({error.strerror}).") from None

@@ -10,14 +10,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from celebflow.data.decoding import PhotographError, decode_photograph
+from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
 from celebflow.data.files import find_files, is_system_file
+from celebflow.data.formats import PhotographError
+from celebflow.data.layout import check_layout
 from celebflow.data.photos import Photo
 from celebflow.data.splits import split_photographs
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, escape_controls
 from celebflow.params import PrepareParams
 from celebflow.tables import save_rows
+
+_LINK_REMEDY = (
+    "which DVC does not track: copy the folder here; to keep the photographs on another disk, put DVC's cache there "
+    "(dvc cache dir FOLDER && dvc config cache.type symlink) before dvc add"
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,10 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
             f"{folder} is missing. It holds the photographs, one folder per person: "
             "run `dvc pull` to fetch them, or `celebflow sample data` to draw those of the demo."
         )
+    if folder.is_symlink():
+        raise CelebflowError(f"{folder} is a link to a folder, {_LINK_REMEDY}.")
     paths, system_files = find_files(folder)
+    check_layout(folder, paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         checks = pool.map(lambda path: _check_file(folder, path), paths)
         results = list(tqdm(checks, "checking", len(paths), unit="photograph", disable=None))
@@ -64,14 +74,12 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
 
 
 def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return LeftOut(path.encode(errors="backslashreplace").decode(), "has a name that is not UTF-8")
-    if "/" not in path:
+    if escape_controls(path) != path:
+        return LeftOut(escape_controls(path), "has a name that is not UTF-8, or that holds control characters")
+    if "/" not in path and not (folder / path).is_dir():
         return LeftOut(path, "is not in a person's folder")
     if (folder / path).is_dir():
-        return LeftOut(path, "is a link to a folder, which is not followed")
+        return LeftOut(path, f"is a link to a folder, {_LINK_REMEDY}")
     try:
         content = (folder / path).read_bytes()
         hashes = hash_photograph(decode_photograph(content))

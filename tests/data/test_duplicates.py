@@ -77,6 +77,7 @@ def test_equal_files_are_one_group_whatever_their_hashes() -> None:
 def test_a_chain_of_near_duplicates_is_one_group() -> None:
     hashes = np.zeros((4, 2, 4), np.uint64)
     hashes[:, 1] = np.uint64(2**64 - 1)  # no photograph resembles a mirror image
+    hashes[:, 0, 1] = 1  # each has some structure
     hashes[:, 0, 0] = [0, 0b1111, 0b11111111, 2**40 - 1]
     assert group_near_duplicates(hashes, ["d", "c", "b", "a"], 4) == ["b", "b", "b", "a"]
     assert group_near_duplicates(hashes, ["d", "c", "b", "a"], 3) == ["d", "c", "b", "a"]
@@ -146,3 +147,26 @@ def test_leaks_are_photographs_of_val_and_test_with_a_copy_in_train() -> None:
     # An ordinary split takes 6 photographs of 42 for val and 6 for test; 2 of the 42 have no copy.
     (leaks,) = count_leaks(groups, photos, PARAMS)
     assert 10 <= leaks <= 12
+
+
+@pytest.mark.parametrize("how", ["plain", "shaded", "faint noise"])
+def test_pictures_without_structure_are_near_nothing(how: str) -> None:
+    random = np.random.default_rng(0)
+    pictures = []
+    for shade in range(40, 240, 20):
+        pixels = {
+            "plain": np.full((80, 80), shade),
+            "shaded": np.linspace(0, shade, 80)[:, None].repeat(80, 1),
+            "faint noise": random.normal(shade, 1, (80, 80)),
+        }[how]
+        pictures.append(Image.fromarray(pixels.astype(np.uint8)).convert("RGB"))
+    hashes = np.stack([hash_photograph(picture) for picture in pictures])
+    assert find_near_pairs(hashes, HASH_BITS)[0].size == 0
+    groups = group_near_duplicates(hashes, [*"abcdefghi", "a"], MAX_DISTANCE_BITS)
+    assert groups == [*"abcdefghi", "a"], "equal files are still one group"
+
+
+def test_every_photograph_has_structure(originals: list[Image.Image]) -> None:
+    for original in originals:
+        dark = original.point(lambda value: value // 4)
+        assert hash_photograph(original).any() and hash_photograph(dark).any()

@@ -2,16 +2,21 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from celebflow.data.duplicates import list_duplicate_groups
+from celebflow.data.invented_people import draw_photograph
+from celebflow.data.photos import load_photos, save_photos
 from celebflow.data.preparation import LeftOut, prepare_photographs, save_left_out
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
-from celebflow.tables import load_table
+from celebflow.tables import load_rows, load_table
 
 Draw = Callable[..., Path]
 PARAMS = PrepareParams()
@@ -76,6 +81,66 @@ def test_system_files_are_listed_but_do_not_stop_prepare(draw_people: Draw) -> N
     (data / "Thumbs.db").touch()
     _, left_out = prepare_photographs(data, PARAMS)
     assert left_out == [LeftOut("Thumbs.db", "is a system file")]
+
+
+@pytest.mark.parametrize("name", ["a\rb.jpg", "\x7f.jpg", "\x1b[31m.jpg", "a\u202egpj.exe"])
+def test_names_with_control_characters_are_refused(draw_people: Draw, name: str) -> None:
+    data = draw_people("Ann", "Bo", count=3)
+    (data / "Ann" / "0.jpg").rename(data / "Ann" / name)
+    with pytest.raises(CelebflowError, match=r"Ann/.*\\u.*holds control characters") as caught:
+        prepare_photographs(data, PARAMS)
+    assert name not in str(caught.value)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(max_size=20), min_size=4, max_size=6, unique=True))
+def test_any_names_of_a_file_system_go_through_or_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("names")
+    data = folder / "data"
+    for person, name in enumerate(names):
+        for number in range(3):
+            with suppress(OSError, ValueError):  # the file system refuses the name
+                place = data / name if person < 3 else data / "Ann" / name
+                place.mkdir(parents=True, exist_ok=True)
+                draw_photograph(person, number).resize((32, 32)).save(place / f"{number}.png")
+    try:
+        photos, left_out = prepare_photographs(data, PrepareParams(unreadable="skip"))
+    except CelebflowError as error:
+        assert str(error)
+        return
+    save_photos(photos, folder / "photos.csv")
+    save_left_out(left_out, folder / "left_out.csv")
+    assert load_photos(folder / "photos.csv") == photos
+    assert load_rows(LeftOut, folder / "left_out.csv") == left_out
+    assert len(photos) + len(left_out) == len([path for path in data.rglob("*") if path.is_file()])
+    assert all((data / photo.path).is_file() for photo in photos)
+
+
+@pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", "lost+found"])
+def test_folders_that_systems_leave_behind_are_no_people(draw_people: Draw, name: str) -> None:
+    data = draw_people("Ann", "Bo", name, count=3)
+    photos, left_out = prepare_photographs(data, PARAMS)
+    assert {photo.person for photo in photos} == {"Ann", "Bo"}
+    assert left_out == [LeftOut(f"{name}/{number}.jpg", "is a system file") for number in range(3)]
+
+
+def test_a_link_to_a_folder_is_refused_with_the_way_to_use_another_disk(draw_people: Draw, tmp_path: Path) -> None:
+    data = draw_people("Ann", "Bo", "Cy", count=3)
+    (data / "Cy").rename(tmp_path / "elsewhere")
+    (data / "Cy").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CelebflowError, match="(?s)1 files.*Cy: is a link to a folder.*dvc cache dir"):
+        prepare_photographs(data, PARAMS)
+    (tmp_path / "link").symlink_to(data)
+    with pytest.raises(CelebflowError, match="link is a link to a folder.*dvc cache dir"):
+        prepare_photographs(tmp_path / "link", PARAMS)
+
+
+def test_splits_of_other_tools_are_no_people(draw_people: Draw) -> None:
+    data = draw_people("train/Ann", "train/Bo", "test/Ann", "test/Bo", count=3)
+    with pytest.raises(CelebflowError, match="splits, not people"):
+        prepare_photographs(data, PARAMS)
 
 
 def test_an_empty_folder_is_a_person_with_too_few_photographs(draw_people: Draw) -> None:

@@ -1,0 +1,70 @@
+"""Whether the folders of the data are people: other tools want other folders, and one person can have two."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from celebflow.errors import CelebflowError
+
+_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
+
+
+def check_layout(folder: Path, paths: Iterable[str]) -> None:
+    """Raise CelebflowError when the files at these paths in `folder` are not in folders of people.
+
+    That is so when all lie in `folder` itself, in the folders of splits, or in one folder that holds all people's.
+    """
+    folders = _list_subfolders(paths)
+    if not folders:
+        return
+    if folders.keys() == {""}:
+        raise CelebflowError(
+            f"{folder} holds photographs, but no folder of a person. Move the photographs of each person into a folder "
+            f"with the person's name, such as {folder}/Ada Brown."
+        )
+    tops = sorted(folders.keys() - {""})
+    nested = all("" not in folders[top] for top in tops)
+    listing = ", ".join(str(folder / top) for top in tops)
+    if nested and len(tops) > 1 and {top.lower() for top in tops} <= _SPLIT_NAMES:
+        raise CelebflowError(
+            f"{listing} are splits, not people. celebflow splits each person's photographs itself: move all "
+            f"photographs of a person into one folder of {folder}, and choose sizes by prepare.val_fraction and "
+            "prepare.test_fraction."
+        )
+    if nested and len(tops) == 1 and len(folders[tops[0]]) > 1:
+        raise CelebflowError(f"{folder} holds one folder, {listing}. Move the folders of people in it up to {folder}.")
+
+
+def list_notes(paths: Iterable[str]) -> list[str]:
+    """Return what may be wrong with the folders of people, for files at these paths, a sentence each."""
+    folders = _list_subfolders(paths)
+    notes = []
+    if folders and all(len(inner) > 1 and "" not in inner for inner in folders.values()):
+        notes.append(
+            f"All photographs are in folders of folders. Each of {', '.join(sorted(folders))} counts as one person, "
+            "with all folders in it."
+        )
+    for names in list_similar_names(folders):
+        distinct = len({unicodedata.normalize("NFC", name) for name in names}) == len(names)
+        shown = names if distinct else [f"{name} ({name!a})" for name in names]  # they look the same
+        notes.append(f"{' and '.join(shown)} are likely the same person: move the photographs into one folder.")
+    return notes
+
+
+def list_similar_names(names: Iterable[str]) -> list[Sequence[str]]:
+    """Return the groups of names that differ only in case, in spaces or underscores, or in their Unicode form."""
+    alike = defaultdict(list)
+    for name in sorted(names):
+        words = unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split()
+        alike[unicodedata.normalize("NFKC", " ".join(words))].append(name)
+    return [group for group in alike.values() if len(group) > 1]
+
+
+def _list_subfolders(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Return for each folder at the top, or "" for none, the folders in it that hold files; "" for itself."""
+    folders = defaultdict(set)
+    for path in paths:
+        top, *inner = path.split("/")[:-1] or [""]
+        folders[top].add(inner[0] if inner else "")
+    return folders

@@ -1,0 +1,58 @@
+"""Files are found at any depth, and what systems leave behind is kept apart."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from celebflow.data.files import find_files
+from celebflow.errors import CelebflowError
+
+LEFT_BEHIND = [
+    "$RECYCLE.BIN/S-1/desktop.ini",
+    ".ipynb_checkpoints/0-checkpoint.jpg",
+    "Ann/.DS_Store",
+    "Ann/._0.jpg",
+    "Ann/@eaDir/0.jpg/SYNOPHOTO_THUMB_M.jpg",
+    "Ann/Icon\r",
+    "Ann/Thumbs.db",
+    "Ann/album/.ipynb_checkpoints/1.jpg",
+    "Ann/album/@eaDir/1.jpg",
+    "System Volume Information/x",
+    "__MACOSX/Ann/._0.jpg",
+    "lost+found/1.jpg",
+]
+
+
+def _make(folder: Path, *paths: str) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+
+
+def test_what_systems_leave_behind_is_kept_apart_at_any_depth(tmp_path: Path) -> None:
+    own = ["Ann/0.jpg", "Ann/album/1.jpg", "Bo/Icon", "Bo/eaDir/0.jpg"]
+    _make(tmp_path, *LEFT_BEHIND, *own)
+    assert find_files(tmp_path) == (own, LEFT_BEHIND)
+
+
+def test_links_are_listed_but_not_followed_and_pipes_are_left_alone(tmp_path: Path) -> None:
+    _make(tmp_path, "Ann/0.jpg")
+    (tmp_path / "Ann" / "loop").symlink_to(tmp_path)
+    (tmp_path / "Ann" / "itself").symlink_to("itself")
+    os.mkfifo(tmp_path / "Ann" / "pipe")
+    assert find_files(tmp_path) == (["Ann/0.jpg", "Ann/itself", "Ann/loop"], [])
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _make(tmp_path, "Ann/0.jpg")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # the tests may run as root, who may read everything
+        if str(path).endswith("Ann"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(CelebflowError, match="Ann cannot be read \\(Permission denied\\)"):
+        find_files(tmp_path)

@@ -1,0 +1,62 @@
+"""Folders that are not people are refused with the remedy, and names that are likely one person are told."""
+
+import unicodedata
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from celebflow.data.layout import check_layout, list_notes, list_similar_names
+from celebflow.errors import CelebflowError
+
+unicode_form = partial(unicodedata.normalize, "NFC")
+DATA = Path("data")
+PEOPLE = ["Ann/0.jpg", "Ann/1.jpg", "Bo/album/0.jpg", "Cy/one/0.jpg", "Cy/two/0.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "parts"),
+    [
+        (["train/Ann/0.jpg", "val/Ann/1.jpg", "test/Bo/2.jpg"], ["data/train", "data/val", "splits, not people"]),
+        (["Training/Ann/0.jpg", "Validation/Ann/1.jpg"], ["data/Training", "prepare.val_fraction"]),
+        (["faces/Ann/0.jpg", "faces/Bo/album/1.jpg"], ["one folder, data/faces", "up to data"]),
+        (["0.jpg", "1.jpg"], ["no folder of a person", "data/Ada Brown"]),
+    ],
+)
+def test_layouts_of_other_tools_are_refused_with_the_remedy(paths: list[str], parts: list[str]) -> None:
+    with pytest.raises(CelebflowError) as caught:
+        check_layout(DATA, paths)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [[], PEOPLE, ["train/0.jpg", "test/1.jpg"], ["train/a/0.jpg", "Ann/0.jpg"], ["Ann/0.jpg"], [*PEOPLE, "stray.jpg"]],
+)
+def test_folders_of_people_are_accepted_whatever_their_names(paths: list[str]) -> None:
+    check_layout(DATA, paths)
+
+
+def test_folders_of_folders_are_told() -> None:
+    (note,) = list_notes(["men/Ann/0.jpg", "men/Bo/0.jpg", "women/Cy/0.jpg", "women/Di/0.jpg"])
+    assert "men, women counts as one person" in note
+    assert list_notes(PEOPLE) == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("José", "Jose\u0301"),
+        ("Ann", "ANN"),
+        ("Ada_Brown", "Ada Brown"),
+        ("Ada  Brown ", "ada_brown"),
+        ("Strasse", "Straße"),
+    ],
+)
+def test_names_that_differ_in_writing_alone_are_told(names: tuple[str, str]) -> None:
+    assert list_similar_names([*names, "Bo", "Jo"]) == [sorted(names)]
+    (note,) = list_notes([f"{name}/0.jpg" for name in names])
+    assert "likely the same person" in note and names[0] in note and names[1] in note
+    if len(set(map(unicode_form, names))) == 1:
+        assert ascii(names[0]) in note and ascii(names[1]) in note

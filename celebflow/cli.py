@@ -27,6 +27,11 @@ class _Group(click.Group):
         errors.run_to_exit(self.main)
 
 
+def _echo(text: str, *, err: bool = False) -> None:
+    """Print a text in which names of people and files do nothing to the terminal."""
+    click.echo(errors.escape_controls(text), err=err)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="celebflow")
 def main() -> None:
@@ -55,7 +60,7 @@ def sample(folder: Path) -> None:
     drawn = invented_people.draw_sample_data(folder)
     for _ in tqdm(drawn, "drawing", invented_people.PHOTOGRAPH_COUNT, unit="photograph", disable=None):
         pass
-    click.echo(
+    _echo(
         f"{invented_people.PHOTOGRAPH_COUNT} photographs of {len(invented_people.PEOPLE)} invented people are in "
         f"{folder}."
     )
@@ -124,7 +129,7 @@ def runs(context: click.Context, commits: int) -> None:
     if context.invoked_subcommand is None:
         from celebflow.experiments.results import format_results, list_results
 
-        click.echo(format_results(list_results(commits)))
+        _echo(format_results(list_results(commits)))
 
 
 @runs.command()
@@ -144,10 +149,10 @@ def sync(here: bool) -> None:
 
     outcomes = []
     for outcome in sync_runs(here):
-        click.echo(f"{outcome.name}: {outcome.run_id or outcome.reason}")
+        _echo(f"{outcome.name}: {outcome.run_id or outcome.reason}")
         outcomes.append(outcome)
     waiting_count = sum(not outcome.run_id for outcome in outcomes)
-    click.echo(f"{len(outcomes) - waiting_count} runs synced." if outcomes else "No runs wait.")
+    _echo(f"{len(outcomes) - waiting_count} runs synced." if outcomes else "No runs wait.")
     if waiting_count:
         raise errors.CelebflowError(f"{waiting_count} runs still wait.")
 
@@ -175,8 +180,8 @@ def register(run: str | None, metric: str, alias: str) -> None:
     details = chosen.info.run_id
     if metric in chosen.data.metrics:
         details += f", {metric} {chosen.data.metrics[metric]:.4f}"
-    click.echo(f"{chosen.info.run_name} ({details}) is version {version.version} of {registry.NAME}, alias {alias}.")
-    click.echo(f"Serve it: mlflow models serve -m models:/{registry.NAME}@{alias} --env-manager local")
+    _echo(f"{chosen.info.run_name} ({details}) is version {version.version} of {registry.NAME}, alias {alias}.")
+    _echo(f"Serve it: mlflow models serve -m models:/{registry.NAME}@{alias} --env-manager local")
 
 
 @main.command()
@@ -214,11 +219,11 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
         from celebflow.experiments.pages import save_comparison
 
         compared = save_comparison(a, b, split, html)
-        click.echo(f"The comparison is in {html}.", err=True)
+        _echo(f"The comparison is in {html}.", err=True)
     if as_json:
-        click.echo(json.dumps({"a": a, "b": b, "split": split, **asdict(compared)}, indent=2))
+        _echo(json.dumps({"a": a, "b": b, "split": split, **asdict(compared)}, indent=2))
     else:
-        click.echo(format_comparison(a, b, split, compared, limit))
+        _echo(format_comparison(a, b, split, compared, limit))
 
 
 @main.command()
@@ -238,7 +243,7 @@ def page(revision: str, output: Path) -> None:
     from celebflow.experiments.pages import save_page_against
 
     save_page_against(revision, output)
-    click.echo(f"The page is in {output}.")
+    _echo(f"The page is in {output}.")
 
 
 @main.command("open-set")
@@ -266,16 +271,16 @@ def open_set(folder: Path) -> None:
     report = measure_open_set(folder, predictor, load_predictions(predictions))
     calibration = predictor.card.calibration
     for line in report.unreadable:
-        click.echo(f"skipped: {line}", err=True)
-    click.echo(
+        _echo(f"skipped: {line}", err=True)
+    _echo(
         f"{report.accepted} of {report.count} photographs of unknown people ({report.accepted / report.count:.1%}) "
         f"reach the threshold {calibration.threshold:.3f}, which was fitted for "
         f"{calibration.false_acceptance_rate:.1%}. Coverage of known people's test photographs: "
         f"{report.known_coverage:.1%}."
     )
-    click.echo(f"AUC of known against unknown people: {report.auc:.4f}")
+    _echo(f"AUC of known against unknown people: {report.auc:.4f}")
     if report.predicted:
-        click.echo("Predicted as: " + ", ".join(f"{name} ({count})" for name, count in report.predicted))
+        _echo("Predicted as: " + ", ".join(f"{name} ({count})" for name, count in report.predicted))
 
 
 def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -289,19 +294,25 @@ def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("photographs", nargs=-1, required=True, metavar="PHOTO|FOLDER|-...")
 @_choose_model
 @click.option("--top", default=3, type=click.IntRange(1), help="The number of names per face.")
+@click.option("--whole", is_flag=True, help="Predict a photograph without a face as a whole.")
 @click.option("--json", "format_name", flag_value="json", help="Print a JSON array with an object for each face.")
 @click.option("--csv", "format_name", flag_value="csv", help="Print a CSV row for each name of each face.")
 def predict(
-    photographs: tuple[str, ...], model: str | None, revision: str | None, top: int, format_name: str | None
+    photographs: tuple[str, ...],
+    model: str | None,
+    revision: str | None,
+    top: int,
+    format_name: str | None,
+    whole: bool,
 ) -> None:
     """Predict who is in photographs.
 
     Photographs are files, the files in FOLDERs at any depth, or standard input (-).
 
     The model is the workspace's, or the one that --model or --rev chooses. A face whose confidence is below the model's
-    threshold is unknown. A model that detects faces predicts each face in a photograph, with its box in pixels; other
-    models predict the photograph as a whole. Files that are not readable photographs are reported on standard error,
-    and the exit status is 1; the others are predicted all the same.
+    threshold is unknown. A model that detects faces predicts each face in a photograph, with its box in pixels; where
+    it finds none, nobody is guessed. Other models predict the photograph as a whole. Files that are not readable
+    photographs are reported on standard error, and the exit status is 1; the others are predicted all the same.
 
     \b
     Examples:
@@ -320,17 +331,19 @@ def predict(
 
         def refuse(name: str, reason: str) -> None:
             refused.append(name)
-            tqdm.write(f"{name}: {reason}", file=sys.stderr)
+            tqdm.write(errors.escape_controls(f"{name}: {reason}"), file=sys.stderr)
 
         def read(name: str) -> bytes:
             return sys.stdin.buffer.read() if name == files.STANDARD_INPUT else Path(name).read_bytes()
 
         # The bar of a single photograph would vanish before anyone sees it.
         progress = tqdm(listed, "predicting", unit="photograph", disable=True if len(listed) == 1 else None)
-        predictions = list(files.predict_photographs(progress, read, predictor, top, refuse))
+        predictions = list(files.predict_photographs(progress, read, predictor, top, refuse, whole=whole))
     formats = {"json": files.format_json, "csv": files.format_csv, None: files.format_table}
-    if predictions or format_name:
-        click.echo(formats[format_name](predictions))
+    if format_name == "csv" and not sys.stdout.isatty():
+        click.echo(files.format_csv(predictions))  # a program gets each name as it is
+    elif predictions or format_name:
+        _echo(formats[format_name](predictions))
     if refused:
         raise errors.CelebflowError(f"{len(refused)} of {len(listed)} files are not readable photographs.")
 
@@ -409,7 +422,7 @@ def serve(
     with connections.listen(host, port) as listening, _open_model(model, revision) as predictor:
         app = server.make_app(predictor, limits, access, show_training)
         address = connections.describe_address(host, listening)
-        click.echo(f"Recognizing {len(predictor.card.class_names)} people on {address} (press Ctrl-C to stop).")
+        _echo(f"Recognizing {len(predictor.card.class_names)} people on {address} (press Ctrl-C to stop).")
         connections.run(app, listening, limits)
 
 
@@ -432,7 +445,7 @@ def export(file: Path, model: str | None, revision: str | None) -> None:
 
     with _open_model(model, revision) as predictor:
         difference = export_model(predictor, file)
-    click.echo(
+    _echo(
         f"{file}: {file.stat().st_size / 1e6:,.0f} MB, ONNX opset {OPSET}. ONNX Runtime's probabilities differ by at "
         f"most {difference:.1e}."
     )
@@ -458,12 +471,12 @@ def recipe(name: str | None) -> None:
 
     if name is not None:
         changes = recipes.find_changes(load_params(paths.PARAMS), recipes.load_recipe(name))
-        click.echo(" ".join(recipes.list_arguments(changes)))
+        _echo(" ".join(recipes.list_arguments(changes)))
         return
     for listed in recipes.list_recipes():
-        click.echo(f"{listed.name}: {listed.reason}")
+        _echo(f"{listed.name}: {listed.reason}")
         for argument in recipes.list_arguments(listed.changes):
-            click.echo(f"  {argument.removeprefix('--set-param=')}")
+            _echo(f"  {argument.removeprefix('--set-param=')}")
 
 
 @main.command()
@@ -494,11 +507,11 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
 
     def show(trial: search.Trial) -> None:
         values = ", ".join(f"{key}={value}" for key, value in trial.values.items())
-        click.echo(f"{trial.name}: {values}: " + ("failed" if trial.metric is None else f"{metric} {trial.metric:.4f}"))
+        _echo(f"{trial.name}: {values}: " + ("failed" if trial.metric is None else f"{metric} {trial.metric:.4f}"))
 
     found = search.search(name, params, fixed, parsed, trials, metric, show)
-    click.echo(f"\n{search.format_trials(found, metric)}")
-    click.echo(f"\nBring the best into the workspace: dvc exp apply {found[0].name}")
+    _echo(f"\n{search.format_trials(found, metric)}")
+    _echo(f"\nBring the best into the workspace: dvc exp apply {found[0].name}")
 
 
 def _show_cache() -> None:
@@ -506,10 +519,10 @@ def _show_cache() -> None:
     from celebflow.features import cache
 
     size = cache.measure_cache(paths.feature_cache())
-    click.echo(f"{paths.feature_cache()}: {size.entries:,} entries, {size.disk_bytes / 1e6:,.1f} MB")
+    _echo(f"{paths.feature_cache()}: {size.entries:,} entries, {size.disk_bytes / 1e6:,.1f} MB")
     abandoned = checkpoints.list_abandoned()
     megabytes = checkpoints.measure_checkpoints(abandoned) / 1e6
-    click.echo(f"{paths.checkpoints()}: checkpoints of {len(abandoned)} interrupted trainings, {megabytes:,.1f} MB")
+    _echo(f"{paths.checkpoints()}: checkpoints of {len(abandoned)} interrupted trainings, {megabytes:,.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Errors that the user can fix, and how a program ends on one."""
 
 import gc
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +16,16 @@ class Terminated(BaseException):
     """SIGTERM arrived. Like KeyboardInterrupt it is not an Exception, so that no `except Exception` stops it."""
 
 
+# What a terminal obeys instead of showing, and what reorders the text around it; line breaks and tabs are harmless.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def escape_controls(text: str) -> str:
+    """Return a text that does nothing to a terminal: names of files and people may hold any character."""
+    encodable = text.encode(errors="backslashreplace").decode()
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", encodable)
+
+
 def run_to_exit(main: Callable[[], None]) -> None:
     """Run a program's `main`; end the process with a clear message and the exit status that shells expect.
 
@@ -24,7 +35,7 @@ def run_to_exit(main: Callable[[], None]) -> None:
     try:
         main()
     except CelebflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escape_controls(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

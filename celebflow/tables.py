@@ -1,6 +1,7 @@
 """CSV files, as celebflow writes and reads them."""
 
 import csv
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -12,6 +13,9 @@ from celebflow.errors import CelebflowError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+# A text that a spreadsheet would calculate, perhaps with apostrophes before it, and what escape_cell adds.
+_FORMULA = re.compile(r"'*[=+\-@].", re.DOTALL)
+_ESCAPED = re.compile(r"^'(?='*[=+\-@].)", re.DOTALL)
 Row = TypeVar("Row", bound="DataclassInstance")
 
 
@@ -21,13 +25,19 @@ def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([escape_cell(cell) for cell in row] for row in rows)
 
 
 def load_table(path: Path) -> Iterator[dict[str, str]]:
     """Yield each row of a CSV file as a dict from column name to cell."""
     with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+        for row in csv.DictReader(file):
+            yield {name: _ESCAPED.sub("", cell) for name, cell in row.items()}
+
+
+def escape_cell(cell: object) -> object:
+    """Return a cell as load_table reads it: an apostrophe keeps a spreadsheet from taking a text for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
 
 
 def save_rows(kind: type[Row], rows: Iterable[Row], path: Path) -> None:

@@ -43,7 +43,7 @@ def _format_people(people: Sequence[PersonHits]) -> str:
         if change:
             rows.append([person.person, person.support, person.hits_a, person.hits_b, f"{change:+d}"])
     headers = ["person", "photographs", "A right", "B right", "change"]
-    return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=[4], colalign=["left"])) if rows else ""
+    return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=[0, 4], colalign=["left"])) if rows else ""
 
 
 def _format_changes(title: str, changes: Sequence[Change], max_photographs: int) -> str:

@@ -59,7 +59,7 @@ def format_results(results: Sequence[Result]) -> str:
         changes = ", ".join(f"{name}={value}" for name, value in result.changed_params.items())
         rows.append([result.experiment or result.revision, *values, changes, result.run_id])
     headers = ["result", *metrics, "params that differ", "MLflow run"]
-    return str(tabulate(rows, headers, tablefmt="plain", floatfmt=".4f", disable_numparse=[len(headers) - 1]))
+    return str(tabulate(rows, headers, tablefmt="plain", floatfmt=".4f", disable_numparse=[0, len(headers) - 1]))
 
 
 def find_cached_file(md5: str) -> Path | None:

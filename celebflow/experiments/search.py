@@ -151,7 +151,7 @@ def format_trials(trials: Sequence[Trial], metric: str, max_trials: int = 10) ->
     """Return a table of the first trials for the terminal."""
     rows = [[trial.name, trial.metric, *trial.values.values()] for trial in trials[:max_trials]]
     headers = ["experiment", metric, *trials[0].values]
-    return str(tabulate(rows, headers, tablefmt="plain", floatfmt=".4g"))
+    return str(tabulate(rows, headers, tablefmt="plain", floatfmt=".4g", disable_numparse=[0]))
 
 
 def _run_experiment(name: str, changes: Mapping[str, object], parent_run_id: str) -> str:

@@ -1,0 +1,42 @@
+"""Tables restore every text, and none is a formula for a spreadsheet."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celebflow.tables import escape_cell, load_rows, save_rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """A name and a number."""
+
+    name: str
+    count: int
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+49", "-Ann", "@Bo", "'=1", "''@x", "'Ann", "007", "1e5", "0x1F", "", "é"])
+def test_texts_are_restored_and_are_no_formulas(tmp_path: Path, name: str) -> None:
+    save_rows(Row, [Row(name, -7)], tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open(encoding="utf-8", newline="") as file:
+        ((cell, count),) = list(csv.reader(file))[1:]
+    assert not cell.startswith(("=", "+", "-", "@"))
+    assert count == "-7", "a number stays a number"
+    assert load_rows(Row, tmp_path / "rows.csv") == [Row(name, -7)]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"])), max_size=5))
+def test_any_names_are_restored(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    file = tmp_path_factory.mktemp("names") / "rows.csv"
+    rows = [Row(name, number) for number, name in enumerate(names)]
+    save_rows(Row, rows, file)
+    assert load_rows(Row, file) == rows
+
+
+def test_only_texts_are_escaped() -> None:
+    assert escape_cell(-0.5) == -0.5
+    assert escape_cell("-0.5") == "'-0.5"

@@ -5,8 +5,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help install demo test-quick test check docs test-services bench ablation
 
-# Two processes take modules of tests in turns, so that those of one module share its servers and browsers.
-PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Processes take modules of tests in turns, so that those of one module share its servers and browsers.
+PYTEST := pytest --dist loadfile --no-loadscope-reorder --numprocesses
 
 help:
 	@echo "make demo           draw the invented people and run the whole pipeline on them"
@@ -39,10 +39,11 @@ check: install
 	mypy
 
 test-quick: install
-	$(PYTEST) -m "not slow and not services"
+	$(PYTEST) 2 -m "not slow and not services"
 
+# Many tests wait for servers and queues, so that three processes keep two cores busy.
 test: check
-	$(PYTEST)
+	$(PYTEST) 3
 
 docs: install
 	python docs/build.py

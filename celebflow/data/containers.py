@@ -77,9 +77,9 @@ def _list_segments(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def strip_png(content: bytes) -> bytes:
-    """Return a PNG file with only its pixels, orientation and color profile, unless that is damaged or very large.
+    """Return a PNG file with only its pixels, orientation and color profile, and these only where they are sound.
 
-    Pillow refuses files whose texts or profile unpack to much.
+    Pillow refuses files with damage around the pixels, and those whose texts or profile unpack to much.
 
     Raises PhotographError for a file of very many chunks.
     """
@@ -94,6 +94,8 @@ def strip_png(content: bytes) -> bytes:
 
 
 def _is_kept(kind: bytes, chunk: bytes) -> bool:
+    if kind[:1].islower() and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
+        return False  # damaged, and the pixels do not need it
     keyword, _, content = chunk[8:-4].partition(b"\0")
     if kind == b"iCCP":
         return content[:1] == b"\0" and _unpacks(content[1:], _MAX_PROFILE_BYTES)

@@ -79,6 +79,8 @@ def decode_in_batches(
             batch.append((name, decode_photograph(read(name))))
         except PhotographError as error:
             refuse(name, str(error))
+        except IsADirectoryError:
+            refuse(name, "is a link to a folder, which is not followed")
         except OSError as error:
             refuse(name, f"cannot be read ({error.strerror})")
         if len(batch) == _BATCH_SIZE or sum(image.width * image.height for _, image in batch) >= _BATCH_PIXELS:

@@ -10,7 +10,7 @@ import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from celebflow.data import formats
 from celebflow.data.decoding import decode_base64, decode_photograph, encode_jpeg
@@ -200,13 +200,14 @@ def test_files_of_very_many_small_parts_are_refused() -> None:
         decode_photograph(bytes(runs).ljust(5_000_000, b"\1"))
 
 
-def test_large_texts_and_profiles_in_a_png_cost_no_photograph() -> None:
+def test_large_and_damaged_texts_and_profiles_in_a_png_cost_no_photograph() -> None:
     png = _encode(_draw_photograph(), "PNG")
     large = zlib.compress(bytes(2**23))
     text = _make_chunk(b"zTXt", b"Comment\0\0" + large)
     profile = _make_chunk(b"iCCP", b"ICC\0\0" + large)
-    for chunks in ([text], [profile], [text] * 100):
-        with pytest.raises(ValueError, match="too large"):
+    damaged = _make_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(b"x"))[:-1] + b"?"
+    for chunks in ([text], [profile], [text] * 100, [damaged]):
+        with pytest.raises((ValueError, UnidentifiedImageError)):
             Image.open(io.BytesIO(_insert_chunks(png, *chunks)))
         assert decode_photograph(_insert_chunks(png, *chunks)).tobytes() == _draw_photograph().tobytes()
 

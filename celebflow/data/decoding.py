@@ -18,8 +18,8 @@ _ISOLATED = ("TIFF", "AVIF", "HEIF")
 def decode_photograph(content: bytes, max_pixels: int = MAX_PIXELS, max_seconds: float = MAX_SECONDS) -> Image.Image:
     """Decode a whole image file to an upright RGB image in the color space sRGB; transparent parts become white.
 
-    Raises PhotographError when the bytes are not a file of a format in ANY_FORMAT, are truncated or damaged, decode to
-    more than `max_pixels`, or take more than `max_seconds` where their cost is not known beforehand.
+    Raises PhotographError when the bytes are not a file of a format that list_formats names, are truncated or damaged,
+    decode to more than `max_pixels`, or take more than `max_seconds` where their cost is not known beforehand.
     """
     name = identify_format(content)
     if name is None or not can_read(name):

@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from celebflow.errors import CelebflowError
 
 _NAMES = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", "HEIF")
-ANY_FORMAT = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
 PILLOW_FORMATS = {name: name.upper() for name in _NAMES}
 # The first bytes of formats, the longest first where one begins with another.
 _BEGINNINGS = {
@@ -81,10 +80,16 @@ def identify_format(content: bytes) -> str | None:
 def explain_format(name: str | None) -> str:
     """Say why a file of this format cannot be read, and what to do, after the file's name."""
     if name is None:
-        return f"is not a {ANY_FORMAT} image"
+        return f"is not a {list_formats()} image"
     if name == "HEIF":
         return "is a HEIF image: pip install 'celebflow[heif]' reads it, or save it as JPEG"
     return _REMEDIES.get(name, f"is a {name} file, which is not read; save it as JPEG or PNG")
+
+
+def list_formats() -> str:
+    """Return the names of the formats that can be read here, with "or" before the last."""
+    *names, last = filter(can_read, _NAMES)
+    return f"{', '.join(names)} or {last}"
 
 
 def can_read(name: str | None) -> bool:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from starlette.requests import ClientDisconnect
 
 from celebflow import paths
-from celebflow.data.formats import ANY_FORMAT, PhotographError
+from celebflow.data.formats import PhotographError, list_formats
 from celebflow.errors import CelebflowError
 from celebflow.features.store import load_features
 from celebflow.inference.access import Access, HostCheck
@@ -63,7 +63,7 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
         needs_token=access.token is not None,
         shows_training=show_training,
         upload_bytes=limits.upload_bytes,
-        formats=ANY_FORMAT,
+        formats=list_formats(),
     )
     app = FastAPIOffline(
         title="celebflow",

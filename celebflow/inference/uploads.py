@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from celebflow.data.decoding import decode_base64
-from celebflow.data.formats import ANY_FORMAT, PhotographError
+from celebflow.data.formats import PhotographError, list_formats
 from celebflow.inference.refusals import RefusalError
 
 JSON_TYPE = "application/json"
@@ -81,9 +81,9 @@ def describe_request() -> dict[str, Any]:
         properties = {_FIELD: {"type": "string", **photograph}}
         return {"type": "object", "required": [_FIELD], "properties": properties, "additionalProperties": False}
 
-    form = describe(format="binary", description=f"a {ANY_FORMAT} file")
+    form = describe(format="binary", description=f"a {list_formats()} file")
     encoding = {_FIELD: {"contentType": "image/*, application/octet-stream"}}
-    encoded = describe(contentEncoding="base64", format="byte", description=f"a {ANY_FORMAT} file in base64")
+    encoded = describe(contentEncoding="base64", format="byte", description=f"a {list_formats()} file in base64")
     content = {_FORM_TYPE: {"schema": form, "encoding": encoding}, JSON_TYPE: {"schema": encoded}}
     return {"requestBody": {"required": True, "content": content}}
 

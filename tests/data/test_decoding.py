@@ -92,7 +92,9 @@ def test_other_files_are_refused_with_their_format_and_the_remedy(content: bytes
 
 def test_heif_needs_a_library_which_the_message_names(monkeypatch: pytest.MonkeyPatch) -> None:
     content = _encode(_draw_photograph(), "HEIF")
+    assert "AVIF or HEIF" in formats.list_formats()
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    assert "TIFF or AVIF" in formats.list_formats()
     with pytest.raises(
         PhotographError, match=r"HEIF image: pip install 'celebflow\[heif\]' reads it, or save it as JPEG"
     ):

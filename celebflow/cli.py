@@ -323,6 +323,7 @@ def predict(
     """
     from tqdm import tqdm
 
+    from celebflow.data.files import read_file
     from celebflow.inference import files
 
     with _open_model(model, revision) as predictor:
@@ -334,7 +335,9 @@ def predict(
             tqdm.write(errors.escape_controls(f"{name}: {reason}"), file=sys.stderr)
 
         def read(name: str) -> bytes:
-            return sys.stdin.buffer.read() if name == files.STANDARD_INPUT else Path(name).read_bytes()
+            if name == files.STANDARD_INPUT:
+                return sys.stdin.buffer.read()
+            return read_file(Path(name), pipes=name in photographs)
 
         # The bar of a single photograph would vanish before anyone sees it.
         progress = tqdm(listed, "predicting", unit="photograph", disable=True if len(listed) == 1 else None)

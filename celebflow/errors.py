@@ -16,14 +16,14 @@ class Terminated(BaseException):
     """SIGTERM arrived. Like KeyboardInterrupt it is not an Exception, so that no `except Exception` stops it."""
 
 
-# What a terminal obeys instead of showing, and what reorders the text around it; line breaks and tabs are harmless.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# What a terminal obeys instead of showing, and what reorders or breaks the text around it.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-def escape_controls(text: str) -> str:
-    """Return a text that does nothing to a terminal: names of files and people may hold any character."""
+def escape_controls(text: str, *, keep: str = "\n\t") -> str:
+    """Return a text that does nothing to a terminal but what `keep` does: names may hold any character."""
     encodable = text.encode(errors="backslashreplace").decode()
-    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", encodable)
+    return _CONTROLS.sub(lambda match: match[0] if match[0] in keep else f"\\u{ord(match[0]):04x}", encodable)
 
 
 def run_to_exit(main: Callable[[], None]) -> None:

@@ -246,6 +246,8 @@ def load_yaml(path: Path) -> object:
         return YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
         raise CelebflowError(f"{path} is missing. Run from the folder that contains dvc.yaml.") from None
+    except OSError as error:
+        raise CelebflowError(f"{path} cannot be read ({error.strerror}).") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise CelebflowError(f"{path} is not valid YAML: {error}") from None
 

@@ -14,9 +14,10 @@ _MAX_PROFILE_BYTES = 2**22
 _MAX_TEXT_BYTES = 2**16
 _MAX_RUNS_BYTES = 2**22  # of run-length encoding, which Pillow decodes in Python
 _MAX_FILL_BYTES = 2**16  # before a segment, which Pillow skips one by one
-# A marker of a segment, after any number of fill bytes: no escaped FF, no restart of a scan, no start of an image.
+# A marker of a segment, after any number of fill bytes: no escaped FF, no restart of a scan, no start of an image, and
+# none of the reserved markers below C0, which a decoder skips alone: it would find scans where a segment seems to be.
 # Looking behind makes it linear in time, whatever the file contains.
-_MARKER = re.compile(rb"(?<!\xff)\xff++([^\x00\x01\xd0-\xd8\xff]|\Z)")
+_MARKER = re.compile(rb"(?<!\xff)\xff++([^\x00-\xbf\xd0-\xd8\xff]|\Z)")
 _START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
 _ORIENTATION = 0x0112
 _NUMBERS = {1: "B", 3: "H", 4: "I"}  # of EXIF

@@ -1,9 +1,13 @@
 """Find the files in a folder of photographs."""
 
 import os
+import stat
 from pathlib import Path
 
+from celebflow.data.formats import PhotographError
 from celebflow.errors import CelebflowError
+
+_MAX_FILE_BYTES = 500_000_000
 
 # Besides hidden ones, the files and folders that operating systems and network drives leave behind, in lower case.
 # They are listed among what is left out, but do not stop prepare.
@@ -17,7 +21,6 @@ _SYSTEM_NAMES = {
     "ehthumbs.db",
     "icon\r",
     "lost+found",
-    "recycler",
     "system volume information",
     "thumbs.db",
 }
@@ -35,7 +38,7 @@ def find_files(folder: Path) -> tuple[list[str], list[str]]:
     for place, folders, files in os.walk(folder, onerror=_refuse_folder):
         for name in [*folders, *files]:
             path = Path(place, name)
-            if path.is_file() or path.is_symlink():
+            if _is_listed(path):
                 found.append(path.relative_to(folder))
     paths: list[str] = []
     system_files: list[str] = []
@@ -43,6 +46,29 @@ def find_files(folder: Path) -> tuple[list[str], list[str]]:
         left_behind = any(is_system_file(part) for part in path.parts)
         (system_files if left_behind else paths).append(path.as_posix())
     return paths, system_files
+
+
+def _is_listed(path: Path) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # reading it will say why
+        return True
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
+
+
+def read_file(path: Path, *, pipes: bool = False) -> bytes:
+    """Return the content of a file that may be a photograph; `pipes` also allows those, such as a shell's <(…).
+
+    Raises PhotographError for anything else, and for a file that is far too large; OSError when it cannot be read.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise PhotographError("is a folder, or a link to one, which is not followed")
+    if not stat.S_ISREG(status.st_mode) and not (pipes and stat.S_ISFIFO(status.st_mode)):
+        raise PhotographError("is not a regular file")
+    if status.st_size > _MAX_FILE_BYTES:
+        raise PhotographError(f"has {status.st_size / 1e6:.0f} MB, more than {_MAX_FILE_BYTES / 1e6:.0f}")
+    return path.read_bytes()
 
 
 def is_system_file(name: str) -> bool:

@@ -53,6 +53,7 @@ _CONTAINERS = {b"WEBP": "WebP", b"AVI ": "video"}
 _REMEDIES = {
     "RAW": "is a RAW file of a camera; export it as JPEG",
     "video": "is a video, not a photograph",
+    "SVG": "is an SVG file, which is not read; save it as JPEG or PNG",
     "web page": "is a web page, not an image; download the image again",
 }
 
@@ -69,12 +70,12 @@ def identify_format(content: bytes) -> str | None:
         return "AVIF" if "AVIF" in found else next(iter(found), "video")
     if content[:4] == b"RIFF":
         return _CONTAINERS.get(content[8:12])
+    if name := next((name for start, name in _BEGINNINGS.items() if content.startswith(start)), None):
+        return name
     text = content[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if b"<svg" in text:
-        return "SVG"
     if text.startswith((b"<!doctype html", b"<html", b"<head")):
         return "web page"
-    return next((name for start, name in _BEGINNINGS.items() if content.startswith(start)), None)
+    return "SVG" if b"<svg" in text else None
 
 
 def explain_format(name: str | None) -> str:

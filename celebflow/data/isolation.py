@@ -9,7 +9,9 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from contextlib import suppress
+from math import ceil
 from pathlib import Path
 from threading import Timer
 from typing import IO
@@ -20,9 +22,9 @@ import celebflow
 from celebflow.data.formats import PhotographError
 from celebflow.data.pixels import decode
 
-MAX_SECONDS = 20.0
+MAX_SECONDS = 10.0
 _MAX_MEMORY_BYTES = 4 * 2**30
-_REQUEST = struct.Struct("<8sQQ")  # the format's name, the most pixels, and the number of bytes that follow
+_REQUEST = struct.Struct("<8sQQQ")  # the format's name, the most pixels and seconds, and the bytes that follow
 _RESPONSE = struct.Struct("<IIQ")  # width and height, 0 for a refusal, and the number of bytes that follow
 
 
@@ -30,10 +32,11 @@ class _Decoder:
     """A process that decodes one image after the other."""
 
     def __init__(self) -> None:
-        package = Path(celebflow.__path__[0]).parent
+        folders = [str(Path(celebflow.__path__[0]).parent), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "celebflow.data.isolation"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])},
+            # With -P, and without an empty folder in the path, no module of the working directory is imported.
+            [sys.executable, "-P", "-m", "celebflow.data.isolation"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # where libraries warn
@@ -41,12 +44,17 @@ class _Decoder:
         self._requests: IO[bytes] = self._process.stdin  # type: ignore[assignment] # they are pipes
         self._responses: IO[bytes] = self._process.stdout  # type: ignore[assignment]
 
+    def is_alive(self) -> bool:
+        """Tell whether the process still waits for requests."""
+        return self._process.poll() is None
+
     def decode(self, content: bytes, name: str, max_pixels: int, max_seconds: float) -> Image.Image:
         """Decode an image; when that fails, the process has ended, except after a PhotographError of its own."""
         timer = Timer(max_seconds, self._process.kill)
         timer.start()
         try:
-            self._requests.write(_REQUEST.pack(name.encode(), max_pixels, len(content)) + content)
+            request = _REQUEST.pack(name.encode(), max_pixels, ceil(max_seconds) + 1, len(content))
+            self._requests.write(request + content)
             self._requests.flush()
             width, height, size = _RESPONSE.unpack(self._responses.read(_RESPONSE.size))
             body = self._responses.read(size)
@@ -70,10 +78,8 @@ def decode_isolated(content: bytes, name: str, max_pixels: int, max_seconds: flo
 
     Raises PhotographError as `decode` does, and when it takes more than `max_seconds` or too much memory.
     """
-    try:
-        decoder = _idle.pop()
-    except IndexError:
-        decoder = _Decoder()
+    decoder = _take()
+    started = time.monotonic()
     try:
         image = decoder.decode(content, name, max_pixels, max_seconds)
     except PhotographError:
@@ -81,11 +87,25 @@ def decode_isolated(content: bytes, name: str, max_pixels: int, max_seconds: flo
         raise
     except BaseException as error:  # the process has ended, or would answer too late
         decoder.close()
-        if isinstance(error, OSError | struct.error | ValueError):
-            raise PhotographError(f"takes more than {max_seconds:g} s to decode, or is damaged") from None
-        raise
+        if not isinstance(error, OSError | struct.error | ValueError):
+            raise
+        late = time.monotonic() - started >= max_seconds
+        reason = f"takes more than {max_seconds:g} s to decode" if late else "ends its decoder: it may be damaged"
+        raise PhotographError(f"{reason}; save it again as JPEG") from None
     _idle.append(decoder)
     return image
+
+
+def _take() -> _Decoder:
+    while _idle:
+        try:
+            decoder = _idle.pop()
+        except IndexError:  # another thread took the last
+            break
+        if decoder.is_alive():
+            return decoder
+        decoder.close()
+    return _Decoder()
 
 
 @atexit.register
@@ -96,14 +116,15 @@ def _close_idle() -> None:
 
 def main() -> None:
     """Answer requests until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the other ends it
     with suppress(ImportError):
         import resource  # not on Windows
 
         resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends decoding at once
     while header := sys.stdin.buffer.read(_REQUEST.size):
-        name, max_pixels, size = _REQUEST.unpack(header)
+        name, max_pixels, max_seconds, size = _REQUEST.unpack(header)
         content = sys.stdin.buffer.read(size)
+        _end_after(max_seconds)  # when nobody is left to end it
         width, height = 0, 0
         try:
             image = decode(content, name.rstrip(b"\0").decode(), max_pixels)
@@ -111,9 +132,16 @@ def main() -> None:
         except PhotographError as error:
             body = str(error).encode()
         except MemoryError:
-            body = b"needs too much memory to decode"
+            body = b"needs too much memory to decode; save it again as JPEG"
+        _end_after(0)
         sys.stdout.buffer.write(_RESPONSE.pack(width, height, len(body)) + body)
         sys.stdout.buffer.flush()
+
+
+def _end_after(seconds: int) -> None:
+    """Let the system end this process after so many seconds; 0 for never."""
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.alarm(seconds)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from celebflow.data.containers import check_bmp, find_orientation, strip_jpeg, s
 from celebflow.data.formats import PILLOW_FORMATS, PhotographError, explain_format
 
 MAX_PIXELS = 100_000_000
+_MAX_SIDE_PX = 65_535  # resizing a strip that is longer takes far too much memory
 # Every scan of a progressive JPEG costs a pass over all its pixels, but few bytes; real files have about ten.
 _MAX_SCANS = 100
 _MAX_SCANNED_PIXELS = 1_500_000_000
@@ -41,7 +42,9 @@ _DAMAGE = (
 # Pillow warns at a size of its own, where decode refuses at `max_pixels`, and of damage around sound photographs.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-_REDUCED_RESOLUTION, _DNG_VERSION = 254, 50706  # tags of TIFF
+# Tags of TIFF.
+_REDUCED_RESOLUTION, _DNG_VERSION = 254, 50706
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION, _SAMPLE_FORMAT = 258, 262, 284, 339
 
 
 def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -57,11 +60,14 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
             pixels = image.width * image.height
             size = f"{image.width}×{image.height} pixels"
             if pixels > max_pixels:
-                raise PhotographError(f"has {size}, more than {max_pixels / 1e6:.0f} megapixels")
+                limit = f"{max_pixels / 1e6:.0f} megapixels"
+                raise PhotographError(f"has {size}, more than {limit}; save it in a smaller size")
             if scans > _MAX_SCANS or scans * pixels > _MAX_SCANNED_PIXELS:
                 raise PhotographError(f"has {scans} scans of {size}, far more than photographs have")
+            if max(image.size) > _MAX_SIDE_PX:
+                raise PhotographError(f"has {size}, and a side of more than {_MAX_SIDE_PX}")
             if name == "TIFF":
-                _refuse_raw(image)
+                _check_tiff(image)
             image.load()
             # ImageOps.exif_transpose also rewrites the EXIF data, and fails where they are damaged.
             transposition = _TRANSPOSITIONS.get(_read_orientation(image, exif))
@@ -69,8 +75,11 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
     except Image.DecompressionBombError:
         raise PhotographError(f"decodes to far more than {max_pixels / 1e6:.0f} megapixels") from None
     except _DAMAGE as error:
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = ", or of a rare kind; save it again as JPEG or PNG" if unknown else f" ({error})"
         raise PhotographError(f"is truncated or damaged{reason}") from None
+    except MemoryError:
+        raise PhotographError("needs too much memory to decode; save it in a smaller size") from None
 
 
 def _open(content: bytes, name: str) -> Image.Image:
@@ -85,11 +94,19 @@ def _open(content: bytes, name: str) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=[PILLOW_FORMATS[name]])
 
 
-def _refuse_raw(image: Image.Image) -> None:
-    """Refuse the RAW files of cameras that are also TIFF files, but begin with a small preview."""
+def _check_tiff(image: Image.Image) -> None:
+    """Refuse RAW files of cameras, which are TIFF files that begin with a small preview, and what Pillow misreads.
+
+    That has numbers that are signed, floating-point, or of other than 1, 2, 4, 8 or 16 bits, or 16 bits in separate
+    planes or with 0 for white.
+    """
     tags = image.tag_v2  # type: ignore[attr-defined] # of TIFF files
     if tags.get(_REDUCED_RESOLUTION, 0) & 1 or _DNG_VERSION in tags:
         raise PhotographError(explain_format("RAW"))
+    bits = set(tags.get(_BITS_PER_SAMPLE, (1,)))
+    misread = 16 in bits and (tags.get(_PLANAR_CONFIGURATION) == 2 or tags.get(_PHOTOMETRIC) == 0)
+    if misread or bits - {1, 2, 4, 8, 16} or set(tags.get(_SAMPLE_FORMAT, (1,))) != {1}:
+        raise PhotographError("is a TIFF file with a rare kind of numbers; save it with 8 bits per color")
 
 
 def _read_orientation(image: Image.Image, exif: bytes) -> int:

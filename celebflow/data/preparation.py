@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
-from celebflow.data.files import find_files, is_system_file
+from celebflow.data.files import find_files, is_system_file, read_file
 from celebflow.data.formats import PhotographError
 from celebflow.data.layout import check_layout
 from celebflow.data.photos import Photo
@@ -58,8 +58,8 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
     unreadable = [result for result in results if isinstance(result, LeftOut)]
     usable = [result for result in results if not isinstance(result, LeftOut)]
     photos = [photo for photo, _ in usable]
+    listing = "\n".join(f"  {folder / file.path}: {file.reason}" for file in unreadable)
     if unreadable and params.unreadable == "stop":
-        listing = "\n".join(f"  {folder / file.path}: {file.reason}" for file in unreadable)
         raise CelebflowError(
             f"{len(unreadable)} files in {folder} are not usable photographs:\n{listing}\n"
             "Replace or remove them, or set prepare.unreadable to skip to go on without them."
@@ -68,20 +68,26 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
         hashes, sha256s = np.stack([each for _, each in usable]), [photo.sha256 for photo in photos]
         groups = group_near_duplicates(hashes, sha256s, params.duplicate_distance_bits)
         photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
-    people = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_system_file(entry.name))
+    people = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_system_file(entry.name))
     left_out = unreadable + [LeftOut(path, "is a system file") for path in system_files]
-    return split_photographs(photos, people, params), sorted(left_out, key=lambda file: file.path)
+    try:
+        photos = split_photographs(photos, people, params)
+    except CelebflowError as error:
+        if unreadable:
+            raise CelebflowError(f"{error}\nThese files are not used:\n{listing}") from None
+        raise
+    return photos, sorted(left_out, key=lambda file: file.path)
 
 
 def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
     if escape_controls(path) != path:
         return LeftOut(escape_controls(path), "has a name that is not UTF-8, or that holds control characters")
-    if "/" not in path and not (folder / path).is_dir():
-        return LeftOut(path, "is not in a person's folder")
-    if (folder / path).is_dir():
+    if os.path.isdir(folder / path):  # noqa: PTH112 - Path.is_dir raises for some names
         return LeftOut(path, f"is a link to a folder, {_LINK_REMEDY}")
+    if "/" not in path:
+        return LeftOut(path, "is not in a person's folder")
     try:
-        content = (folder / path).read_bytes()
+        content = read_file(folder / path)
         hashes = hash_photograph(decode_photograph(content))
     except PhotographError as error:
         return LeftOut(path, str(error))

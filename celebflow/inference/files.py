@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.files import find_files
 from celebflow.data.formats import PhotographError
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.predictor import Predictor, RankedFace, rank_candidates
 from celebflow.tables import escape_cell
 
@@ -34,7 +35,7 @@ def list_photographs(names: Sequence[str]) -> list[str]:
     """Replace each folder with the files in it, at any depth; raise CelebflowError when a folder holds none."""
     listed = []
     for name in names:
-        if name == STANDARD_INPUT or not Path(name).is_dir():
+        if name == STANDARD_INPUT or not os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises for some names
             listed.append(name)
             continue
         files, _ = find_files(Path(name))
@@ -79,8 +80,6 @@ def decode_in_batches(
             batch.append((name, decode_photograph(read(name))))
         except PhotographError as error:
             refuse(name, str(error))
-        except IsADirectoryError:
-            refuse(name, "is a link to a folder, which is not followed")
         except OSError as error:
             refuse(name, f"cannot be read ({error.strerror})")
         if len(batch) == _BATCH_SIZE or sum(image.width * image.height for _, image in batch) >= _BATCH_PIXELS:
@@ -106,6 +105,7 @@ def format_table(predictions: Sequence[FilePrediction]) -> str:
         name = first.name if face.known else f"unknown ({first.name}?)"
         alternatives = ", ".join(f"{other.name} {other.probability:.1%}" for other in others)
         rows.append([prediction.photograph, sides, name, f"{first.probability:.1%}", alternatives])
+    rows = [[escape_controls(cell, keep="") for cell in row] for row in rows]
     if not any(prediction.face and prediction.face.box for prediction in predictions):
         for row in (headers, *rows):
             del row[1]

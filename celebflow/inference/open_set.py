@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from celebflow.data.files import find_files
+from celebflow.data.files import find_files, read_file
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.results import Prediction
 from celebflow.inference.files import decode_in_batches
@@ -48,7 +48,7 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[Predict
         unreadable.append(f"{folder / file}: {reason}")
 
     progress = tqdm(files, "predicting", unit="photograph", disable=None)
-    for batch in decode_in_batches(progress, lambda file: (folder / file).read_bytes(), refuse):
+    for batch in decode_in_batches(progress, lambda file: read_file(folder / file), refuse):
         probabilities = predictor.predict([photograph for _, photograph in batch])
         confidences += probabilities.max(axis=1).tolist()
         names += [predictor.card.class_names[person] for person in probabilities.argmax(axis=1)]

@@ -1,5 +1,6 @@
 """Photographs → the people in them, with a trained classifier and the backbone that it was trained on."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class Predictor:
         classifier = artifacts / paths.CLASSIFIER.name
         backbone = artifacts / paths.BACKBONE.name
         for file in (classifier, backbone):
-            if not file.is_file():
+            if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises for some names
                 raise CelebflowError(f"{file} is missing. Run `dvc repro`, or choose another model.")
         return cls(load_classifier(classifier), backbone)
 

@@ -15,6 +15,7 @@ from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
 from celebflow.data.duplicates import DuplicateGroup
+from celebflow.report.fonts import ignore_missing_glyphs
 from celebflow.report.style import BLUE, ORANGE, WARNING_SIZE, spell, wrap_warning, write_warning
 from celebflow.report.thumbnails import load_thumbnail
 
@@ -112,7 +113,8 @@ class _Style:
     @lru_cache(10_000)  # noqa: B019 - the few styles live as long as the process
     def measure(self, text: str) -> float:
         font = FontProperties(size=self.size, weight=self.weight)
-        width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+        with ignore_missing_glyphs():
+            width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
         return width * _POINT
 
 

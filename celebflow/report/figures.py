@@ -1,6 +1,5 @@
 """Results → matplotlib figures, in one style."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
@@ -20,6 +19,7 @@ from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import ClassifierCard
 from celebflow.evaluation.metrics import Curves, PersonMetrics
 from celebflow.evaluation.results import Prediction, Report
+from celebflow.report.fonts import ignore_missing_glyphs
 from celebflow.report.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, new_blank_figure, new_figure, plain
 
 _PEOPLE_PER_COLUMN = 40
@@ -51,8 +51,7 @@ def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Pat
     """Write figures as PNG files to `folder`, and make the folder if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     # The writers compress one figure while the next is drawn.
-    with ThreadPoolExecutor() as writers, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)  # choose_fonts says it once
+    with ThreadPoolExecutor() as writers, ignore_missing_glyphs():
         written = []
         for name, figure in figures.items():
             figure.set_dpi(resolution_dpi)

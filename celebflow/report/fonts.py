@@ -1,11 +1,14 @@
 """Fonts for names in any script: matplotlib's own, and what else the machine has that holds the missing characters."""
 
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import matplotlib
 from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
 
 _FAMILY = "DejaVu Sans"  # comes with matplotlib
+_UNREADABLE = (OSError, RuntimeError, NotImplementedError)  # what matplotlib raises for fonts, such as colored ones
 _UNUSABLE = ("Last Resort", "cm", "STIX")  # boxes, and fonts for formulas
 
 
@@ -40,7 +43,8 @@ def _list_fonts() -> Iterator[tuple[str, str]]:
     known = {font.fname for font in fontManager.ttflist}
     for file in findSystemFonts():  # matplotlib's list does not have what was installed since it was made
         if file not in known:
-            fontManager.addfont(file)
+            with suppress(*_UNREADABLE):
+                fontManager.addfont(file)
     fonts = [
         font for font in fontManager.ttflist if (font.style, font.weight) in (("normal", 400), ("normal", "normal"))
     ]
@@ -50,4 +54,15 @@ def _list_fonts() -> Iterator[tuple[str, str]]:
 
 
 def _list_characters(file: str) -> set[str]:
-    return {chr(code) for code in get_font(file).get_charmap()}
+    try:
+        return {chr(code) for code in get_font(file).get_charmap()}
+    except _UNREADABLE:  # damaged, or no longer there
+        return set()
+
+
+@contextmanager
+def ignore_missing_glyphs() -> Iterator[None]:
+    """Keep matplotlib from warning of every character without a font: choose_fonts says it once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        yield

@@ -2,8 +2,12 @@
 
 import base64
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pillow_heif
@@ -12,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from celebflow.data import formats
+from celebflow.data import formats, isolation
 from celebflow.data.decoding import decode_base64, decode_photograph, encode_jpeg
 from celebflow.data.formats import PILLOW_FORMATS, PhotographError
+from tests import REPOSITORY
 from tests.profiles import ADOBE_RGB, DISPLAY_P3, make_cmyk_profile, make_gray_profile, make_rgb_profile
 
 pillow_heif.register_heif_opener()
@@ -81,7 +86,7 @@ _BOX = b"\0\0\0\x18ftyp"
         (b"RIFF\0\0\0\0AVI LIST", "is a video"),
         (b"8BPS\0\1", "is a Photoshop file"),
         (b"%PDF-1.7", "is a PDF file"),
-        (b'<?xml version="1.0"?>\n<svg width="9">', "is a SVG file"),
+        (b'<?xml version="1.0"?>\n<svg width="9">', "is an SVG file"),
         (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "is a web page, not an image; download the image again"),
     ],
 )
@@ -169,6 +174,14 @@ def test_an_image_with_too_many_scans_is_refused_in_files_of_one_and_of_several_
         decode_photograph(b"\xff\xd9".join([_add_scans(first + b"\xff\xd9", 110)[:-2], *rest]))
 
 
+def test_scans_cannot_hide_behind_a_marker_that_decoders_skip_alone() -> None:
+    progressive = _encode(_draw_photograph(40, 20), "JPEG", progressive=True)
+    last = progressive.rindex(b"\xff\xda")
+    hidden = progressive[:-2] + b"\xff\x02\xff\xff" + progressive[last:-2] * 110 + progressive[-2:]
+    with pytest.raises(PhotographError, match="1[0-9][0-9] scans of 40×20 pixels"):
+        decode_photograph(hidden.ljust(70_000, b"\0"))
+
+
 def test_only_the_scans_that_are_decoded_count() -> None:
     progressive = _encode(_draw_photograph(40, 20), "JPEG", progressive=True)
     expected = decode_photograph(progressive).tobytes()
@@ -223,6 +236,54 @@ def test_decoding_ends_at_its_limit_and_the_next_photograph_is_decoded() -> None
     with pytest.raises(PhotographError, match="truncated or damaged"):
         decode_photograph(small[:200])
     assert decode_photograph(small).size == (60, 60)
+
+
+def test_a_decoder_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = _encode(_draw_photograph(), "TIFF")
+    assert decode_photograph(content).size == (60, 60)
+    (decoder,) = isolation._idle
+    decoder._process.kill()
+    decoder._process.wait()
+    assert decode_photograph(content).tobytes() == _draw_photograph().tobytes()
+
+
+def test_decoders_import_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "signal.py").write_text("open('imported', 'w')")
+    (tmp_path / "photograph.tif").write_bytes(_encode(_draw_photograph(), "TIFF"))
+    script = (
+        "from pathlib import Path; from celebflow.data.decoding import decode_photograph; "
+        "print(decode_photograph(Path('photograph.tif').read_bytes()).size)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-P", "-c", f"import sys; sys.path.append({str(REPOSITORY)!r}); {script}"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.stdout == "(60, 60)\n", result.stderr
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)),
+        Image.fromarray(np.arange(64, dtype=np.int32).reshape(8, 8)),
+    ],
+)
+def test_tiff_files_that_would_be_misread_are_refused_with_the_remedy(image: Image.Image) -> None:
+    with pytest.raises(PhotographError, match="rare kind of numbers; save it with 8 bits per color"):
+        decode_photograph(_encode(image, "TIFF"))
+    grays = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
+    with pytest.raises(PhotographError, match="rare kind of numbers"):
+        black_is_zero, white_is_zero = (struct.pack("<HHII", 262, 3, 1, number) for number in (1, 0))
+        decode_photograph(_encode(grays, "TIFF").replace(black_is_zero, white_is_zero))
+
+
+def test_a_strip_of_millions_of_pixels_is_refused() -> None:
+    with pytest.raises(PhotographError, match="a side of more than 65535"):
+        decode_photograph(_claim_png_size(1, 90_000_000))
+
+
+def test_a_comment_does_not_decide_about_the_format() -> None:
+    assert decode_photograph(_encode(_draw_photograph(), "JPEG", comment=b"made from <svg>")).size == (60, 60)
 
 
 def test_a_tiff_cannot_ask_for_more_memory_than_there_is() -> None:

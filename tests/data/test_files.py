@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from celebflow.data.files import find_files
+from celebflow.data.files import find_files, read_file
+from celebflow.data.formats import PhotographError
 from celebflow.errors import CelebflowError
 
 LEFT_BEHIND = [
@@ -42,6 +43,31 @@ def test_links_are_listed_but_not_followed_and_pipes_are_left_alone(tmp_path: Pa
     (tmp_path / "Ann" / "itself").symlink_to("itself")
     os.mkfifo(tmp_path / "Ann" / "pipe")
     assert find_files(tmp_path) == (["Ann/0.jpg", "Ann/itself", "Ann/loop"], [])
+
+
+def test_only_regular_files_of_a_sensible_size_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    with (tmp_path / "video").open("wb") as file:
+        file.truncate(3_000_000_000)
+    for name in ("pipe", "link", "endless"):
+        with pytest.raises(PhotographError, match="is not a regular file"):
+            read_file(tmp_path / name)
+    with pytest.raises(PhotographError, match="3000 MB, more than 500"):
+        read_file(tmp_path / "video")
+    with pytest.raises(PhotographError, match="is a folder"):
+        read_file(tmp_path)
+
+
+def test_files_whose_state_cannot_be_asked_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _make(tmp_path, "Ann/0.jpg")
+
+    def refuse(path: Path) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    assert find_files(tmp_path) == (["Ann", "Ann/0.jpg"], [])
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

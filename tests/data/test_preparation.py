@@ -137,6 +137,14 @@ def test_a_link_to_a_folder_is_refused_with_the_way_to_use_another_disk(draw_peo
         prepare_photographs(tmp_path / "link", PARAMS)
 
 
+def test_a_person_without_a_usable_file_is_told_with_the_reasons(draw_people: Draw) -> None:
+    data = draw_people("Ann", "Bo", "Cy", count=3)
+    for file in (data / "Cy").iterdir():
+        file.write_text("nothing")
+    with pytest.raises(CelebflowError, match="(?s)Cy: 0\n.*Cy/0.jpg: is not a JPEG"):
+        prepare_photographs(data, PrepareParams(unreadable="skip"))
+
+
 def test_splits_of_other_tools_are_no_people(draw_people: Draw) -> None:
     data = draw_people("train/Ann", "train/Bo", "test/Ann", "test/Bo", count=3)
     with pytest.raises(CelebflowError, match="splits, not people"):

@@ -160,3 +160,17 @@ def test_a_photograph_without_a_face_is_told_in_every_format() -> None:
     first, second = csv.DictReader(io.StringIO(format_csv(predictions)))
     assert (first["name"], first["known"], first["probability"], first["left"]) == ("no face found", "false", "", "")
     assert (second["photograph"], second["name"]) == ("'+one.jpg", "'=Ann"), "no formulas"
+
+
+def test_no_name_breaks_the_table() -> None:
+    face = RankedFace(None, True, [Candidate("Ann\tAnn", 0.5)])
+    table = format_table([FilePrediction("a.jpg\nb.jpg  Bo  99.0%", face)])
+    assert len(table.splitlines()) == 2
+    assert "Ann\\u0009Ann" in table
+
+
+@pytest.mark.parametrize("name", ["x" * 300, ""])
+def test_names_that_no_file_has_are_reported(model: Path, name: str) -> None:
+    result = CliRunner().invoke(main, ["predict", "--model", str(model), name])
+    assert isinstance(result.exception, CelebflowError), result.output
+    assert "1 of 1 files are not readable" in str(result.exception)

@@ -60,7 +60,7 @@ def test_photographs_are_found_at_any_depth_and_other_files_reported(tmp_path: P
     assert (report.count, report.accepted, report.predicted) == (3, 3, [("Ann", 2), ("Bo", 1)])
     files_left_out = [line.partition(": ")[0] for line in report.unreadable]
     assert files_left_out == [str(tmp_path / "a/notes.txt"), str(tmp_path / "link")]
-    assert report.unreadable[1].endswith("is a link to a folder, which is not followed")
+    assert report.unreadable[1].endswith("is a folder, or a link to one, which is not followed")
     (tmp_path / "a" / "b" / "empty").mkdir()
     with pytest.raises(CelebflowError, match="holds no photograph"):
         _measure(tmp_path / "a" / "b" / "empty")

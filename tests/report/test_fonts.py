@@ -58,3 +58,11 @@ def test_characters_without_a_font_raise_no_warning_for_each(monkeypatch: pytest
 def test_names_from_right_to_left_are_isolated_and_others_are_not() -> None:
     assert spell("דוד_כהן") == "\u2068דוד כהן\u2069"
     assert spell("Ada_Brown") == "Ada Brown"
+
+
+def test_fonts_that_cannot_be_read_are_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "damaged.ttf").write_bytes(b"nothing")
+    monkeypatch.setattr(fonts, "findSystemFonts", lambda: [str(tmp_path / "damaged.ttf")])
+    assert list(fonts._list_fonts())
+    _hide_fonts(monkeypatch, ("Damaged", str(tmp_path / "damaged.ttf")), ("Gone", str(tmp_path / "gone.ttf")))
+    assert "李" in choose_fonts(["李"])

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 # not applied, so that photographs with it equal those without any.
 _MAX_SRGB_DIFFERENCE = 2
 _MAX_PROFILE_BYTES = 2**22
+_STRIP_ROWS = 256
 _PROGRAM = b"mpet"  # any number of steps for each color; photographs have tables and curves
 _MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 
@@ -25,12 +26,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(grays.astype(np.uint8))
     if not image.has_transparency_data:
         return _apply_profile(image, profile)
+    if image.format == "BMP" and image.getchannel("A").getextrema() == (0, 0):  # the channel is not used
+        return _apply_profile(image.convert("RGB"), profile)
+    flat = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP_ROWS):  # whole, the layers would take four times the memory
+        box = (0, top, image.width, min(top + _STRIP_ROWS, image.height))
+        flat.paste(_flatten(image.crop(box), profile), box)
+    return flat
+
+
+def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Lay an image over white."""
     layer = image.convert("RGBA")
-    alpha = layer.getchannel("A")
     colors = _apply_profile(image.convert("L") if image.mode == "LA" else layer.convert("RGB"), profile)
-    if image.format == "BMP" and alpha.getextrema() == (0, 0):  # the channel is not used
-        return colors
-    colors.putalpha(alpha)
+    colors.putalpha(layer.getchannel("A"))
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), colors).convert("RGB")
 
 

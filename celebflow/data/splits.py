@@ -28,9 +28,14 @@ def split_photographs(photos: Sequence[Photo], people: Sequence[str], params: Pr
     small = [f"  {person}: {_describe_count(sizes)}" for person, sizes in sizes_of.items() if len(sizes) < 3]
     if small:
         listing = "\n".join(small)
+        remedy = "Add photographs (at least three per person, better thirty or more) or remove the folder."
+        if any(sizes.total() > len(sizes) for sizes in sizes_of.values()):
+            remedy += (
+                " If near-duplicates here are different photographs, lower prepare.duplicate_distance_bits or set "
+                "it to null."
+            )
         raise CelebflowError(
-            f"These people have too few photographs to split into train, val and test:\n{listing}\n"
-            "Add photographs (at least three per person, better thirty or more) or remove the folder."
+            f"These people have too few photographs to split into train, val and test:\n{listing}\n{remedy}"
         )
     split_of: dict[str, str] = {}  # of each group
     for person, sizes in sizes_of.items():

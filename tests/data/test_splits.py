@@ -54,6 +54,9 @@ def test_people_with_too_few_photographs_are_listed_with_the_count() -> None:
     with pytest.raises(CelebflowError, match="(?s)Bo: 2\n.*Cy: 8, in 1 groups.*\n.*Empty: 0\n") as caught:
         split_photographs(photos, ["Ann", "Bo", "Cy", "Empty"], PARAMS)
     assert "Ann" not in str(caught.value)
+    with pytest.raises(CelebflowError) as alone:
+        split_photographs(make_photos({"Ann": [1] * 8, "Bo": [1]}), ["Ann", "Bo"], PARAMS)
+    assert "duplicate_distance_bits" not in str(alone.value), "there are no near-duplicates"
 
 
 def test_one_person_is_not_enough() -> None:

@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 # Profiles of one color space round differently. One whose colors differ from sRGB's by no more than this, of 255, is
 # not applied, so that photographs with it equal those without any.
 _MAX_SRGB_DIFFERENCE = 2
-_MAX_PROFILE_BYTES = 2**22
+_MAX_PROFILE_BYTES = 2**22  # of any format
 _STRIP_ROWS = 256
 _PROGRAM = b"mpet"  # any number of steps for each color; photographs have tables and curves
 _MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}

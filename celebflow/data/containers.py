@@ -10,9 +10,10 @@ from celebflow.data.formats import PhotographError
 
 # Segments, chunks: each costs a decoder a step, however small it is.
 _MAX_PARTS = 100_000
-_MAX_PROFILE_BYTES = 2**22
+_MAX_ANCILLARY = 100  # chunks that may each have to be unpacked; photographs have a few
+_MAX_PROFILE_BYTES = 2**20  # unpacked, as Pillow accepts it
 _MAX_TEXT_BYTES = 2**16
-_MAX_RUNS_BYTES = 2**22  # of run-length encoding, which Pillow decodes in Python
+_MAX_RUNS_BYTES, _MAX_RUNS_PIXELS = 2**22, 16_000_000  # of run-length encoding, which Pillow decodes in Python
 _MAX_FILL_BYTES = 2**16  # before a segment, which Pillow skips one by one
 # A marker of a segment, after any number of fill bytes: no escaped FF, no restart of a scan, no start of an image, and
 # none of the reserved markers below C0, which a decoder skips alone: it would find scans where a segment seems to be.
@@ -61,13 +62,18 @@ def strip_jpeg(content: bytes) -> Jpeg:
 
 def _list_segments(content: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the marker of each segment of the first image in a JPEG file, and where it starts and ends."""
-    position = count = 0
+    position = count = fill = 0
     scanning = False
     # A slice of the file, so that what stands before it is not looked at.
-    while (marker := _MARKER.search(memoryview(content)[position:])) and marker[1] not in (b"", _END_OF_IMAGE):
-        if not scanning and marker.end() > _MAX_FILL_BYTES:
+    while (marker := _MARKER.search(memoryview(content)[position:])) and marker[1]:
+        if marker[1] == _END_OF_IMAGE and scanning:
+            return
+        fill += 0 if scanning else marker.end() - 2
+        if fill > _MAX_FILL_BYTES:
             raise PhotographError("has too many bytes between its segments")
         position += marker.end()
+        if marker[1] == _END_OF_IMAGE:  # of tables alone: decoders go on to an image behind it
+            continue
         end = position + int.from_bytes(content[position : position + 2])
         yield bytes(marker[1]), position - 2, end
         position = end
@@ -84,18 +90,23 @@ def strip_png(content: bytes) -> bytes:
 
     Raises PhotographError for a file of very many chunks.
     """
-    kept = [content[:_PNG_SIGNATURE_BYTES]]
+    kept, ancillary = [content[:_PNG_SIGNATURE_BYTES]], 0
     for count, (kind, start, end) in enumerate(_list_chunks(content)):
         if count == _MAX_PARTS:
             raise PhotographError(f"has more than {_MAX_PARTS} chunks")
+        if kind not in _PNG_CHUNKS:
+            continue
         chunk = content[start:end]
-        if kind in _PNG_CHUNKS and _is_kept(kind, chunk):
-            kept.append(chunk)
+        if kind[:1].islower():
+            ancillary += 1
+            if ancillary > _MAX_ANCILLARY or not _is_kept(kind, chunk):
+                continue
+        kept.append(chunk)
     return b"".join(kept)
 
 
 def _is_kept(kind: bytes, chunk: bytes) -> bool:
-    if kind[:1].islower() and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
+    if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
         return False  # damaged, and the pixels do not need it
     keyword, _, content = chunk[8:-4].partition(b"\0")
     if kind == b"iCCP":
@@ -130,11 +141,12 @@ def _unpacks(packed: bytes, max_bytes: int) -> bool:
 
 
 def check_bmp(content: bytes) -> None:
-    """Raise PhotographError for a BMP file with many bytes of run-length encoding."""
+    """Raise PhotographError for a BMP file with much run-length encoding, by its bytes or its pixels."""
+    width, height = (abs(int.from_bytes(content[start : start + 4], "little", signed=True)) for start in (18, 22))
     compression = int.from_bytes(content[30:34], "little")
-    if compression in (1, 2) and len(content) > _MAX_RUNS_BYTES:
-        size = f"{len(content) / 1e6:.1f} MB"
-        raise PhotographError(f"has {size} of run-length encoding, more than {_MAX_RUNS_BYTES / 1e6:.1f} MB")
+    if compression in (1, 2) and (len(content) > _MAX_RUNS_BYTES or width * height > _MAX_RUNS_PIXELS):
+        size = f"{len(content) / 1e6:.1f} MB and {width}×{height} pixels"
+        raise PhotographError(f"has {size} of run-length encoding, which is too much; save it as PNG")
 
 
 def find_orientation(exif: bytes) -> int | None:

@@ -32,14 +32,17 @@ def find_files(folder: Path) -> tuple[list[str], list[str]]:
     Paths are relative to `folder`, with forward slashes, sorted part by part. Links to folders are listed, but not
     followed.
 
-    Raises CelebflowError when a folder cannot be read.
+    Raises CelebflowError when a folder cannot be read, or when folders are nested too deeply.
     """
     found = []
-    for place, folders, files in os.walk(folder, onerror=_refuse_folder):
-        for name in [*folders, *files]:
-            path = Path(place, name)
-            if _is_listed(path):
-                found.append(path.relative_to(folder))
+    try:
+        for place, folders, files in os.walk(folder, onerror=_refuse_folder):
+            for name in [*folders, *files]:
+                path = Path(place, name)
+                if _is_listed(path):
+                    found.append(path.relative_to(folder))
+    except RecursionError:
+        raise CelebflowError(f"The folders in {folder} are nested too deeply. Move the photographs up.") from None
     paths: list[str] = []
     system_files: list[str] = []
     for path in sorted(found):

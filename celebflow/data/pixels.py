@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+import zlib
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -14,7 +15,7 @@ MAX_PIXELS = 100_000_000
 _MAX_SIDE_PX = 65_535  # resizing a strip that is longer takes far too much memory
 # Every scan of a progressive JPEG costs a pass over all its pixels, but few bytes; real files have about ten.
 _MAX_SCANS = 100
-_MAX_SCANNED_PIXELS = 1_500_000_000
+_MAX_SCANNED_PIXELS = 2_000_000_000
 # What brings each of EXIF's orientations upright; 1 is upright.
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -27,6 +28,7 @@ _TRANSPOSITIONS = {
 }
 # What Pillow raises for truncated or damaged files.
 _DAMAGE = (
+    AssertionError,
     OSError,
     SyntaxError,
     ValueError,
@@ -38,6 +40,7 @@ _DAMAGE = (
     AttributeError,
     RuntimeError,
     struct.error,
+    zlib.error,
 )
 # Pillow warns at a size of its own, where decode refuses at `max_pixels`, and of damage around sound photographs.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

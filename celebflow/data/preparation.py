@@ -68,8 +68,8 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
         hashes, sha256s = np.stack([each for _, each in usable]), [photo.sha256 for photo in photos]
         groups = group_near_duplicates(hashes, sha256s, params.duplicate_distance_bits)
         photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
-    people = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_system_file(entry.name))
-    left_out = unreadable + [LeftOut(path, "is a system file") for path in system_files]
+    people = sorted(entry.name for entry in os.scandir(folder) if _is_folder(entry) and not is_system_file(entry.name))
+    left_out = unreadable + [LeftOut(escape_controls(path), "is a system file") for path in system_files]
     try:
         photos = split_photographs(photos, people, params)
     except CelebflowError as error:
@@ -77,6 +77,10 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
             raise CelebflowError(f"{error}\nThese files are not used:\n{listing}") from None
         raise
     return photos, sorted(left_out, key=lambda file: file.path)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    return os.path.isdir(entry.path)  # noqa: PTH112 - entry.is_dir raises for loops of links
 
 
 def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from celebflow.data import formats, isolation
+from celebflow.data import containers, formats, isolation
 from celebflow.data.decoding import decode_base64, decode_photograph, encode_jpeg
 from celebflow.data.formats import PILLOW_FORMATS, PhotographError
 from tests import REPOSITORY
@@ -182,6 +182,14 @@ def test_scans_cannot_hide_behind_a_marker_that_decoders_skip_alone() -> None:
         decode_photograph(hidden.ljust(70_000, b"\0"))
 
 
+def test_scans_cannot_hide_behind_an_end_that_comes_before_the_image() -> None:
+    progressive = _encode(_draw_photograph(40, 20), "JPEG", progressive=True)
+    assert decode_photograph(b"\xff\xd8\xff\xd9" + progressive).size == (40, 20)
+    for tables in (b"\xff\xd8\xff\xd9", b"\xff\xd8\xff\xee\0\2\xff\xd9"):
+        with pytest.raises(PhotographError, match="1[0-9][0-9] scans of 40×20 pixels"):
+            decode_photograph(tables + _add_scans(progressive, 110))
+
+
 def test_only_the_scans_that_are_decoded_count() -> None:
     progressive = _encode(_draw_photograph(40, 20), "JPEG", progressive=True)
     expected = decode_photograph(progressive).tobytes()
@@ -207,11 +215,14 @@ def test_files_of_very_many_small_parts_are_refused() -> None:
         decode_photograph(jpeg[:2] + b"\xff\xfe\0\2" * 100_001 + jpeg[2:])
     with pytest.raises(PhotographError, match="too many bytes between its segments"):
         decode_photograph(jpeg[:2] + b"\xff" * 100_000 + jpeg[2:])
+    comment = b"\xff" * 60_000 + b"\xff\xfe\0\2"
+    with pytest.raises(PhotographError, match="too many bytes between its segments"):
+        decode_photograph(jpeg[:2] + comment * 2 + jpeg[2:])
     with pytest.raises(PhotographError, match="more than 100000 chunks"):
         decode_photograph(_insert_chunks(png, *[_make_chunk(b"teSt", b"")] * 100_001))
     runs = bytearray(_encode(_draw_photograph().convert("P"), "BMP"))
     runs[30] = 1  # run-length encoding
-    with pytest.raises(PhotographError, match=r"5\.0 MB of run-length encoding"):
+    with pytest.raises(PhotographError, match=r"5\.0 MB and 60×60 pixels of run-length encoding"):
         decode_photograph(bytes(runs).ljust(5_000_000, b"\1"))
 
 
@@ -225,6 +236,36 @@ def test_large_and_damaged_texts_and_profiles_in_a_png_cost_no_photograph() -> N
         with pytest.raises((ValueError, UnidentifiedImageError)):
             Image.open(io.BytesIO(_insert_chunks(png, *chunks)))
         assert decode_photograph(_insert_chunks(png, *chunks)).tobytes() == _draw_photograph().tobytes()
+
+
+def test_few_of_very_many_profiles_and_texts_are_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked: list[int] = []
+    unpacks = containers._unpacks
+
+    def count(packed: bytes, max_bytes: int) -> bool:
+        unpacked.append(max_bytes)
+        return unpacks(packed, max_bytes)
+
+    monkeypatch.setattr(containers, "_unpacks", count)
+    png = _encode(_draw_photograph(), "PNG")
+    profile = _make_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(bytes(1000)))
+    text = _make_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(1000)))
+    assert decode_photograph(_insert_chunks(png, *[profile, text] * 5000)).tobytes() == _draw_photograph().tobytes()
+    assert len(unpacked) == 100
+
+
+def test_an_image_of_runs_is_refused_by_its_pixels() -> None:
+    runs = bytearray(_encode(_draw_photograph().convert("P"), "BMP"))
+    runs[18:26], runs[30] = struct.pack("<ii", 10_000, -10_000), 1
+    with pytest.raises(PhotographError, match="10000×10000 pixels of run-length encoding"):
+        decode_photograph(bytes(runs))
+
+
+def test_a_palette_image_without_a_palette_is_refused() -> None:
+    header = _make_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0))
+    pixels = _make_chunk(b"IDAT", zlib.compress(bytes(6)))
+    with pytest.raises(PhotographError, match="truncated or damaged"):
+        decode_photograph(b"\x89PNG\r\n\x1a\n" + header + pixels + _make_chunk(b"IEND", b""))
 
 
 def test_decoding_ends_at_its_limit_and_the_next_photograph_is_decoded() -> None:

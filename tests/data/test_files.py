@@ -70,6 +70,15 @@ def test_files_whose_state_cannot_be_asked_are_listed(tmp_path: Path, monkeypatc
     assert find_files(tmp_path) == (["Ann", "Ann/0.jpg"], [])
 
 
+def test_folders_that_are_nested_too_deeply_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk(*_: object, **__: object) -> object:  # a real tree of this depth could not be removed
+        raise RecursionError
+
+    monkeypatch.setattr(os, "walk", walk)
+    with pytest.raises(CelebflowError, match="nested too deeply"):
+        find_files(tmp_path)
+
+
 def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _make(tmp_path, "Ann/0.jpg")
     scandir = os.scandir

@@ -1,5 +1,6 @@
 """Photographs are found, checked, grouped and split; no file is left out without a reason."""
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -143,6 +144,17 @@ def test_a_person_without_a_usable_file_is_told_with_the_reasons(draw_people: Dr
         file.write_text("nothing")
     with pytest.raises(CelebflowError, match="(?s)Cy: 0\n.*Cy/0.jpg: is not a JPEG"):
         prepare_photographs(data, PrepareParams(unreadable="skip"))
+
+
+def test_system_files_of_any_name_and_loops_of_links_end_nothing(draw_people: Draw, tmp_path: Path) -> None:
+    data = draw_people("Ann", "Bo", count=3)
+    (data / "loop").symlink_to("loop")
+    (data / "Ann" / "Icon\r").touch()
+    (data / "Ann" / os.fsdecode(b".\xff.jpg")).touch()
+    _, left_out = prepare_photographs(data, PrepareParams(unreadable="skip"))
+    save_left_out(left_out, tmp_path / "left_out.csv")
+    assert load_rows(LeftOut, tmp_path / "left_out.csv") == left_out
+    assert [file.path for file in left_out] == ["Ann/.\\udcff.jpg", "Ann/Icon\\u000d", "loop"]
 
 
 def test_splits_of_other_tools_are_no_people(draw_people: Draw) -> None:

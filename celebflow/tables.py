@@ -6,16 +6,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_type_hints
 
 from celebflow.errors import CelebflowError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-# A text that a spreadsheet would calculate, perhaps with apostrophes before it, and what escape_cell adds.
+# A text that a spreadsheet would calculate, perhaps with apostrophes before it.
 _FORMULA = re.compile(r"'*[=+\-@].", re.DOTALL)
-_ESCAPED = re.compile(r"^'(?='*[=+\-@].)", re.DOTALL)
 Row = TypeVar("Row", bound="DataclassInstance")
 
 
@@ -23,20 +22,25 @@ def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
     """Write a CSV file in UTF-8, and make its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([escape_cell(cell) for cell in row] for row in rows)
+        write_table(file, header, rows)
+
+
+def write_table(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write CSV to an open file; an apostrophe keeps a spreadsheet from taking a text for a formula."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([escape_cell(cell) for cell in row] for row in rows)
 
 
 def load_table(path: Path) -> Iterator[dict[str, str]]:
     """Yield each row of a CSV file as a dict from column name to cell."""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            yield {name: _ESCAPED.sub("", cell) for name, cell in row.items()}
+            yield {name: cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell for name, cell in row.items()}
 
 
 def escape_cell(cell: object) -> object:
-    """Return a cell as load_table reads it: an apostrophe keeps a spreadsheet from taking a text for a formula."""
+    """Return what write_table writes for a cell."""
     return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
 
 

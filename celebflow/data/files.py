@@ -74,6 +74,11 @@ def read_file(path: Path, *, pipes: bool = False) -> bytes:
     return path.read_bytes()
 
 
+def is_folder(path: str | Path) -> bool:
+    """Tell whether there is a folder, or a link to one, at this path, whatever the path is like."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises for loops of links and for names that are too long
+
+
 def is_system_file(name: str) -> bool:
     """Tell whether an operating system left the file or folder of this name."""
     return name.startswith(".") or name.lower() in _SYSTEM_NAMES

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
-from celebflow.data.files import find_files, is_system_file, read_file
+from celebflow.data.files import find_files, is_folder, is_system_file, read_file
 from celebflow.data.formats import PhotographError
 from celebflow.data.layout import check_layout
 from celebflow.data.photos import Photo
@@ -68,7 +68,7 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
         hashes, sha256s = np.stack([each for _, each in usable]), [photo.sha256 for photo in photos]
         groups = group_near_duplicates(hashes, sha256s, params.duplicate_distance_bits)
         photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
-    people = sorted(entry.name for entry in os.scandir(folder) if _is_folder(entry) and not is_system_file(entry.name))
+    people = sorted(entry.name for entry in folder.iterdir() if is_folder(entry) and not is_system_file(entry.name))
     left_out = unreadable + [LeftOut(escape_controls(path), "is a system file") for path in system_files]
     try:
         photos = split_photographs(photos, people, params)
@@ -79,14 +79,10 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
     return photos, sorted(left_out, key=lambda file: file.path)
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    return os.path.isdir(entry.path)  # noqa: PTH112 - entry.is_dir raises for loops of links
-
-
 def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
     if escape_controls(path) != path:
         return LeftOut(escape_controls(path), "has a name that is not UTF-8, or that holds control characters")
-    if os.path.isdir(folder / path):  # noqa: PTH112 - Path.is_dir raises for some names
+    if is_folder(folder / path):
         return LeftOut(path, f"is a link to a folder, {_LINK_REMEDY}")
     if "/" not in path:
         return LeftOut(path, "is not in a person's folder")

@@ -1,9 +1,7 @@
 """Files → who is in each: decoded and predicted in batches, and formatted for people and for programs."""
 
-import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,14 +9,13 @@ from pathlib import Path
 from PIL import Image
 
 from celebflow.data.decoding import decode_photograph
-from celebflow.data.files import find_files
+from celebflow.data.files import find_files, is_folder
 from celebflow.data.formats import PhotographError
 from celebflow.errors import CelebflowError, escape_controls
-from celebflow.inference.predictor import Predictor, RankedFace, rank_candidates
-from celebflow.tables import escape_cell
+from celebflow.inference.predictor import NO_FACE, Predictor, RankedFace, rank_candidates
+from celebflow.tables import write_table
 
 STANDARD_INPUT = "-"
-NO_FACE = "no face found"
 _BATCH_SIZE = 16
 _BATCH_PIXELS = 50_000_000  # 150 MB: so many decoded pixels also fill a batch
 
@@ -35,7 +32,7 @@ def list_photographs(names: Sequence[str]) -> list[str]:
     """Replace each folder with the files in it, at any depth; raise CelebflowError when a folder holds none."""
     listed = []
     for name in names:
-        if name == STANDARD_INPUT or not os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises for some names
+        if name == STANDARD_INPUT or not is_folder(name):
             listed.append(name)
             continue
         files, _ = find_files(Path(name))
@@ -124,19 +121,19 @@ def format_json(predictions: Sequence[FilePrediction]) -> str:
 
 def format_csv(predictions: Sequence[FilePrediction]) -> str:
     """Return a row for each candidate of each face, and one for a photograph without any."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["photograph", "left", "top", "right", "bottom", "known", "rank", "name", "probability"])
+    header = ["photograph", "left", "top", "right", "bottom", "known", "rank", "name", "probability"]
+    rows: list[Sequence[object]] = []
     for prediction in predictions:
-        photograph = escape_cell(prediction.photograph)
         face = prediction.face
         if face is None:
-            writer.writerow([photograph, "", "", "", "", "false", "", NO_FACE, ""])
+            rows.append([prediction.photograph, "", "", "", "", "false", "", NO_FACE, ""])
             continue
         sides: Sequence[float | str] = _list_sides(face) or ("", "", "", "")
         known = str(face.known).lower()
         for rank, candidate in enumerate(face.candidates, 1):
-            writer.writerow([photograph, *sides, known, rank, escape_cell(candidate.name), candidate.probability])
+            rows.append([prediction.photograph, *sides, known, rank, candidate.name, candidate.probability])
+    file = io.StringIO()
+    write_table(file, header, rows)
     return file.getvalue().rstrip("\n")
 
 

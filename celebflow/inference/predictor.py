@@ -22,6 +22,8 @@ from celebflow.features.faces import Face
 from celebflow.features.runtimes import build_runtime, choose_runtime
 from celebflow.features.sparse import SparseBatch, SparseRow
 
+NO_FACE = "no face found"
+
 
 @dataclass(frozen=True, eq=False)
 class ExtractedFace:

@@ -20,6 +20,7 @@ from celebflow.data import containers, formats, isolation
 from celebflow.data.decoding import decode_base64, decode_photograph, encode_jpeg
 from celebflow.data.formats import PILLOW_FORMATS, PhotographError
 from tests import REPOSITORY
+from tests.images import make_chunk, repeat_last_scan
 from tests.profiles import ADOBE_RGB, DISPLAY_P3, make_cmyk_profile, make_gray_profile, make_rgb_profile
 
 pillow_heif.register_heif_opener()
@@ -37,13 +38,9 @@ def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def _claim_png_size(width: int, height: int) -> bytes:
-    header = _make_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    pixels = _make_chunk(b"IDAT", zlib.compress(b"\0" * 100))
-    return b"\x89PNG\r\n\x1a\n" + header + pixels + _make_chunk(b"IEND", b"")
-
-
-def _make_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    header = make_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    pixels = make_chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + make_chunk(b"IEND", b"")
 
 
 def _insert_chunks(png: bytes, *chunks: bytes) -> bytes:
@@ -148,14 +145,8 @@ def test_damaged_exif_costs_no_photograph(kind: str) -> None:
     assert decode_photograph(bytes(content)).size == (20, 40), "the orientation is sound"
     damaged = bytes(content).replace(b"MM\0*", b"MX\0*")
     if kind == "PNG":
-        damaged = _insert_chunks(_encode(_draw_photograph(40, 20), kind), _make_chunk(b"eXIf", b"no EXIF"))
+        damaged = _insert_chunks(_encode(_draw_photograph(40, 20), kind), make_chunk(b"eXIf", b"no EXIF"))
     assert decode_photograph(damaged).size == (40, 20)
-
-
-def _add_scans(progressive: bytes, count: int) -> bytes:
-    """Repeat the last scan of a progressive JPEG image."""
-    last = progressive.rindex(b"\xff\xda")
-    return progressive[:last] + progressive[last:-2] * count + progressive[-2:]
 
 
 def test_an_image_with_too_many_scans_is_refused_in_files_of_one_and_of_several_pictures() -> None:
@@ -163,15 +154,14 @@ def test_an_image_with_too_many_scans_is_refused_in_files_of_one_and_of_several_
     assert 1 < progressive.count(b"\xff\xda") < 20
     assert decode_photograph(progressive).size == (40, 20)
     with pytest.raises(PhotographError, match="1[0-9][0-9] scans of 40×20 pixels"):
-        decode_photograph(_add_scans(progressive, 110))
+        decode_photograph(repeat_last_scan(progressive, 110))
     second = _draw_photograph(30, 30)
     several = _encode(_draw_photograph(40, 20), "MPO", save_all=True, append_images=[second], progressive=True)
     with Image.open(io.BytesIO(several)) as image:
         assert image.format == "MPO"
     assert decode_photograph(several).size == (40, 20)
-    first, *rest = several.split(b"\xff\xd9")
     with pytest.raises(PhotographError, match="1[0-9][0-9] scans of 40×20 pixels"):
-        decode_photograph(b"\xff\xd9".join([_add_scans(first + b"\xff\xd9", 110)[:-2], *rest]))
+        decode_photograph(repeat_last_scan(several, 110))
 
 
 def test_scans_cannot_hide_behind_a_marker_that_decoders_skip_alone() -> None:
@@ -187,7 +177,7 @@ def test_scans_cannot_hide_behind_an_end_that_comes_before_the_image() -> None:
     assert decode_photograph(b"\xff\xd8\xff\xd9" + progressive).size == (40, 20)
     for tables in (b"\xff\xd8\xff\xd9", b"\xff\xd8\xff\xee\0\2\xff\xd9"):
         with pytest.raises(PhotographError, match="1[0-9][0-9] scans of 40×20 pixels"):
-            decode_photograph(tables + _add_scans(progressive, 110))
+            decode_photograph(tables + repeat_last_scan(progressive, 110))
 
 
 def test_only_the_scans_that_are_decoded_count() -> None:
@@ -219,7 +209,7 @@ def test_files_of_very_many_small_parts_are_refused() -> None:
     with pytest.raises(PhotographError, match="too many bytes between its segments"):
         decode_photograph(jpeg[:2] + comment * 2 + jpeg[2:])
     with pytest.raises(PhotographError, match="more than 100000 chunks"):
-        decode_photograph(_insert_chunks(png, *[_make_chunk(b"teSt", b"")] * 100_001))
+        decode_photograph(_insert_chunks(png, *[make_chunk(b"teSt", b"")] * 100_001))
     runs = bytearray(_encode(_draw_photograph().convert("P"), "BMP"))
     runs[30] = 1  # run-length encoding
     with pytest.raises(PhotographError, match=r"5\.0 MB and 60×60 pixels of run-length encoding"):
@@ -229,9 +219,9 @@ def test_files_of_very_many_small_parts_are_refused() -> None:
 def test_large_and_damaged_texts_and_profiles_in_a_png_cost_no_photograph() -> None:
     png = _encode(_draw_photograph(), "PNG")
     large = zlib.compress(bytes(2**23))
-    text = _make_chunk(b"zTXt", b"Comment\0\0" + large)
-    profile = _make_chunk(b"iCCP", b"ICC\0\0" + large)
-    damaged = _make_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(b"x"))[:-1] + b"?"
+    text = make_chunk(b"zTXt", b"Comment\0\0" + large)
+    profile = make_chunk(b"iCCP", b"ICC\0\0" + large)
+    damaged = make_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(b"x"))[:-1] + b"?"
     for chunks in ([text], [profile], [text] * 100, [damaged]):
         with pytest.raises((ValueError, UnidentifiedImageError)):
             Image.open(io.BytesIO(_insert_chunks(png, *chunks)))
@@ -248,8 +238,8 @@ def test_few_of_very_many_profiles_and_texts_are_unpacked(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(containers, "_unpacks", count)
     png = _encode(_draw_photograph(), "PNG")
-    profile = _make_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(bytes(1000)))
-    text = _make_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(1000)))
+    profile = make_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(bytes(1000)))
+    text = make_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(1000)))
     assert decode_photograph(_insert_chunks(png, *[profile, text] * 5000)).tobytes() == _draw_photograph().tobytes()
     assert len(unpacked) == 100
 
@@ -262,10 +252,10 @@ def test_an_image_of_runs_is_refused_by_its_pixels() -> None:
 
 
 def test_a_palette_image_without_a_palette_is_refused() -> None:
-    header = _make_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0))
-    pixels = _make_chunk(b"IDAT", zlib.compress(bytes(6)))
+    header = make_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0))
+    pixels = make_chunk(b"IDAT", zlib.compress(bytes(6)))
     with pytest.raises(PhotographError, match="truncated or damaged"):
-        decode_photograph(b"\x89PNG\r\n\x1a\n" + header + pixels + _make_chunk(b"IEND", b""))
+        decode_photograph(b"\x89PNG\r\n\x1a\n" + header + pixels + make_chunk(b"IEND", b""))
 
 
 def test_decoding_ends_at_its_limit_and_the_next_photograph_is_decoded() -> None:

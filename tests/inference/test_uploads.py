@@ -19,20 +19,17 @@ from starlette.types import Message
 
 from celebflow.inference.refusals import RefusalError
 from celebflow.inference.uploads import read_photograph
+from tests.images import make_chunk, repeat_last_scan
 from tests.inference.serving import FORM, LIMITS, post_form, post_json, read_refusal, run_server
 from tests.models import draw_noise
 
 JSON = {"Content-Type": "application/json"}
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 def _make_png(width: int, height: int, *chunks: bytes) -> bytes:
-    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    pixels = _chunk(b"IDAT", zlib.compress(bytes(1000)))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + pixels + _chunk(b"IEND", b"")
+    head = make_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    pixels = make_chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + pixels + make_chunk(b"IEND", b"")
 
 
 def _make_gif(frames: int) -> bytes:
@@ -54,9 +51,7 @@ def _repeat_scans(kind: str) -> bytes:
     content = io.BytesIO()
     photograph = Image.open(io.BytesIO(draw_noise()))
     photograph.save(content, kind, progressive=True)
-    first, end, rest = content.getvalue().partition(b"\xff\xd9")
-    last = first.rindex(b"\xff\xda")
-    return first[:last] + first[last:] * 200 + end + rest
+    return repeat_last_scan(content.getvalue(), 200)
 
 
 NOT_A_PHOTOGRAPH = (422, "not_a_photograph")
@@ -68,7 +63,7 @@ HOSTILE = {
     "more pixels than the limit": (draw_noise(size=(1001, 1000), kind="JPEG"), NOT_A_PHOTOGRAPH),
     "more scans than any photograph has": (_repeat_scans("JPEG"), NOT_A_PHOTOGRAPH),
     "as many in a file of several pictures": (_repeat_scans("MPO"), NOT_A_PHOTOGRAPH),
-    "very many empty parts": (_make_png(9, 9, *[_chunk(b"teSt", b"")] * 80_000)[:900_000], NOT_A_PHOTOGRAPH),
+    "very many empty parts": (_make_png(9, 9, *[make_chunk(b"teSt", b"")] * 80_000)[:900_000], NOT_A_PHOTOGRAPH),
     "fewer pixels than its head says": (_make_png(900, 900), NOT_A_PHOTOGRAPH),
     "10,000 frames": (_make_gif(10_000), NOT_A_PHOTOGRAPH),
     "a zip bomb": (_make_zip_bomb(), NOT_A_PHOTOGRAPH),
@@ -86,7 +81,7 @@ def test_hostile_files_are_refused_and_the_server_keeps_working(address: str, na
 
 
 def test_large_texts_around_a_photograph_cost_nothing(address: str) -> None:
-    text = _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))
+    text = make_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))
     assert post_form(address, _make_png(9, 9, text)).status_code == 200
 
 

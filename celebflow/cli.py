@@ -21,10 +21,16 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class _Group(click.Group):
-    """A group of commands that ends on SIGTERM and CelebflowError as the stages do; click handles Ctrl-C."""
+    """A group of commands that ends on Ctrl-C, SIGTERM and CelebflowError as the stages do."""
 
     def __call__(self, *args: object, **kwargs: object) -> None:
         errors.run_to_exit(self.main)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would end with the status of an error
+            raise errors.Interrupted from None
 
 
 def _echo(text: str, *, err: bool = False) -> None:
@@ -323,7 +329,7 @@ def predict(
     """
     from tqdm import tqdm
 
-    from celebflow.data.files import read_file
+    from celebflow.data.files import read_file, read_stream
     from celebflow.inference import files
 
     with _open_model(model, revision) as predictor:
@@ -336,7 +342,7 @@ def predict(
 
         def read(name: str) -> bytes:
             if name == files.STANDARD_INPUT:
-                return sys.stdin.buffer.read()
+                return read_stream(sys.stdin.buffer)
             return read_file(Path(name), pipes=name in photographs)
 
         # The bar of a single photograph would vanish before anyone sees it.

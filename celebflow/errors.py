@@ -16,6 +16,10 @@ class Terminated(BaseException):
     """SIGTERM arrived. Like KeyboardInterrupt it is not an Exception, so that no `except Exception` stops it."""
 
 
+class Interrupted(BaseException):
+    """Ctrl-C was pressed, where KeyboardInterrupt would mean something else."""
+
+
 # What a terminal obeys instead of showing, and what reorders or breaks the text around it.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -37,7 +41,7 @@ def run_to_exit(main: Callable[[], None]) -> None:
     except CelebflowError as error:
         print(f"error: {escape_controls(str(error))}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Terminated:

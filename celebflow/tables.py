@@ -33,15 +33,30 @@ def write_table(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[obj
 
 
 def load_table(path: Path) -> Iterator[dict[str, str]]:
-    """Yield each row of a CSV file as a dict from column name to cell."""
+    """Yield each row of a CSV file as a dict from column name to cell.
+
+    Raises CelebflowError when the file is damaged, such as one that was cut short.
+    """
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield {name: cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell for name, cell in row.items()}
+        rows = csv.DictReader(file)
+        try:
+            for row in rows:
+                if None in row or None in row.values():
+                    raise ValueError("another number of cells than its header")
+                yield {name: _unescape_cell(cell) for name, cell in row.items()}
+        except (csv.Error, ValueError) as error:
+            raise CelebflowError(
+                f"{path} is damaged at line {rows.line_num} ({error}). Run `dvc repro` to make it again."
+            ) from None
 
 
 def escape_cell(cell: object) -> object:
     """Return what write_table writes for a cell."""
     return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def _unescape_cell(cell: str) -> str:
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
 def save_rows(kind: type[Row], rows: Iterable[Row], path: Path) -> None:
@@ -53,7 +68,7 @@ def save_rows(kind: type[Row], rows: Iterable[Row], path: Path) -> None:
 def load_rows(kind: type[Row], path: Path) -> list[Row]:
     """Read what save_rows wrote, for a dataclass whose fields are strings, integers, numbers or None.
 
-    Raises CelebflowError when a column is missing.
+    Raises CelebflowError when a column is missing, or the file is damaged.
     """
     types = get_type_hints(kind)
     try:
@@ -62,6 +77,8 @@ def load_rows(kind: type[Row], path: Path) -> list[Row]:
         raise CelebflowError(
             f"{path.name} lacks the column {error}: an older celebflow wrote it. Run `dvc repro` to make it again."
         ) from None
+    except ValueError as error:
+        raise CelebflowError(f"{path} is damaged ({error}). Run `dvc repro` to make it again.") from None
 
 
 def _parse(kind: Any, text: str) -> object:

@@ -78,6 +78,19 @@ run_to_exit(lambda: os.kill(os.getpid(), {int(number)}))
     assert (result.returncode, result.stderr.strip()) == (128 + number, word)
 
 
+def test_interrupted_commands_end_as_stages_do() -> None:
+    code = f"""
+import os, sys
+from celebflow import cli
+from celebflow.data import invented_people
+sys.argv = ["celebflow", "sample", "people"]
+invented_people.draw_sample_data = lambda folder: os.kill(os.getpid(), {int(signal.SIGINT)})
+cli.main()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr.strip()) == (130, "interrupted")
+
+
 def test_a_run_is_registered_as_the_champion_by_its_accuracy_of_val(monkeypatch: pytest.MonkeyPatch) -> None:
     run = SimpleNamespace(
         info=SimpleNamespace(run_id="f" * 32, run_name="lower rate"),

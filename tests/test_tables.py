@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celebflow.errors import CelebflowError
 from celebflow.tables import escape_cell, load_rows, save_rows
 
 
@@ -27,6 +28,14 @@ def test_texts_are_restored_and_are_no_formulas(tmp_path: Path, name: str) -> No
     assert not cell.startswith(("=", "+", "-", "@"))
     assert count == "-7", "a number stays a number"
     assert load_rows(Row, tmp_path / "rows.csv") == [Row(name, -7)]
+
+
+@pytest.mark.parametrize("end", [b"Ann", b"Ann,1,2", b"Ann,x", b"Ann,", b"\xff,1", b'"Ann,1'])
+def test_a_damaged_file_is_refused_with_the_remedy(tmp_path: Path, end: bytes) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"name,count\nBo,1\n" + end)
+    with pytest.raises(CelebflowError, match=r"rows\.csv is damaged .*dvc repro"):
+        load_rows(Row, file)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"])), max_size=5))

@@ -22,8 +22,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips 16-bit grays to white
-        grays = np.asarray(image, dtype=np.uint16) >> 8
-        image = Image.fromarray(grays.astype(np.uint8))
+        image = _to_8_bits(image)
     if not image.has_transparency_data:
         return _apply_profile(image, profile)
     if image.format == "BMP" and image.getchannel("A").getextrema() == (0, 0):  # the channel is not used
@@ -33,6 +32,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
         box = (0, top, image.width, min(top + _STRIP_ROWS, image.height))
         flat.paste(_flatten(image.crop(box), profile), box)
     return flat
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.uint16)
+    grays = Image.fromarray((values >> 8).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return grays
+    opaque = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grays, opaque))
 
 
 def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:

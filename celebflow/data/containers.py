@@ -28,6 +28,8 @@ _EXIF_SEGMENT, _INDEX = b"\xe1" + _EXIF, b"\xe2MPF\0"
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTED = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # texts that can hold the orientation
 _PNG_SIGNATURE_BYTES = 8
+_PNG_BITS = 24  # where the bits per channel stand, and behind them the color type
+_PNG_CHANNELS = {0: 1, 2: 3}  # by color type, without those that have a palette or an alpha channel
 # What decides about the pixels. Other texts, of any size, are left aside, and so are further frames.
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", *_PNG_TEXTS, b"IDAT", b"IEND")
 
@@ -91,6 +93,7 @@ def strip_png(content: bytes) -> bytes:
     Raises PhotographError for a file of very many chunks.
     """
     kept, ancillary = [content[:_PNG_SIGNATURE_BYTES]], 0
+    bits, color_type = content[_PNG_BITS : _PNG_BITS + 2].ljust(2, b"\0")
     for count, (kind, start, end) in enumerate(_list_chunks(content)):
         if count == _MAX_PARTS:
             raise PhotographError(f"has more than {_MAX_PARTS} chunks")
@@ -101,8 +104,26 @@ def strip_png(content: bytes) -> bytes:
             ancillary += 1
             if ancillary > _MAX_ANCILLARY or not _is_kept(kind, chunk):
                 continue
-        kept.append(chunk)
+        kept.append(_scale_transparency(chunk, bits, color_type) if kind == b"tRNS" else chunk)
     return b"".join(kept)
+
+
+def _scale_transparency(chunk: bytes, bits: int, color_type: int) -> bytes:
+    """Return the chunk that names the transparent color of a PNG file, in the numbers that Pillow gives its pixels.
+
+    These have 8 bits, and only grays of 1 or 16 bits keep theirs. A chunk that is too short counts for nothing.
+    """
+    channels = _PNG_CHANNELS.get(color_type, 0)
+    values = chunk[8 : 8 + 2 * channels]
+    if len(chunk) - 12 < 2 * channels:
+        return b""
+    if not channels or bits in (1, 8) or (bits == 16 and channels == 1):
+        return chunk
+    scaled = [
+        value >> 8 if bits == 16 else value * 255 // (2**bits - 1) for value in struct.unpack(f">{channels}H", values)
+    ]
+    body = b"tRNS" + struct.pack(f">{channels}H", *scaled)
+    return struct.pack(">I", 2 * channels) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def _is_kept(kind: bytes, chunk: bytes) -> bool:

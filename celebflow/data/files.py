@@ -3,11 +3,13 @@
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from celebflow.data.formats import PhotographError
 from celebflow.errors import CelebflowError
 
 _MAX_FILE_BYTES = 500_000_000
+_CHUNK_BYTES = 2**20
 
 # Besides hidden ones, the files and folders that operating systems and network drives leave behind, in lower case.
 # They are listed among what is left out, but do not stop prepare.
@@ -71,7 +73,18 @@ def read_file(path: Path, *, pipes: bool = False) -> bytes:
         raise PhotographError("is not a regular file")
     if status.st_size > _MAX_FILE_BYTES:
         raise PhotographError(f"has {status.st_size / 1e6:.0f} MB, more than {_MAX_FILE_BYTES / 1e6:.0f}")
-    return path.read_bytes()
+    with path.open("rb") as file:
+        return read_stream(file)
+
+
+def read_stream(file: BinaryIO) -> bytes:
+    """Return what a file or pipe holds that may be a photograph; raise PhotographError when it is far too large."""
+    content = bytearray()
+    while chunk := file.read(_CHUNK_BYTES):
+        content += chunk
+        if len(content) > _MAX_FILE_BYTES:
+            raise PhotographError(f"has more than {_MAX_FILE_BYTES / 1e6:.0f} MB")
+    return bytes(content)
 
 
 def is_folder(path: str | Path) -> bool:
@@ -82,6 +95,13 @@ def is_folder(path: str | Path) -> bool:
 def is_system_file(name: str) -> bool:
     """Tell whether an operating system left the file or folder of this name."""
     return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+def explain_system_file(path: str) -> str:
+    """Say why find_files lists a path separately."""
+    if any(part.startswith(".") for part in path.split("/")):
+        return "is hidden: its name, or that of a folder around it, begins with a dot"
+    return "is a system file"
 
 
 def _refuse_folder(error: OSError) -> None:

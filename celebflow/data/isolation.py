@@ -80,20 +80,24 @@ def decode_isolated(content: bytes, name: str, max_pixels: int, max_seconds: flo
     """
     decoder = _take()
     started = time.monotonic()
+    answered = False
     try:
         image = decoder.decode(content, name, max_pixels, max_seconds)
+        answered = True
+        return image
     except PhotographError:
-        _idle.append(decoder)
+        answered = True
         raise
-    except BaseException as error:  # the process has ended, or would answer too late
-        decoder.close()
-        if not isinstance(error, OSError | struct.error | ValueError):
-            raise
+    except (OSError, struct.error, ValueError):  # the process has ended
         late = time.monotonic() - started >= max_seconds
         reason = f"takes more than {max_seconds:g} s to decode" if late else "ends its decoder: it may be damaged"
         raise PhotographError(f"{reason}; save it again as JPEG") from None
-    _idle.append(decoder)
-    return image
+    finally:
+        # One that answered at the last moment may have been killed right after.
+        if answered and time.monotonic() - started < max_seconds:
+            _idle.append(decoder)
+        else:
+            decoder.close()
 
 
 def _take() -> _Decoder:

@@ -45,6 +45,11 @@ def list_notes(paths: Iterable[str]) -> list[str]:
             f"All photographs are in folders of folders. Each of {', '.join(sorted(folders))} counts as one person, "
             "with all folders in it."
         )
+    if splits := sorted(top for top in folders if top.lower() in _SPLIT_NAMES):
+        notes.append(
+            f"By its name, a split of other tools counts as a person: {', '.join(splits)}. celebflow splits each "
+            "person's photographs itself."
+        )
     for names in list_similar_names(folders):
         distinct = len({unicodedata.normalize("NFC", name) for name in names}) == len(names)
         shown = names if distinct else [f"{name} ({name!a})" for name in names]  # they look the same

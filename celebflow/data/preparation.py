@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
-from celebflow.data.files import find_files, is_folder, is_system_file, read_file
+from celebflow.data.files import explain_system_file, find_files, is_folder, is_system_file, read_file
 from celebflow.data.formats import PhotographError
 from celebflow.data.layout import check_layout
 from celebflow.data.photos import Photo
@@ -69,7 +69,7 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
         groups = group_near_duplicates(hashes, sha256s, params.duplicate_distance_bits)
         photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
     people = sorted(entry.name for entry in folder.iterdir() if is_folder(entry) and not is_system_file(entry.name))
-    left_out = unreadable + [LeftOut(escape_controls(path), "is a system file") for path in system_files]
+    left_out = unreadable + [LeftOut(escape_controls(path), explain_system_file(path)) for path in system_files]
     try:
         photos = split_photographs(photos, people, params)
     except CelebflowError as error:

@@ -6,8 +6,10 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -37,10 +39,13 @@ def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def _make_png(width: int, height: int, bits: int, color_type: int, rows: bytes) -> bytes:
+    header = make_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + make_chunk(b"IDAT", zlib.compress(rows)) + make_chunk(b"IEND", b"")
+
+
 def _claim_png_size(width: int, height: int) -> bytes:
-    header = make_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    pixels = make_chunk(b"IDAT", zlib.compress(b"\0" * 100))
-    return b"\x89PNG\r\n\x1a\n" + header + pixels + make_chunk(b"IEND", b"")
+    return _make_png(width, height, 8, 2, bytes(100))
 
 
 def _insert_chunks(png: bytes, *chunks: bytes) -> bytes:
@@ -252,10 +257,25 @@ def test_an_image_of_runs_is_refused_by_its_pixels() -> None:
 
 
 def test_a_palette_image_without_a_palette_is_refused() -> None:
-    header = make_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0))
-    pixels = make_chunk(b"IDAT", zlib.compress(bytes(6)))
     with pytest.raises(PhotographError, match="truncated or damaged"):
-        decode_photograph(b"\x89PNG\r\n\x1a\n" + header + pixels + make_chunk(b"IEND", b""))
+        decode_photograph(_make_png(2, 2, 8, 3, bytes(6)))
+
+
+def test_an_answer_at_the_last_moment_does_not_cost_the_next_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = _encode(_draw_photograph(), "TIFF")
+    decode_photograph(content)
+    decode = isolation._Decoder.decode
+
+    def answer_late(decoder: isolation._Decoder, *arguments: Any) -> Image.Image:
+        image = decode(decoder, *arguments)
+        decoder._process.kill()  # as its timer does at the end of the time
+        return image
+
+    with monkeypatch.context() as patch:
+        patch.setattr(isolation._Decoder, "decode", answer_late)
+        patch.setattr(time, "monotonic", iter([0.0, 10.0]).__next__)
+        assert decode_photograph(content).size == (60, 60)
+    assert decode_photograph(content).size == (60, 60)
 
 
 def test_decoding_ends_at_its_limit_and_the_next_photograph_is_decoded() -> None:
@@ -336,6 +356,24 @@ def test_transparent_parts_become_white_and_16_bit_grays_keep_their_shades() -> 
         assert decode_photograph(_encode(gray, kind)).getpixel((0, 0)) == (128, 128, 128)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_the_transparent_gray_of_a_png_becomes_white_and_the_others_stay(bits: int) -> None:
+    clear, shown = 1, 2**bits // 2 if bits > 1 else 0  # neither is white
+    rows = b"".join(b"\0" + int(f"{gray:0{bits}b}" * 8, 2).to_bytes(bits) for gray in (clear, shown))
+    png = _make_png(8, 2, bits, 0, rows)
+    expected = (shown >> 8 if bits == 16 else shown * 255 // (2**bits - 1),) * 3
+    image = decode_photograph(_insert_chunks(png, make_chunk(b"tRNS", struct.pack(">H", clear))))
+    assert (image.getpixel((0, 0)), image.getpixel((0, 1))) == ((255,) * 3, expected)
+    assert decode_photograph(_insert_chunks(png, make_chunk(b"tRNS", b"\0"))).getpixel((0, 1)) == expected
+
+
+def test_the_transparent_color_of_16_bits_becomes_white() -> None:
+    pixels = struct.pack(">3H", 0x1234, 0x5678, 0x9ABC) * 2
+    png = _make_png(2, 1, 16, 2, b"\0" + pixels)
+    assert decode_photograph(png).getpixel((0, 0)) == (0x12, 0x56, 0x9A)
+    assert decode_photograph(_insert_chunks(png, make_chunk(b"tRNS", pixels[:6]))).getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_a_bmp_whose_alpha_is_nowhere_set_is_opaque() -> None:
     header = struct.pack("<2sIII", b"BM", 0, 0, 122) + struct.pack("<IiiHHIIiiII", 108, 8, 8, 1, 32, 3, 0, 0, 0, 0, 0)
     masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
@@ -367,6 +405,19 @@ def test_profiles_of_grays_and_inks_are_applied() -> None:
         assert decode_photograph(_encode(inks, kind)).getpixel((0, 0)) == (127, 255, 255)
         content = _encode(inks, kind, icc_profile=make_cmyk_profile())
         assert decode_photograph(content).getpixel((0, 0)) == (163, 163, 163)
+
+
+def test_a_profile_that_all_but_equals_srgb_changes_no_bit() -> None:
+    photograph = _draw_photograph()
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    entry = profile.index(b"rXYZ")
+    x = int.from_bytes(profile[entry + 4 : entry + 8]) + 8
+    profile[x : x + 4] = struct.pack(">i", struct.unpack_from(">i", profile, x)[0] + 40)
+    near = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    converted = ImageCms.profileToProfile(photograph, near, ImageCms.createProfile("sRGB"))
+    assert converted is not None and converted.tobytes() != photograph.tobytes(), "applied, it would change some"
+    content = _encode(photograph, "PNG", icc_profile=bytes(profile))
+    assert decode_photograph(content).tobytes() == photograph.tobytes()
 
 
 def test_srgb_broken_and_foreign_profiles_change_no_bit() -> None:

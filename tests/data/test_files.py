@@ -1,11 +1,15 @@
 """Files are found at any depth, and what systems leave behind is kept apart."""
 
+import io
 import os
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from celebflow.data.files import find_files, read_file
+from celebflow.data import files
+from celebflow.data.files import find_files, read_file, read_stream
 from celebflow.data.formats import PhotographError
 from celebflow.errors import CelebflowError
 
@@ -58,6 +62,24 @@ def test_only_regular_files_of_a_sensible_size_are_read(tmp_path: Path) -> None:
         read_file(tmp_path / "video")
     with pytest.raises(PhotographError, match="is a folder"):
         read_file(tmp_path)
+
+
+def test_a_pipe_is_read_up_to_a_sensible_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"photograph" * 1000
+    assert read_stream(io.BytesIO(content)) == content
+    monkeypatch.setattr(files, "_MAX_FILE_BYTES", 2_000_000)
+    os.mkfifo(tmp_path / "pipe")
+    endless = Thread(target=_write_endlessly, args=[tmp_path / "pipe"])
+    endless.start()
+    with pytest.raises(PhotographError, match="more than 2 MB"):
+        read_file(tmp_path / "pipe", pipes=True)
+    endless.join()
+
+
+def _write_endlessly(path: Path) -> None:
+    with suppress(BrokenPipeError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(100_000))
 
 
 def test_files_whose_state_cannot_be_asked_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,11 @@ def test_folders_of_people_are_accepted_whatever_their_names(paths: list[str]) -
     check_layout(DATA, paths)
 
 
+def test_a_folder_with_the_name_of_a_split_is_told_among_people() -> None:
+    (note,) = list_notes(["Test/0.jpg", "train/Ann/0.jpg", "Ann/0.jpg"])
+    assert "counts as a person: Test, train" in note
+
+
 def test_folders_of_folders_are_told() -> None:
     (note,) = list_notes(["men/Ann/0.jpg", "men/Bo/0.jpg", "women/Cy/0.jpg", "women/Di/0.jpg"])
     assert "men, women counts as one person" in note

@@ -338,7 +338,7 @@ def predict(
 
         def refuse(name: str, reason: str) -> None:
             refused.append(name)
-            tqdm.write(errors.escape_controls(f"{name}: {reason}"), file=sys.stderr)
+            tqdm.write(errors.escape_controls(f"{name}: {reason}", keep=""), file=sys.stderr)
 
         def read(name: str) -> bytes:
             if name == files.STANDARD_INPUT:
@@ -350,7 +350,7 @@ def predict(
         predictions = list(files.predict_photographs(progress, read, predictor, top, refuse, whole=whole))
     formats = {"json": files.format_json, "csv": files.format_csv, None: files.format_table}
     if format_name == "csv" and not sys.stdout.isatty():
-        click.echo(files.format_csv(predictions))  # a program gets each name as it is
+        click.echo(files.format_csv(predictions), color=True)  # a program gets each name as it is
     elif predictions or format_name:
         _echo(formats[format_name](predictions))
     if refused:

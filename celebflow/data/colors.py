@@ -23,6 +23,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips 16-bit grays to white
         image = _to_8_bits(image)
+    if image.mode == "La":  # multiplied by the transparency
+        image = image.convert("LA")
     if not image.has_transparency_data:
         return _apply_profile(image, profile)
     if image.format == "BMP" and image.getchannel("A").getextrema() == (0, 0):  # the channel is not used

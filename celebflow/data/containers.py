@@ -20,8 +20,12 @@ _MAX_FILL_BYTES = 2**16  # before a segment, which Pillow skips one by one
 # Looking behind makes it linear in time, whatever the file contains.
 _MARKER = re.compile(rb"(?<!\xff)\xff++([^\x00-\xbf\xd0-\xd8\xff]|\Z)")
 _START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
+# Frames that are lossless, hierarchical or in arithmetic coding; the last costs time for scans of no bytes.
+_RARE_FRAMES = [bytes([marker]) for marker in (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)]
 _ORIENTATION = 0x0112
 _NUMBERS = {1: "B", 3: "H", 4: "I"}  # of EXIF
+_MAX_TAGS = 2**16
+_TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 11: 4, 13: 4}  # 8 for others
 _EXIF = b"Exif\0\0"
 # How segments of EXIF and of the index of a multi-picture file begin, with their marker.
 _EXIF_SEGMENT, _INDEX = b"\xe1" + _EXIF, b"\xe2MPF\0"
@@ -48,10 +52,12 @@ def strip_jpeg(content: bytes) -> Jpeg:
     Pillow would read all of EXIF, in any number of segments, however large or damaged. What follows the end of the
     first image does not count, and neither does what a segment contains.
 
-    Raises PhotographError for a file of very many segments.
+    Raises PhotographError for a file of very many segments, or of a kind that decoders need far longer for.
     """
     kept, position, exif, scans = [], 0, b"", 0
     for marker, start, end in _list_segments(content):
+        if marker in _RARE_FRAMES:
+            raise PhotographError("is a JPEG file of a rare kind; save it again as an ordinary JPEG or PNG")
         scans += marker == _START_OF_SCAN
         beginning = marker + content[start + 4 : start + 10]
         if beginning.startswith((_EXIF_SEGMENT, _INDEX)):
@@ -168,6 +174,28 @@ def check_bmp(content: bytes) -> None:
     if compression in (1, 2) and (len(content) > _MAX_RUNS_BYTES or width * height > _MAX_RUNS_PIXELS):
         size = f"{len(content) / 1e6:.1f} MB and {width}×{height} pixels"
         raise PhotographError(f"has {size} of run-length encoding, which is too much; save it as PNG")
+
+
+def check_tiff(content: bytes) -> None:
+    """Raise PhotographError for a TIFF file whose tags need more memory than the file: many can share its bytes."""
+    order = ">" if content[:2] == b"MM" else "<"
+    big = content[2:4] in (b"+\0", b"\0+")
+    head, count_format, entry, value_bytes = (
+        (f"{order}Q", f"{order}Q", f"{order}HHQ", 8) if big else (f"{order}I", f"{order}H", f"{order}HHI", 4)
+    )
+    try:
+        (start,) = struct.unpack_from(head, content, 8 if big else 4)
+        (count,) = struct.unpack_from(count_format, content, start)
+        first = start + struct.calcsize(count_format)
+        step = struct.calcsize(entry) + value_bytes
+        entries = [struct.unpack_from(entry, content, first + number * step) for number in range(min(count, _MAX_TAGS))]
+    except (struct.error, OverflowError):
+        return  # truncated, which decoding will say
+    tag_bytes = sum(length * _TIFF_TYPE_BYTES.get(kind, 8) for _, kind, length in entries)
+    if tag_bytes > len(content) or count > _MAX_TAGS:
+        raise PhotographError(
+            f"has {count} tags of {tag_bytes / 1e6:.1f} MB, more than the file; save it again as JPEG"
+        )
 
 
 def find_orientation(exif: bytes) -> int | None:

@@ -8,7 +8,7 @@ import zlib
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from celebflow.data.colors import to_rgb
-from celebflow.data.containers import check_bmp, find_orientation, strip_jpeg, strip_png
+from celebflow.data.containers import check_bmp, check_tiff, find_orientation, strip_jpeg, strip_png
 from celebflow.data.formats import PILLOW_FORMATS, PhotographError, explain_format
 
 MAX_PIXELS = 100_000_000
@@ -47,6 +47,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 # Tags of TIFF.
 _REDUCED_RESOLUTION, _DNG_VERSION = 254, 50706
+_COMPRESSION, _COLOR_MAP, _SUBSAMPLING = 259, 320, 530
+_YCBCR, _MAX_16_BITS = 6, 65_535
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION, _SAMPLE_FORMAT = 258, 262, 284, 339
 
 
@@ -88,6 +90,8 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
 def _open(content: bytes, name: str) -> Image.Image:
     if name == "BMP":
         check_bmp(content)
+    if name == "TIFF":
+        check_tiff(content)
     if name == "PNG":
         content = strip_png(content)
     if name == "HEIF":
@@ -101,13 +105,16 @@ def _check_tiff(image: Image.Image) -> None:
     """Refuse RAW files of cameras, which are TIFF files that begin with a small preview, and what Pillow misreads.
 
     That has numbers that are signed, floating-point, or of other than 1, 2, 4, 8 or 16 bits, or 16 bits in separate
-    planes or with 0 for white.
+    planes or with 0 for white, or a palette of 8 bits, or colors of which several pixels share one without compression.
     """
     tags = image.tag_v2  # type: ignore[attr-defined] # of TIFF files
     if tags.get(_REDUCED_RESOLUTION, 0) & 1 or _DNG_VERSION in tags:
         raise PhotographError(explain_format("RAW"))
     bits = set(tags.get(_BITS_PER_SAMPLE, (1,)))
     misread = 16 in bits and (tags.get(_PLANAR_CONFIGURATION) == 2 or tags.get(_PHOTOMETRIC) == 0)
+    misread = misread or max(tags.get(_COLOR_MAP, (_MAX_16_BITS,))) < 256
+    shared = tags.get(_PHOTOMETRIC) == _YCBCR and tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1)
+    misread = misread or (shared and tags.get(_COMPRESSION, 1) == 1)
     if misread or bits - {1, 2, 4, 8, 16} or set(tags.get(_SAMPLE_FORMAT, (1,))) != {1}:
         raise PhotographError("is a TIFF file with a rare kind of numbers; save it with 8 bits per color")
 

@@ -43,13 +43,16 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
     Raises CelebflowError when `folder` is missing, with a list of all unreadable files when `params.unreadable` is
     "stop", with a list of all people who have too few photographs, and when there are fewer than two people.
     """
+    if folder.is_symlink():
+        target = "a folder" if folder.is_dir() else "something else"
+        raise CelebflowError(f"{folder} is a link to {target}, {_LINK_REMEDY}.")
+    if folder.exists() and not folder.is_dir():
+        raise CelebflowError(f"{folder} is not a folder. It holds the photographs, one folder per person.")
     if not folder.is_dir():
         raise CelebflowError(
             f"{folder} is missing. It holds the photographs, one folder per person: "
             "run `dvc pull` to fetch them, or `celebflow sample data` to draw those of the demo."
         )
-    if folder.is_symlink():
-        raise CelebflowError(f"{folder} is a link to a folder, {_LINK_REMEDY}.")
     paths, system_files = find_files(folder)
     check_layout(folder, paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -68,8 +71,14 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
         hashes, sha256s = np.stack([each for _, each in usable]), [photo.sha256 for photo in photos]
         groups = group_near_duplicates(hashes, sha256s, params.duplicate_distance_bits)
         photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
-    people = sorted(entry.name for entry in folder.iterdir() if is_folder(entry) and not is_system_file(entry.name))
-    left_out = unreadable + [LeftOut(escape_controls(path), explain_system_file(path)) for path in system_files]
+    people = sorted(
+        escape_controls(entry.name, keep="")
+        for entry in folder.iterdir()
+        if is_folder(entry) and not is_system_file(entry.name)
+    )
+    left_out = unreadable + [
+        LeftOut(escape_controls(path, keep=""), explain_system_file(path)) for path in system_files
+    ]
     try:
         photos = split_photographs(photos, people, params)
     except CelebflowError as error:
@@ -80,8 +89,9 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
 
 
 def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
-    if escape_controls(path) != path:
-        return LeftOut(escape_controls(path), "has a name that is not UTF-8, or that holds control characters")
+    shown = escape_controls(path, keep="")
+    if shown != path:
+        return LeftOut(shown, "has a name that is not UTF-8, or that holds control characters")
     if is_folder(folder / path):
         return LeftOut(path, f"is a link to a folder, {_LINK_REMEDY}")
     if "/" not in path:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from celebflow.features.faces import Face, Point
+from celebflow.features.faces import Face, Point, scale_face
 
 # Where the eyes, the nose and the corners of the mouth are in a face that looks straight ahead, in units of the
 # distance between the eyes, relative to the middle between eyes and mouth.
 _TEMPLATE = np.array([-0.5 - 0.5j, 0.5 - 0.5j, 0.07j, -0.42 + 0.5j, 0.42 + 0.5j])
 # The longer side of a box in these units: the median over the faces of LFW.
 _BOX_UNITS = 2.85
+_MAX_SIDE_PX = 4096
 
 
 def crop_square(photograph: Image.Image, face: Face, margin: float, align: bool) -> Image.Image:
@@ -21,11 +22,18 @@ def crop_square(photograph: Image.Image, face: Face, margin: float, align: bool)
     The square has the center of the face's box. Its side is the longer side of the box, plus `margin` times that on
     each side. With `align`, the square is instead rotated, scaled and moved to bring the landmarks as close as possible
     to their places in the template (least squares, bicubic). Outside of the photograph its edge pixels are repeated,
-    because a reflection would show parts of the face twice.
+    because a reflection would show parts of the face twice. A square of very many pixels is cropped from a photograph
+    that is reduced by a whole factor, since time and memory grow with its area.
     """
+    exact_side = max(face.right - face.left, face.bottom - face.top) * (1 + 2 * margin)
+    factor = int(exact_side // _MAX_SIDE_PX) + 1
+    if factor > 1:
+        photograph = photograph.reduce(factor)
+        face = scale_face(face, 1 / factor, 1 / factor)
+        exact_side /= factor
     if align:
         return _crop_aligned(photograph, face, margin)
-    side = max(1, round(max(face.right - face.left, face.bottom - face.top) * (1 + 2 * margin)))
+    side = max(1, round(exact_side))
     x, y = (face.left + face.right) / 2, (face.top + face.bottom) / 2
     return _crop_repeating_edges(photograph, round(x - side / 2), round(y - side / 2), side)
 

@@ -65,7 +65,7 @@ def detect_faces(photograph: Image.Image) -> list[Face]:
     heat, sizes, offsets, points = _load_network().run(None, {"input.1": padded.transpose(2, 0, 1)[None]})
     faces = _nms(_decode_outputs(heat[0, 0], sizes[0], offsets[0], points[0]))
     scale_x, scale_y = photograph.width / width, photograph.height / height
-    return rank_faces([_scale_face(face, scale_x, scale_y) for face in faces], photograph.size)
+    return rank_faces([scale_face(face, scale_x, scale_y) for face in faces], photograph.size)
 
 
 @cache
@@ -131,7 +131,8 @@ def iou(one: Face, other: Face) -> float:
     return intersection / (areas - intersection)
 
 
-def _scale_face(face: Face, scale_x: float, scale_y: float) -> Face:
+def scale_face(face: Face, scale_x: float, scale_y: float) -> Face:
+    """Return a face in the pixels of a photograph that was scaled."""
     left, top, right, bottom = face.left * scale_x, face.top * scale_y, face.right * scale_x, face.bottom * scale_y
     return Face(left, top, right, bottom, face.score, tuple((x * scale_x, y * scale_y) for x, y in face.landmarks))
 

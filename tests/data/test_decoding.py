@@ -274,7 +274,7 @@ def test_an_answer_at_the_last_moment_does_not_cost_the_next_photograph(monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(isolation._Decoder, "decode", answer_late)
         patch.setattr(time, "monotonic", iter([0.0, 10.0]).__next__)
-        assert decode_photograph(content).size == (60, 60)
+        assert decode_photograph(content, max_seconds=10).size == (60, 60)
     assert decode_photograph(content).size == (60, 60)
 
 
@@ -345,6 +345,51 @@ def test_a_tiff_cannot_ask_for_more_memory_than_there_is() -> None:
     content = b"II*\0\x10\0\0\0" + zlib.compress(bytes(8)).ljust(8, b"\0")[:8] + struct.pack("<H", len(tags)) + entries
     with pytest.raises(PhotographError):
         decode_photograph(content + bytes(4))
+
+
+def _make_tiff(*tags: tuple[int, int, int, bytes], pixels: bytes = bytes(192), compression: int = 1) -> bytes:
+    """Return a TIFF file of 8 × 8 RGB pixels; a tag is its number, its type, its count, and its value or offset."""
+    numbers = {256: 8, 257: 8, 259: compression, 262: 2, 273: 8, 277: 3, 278: 8, 279: len(pixels)}
+    entries = [(number, 4, 1, struct.pack("<I", value)) for number, value in numbers.items()]
+    bits = 8 + len(pixels)
+    entries.append((258, 3, 3, struct.pack("<I", bits)))
+    merged = {entry[0]: entry for entry in [*entries, *tags]}
+    table = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for _, entry in sorted(merged.items()))
+    start = struct.pack("<I", bits + 6)
+    return b"II*\0" + start + pixels + struct.pack("<3H", 8, 8, 8) + struct.pack("<H", len(merged)) + table + bytes(4)
+
+
+def test_tags_that_share_the_bytes_of_a_tiff_do_not_multiply_its_memory() -> None:
+    assert decode_photograph(_make_tiff()).getpixel((0, 0)) == (0, 0, 0)
+    shared = [(40_000 + number, 3, 90, struct.pack("<I", 8)) for number in range(10)]
+    with pytest.raises(PhotographError, match="18 tags|19 tags"):
+        decode_photograph(_make_tiff(*shared))
+
+
+def test_colors_of_a_tiff_that_pixels_share_are_not_misread() -> None:
+    tone = (262, 3, 1, struct.pack("<I", 6))
+    with pytest.raises(PhotographError, match="rare kind"):
+        decode_photograph(_make_tiff(tone, pixels=bytes(192)))
+    own = (530, 3, 2, struct.pack("<HH", 1, 1))
+    gray = bytes([100, 128, 128]) * 64
+    assert decode_photograph(_make_tiff(tone, own, pixels=gray)).getpixel((0, 0)) == (100, 100, 100)
+
+
+def test_grays_that_are_multiplied_by_their_transparency_are_read() -> None:
+    half = bytes([50, 128]) * 64
+    alpha = (338, 3, 1, struct.pack("<I", 1))
+    tags = [(277, 3, 1, struct.pack("<I", 2)), (262, 3, 1, struct.pack("<I", 1)), alpha]
+    tags.append((258, 3, 2, struct.pack("<HH", 8, 8)))
+    gray, *_ = decode_photograph(_make_tiff(*tags, pixels=half)).getpixel((0, 0))
+    assert abs(gray - (50 + 127)) <= 2
+
+
+@pytest.mark.parametrize("marker", [0xC9, 0xCA, 0xC3])
+def test_jpeg_files_of_rare_kinds_are_refused(marker: int) -> None:
+    content = bytearray(_encode(_draw_photograph(), "JPEG"))
+    content[content.index(b"\xff\xc0") + 1] = marker
+    with pytest.raises(PhotographError, match="rare kind; save it again"):
+        decode_photograph(bytes(content))
 
 
 def test_transparent_parts_become_white_and_16_bit_grays_keep_their_shades() -> None:

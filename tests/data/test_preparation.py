@@ -84,7 +84,7 @@ def test_system_files_are_listed_but_do_not_stop_prepare(draw_people: Draw) -> N
     assert left_out == [LeftOut("Thumbs.db", "is a system file")]
 
 
-@pytest.mark.parametrize("name", ["a\rb.jpg", "\x7f.jpg", "\x1b[31m.jpg", "a\u202egpj.exe"])
+@pytest.mark.parametrize("name", ["a\rb.jpg", "a\nb.jpg", "a\tb.jpg", "\x7f.jpg", "\x1b[31m.jpg", "a\u202egpj.exe"])
 def test_names_with_control_characters_are_refused(draw_people: Draw, name: str) -> None:
     data = draw_people("Ann", "Bo", count=3)
     (data / "Ann" / "0.jpg").rename(data / "Ann" / name)
@@ -119,7 +119,7 @@ def test_any_names_of_a_file_system_go_through_or_are_refused(
     assert all((data / photo.path).is_file() for photo in photos)
 
 
-@pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", "lost+found"])
+@pytest.mark.parametrize("name", [".Bob", "__MACOSX", "@eaDir", "lost+found"])
 def test_folders_that_systems_leave_behind_are_no_people(draw_people: Draw, name: str) -> None:
     data = draw_people("Ann", "Bo", name, count=3)
     photos, left_out = prepare_photographs(data, PARAMS)
@@ -138,6 +138,8 @@ def test_a_link_to_a_folder_is_refused_with_the_way_to_use_another_disk(draw_peo
     (tmp_path / "link").symlink_to(data)
     with pytest.raises(CelebflowError, match="link is a link to a folder.*dvc cache dir"):
         prepare_photographs(tmp_path / "link", PARAMS)
+    with pytest.raises(CelebflowError, match="0.jpg is not a folder"):
+        prepare_photographs(data / "Ann" / "0.jpg", PARAMS)
 
 
 def test_a_person_without_a_usable_file_is_told_with_the_reasons(draw_people: Draw) -> None:
@@ -167,8 +169,8 @@ def test_splits_of_other_tools_are_no_people(draw_people: Draw) -> None:
 
 def test_an_empty_folder_is_a_person_with_too_few_photographs(draw_people: Draw) -> None:
     data = draw_people("Ann", "Bo", count=3)
-    (data / "Empty").mkdir()
-    with pytest.raises(CelebflowError, match="Empty: 0\n"):
+    (data / "Empty\nerror: none").mkdir()
+    with pytest.raises(CelebflowError, match=r"Empty\\u000aerror: none: 0\n"):
         prepare_photographs(data, PARAMS)
 
 

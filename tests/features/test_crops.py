@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from celebflow.features import crops
 from celebflow.features.crops import crop_center, crop_square, fit_similarity
 from celebflow.features.faces import Face, Point
 from tests.features.conftest import make_face
@@ -50,6 +51,19 @@ def test_outside_of_the_photograph_its_edge_is_repeated(face: Face, rows: range,
     np.testing.assert_array_equal(crop[:, 0, 1], np.clip(rows, 0, 149))
     np.testing.assert_array_equal(crop[0, :, 0], np.clip(columns, 0, 199))
     np.testing.assert_array_equal(crop[..., 2], 7)
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_a_very_large_square_is_cropped_from_a_reduced_photograph(monkeypatch: pytest.MonkeyPatch, align: bool) -> None:
+    photograph = _draw_places(200, 150).resize((800, 600))
+    face = Face(280, 200, 360, 360, 1.0, _to_points(320 + 280j + STRAIGHT * 56))
+    whole = crop_square(photograph, face, 0.25, align)
+    assert whole.width > 150
+    monkeypatch.setattr(crops, "_MAX_SIDE_PX", 100)
+    reduced = crop_square(photograph, face, 0.25, align)
+    assert reduced.width == pytest.approx(whole.width / 3, abs=1)
+    difference = np.asarray(whole.resize(reduced.size), np.int64) - np.asarray(reduced, np.int64)
+    assert np.abs(difference).mean() < 2
 
 
 @pytest.mark.parametrize("degrees", [-35, -10, 0, 20, 60])

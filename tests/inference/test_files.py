@@ -61,8 +61,11 @@ def test_json_and_csv_hold_the_probabilities_of_a_plain_forward_pass(
         assert (face["known"], face["box"]) == (bool(expected.max() >= classifier.card.calibration.threshold), None)
 
     photograph = Path(files[1]).read_bytes()
-    table, _ = _predict(elsewhere, "--model", str(model), "--csv", "--top", "1", "-", content=photograph)
-    (row,) = csv.DictReader(io.StringIO(table))
+    red = tmp_path / "\x1b[31mred.jpg"
+    red.write_bytes(photograph)
+    table, _ = _predict(elsewhere, "--model", str(model), "--csv", "--top", "1", "-", str(red), content=photograph)
+    row, other = csv.DictReader(io.StringIO(table))
+    assert other["photograph"] == str(red), "a program gets each name as it is"
     best = faces[1]["candidates"][0]
     known = str(faces[1]["known"]).lower()
     assert (row["photograph"], row["rank"], row["known"], row["left"]) == ("-", "1", known, "")

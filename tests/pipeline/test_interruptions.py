@@ -18,7 +18,7 @@ def test_next_run_ends_one_that_was_killed(repository: Repository) -> None:
     process.kill()
     process.communicate()
     repository.edit("epochs: 100000", "epochs: 3")
-    repository.run("python", "-m", "stages.train")
+    repository.run_stage("train")
     statuses = {run.info.run_id: run.info.status for run in repository.runs()}
     assert statuses.pop(killed) == "KILLED"
     assert set(statuses.values()) == {"FINISHED"}
@@ -38,7 +38,7 @@ def test_interrupted_run_ends_as_killed(repository: Repository, number: signal.S
 def test_failing_run_ends_as_failed(repository: Repository) -> None:
     repository.edit("device: cpu", "device: cuda:9")
     repository.edit("train:\n  seed: 0", "train:\n  seed: 1")
-    output = repository.run("python", "-m", "stages.train", status=1)
+    output = repository.run_stage("train", fails=True)
     assert "compute.device is cuda:9" in output
     assert repository.runs()[0].info.status == "FAILED"
 

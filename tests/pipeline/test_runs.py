@@ -62,8 +62,8 @@ def test_result_from_another_machine_continues_in_one_new_run(repository: Reposi
     other_id = "0123456789abcdef0123456789abcdef"
     (repository.folder / "models" / "mlflow_run_id.txt").unlink()
     (repository.folder / "models" / "mlflow_run_id.txt").write_text(other_id)
-    output = repository.run("python", "-m", "stages.evaluate")
-    repository.run("python", "-m", "stages.evaluate")
+    output = repository.run_stage("evaluate")
+    repository.run_stage("evaluate")
     new, _ = repository.runs()
     assert new.info.run_id in output
     assert new.data.tags["celebflow.continues"] == other_id
@@ -72,7 +72,7 @@ def test_result_from_another_machine_continues_in_one_new_run(repository: Reposi
 @pytest.mark.parametrize("uri", ["sqlite:////dev/null/mlflow.db", "http://127.0.0.1:9"])
 def test_store_that_cannot_be_used_is_an_error_before_training(repository: Repository, uri: str) -> None:
     with repository.variables(MLFLOW_TRACKING_URI=uri):
-        output = repository.run("python", "-m", "stages.train", status=1)
+        output = repository.run_stage("train", fails=True)
     assert uri in output and "MLFLOW_TRACKING_URI" in output and "tracking.required" in output
     assert "Training" not in output and "epoch" not in output
     assert "Traceback" not in output
@@ -82,7 +82,7 @@ def test_mlflow_tracking_uri_is_honored(repository: Repository, tmp_path: Path) 
     uri = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     shutil.copy(repository.folder / "mlflow.db", tmp_path / "elsewhere.db")  # to make a new one takes MLflow seconds
     with repository.variables(MLFLOW_TRACKING_URI=uri):
-        repository.run("python", "-m", "stages.train")
+        repository.run_stage("train")
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("celebflow")
     assert experiment and len(client.search_runs([experiment.experiment_id])) == 2

@@ -45,13 +45,13 @@ def test_run_waits_when_its_store_is_away_and_is_synced_once(repository: Reposit
     stored = {file.path for file in repository.client.list_artifacts(run.info.run_id, "reports/figures")}
     assert stored == {str(file.relative_to(repository.folder)) for file in repository.folder.glob("reports/figures/*")}
     # Later stages continue the run that it has become, which is also the one that is listed.
-    repository.run("python", "-m", "stages.evaluate")
+    repository.run_stage("evaluate")
     assert len(repository.runs()) == 2
     workspace = repository.invoke("runs").splitlines()[1].split()
     assert (workspace[0], workspace[-1]) == ("workspace", run.info.run_id)
     # When the store is away again, the run waits again.
     with repository.variables(MLFLOW_TRACKING_URI=AWAY):
-        repository.run("python", "-m", "stages.evaluate")
+        repository.run_stage("evaluate")
     assert repository.invoke("runs", "sync", "--here").endswith("1 runs synced.\n")
     again, _ = repository.runs()
     assert (again.info.run_id, again.info.run_name) == (run.info.run_id, run.info.run_name)
@@ -60,7 +60,7 @@ def test_run_waits_when_its_store_is_away_and_is_synced_once(repository: Reposit
 
 def test_sync_that_failed_is_repeated_without_doubling(repository: Repository) -> None:
     with repository.variables(MLFLOW_TRACKING_URI=AWAY):
-        repository.run("python", "-m", "stages.train")
+        repository.run_stage("train")
     artifacts = repository.folder / "mlartifacts"
     artifacts.rename(repository.folder / "kept")
     artifacts.write_text("not a folder")  # the run is created, but its files cannot be stored
@@ -112,7 +112,7 @@ def test_run_continues_when_its_store_fails_midway(repository: Repository, tmp_p
     store.mkdir()  # SQLite cannot open a folder as its database
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    repository.run("python", "-m", "stages.evaluate")
+    repository.run_stage("evaluate")
     store.rmdir()
     away.rename(store)
     assert "celebflow runs sync" in output

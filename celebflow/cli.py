@@ -33,6 +33,18 @@ class _Group(click.Group):
             raise errors.Interrupted from None
 
 
+class _ProjectCommand(click.Command):
+    """A command that needs the working directory to be that of a project."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        paths.require_project()
+        return super().invoke(ctx)
+
+
+class _ProjectGroup(_ProjectCommand, click.Group):
+    """A group of such commands."""
+
+
 def _echo(text: str, *, err: bool = False) -> None:
     """Print a text in which names of people and files do nothing to the terminal."""
     click.echo(errors.escape_controls(text), err=err)
@@ -72,7 +84,7 @@ def sample(folder: Path) -> None:
     )
 
 
-@main.group(invoke_without_command=True)
+@main.group(cls=_ProjectGroup, invoke_without_command=True)
 @click.pass_context
 def cache(context: click.Context) -> None:
     """Show what .celebflow keeps, and how large it is.
@@ -118,24 +130,28 @@ def prune(everything: bool) -> None:
     _show_cache()
 
 
-@main.group(invoke_without_command=True)
-@click.option("--commits", default=1, help="The number of last commits to list; -1 for all.")
+@main.group(cls=_ProjectGroup, invoke_without_command=True)
+@click.option("--commits", default=10, help="The number of last commits with a result to list; -1 for all.")
 @click.pass_context
 def runs(context: click.Context, commits: int) -> None:
     """List results of commits and experiments.
 
-    Each row shows the metrics, the params that differ from the last commit, and the MLflow run.
+    Each row shows the metrics, the params that differ, and the MLflow run. Params of an experiment are compared with
+    those of the commit that it started from, all others with those of the last commit.
 
     \b
     Examples:
-      celebflow runs                 # the workspace, the last commit and the experiments from it
-      celebflow runs --commits -1    # all commits
+      celebflow runs                 # the workspace, the last commits with a result, and all experiments
+      celebflow runs --commits -1    # all commits with a result
       celebflow runs sync            # log the runs that wait for MLflow's store
     """
     if context.invoked_subcommand is None:
         from celebflow.experiments.results import format_results, list_results
 
-        _echo(format_results(list_results(commits)))
+        results = list_results(commits)
+        _echo(format_results(results))
+        if not any(result.metrics for result in results):
+            _echo("No result is here. Run `dvc repro`, or `dvc pull --all-commits` if another machine has them.")
 
 
 @runs.command()
@@ -163,7 +179,7 @@ def sync(here: bool) -> None:
         raise errors.CelebflowError(f"{waiting_count} runs still wait.")
 
 
-@main.command()
+@main.command(cls=_ProjectCommand)
 @click.argument("run", required=False)
 @click.option("--metric", default="val/final_accuracy", help="The metric that chooses a run without RUN.")
 @click.option("--alias", default="champion", help="The alias of the version.")
@@ -190,7 +206,7 @@ def register(run: str | None, metric: str, alias: str) -> None:
     _echo(f"Serve it: mlflow models serve -m models:/{registry.NAME}@{alias} --env-manager local")
 
 
-@main.command()
+@main.command(cls=_ProjectCommand)
 @click.argument("a")
 @click.argument("b", default="workspace")
 @click.option("--split", type=click.Choice(["val", "test"]), default="val", help="The split to compare on.")
@@ -232,7 +248,7 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
         _echo(format_comparison(a, b, split, compared, limit))
 
 
-@main.command()
+@main.command(cls=_ProjectCommand)
 @click.option("--against", "revision", required=True, help="The result to compare with, as in celebflow compare.")
 @click.option("--output", type=_FILE, default=Path("reports/comparison.html"), help="The file to write.")
 def page(revision: str, output: Path) -> None:
@@ -252,7 +268,7 @@ def page(revision: str, output: Path) -> None:
     _echo(f"The page is in {output}.")
 
 
-@main.command("open-set")
+@main.command("open-set", cls=_ProjectCommand)
 @click.argument("folder", default="data_unknown", type=click.Path(path_type=Path, file_okay=False, exists=True))
 def open_set(folder: Path) -> None:
     """Measure how many unknown people would get a name.
@@ -364,6 +380,8 @@ def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"
 
     if model is not None and revision is not None:
         raise click.UsageError("--model and --rev each choose a model: give one of them.")
+    if model is None:
+        paths.require_project()
     if revision is None and not (model or "").startswith(("models:/", "runs:/")):
         yield Predictor.load(paths.CLASSIFIER.parent if model is None else Path(model))
         return
@@ -460,7 +478,7 @@ def export(file: Path, model: str | None, revision: str | None) -> None:
     )
 
 
-@main.command()
+@main.command(cls=_ProjectCommand)
 @click.argument("name", required=False)
 def recipe(name: str | None) -> None:
     """Print a recipe as arguments of `dvc exp run`, or list recipes.
@@ -488,7 +506,7 @@ def recipe(name: str | None) -> None:
             _echo(f"  {argument.removeprefix('--set-param=')}")
 
 
-@main.command()
+@main.command(cls=_ProjectCommand)
 @click.argument("spaces", nargs=-1, required=True, metavar="PARAM=VALUES...")
 @click.option("--recipe", "recipe_name", help="Start from a recipe instead of params.yaml.")
 @click.option("--trials", default=10, type=click.IntRange(1), help="The number of experiments to run.")

@@ -1,8 +1,12 @@
 """Where each artifact of the pipeline lies, relative to the folder that contains dvc.yaml."""
 
 import os
+import shlex
 from pathlib import Path
 
+from celebflow.errors import CelebflowError
+
+PIPELINE = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 RECIPES = Path("recipes")
@@ -24,21 +28,37 @@ FIGURES = REPORTS / "figures"
 PAGE = REPORTS / "index.html"
 
 
-def repository() -> Path:
-    """Return the user's repository, even inside the temporary copy in which DVC runs queued experiments.
+def project() -> Path:
+    """Return the folder with dvc.yaml in the workspace, even inside the temporary copy in which DVC runs experiments.
 
-    DVC sets DVC_ROOT to it for every stage that it runs; outside of DVC, it is the working directory.
+    DVC sets DVC_ROOT to the root of the workspace's DVC repository for every stage that it runs, and the project lies
+    as deep below it as the working directory lies below the root of the copy.
     """
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd())
+    here = Path.cwd()
+    root = os.environ.get("DVC_ROOT")
+    if not root:
+        return here
+    copy = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+    return Path(root) / here.relative_to(copy)
+
+
+def require_project() -> None:
+    """Raise CelebflowError when the working directory is not that of a project."""
+    here = Path.cwd()
+    if (here / PIPELINE).exists():
+        return
+    found = next((str(folder) for folder in here.parents if (folder / PIPELINE).exists()), "")
+    remedy = f"Run `cd {shlex.quote(found)}` first." if found else "Run this in the folder of a project."
+    raise CelebflowError(f"{here} has no {PIPELINE}. {remedy}")
 
 
 def own_folder() -> Path:
-    """Return celebflow's folder in the user's repository, for what neither git nor DVC tracks."""
-    return repository() / ".celebflow"
+    """Return celebflow's folder in the project, for what neither git nor DVC tracks."""
+    return project() / ".celebflow"
 
 
 def feature_cache() -> Path:
-    """Return the folder of the feature cache, which all branches and experiments of a repository share."""
+    """Return the folder of the feature cache, which all branches and experiments of a project share."""
     return Path(os.environ.get("CELEBFLOW_CACHE") or own_folder() / "features")
 
 

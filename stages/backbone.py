@@ -9,7 +9,7 @@ from stages import run_stage
 def main() -> None:
     """Write models/backbone.safetensors."""
     params = load_params(paths.PARAMS)
-    backbone = make_backbone(params.backbone.weights, params.backbone.seed, paths.repository())
+    backbone = make_backbone(params.backbone.weights, params.backbone.seed, paths.project())
     save_backbone(backbone, paths.BACKBONE)
     source = backbone.source
     print(f"Backbone {source.weights}, fingerprint {source.fingerprint[:12]}. {source.warning()}")

@@ -11,11 +11,10 @@ from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.results import Prediction, load_metrics, load_predictions
 from celebflow.experiments.registry import download_model, find_named_run
-from celebflow.experiments.results import copy_outputs
+from celebflow.experiments.results import WORKSPACE, copy_outputs
 from celebflow.params import keep_informative, load_flat_params
 from celebflow.tracking import stores
 
-WORKSPACE = "workspace"
 # Files are small and fetched one at a time, so progress bars would only flicker.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 

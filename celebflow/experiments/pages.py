@@ -5,7 +5,8 @@ from pathlib import Path
 from celebflow import paths
 from celebflow.classifier.model import load_classifier
 from celebflow.evaluation.comparison import ResultComparison, compare_predictions
-from celebflow.experiments.lookup import WORKSPACE, find_result, require
+from celebflow.experiments.lookup import find_result, require
+from celebflow.experiments.results import WORKSPACE
 from celebflow.features.store import load_features
 from celebflow.params import list_informative, load_params
 from celebflow.report.comparison_page import ComparedResults, load_changes, render_comparison

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
+from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.metrics import is_lower_better
 from celebflow.experiments.packaging import describe_model, package_model
@@ -30,6 +31,8 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
         raise CelebflowError(
             f"--alias is {alias}. An alias has letters, digits, - and _, and is not latest or a version such as v1."
         )
+    if not stores.store_exists():
+        raise CelebflowError(f"There is no MLflow store {stores.describe_store()}. {_advise(None)}")
     try:
         client = stores.open_store()
         run = find_named_run(client, run_name) if run_name else find_best_run(client, metric)
@@ -84,11 +87,22 @@ def find_best_run(client: MlflowClient, metric: str) -> Run:
             candidates.append(run)
     if not candidates:
         raise CelebflowError(
-            f"No finished run on the photographs and the split of dvc.lock has {metric}. Run `dvc repro`, or give the "
-            "id of a run: `celebflow runs` lists them."
+            f"No finished run on the photographs and the split of dvc.lock has {metric}. {_advise(client)}"
         )
     sign = -1 if is_lower_better(metric) else 1
     return max(candidates, key=lambda run: sign * run.data.metrics[metric])
+
+
+def _advise(client: MlflowClient | None) -> str:
+    """Return what to do when a store lacks a run to register."""
+    if paths.MLFLOW_RUN_ID.exists():
+        run_id, _ = stores.follow_run(paths.MLFLOW_RUN_ID.read_text())
+        if client is None or stores.find_run(client, run_id) is None:
+            return (
+                "The workspace's result was logged to another store. To log it here, too, run "
+                "`dvc repro --force --single-item evaluate`."
+            )
+    return "Run `dvc repro`, or give the id of a run: `celebflow runs` lists them."
 
 
 def find_named_run(client: MlflowClient, name: str) -> Run:

@@ -1,9 +1,9 @@
-"""Results of commits and DVC experiments, each with its MLflow run; no other module imports dvc."""
+"""Results of commits and DVC experiments, each with its MLflow run; no other module imports DVC."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import dvc.api
@@ -15,9 +15,12 @@ from tabulate import tabulate
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
-from celebflow.params import Params
-from celebflow.tracking.stores import follow_run
+from celebflow.params import Params, load_flat_params
+from celebflow.tracking import stores
+from celebflow.tracking.git import find_prefix, list_commits_with_results
+from celebflow.tracking.provenance import read_locked_md5s
 
+WORKSPACE = "workspace"
 # The metrics that `celebflow runs` lists.
 _METRICS = ("val.accuracy", "val.macro_auc", "test.accuracy")
 
@@ -26,28 +29,45 @@ _METRICS = ("val.accuracy", "val.macro_auc", "test.accuracy")
 class Result:
     """The result of a commit, an experiment, or the workspace.
 
-    `run_id` is that of its MLflow run, or empty. `changed_params` differ from those of the last commit.
+    `run_id` is that of its MLflow run, or empty; `is_stored` says whether MLflow's store has that run, as far as this
+    is known. `changed_params` of an experiment differ from those of the commit that it started from, those of any other
+    result from the last commit's.
     """
 
     revision: str
     experiment: str
     run_id: str
+    is_stored: bool
     metrics: dict[str, float]
     changed_params: dict[str, object]
 
 
-def list_results(commit_count: int) -> list[Result]:
-    """Return the results of the workspace, of the last commits, and of the experiments based on these commits.
+def list_results(max_commits: int) -> list[Result]:
+    """Return the results of the workspace, of the last commits that have one, and of all experiments.
 
-    Raises CelebflowError outside a repository of git and DVC.
+    A negative number stands for all commits.
+
+    Raises CelebflowError outside of a repository of git and DVC, without a commit, and when dvc.lock or params.yaml
+    cannot be read.
     """
+    load_flat_params(paths.PARAMS)
+    read_locked_md5s()
+    commits = list_commits_with_results(max_commits)
     try:
-        rows = dvc.api.exp_show(num=commit_count)
+        rows = dvc.api.exp_show(revs=commits)
     except (DvcException, RevError) as error:
-        raise CelebflowError(f"DVC cannot list its experiments: {error}. Run from the repository's folder.") from None
-    commits = [row for row in rows if row["typ"] == "baseline" and row["rev"] != "workspace"]
-    latest = _pick_params(commits[0]) if commits else {}
-    return [_make_result(row, latest) for row in rows if row["State"] in (None, "Success")]
+        raise CelebflowError(f"DVC cannot list its experiments: {error}.") from None
+    baselines = [row for row in rows if row["typ"] == "baseline" and row["rev"] != WORKSPACE]
+    latest = baseline = _pick_params(baselines[0])
+    stored = _list_stored_runs()
+    results = []
+    for row in rows:
+        if row in baselines:
+            baseline = _pick_params(row)
+        result = _make_result(row, baseline if row["Experiment"] else latest, stored)
+        if result.metrics or row["rev"] == WORKSPACE:
+            results.append(result)
+    return results
 
 
 def format_results(results: Sequence[Result]) -> str:
@@ -56,10 +76,31 @@ def format_results(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         values = [result.metrics.get(name) for name in metrics]
-        changes = ", ".join(f"{name}={value}" for name, value in result.changed_params.items())
-        rows.append([result.experiment or result.revision, *values, changes, result.run_id])
+        changes = ", ".join(f"{name}={_format_value(value)}" for name, value in result.changed_params.items())
+        run = result.run_id if result.is_stored else f"{result.run_id} (in another store)"
+        rows.append([result.experiment or result.revision, *values, changes, run])
     headers = ["result", *metrics, "params that differ", "MLflow run"]
     return str(tabulate(rows, headers, tablefmt="plain", floatfmt=".4f", disable_numparse=[0, len(headers) - 1]))
+
+
+def _format_value(value: object) -> str:
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)  # DVC makes floats of integers
+
+
+def _list_stored_runs() -> dict[str, str] | None:
+    """Return the runs in the user's store and those that wait, by their ids and the ids of the runs they continue.
+
+    Returns None when the store cannot be read.
+    """
+    runs = stores.list_waiting_runs()
+    if stores.store_exists():
+        try:
+            with stores.short_timeouts():
+                runs += stores.list_runs(stores.open_store())
+        except stores.STORE_ERRORS:
+            return None
+    continued = {run.data.tags[stores.CONTINUES]: run.info.run_id for run in runs if stores.CONTINUES in run.data.tags}
+    return continued | {run.info.run_id: run.info.run_id for run in runs}
 
 
 def find_cached_file(md5: str) -> Path | None:
@@ -74,23 +115,30 @@ def find_cached_file(md5: str) -> Path | None:
             cache = repository.cache.local
             return Path(cache.oid_to_path(md5)) if cache.exists(md5) else None
     except DvcException as error:
-        raise CelebflowError(f"DVC's cache cannot be read: {error}. Run from the repository's folder.") from None
+        raise CelebflowError(
+            f"DVC's cache cannot be read: {error}. Run `dvc init`, or run this in the project's folder."
+        ) from None
 
 
 def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Path] | None:
     """Copy outputs of a commit or an experiment to `folder`; return None when there is no such revision.
 
     Raises CelebflowError when the revision never had one of them, or when one cannot be read, for example because DVC's
-    cache lacks it.
+    cache lacks it or another user owns the repository.
     """
+    prefix = find_prefix()
+    if prefix is None:
+        return None
     copies = [folder / file.name for file in files]
     file = files[0]
     try:
-        content = dvc.api.DVCFileSystem(rev=revision)
+        # DVC's root may be below git's, and a revision's files begin at git's.
+        content = dvc.api.DVCFileSystem(rev=revision, subrepos=True)
         for file, copy in zip(files, copies, strict=True):
-            if not _has_file(content, file):
+            path = (prefix / file).as_posix()
+            if not _has_file(content, path):
                 raise CelebflowError(f"{revision} has no {file}: it holds no result of `dvc repro`.")
-            content.get_file(file.as_posix(), str(copy))
+            content.get_file(path, str(copy))
     except RevError:
         return None
     except NotDvcRepoError:
@@ -104,24 +152,26 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
     return copies
 
 
-def _has_file(content: dvc.api.DVCFileSystem, file: Path) -> bool:
+def _has_file(content: dvc.api.DVCFileSystem, path: str) -> bool:
     """Return whether a revision has a file, wherever its content is.
 
     `exists` is false for what the cache lacks, and true for an output in dvc.yaml that was never made.
     """
     try:
-        found = content.info(file.as_posix())
+        found = content.info(path)
     except FileNotFoundError:
         return False
     return "dvc_info" not in found or "md5" in found["dvc_info"]
 
 
-def _make_result(row: Mapping[str, Any], latest: Mapping[str, object]) -> Result:
+def _make_result(row: Mapping[str, Any], before: Mapping[str, object], stored: dict[str, str] | None) -> Result:
     values = {name.rpartition(":")[2]: value for name, value in row.items()}
-    changed_params = {name: value for name, value in _pick_params(row).items() if latest.get(name, value) != value}
-    run_id, _ = follow_run(_read_run_id(row["rev"]))
+    changed_params = {name: value for name, value in _pick_params(row).items() if before.get(name, value) != value}
+    run_id, _ = stores.follow_run(_read_run_id(row["rev"]))
+    is_stored = not run_id or stored is None or run_id in stored
+    run_id = (stored or {}).get(run_id, run_id)
     metrics = {name: values[name] for name in _METRICS if isinstance(values.get(name), float)}
-    return Result(row["rev"], row["Experiment"] or "", run_id, metrics, changed_params)
+    return Result(row["rev"], row["Experiment"] or "", run_id, is_stored, metrics, changed_params)
 
 
 def _pick_params(row: Mapping[str, Any]) -> dict[str, object]:
@@ -132,8 +182,9 @@ def _pick_params(row: Mapping[str, Any]) -> dict[str, object]:
 def _read_run_id(revision: str) -> str:
     """Return the id of the run that trained a revision's classifier; DVC caches the file that holds it."""
     try:
-        if revision == "workspace":
+        if revision == WORKSPACE:
             return paths.MLFLOW_RUN_ID.read_text()
-        return str(dvc.api.read(paths.MLFLOW_RUN_ID.as_posix(), rev=revision))
+        path = (find_prefix() or PurePosixPath()) / paths.MLFLOW_RUN_ID
+        return str(dvc.api.read(path.as_posix(), rev=revision))
     except (OSError, DvcException):
         return ""

@@ -3,7 +3,7 @@
 import os
 import platform
 import shlex
-import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +14,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from celebflow import paths
+from celebflow.errors import CelebflowError
 from celebflow.params import flatten
+from celebflow.tracking.git import find_prefix, run_git
 
 _LOCK = Path("dvc.lock")
 _LIBRARIES = ("torch", "ncnn", "dvc", "mlflow")
@@ -42,23 +44,20 @@ class Provenance:
 
 
 def find_provenance() -> Provenance:
-    """Return the provenance of the running stage, from git and from the environment that DVC sets."""
+    """Return the provenance of the running stage, from git and from the environment that DVC sets.
+
+    Where git refuses to say it, a warning on standard error says why.
+    """
+    try:
+        find_prefix()
+    except CelebflowError as error:
+        print(f"warning: {error} Until then, runs do not say which commit they come from.", file=sys.stderr)
     return Provenance(
-        commit=os.environ.get("DVC_EXP_BASELINE_REV") or _run_git("rev-parse", "HEAD"),
-        branch=_run_git("symbolic-ref", "--quiet", "--short", "HEAD"),
-        dirty=bool(_run_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")),
+        commit=os.environ.get("DVC_EXP_BASELINE_REV") or run_git("rev-parse", "HEAD"),
+        branch=run_git("symbolic-ref", "--quiet", "--short", "HEAD"),
+        dirty=bool(run_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")),
         experiment=os.environ.get("DVC_EXP_NAME", ""),
     )
-
-
-def _run_git(*arguments: str) -> str:
-    """Return what git prints in the user's repository, or an empty string without git or a repository."""
-    try:
-        command = ["git", *arguments]
-        result = subprocess.run(command, cwd=paths.repository(), capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return result.stdout.strip()
 
 
 def read_lock() -> dict[str, str]:
@@ -70,10 +69,19 @@ def read_lock() -> dict[str, str]:
 
 
 def read_locked_md5s() -> dict[str, str]:
-    """Return the md5s of data, splits, backbone, features and classifier that dvc.lock holds."""
+    """Return the md5s of data, splits, backbone, features and classifier that dvc.lock holds.
+
+    Raises CelebflowError when it is damaged.
+    """
     if not _LOCK.exists():
         return {}
-    stages = YAML(typ="safe", pure=True).load(_LOCK).get("stages", {})
+    try:
+        stages = YAML(typ="safe", pure=True).load(_LOCK).get("stages", {})
+    except (YAMLError, AttributeError, UnicodeDecodeError):
+        raise CelebflowError(
+            f"{_LOCK} cannot be read: it is empty, or a merge left conflict marks in it. Restore it by "
+            f"`git checkout HEAD -- {_LOCK}`, and run `dvc repro`."
+        ) from None
     places = {
         "data": ("prepare", "deps", paths.DATA),
         "splits": ("prepare", "outs", paths.PHOTOS.parent),
@@ -109,7 +117,7 @@ def _version(library: str) -> str:
 def find_changed_params(current: Mapping[str, object], commit: str) -> dict[str, object]:
     """Return the flat params that differ from a commit's params.yaml, with their current values."""
     try:
-        before = flatten(YAML(typ="safe", pure=True).load(_run_git("show", f"{commit}:{paths.PARAMS}")) or {})
+        before = flatten(YAML(typ="safe", pure=True).load(run_git("show", f"{commit}:./{paths.PARAMS}")) or {})
     except (YAMLError, AttributeError):
         return {}
     return {name: value for name, value in current.items() if name in before and before[name] != value}

@@ -30,7 +30,7 @@ SYNCED_AS = "celebflow.synced_as"
 
 def store_uri() -> str:
     """Return the address of the user's store: MLFLOW_TRACKING_URI, or else mlflow.db in the user's repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.repository() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.project() / 'mlflow.db'}"
 
 
 def describe_store() -> str:
@@ -147,7 +147,7 @@ def _choose_artifact_location(client: MlflowClient) -> str | None:
     if is_waiting_store(client):
         return (paths.waiting_runs() / "mlartifacts").resolve().as_uri()
     local = str(client.tracking_uri).startswith("sqlite:")
-    return (paths.repository() / "mlartifacts").resolve().as_uri() if local else None
+    return (paths.project() / "mlartifacts").resolve().as_uri() if local else None
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:

@@ -1,0 +1,60 @@
+"""Ask git about the repository around the project."""
+
+import re
+import subprocess
+from pathlib import PurePosixPath
+
+from celebflow import paths
+from celebflow.errors import CelebflowError
+
+_EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/")
+
+
+def run_git(*arguments: str) -> str:
+    """Return what git prints in the project's folder; an empty string without git, or when it fails."""
+    result = _run(*arguments)
+    return result.stdout.strip() if result is not None and result.returncode == 0 else ""
+
+
+def find_prefix() -> PurePosixPath | None:
+    """Return the project's folder relative to git's root, or None outside of a git repository.
+
+    Raises CelebflowError when git refuses to read the repository, because another user owns it.
+    """
+    result = _run("rev-parse", "--show-prefix")
+    if result is None:
+        return None
+    if "dubious ownership" in result.stderr:
+        remedy = re.search("git config .*", result.stderr)
+        raise CelebflowError(
+            f"git does not read {paths.project()}, because another user owns it. If you trust that user, run "
+            f"`{remedy[0] if remedy else 'git status'}`."
+        )
+    return PurePosixPath(result.stdout.strip()) if result.returncode == 0 else None
+
+
+def list_commits_with_results(max_count: int) -> list[str]:
+    """Return the last commit, the last commits that changed dvc.lock, and those that experiments started from.
+
+    A negative number stands for all commits that changed dvc.lock.
+
+    Raises CelebflowError when there is no commit, or git cannot be used.
+    """
+    if find_prefix() is None:
+        raise CelebflowError(
+            f"{paths.project()} is not in a git repository, and results belong to commits. Run `git init`, and commit."
+        )
+    head = run_git("rev-parse", "--verify", "HEAD")
+    if not head:
+        raise CelebflowError("There is no commit yet, and results belong to commits. Run `git add . && git commit`.")
+    changed = run_git("log", f"--max-count={max_count}", "--format=%H", "--", "dvc.lock").split()
+    references = run_git("for-each-ref", "--format=%(refname)", "refs/exps")
+    baselines = ["".join(match) for match in _EXPERIMENT.findall(references)]
+    return list(dict.fromkeys([head, *changed, *baselines]))
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run(["git", *arguments], cwd=paths.project(), capture_output=True, text=True)  # noqa: S603, S607
+    except OSError:  # git is not installed
+        return None

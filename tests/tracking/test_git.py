@@ -1,0 +1,75 @@
+"""git is asked in the project's folder, wherever that is, and says why it does not answer."""
+
+import subprocess
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from celebflow.errors import CelebflowError
+from celebflow.tracking.git import find_prefix, list_commits_with_results, run_git
+from celebflow.tracking.provenance import find_changed_params, find_provenance
+
+PARAMS = "train:\n  seed: {}\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a project in a sub-folder of a git repository with one commit, and go there."""
+    for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_ROOT", "DVC_STAGE", "GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "projects" / "faces"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    (folder / "params.yaml").write_text(PARAMS.format(0))
+    (folder / "dvc.lock").write_text("stages: {}\n")
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    _commit("start")
+    return folder
+
+
+def _commit(message: str) -> str:
+    run_git("add", ".")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    run_git(*identity, "commit", "--quiet", "--allow-empty", "--message", message)
+    return run_git("rev-parse", "HEAD")
+
+
+def test_a_project_below_the_root_of_git_is_found_with_its_params(project: Path) -> None:
+    assert find_prefix() == PurePosixPath("projects/faces")
+    assert find_changed_params({"train.seed": 1}, "HEAD") == {"train.seed": 1}
+    assert not find_provenance().dirty
+    (project / "params.yaml").write_text(PARAMS.format(1))
+    assert find_provenance().dirty
+
+
+def test_commits_with_results_changed_the_lock_or_have_experiments(project: Path) -> None:
+    first, second = run_git("rev-parse", "HEAD"), _commit("nothing")
+    (project / "dvc.lock").write_text("stages: {prepare: {}}\n")
+    third, last = _commit("result"), _commit("nothing again")
+    assert list_commits_with_results(-1) == [last, third, first]
+    assert list_commits_with_results(1) == [last, third]
+    run_git("update-ref", f"refs/exps/{second[:2]}/{second[2:]}/lower-rate", second)
+    assert list_commits_with_results(1) == [last, third, second]
+
+
+def test_without_a_commit_or_git_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert find_prefix() is None
+    with pytest.raises(CelebflowError, match="not in a git repository.*git init"):
+        list_commits_with_results(1)
+    run_git("init", "--quiet")
+    with pytest.raises(CelebflowError, match="no commit yet.*git commit"):
+        list_commits_with_results(1)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_prefix() is None
+
+
+def test_a_folder_of_another_user_is_told_with_the_remedy_and_runs_go_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "true")
+    with pytest.raises(CelebflowError, match=r"another user owns it.*git config --global --add safe\.directory"):
+        find_prefix()
+    assert find_provenance().commit == ""
+    assert "safe.directory" in capsys.readouterr().err

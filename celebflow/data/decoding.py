@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from celebflow.data.pixels import MAX_PIXELS, decode
 
 # Headers of these do not say what decoding costs: one file holds many images, of which others are made.
 _ISOLATED = ("TIFF", "AVIF", "HEIF")
+_DATA_URL = re.compile(rb"\s*data:[^,]*;base64,", re.IGNORECASE)
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")  # from the URL-safe alphabet
 
 
 def decode_photograph(content: bytes, max_pixels: int = MAX_PIXELS, max_seconds: float = MAX_SECONDS) -> Image.Image:
@@ -30,11 +33,23 @@ def decode_photograph(content: bytes, max_pixels: int = MAX_PIXELS, max_seconds:
 
 
 def decode_base64(text: str) -> bytes:
-    """Return the bytes of a file in base64; raise PhotographError for any other text. No path or URL is opened."""
+    """Return the bytes of a file in base64; raise PhotographError for any other text. No path or URL is opened.
+
+    It may be a data URL, have line breaks, use the URL-safe alphabet, and lack its padding.
+    """
     try:
-        return base64.b64decode(text, validate=True)
+        encoded = text.encode("ascii")
+        data_url = _DATA_URL.match(encoded)
+        digits = encoded[data_url.end() if data_url else 0 :].translate(_TO_STANDARD, b" \t\r\n")
+        padding = b"=" * (-len(digits) % 4)
+        content = base64.b64decode(digits + padding, validate=True)
+        # Encoders leave the bits that belong to no byte zero. In a path, which lacks padding as well, most are not.
+        last = digits[-4 + len(padding) :] + padding
+        if padding and base64.b64encode(base64.b64decode(last)) != last:
+            raise ValueError
     except ValueError:
         raise PhotographError("is not in base64; paths and URLs are not read") from None
+    return content
 
 
 def encode_jpeg(image: NDArray[np.uint8]) -> bytes:

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import random
 import struct
 import subprocess
 import sys
@@ -500,11 +501,47 @@ def test_no_bytes_of_any_format_raise_another_error(data: st.DataObject) -> None
         assert str(error)
 
 
-def test_base64_is_decoded_and_other_text_is_refused() -> None:
-    assert decode_base64(base64.b64encode(b"any bytes").decode()) == b"any bytes"
-    for text in ("/data/abc.png", "https://example.com/a.jpg", "Björn"):
-        with pytest.raises(PhotographError, match="base64"):
-            decode_base64(text)
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 100, 101])
+@pytest.mark.parametrize(
+    "prefix", ["", "data:image/png;base64,", "\nDATA:image/jpeg;name=a.jpg;BASE64,", "data:;base64,"]
+)
+def test_base64_is_decoded_however_it_is_written(prefix: str, length: int) -> None:
+    content = random.Random(length).randbytes(length)
+    standard = base64.b64encode(content).decode()
+    lines = base64.encodebytes(content).decode()
+    for text in (
+        standard,
+        lines,
+        lines.replace("\n", "\r\n"),
+        f"  {standard}\t",
+        base64.urlsafe_b64encode(content).decode(),
+    ):
+        assert decode_base64(prefix + text) == content
+        assert decode_base64(prefix + text.replace("=", "")) == content
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/data/abc.png",
+        "https://example.com/a.jpg",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "etc/passwd/",
+        "Björn",
+        "data:image/png,abcd",  # not in base64
+        "data:image/png;base64,%41bcd",
+        "data:image/png;base64,data:image/png;base64,abcd",
+        "abcde",
+        "YQ===",
+        "YQ==YQ==",
+        "====",
+        "YR",  # not a whole number of bytes
+    ],
+)
+def test_text_that_is_not_base64_is_refused(text: str) -> None:
+    with pytest.raises(PhotographError, match="not in base64"):
+        decode_base64(text)
 
 
 def test_an_encoded_jpeg_shows_the_image() -> None:

@@ -1,9 +1,11 @@
 """Every upload is read in memory alone, and hostile, malformed and large ones are refused."""
 
 import asyncio
+import base64
 import http.client
 import io
 import json
+import random
 import resource
 import signal
 import struct
@@ -109,6 +111,8 @@ MALFORMED = {
     "a list": (JSON, b"[]", 400),
     "a number": (JSON, b'{"photograph": 1}', 400),
     "more than the photograph": (JSON, b'{"photograph": "", "path": "/etc/passwd"}', 400),
+    "a broken name": (JSON, b'{"photo\\ngraph": ""}', 400),
+    "a data URL without base64": (JSON, b'{"photograph": "data:image/png,abcd"}', 400),
     "a URL": (JSON, b'{"photograph": "http://127.0.0.1/a.png"}', 400),
     "no type": ({}, b"abc", 415),
     "a wrong type": ({"Content-Type": "text/plain"}, b"abc", 415),
@@ -123,6 +127,26 @@ def test_malformed_requests_are_refused(address: str, name: str) -> None:
     response = requests.post(f"{address}/predict", data=body, headers=headers, timeout=60)
     assert response.status_code == status, response.text
     assert set(response.json()) == {"code", "message"}
+
+
+def _post_text(address: str, text: str) -> requests.Response:
+    return requests.post(f"{address}/predict", data=text.encode(), headers=JSON, timeout=60)
+
+
+@pytest.mark.parametrize("line_break", [r"\n", r"\r\n", "\n", "\r\n"], ids=repr)
+def test_base64_in_lines_and_a_data_url_is_predicted_up_to_the_limit(address: str, line_break: str) -> None:
+    photograph = draw_noise()
+    content = photograph + random.Random(0).randbytes(LIMITS.upload_bytes - len(photograph))
+    expected = post_form(address, content).json()
+
+    def send(content: bytes) -> requests.Response:
+        digits = base64.b64encode(content).decode()
+        lines = line_break.join(digits[start : start + 64] for start in range(0, len(digits), 64))
+        lines = lines.replace("/", r"\/")  # as PHP writes them
+        return _post_text(address, f'{{"photograph": "data:image\\/png;base64,{lines}"}}')
+
+    assert send(content).json() == expected
+    assert read_refusal(send(content + b"a")) == (413, "too_large")
 
 
 def test_a_file_of_another_type_is_refused(address: str) -> None:
@@ -151,7 +175,7 @@ def test_no_more_of_a_large_body_is_read_than_the_limit(content_type: str) -> No
     async def receive() -> Message:
         nonlocal received_bytes
         received_bytes += chunk_bytes
-        assert received_bytes < 1.5 * LIMITS.upload_bytes
+        assert received_bytes < 1.6 * LIMITS.upload_bytes
         return {"type": "http.request", "body": bytes(chunk_bytes), "more_body": True}
 
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type.encode())]}

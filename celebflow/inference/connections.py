@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from typing import Any
 
 import h11
 import uvicorn
@@ -38,15 +39,49 @@ def describe_address(host: str, listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _LingeringTransport:
+    """A transport that goes on reading when it is closed while the client still sends the body of its request.
+
+    Otherwise the client would get an error from its system before it could read why the request is refused.
+    """
+
+    def __init__(self, transport: asyncio.Transport, connection: h11.Connection) -> None:
+        self.lingers = False
+        self._transport = transport
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self.lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the transport for writing alone while it lingers, and altogether the second time."""
+        if self.lingers or self._connection.their_state is not h11.SEND_BODY:
+            self._transport.close()
+            return
+        self.lingers = True
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+
 class _Protocol(H11Protocol):
     """uvicorn's protocol with a timeout for heads and refusals in JSON.
 
     It closes a connection on which no request arrives in time, or on which a refused one never ends.
     """
 
+    transport: _LingeringTransport  # type: ignore[assignment]
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = _LingeringTransport(transport, self.conn)
         self._start_timer()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.transport.lingers:
+            super().data_received(data)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -61,9 +96,11 @@ class _Protocol(H11Protocol):
         self._timer = self.loop.call_later(_HEAD_SECONDS, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
-        if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
+        if self.cycle is not None and not self.cycle.response_complete:
             return
-        if self.conn.their_state is h11.IDLE:
+        if self.conn.their_state is h11.SEND_BODY:  # the body of a request that was refused
+            self.transport.abort()
+        elif self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self._refuse(RefusalError(408, "too_slow", f"No request arrived within {_HEAD_SECONDS:g} seconds."))
         else:
             self.transport.close()
@@ -92,6 +129,7 @@ def configure(app: FastAPI, limits: Limits) -> uvicorn.Config:
         access_log=False,
         log_level="error",
         server_header=False,
+        proxy_headers=False,  # nothing here needs the client's own address or scheme
         http=_Protocol,
         ws="none",
         lifespan="off",

@@ -40,10 +40,13 @@ def test_slow_and_leaving_clients_cost_the_others_nothing(predictor: Predictor) 
         assert get(address, "/healthz").json()["waiting"] == 0
 
 
-def test_a_slow_client_gets_to_read_why_it_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+def test_a_slow_client_gets_to_read_why_it_is_refused(
+    address: str, header: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.5)
     head, body = format_request(draw_noise())
-    large = re.sub(rb"Content-Length: \d+", b"Content-Length: 200000000", head)
+    large = re.sub(rb"Content-Length: \d+\r\n", b"Content-Length: 200000000\r\n" + header, head)
     with connect(address) as slow:
         slow.sendall(large + body[:100])
         status, content = read_response(slow)

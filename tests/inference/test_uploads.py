@@ -156,12 +156,15 @@ def test_a_file_of_another_type_is_refused(address: str) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_client_that_sends_200_megabytes_gets_to_read_the_refusal(address: str, chunked: bool) -> None:
+@pytest.mark.parametrize("close", [{}, {"Connection": "close"}], ids=["kept", "closed"])
+def test_a_client_that_sends_200_megabytes_gets_to_read_the_refusal(
+    address: str, close: dict[str, str], chunked: bool
+) -> None:
     block = bytes(1_000_000)
     length = {} if chunked else {"Content-Length": str(200 * len(block))}
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
     # Unlike other clients, this one reads a response only after it has sent everything.
-    connection.request("POST", "/predict", (block for _ in range(200)), FORM | length, encode_chunked=chunked)
+    connection.request("POST", "/predict", (block for _ in range(200)), FORM | length | close, encode_chunked=chunked)
     response = connection.getresponse()
     assert (response.status, json.loads(response.read())["code"]) == (413, "too_large")
     connection.close()

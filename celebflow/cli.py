@@ -401,6 +401,20 @@ def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"
     help="Accept only requests that send this token (Authorization: Bearer …). It is required where others can reach "
     "the address. Other users of this machine can see a command's options: better set CELEBFLOW_TOKEN.",
 )
+@click.option(
+    "--allow-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Also serve requests for this host name, as a reverse proxy or a local network has one; repeat it for others. "
+    "Where others can reach the address, requests need the token instead, and any name is allowed.",
+)
+@click.option(
+    "--root-path",
+    default="/",
+    metavar="PATH",
+    help="The path below which a reverse proxy serves this server, such as /faces; it may remove the path or not.",
+)
 @click.option("--show-training", is_flag=True, help="Also show the photographs of train that a face resembles most.")
 @click.option("--max-upload-mb", default=20.0, type=click.FloatRange(0, 1000, True), help="Per photograph.")
 @click.option("--max-megapixels", default=50, type=click.IntRange(1, 100), help="Per photograph.")
@@ -418,6 +432,8 @@ def serve(
     host: str,
     port: int,
     token: str | None,
+    allowed_hosts: tuple[str, ...],
+    root_path: str,
     show_training: bool,
     max_upload_mb: float,
     max_megapixels: int,
@@ -439,15 +455,18 @@ def serve(
       curl -F photograph=@holiday.jpg http://127.0.0.1:8000/predict
       celebflow serve --model models:/celebflow@champion --port 8080
       CELEBFLOW_TOKEN=$(openssl rand -hex 16) celebflow serve --host 0.0.0.0
+      celebflow serve --allow-host faces.example --root-path /faces    # behind a reverse proxy
     """
     from celebflow.inference import connections, server
     from celebflow.inference.access import make_access
     from celebflow.inference.batcher import Limits
+    from celebflow.inference.rewriting import parse_root_path
 
-    access = make_access(host, token)
+    access = make_access(host, token, allowed_hosts)
+    root_path = parse_root_path(root_path)
     limits = Limits(round(max_upload_mb * 1e6), max_megapixels * 1_000_000, max_faces, timeout, queue)
     with connections.listen(host, port) as listening, _open_model(model, revision) as predictor:
-        app = server.make_app(predictor, limits, access, show_training)
+        app = server.make_app(predictor, limits, access, show_training, root_path)
         address = connections.describe_address(host, listening)
         _echo(f"Recognizing {len(predictor.card.class_names)} people on {address} (press Ctrl-C to stop).")
         connections.run(app, listening, limits)

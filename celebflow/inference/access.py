@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -17,15 +18,16 @@ from celebflow.inference.refusals import RefusalError
 class Access:
     """The token that a request needs, if any, and the host names that it may use, if they are limited.
 
-    Limited host names keep out web pages of other sites whose domain name was made to point here (DNS rebinding).
+    Limited host names keep out web pages of other sites whose domain name was made to point here (DNS rebinding). They
+    are as _normalize returns them.
     """
 
     token: str | None
     hosts: frozenset[str] | None
 
-    def allows_host(self, host: str) -> bool:
+    def allows_host(self, header: str) -> bool:
         """Return whether a request with this Host header may pass."""
-        return self.hosts is None or re.sub(r":\d*$", "", host).lower() in self.hosts
+        return self.hosts is None or _normalize(re.sub(r":\d*$", "", header)) in self.hosts
 
     def check_token(self, request: Request) -> None:
         """Raise RefusalError when a request lacks the token."""
@@ -47,21 +49,23 @@ class HostCheck:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] == "http" and not self._access.allows_host(Headers(scope=scope).get("host", "")):
-            refusal = RefusalError(421, "wrong_host", "This server has another name; call it by its address.")
+            message = "This server has another name: call it by its address, or start it with --allow-host."
+            refusal = RefusalError(421, "wrong_host", message)
             await refusal.to_response()(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
-def make_access(host: str, token: str | None) -> Access:
-    """Return who may send requests to a server that listens on `host`.
+def make_access(host: str, token: str | None, allowed_hosts: Iterable[str] = ()) -> Access:
+    """Return who may send requests to a server that listens on `host`, also by the names `allowed_hosts`.
 
-    Raises CelebflowError when anyone could, or when the token is not valid.
+    Raises CelebflowError when anyone could, or when the token or a name is not valid.
     """
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise CelebflowError("The token must consist of ASCII letters, digits and punctuation, without spaces.")
+    names = {_parse_host(name) for name in allowed_hosts}
     if _is_loopback(host):
-        return Access(token, frozenset({"localhost", "127.0.0.1", "[::1]", host.lower()}))
+        return Access(token, frozenset({"localhost", "127.0.0.1", "::1", _normalize(host), *names}))
     if token is None:
         raise CelebflowError(
             f"Other machines can reach {host}: set a --token that requests need (or CELEBFLOW_TOKEN), or listen on "
@@ -75,3 +79,28 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _parse_host(name: str) -> str:
+    host = _normalize(name)
+    if not (re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", host) or _is_ipv6(host)):
+        raise CelebflowError(
+            f"--allow-host is {name!r}, which is not a host name. Give the name alone, without scheme, port and path, "
+            "such as faces.example (in ASCII: xn--… for other letters)."
+        )
+    return host
+
+
+def _normalize(host: str) -> str:
+    """Return a host in lower case, without the root's dot and the brackets of an address, the address in short."""
+    name = host.lower().removesuffix(".")
+    address = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    return str(ipaddress.ip_address(address)) if _is_ipv6(address) else name
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True

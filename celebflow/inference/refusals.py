@@ -46,7 +46,10 @@ def add_refusals(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refuse_path(request: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-        return RefusalError(error.status_code, code, f"{error.detail}.", **(error.headers or {})).to_response()
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"  # see RequestRewriter
+        return RefusalError(error.status_code, code, f"{error.detail}.", **headers).to_response()
 
     @app.exception_handler(RequestValidationError)
     async def refuse_parameter(request: Request, invalid: RequestValidationError) -> JSONResponse:

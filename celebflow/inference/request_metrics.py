@@ -5,7 +5,7 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_PATHS = ("/", "/predict", "/healthz", "/metrics", "/openapi.json", "/docs", "/redoc")
+PATHS = ("/", "/predict", "/healthz", "/metrics", "/openapi.json", "/docs", "/redoc")
 
 
 class Metrics:
@@ -28,7 +28,7 @@ class Metrics:
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
         """Count a request; all unknown paths count as one."""
-        path = path if path in _PATHS else "other"
+        path = path if path in PATHS else "other"
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
@@ -49,6 +49,7 @@ class RequestCounter:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = scope["path"].removeprefix(scope["root_path"])
         started = time.perf_counter()
         status = 499  # the client left before a response
 
@@ -64,4 +65,4 @@ class RequestCounter:
             status = 500
             raise
         finally:
-            self._metrics.count_request(scope["path"], status, time.perf_counter() - started)
+            self._metrics.count_request(path, status, time.perf_counter() - started)

@@ -24,6 +24,7 @@ from celebflow.inference.neighbors import TrainingPhotographs
 from celebflow.inference.predictor import Predictor
 from celebflow.inference.refusals import RefusalError, add_refusals, describe_refusals
 from celebflow.inference.request_metrics import Metrics, RequestCounter
+from celebflow.inference.rewriting import RequestRewriter
 from celebflow.inference.uploads import JSON_TYPE, describe_request, read_photograph
 from celebflow.report import markup
 
@@ -42,10 +43,10 @@ class HealthBody(BaseModel):
     waiting: int = Field(description="requests that wait for their responses")
 
 
-def make_app(predictor: Predictor, limits: Limits, access: Access, show_training: bool) -> FastAPI:
+def make_app(predictor: Predictor, limits: Limits, access: Access, show_training: bool, root_path: str = "") -> FastAPI:
     """Make the application that serves a model; `show_training` lets it show the workspace's photographs of train.
 
-    Raises CelebflowError when the model was not trained on these.
+    A reverse proxy may serve it below `root_path`. Raises CelebflowError when the model was not trained on these.
     """
     metrics = Metrics()
     training = _load_training(predictor) if show_training else None
@@ -58,6 +59,7 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
         _PAGE,
         "img-src blob: data:; connect-src 'self'",
         {},
+        base=f"{root_path}/" if root_path else "",  # or relative to the page's own address
         people=len(card.class_names),
         warning=card.backbone.warning(),
         needs_token=access.token is not None,
@@ -73,7 +75,8 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
     )
     add_refusals(app)
     app.add_middleware(HostCheck, access=access)
-    app.add_middleware(RequestCounter, metrics=metrics)  # outermost: it counts refused hosts, too
+    app.add_middleware(RequestCounter, metrics=metrics)  # outside of that: it counts refused hosts, too
+    app.add_middleware(RequestRewriter, root_path=root_path)
     token = [Depends(HTTPBearer(auto_error=False))] if access.token is not None else []  # for the OpenAPI description
 
     @app.get("/", include_in_schema=False)

@@ -26,9 +26,11 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 @contextmanager
-def start_server(predictor: Predictor, limits: Limits = LIMITS, access: Access = OPEN) -> Iterator[str]:
+def start_server(
+    predictor: Predictor, limits: Limits = LIMITS, access: Access = OPEN, root_path: str = ""
+) -> Iterator[str]:
     """Serve from a thread of this process; yield the server's address."""
-    app = server.make_app(predictor, limits, access, show_training=False)
+    app = server.make_app(predictor, limits, access, False, root_path)
     with connections.listen("127.0.0.1", 0) as listening:
         running = uvicorn.Server(connections.configure(app, limits))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
@@ -74,6 +76,11 @@ def post_json(address: str, content: bytes, query: str = "") -> requests.Respons
     """Send a photograph in base64."""
     encoded = base64.b64encode(content).decode()
     return requests.post(f"{address}/predict?{query}", json={"photograph": encoded}, timeout=60)
+
+
+def head(address: str, path: str, headers: Mapping[str, str | bytes] | None = None) -> requests.Response:
+    """Send a HEAD request."""
+    return requests.head(f"{address}{path}", headers=headers, timeout=60)
 
 
 def get(address: str, path: str, headers: Mapping[str, str | bytes] | None = None) -> requests.Response:

@@ -33,9 +33,36 @@ def test_another_host_name_is_refused(address: str, path: str) -> None:
     assert read_refusal(get(address, path, headers={"Host": "evil.example:80"})) == (421, "wrong_host")
 
 
-def test_localhost_is_a_name_of_the_server(address: str) -> None:
+@pytest.mark.parametrize(
+    "host", ["localhost", "LocalHost:PORT", "localhost.:PORT", "127.0.0.1:PORT", "[::1]", "[::1]:PORT"]
+)
+def test_localhost_is_a_name_of_the_server(address: str, host: str) -> None:
     port = address.rpartition(":")[2]
-    assert get(address, "/healthz", headers={"Host": f"localhost:{port}"}).ok
+    assert get(address, "/healthz", headers={"Host": host.replace("PORT", port)}).ok
+
+
+def test_an_allowed_name_gets_through_and_others_do_not(predictor: Predictor) -> None:
+    access = make_access("127.0.0.1", None, ["Faces.Example", "fd00::0001"])
+    with start_server(predictor, access=access) as address:
+        for host in ("faces.example", "FACES.example.:8443", "[fd00::1]:8000", "[FD00:0::1]", "localhost"):
+            assert get(address, "/healthz", headers={"Host": host}).ok
+        for host in ("example", "evil.faces.example", "faces.example.evil", "faces.example@evil", "[fd00::2]"):
+            assert read_refusal(get(address, "/healthz", headers={"Host": host})) == (421, "wrong_host")
+        forwarded = {"Host": "evil.example", "X-Forwarded-Host": "faces.example", "Forwarded": "host=faces.example"}
+        refusal = get(address, "/healthz", headers=forwarded)
+        assert read_refusal(refusal) == (421, "wrong_host"), "anybody can send these headers"
+        assert "--allow-host" in refusal.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "http://faces.example", "faces.example/", "faces.example:443", "[::1]:80", "*.example", "a b", "fäces"],
+)
+@pytest.mark.parametrize(("host", "token"), [("127.0.0.1", None), (EVERYWHERE, "secret")])
+def test_an_allowed_name_must_be_a_host_name(name: str, host: str, token: str | None) -> None:
+    with pytest.raises(CelebflowError, match="--allow-host") as error:
+        make_access(host, token, [name])
+    assert repr(name) in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,10 @@ def test_unknown_paths_and_methods_are_refused(address: str) -> None:
     assert read_refusal(get(address, "/predict")) == (405, "method_not_allowed")
     response = requests.post(f"{address}/predict/", allow_redirects=False, timeout=60)
     assert read_refusal(response) == (404, "not_found")
+    for path, allowed in (("/healthz", {"GET", "HEAD"}), ("/openapi.json", {"GET", "HEAD"}), ("/predict", {"POST"})):
+        response = requests.options(f"{address}{path}", timeout=60)
+        assert read_refusal(response) == (405, "method_not_allowed")
+        assert set(response.headers["allow"].split(", ")) == allowed
 
 
 @pytest.mark.parametrize(

@@ -171,14 +171,17 @@ def test_the_documentation_needs_no_network(address: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("token", [None, "secret"])
-def test_schemathesis_finds_no_contradiction(predictor: Predictor, tmp_path: Path, token: str | None) -> None:
+@pytest.mark.parametrize(("token", "root_path"), [(None, ""), ("secret", "/faces")])
+def test_schemathesis_finds_no_contradiction(
+    predictor: Predictor, tmp_path: Path, token: str | None, root_path: str
+) -> None:
     (tmp_path / "schemathesis.toml").write_text(
         # By the schema, a photograph is any bytes; few bytes are a photograph.
         '[checks]\npositive_data_acceptance.expected-statuses = ["2xx", "4xx"]\n'
     )
-    with start_server(predictor, access=make_access("127.0.0.1", token)) as address:
-        command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{address}/openapi.json"]
+    access = make_access("127.0.0.1", token)
+    with start_server(predictor, access=access, root_path=root_path) as address:
+        command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{address}{root_path}/openapi.json"]
         command += ["--checks", "all", "--max-examples", "20", "--seed", "1", "--no-color"]
         if token:
             command += ["--header", f"Authorization: Bearer {token}"]
@@ -191,6 +194,8 @@ def test_schemathesis_finds_no_contradiction(predictor: Predictor, tmp_path: Pat
     [
         (["--model", "gone"], "classifier.safetensors is missing"),
         (["--host", "0.0.0.0"], "--token"),  # noqa: S104 - nothing listens there
+        (["--allow-host", "https://faces.example"], "--allow-host"),
+        (["--root-path", "faces"], "--root-path"),
         (["--model", "MODEL", "--show-training"], "features, which is missing"),
     ],
 )

@@ -255,6 +255,29 @@ def test_a_token_is_required(page_predictor: Predictor, browser: Chrome) -> None
         _wait_for(browser, "#result")
 
 
+def test_a_response_of_a_proxy_is_not_taken_for_the_server_s(page: Chrome) -> None:
+    proxy = 'async () => new Response("<h1>Too large</h1>", {status: 413, headers: {"Content-Type": "text/html"}})'
+    page.execute_script(f"window.fetch = {proxy}")
+    _drop(page, TALL)
+    _wait_for(page, "#error")
+    assert "413" in page.find_element(By.ID, "error").text
+    assert not page.find_element(By.ID, "status").text
+
+
+@pytest.mark.parametrize("path", ["/faces", "/"])
+def test_the_page_works_below_the_path_of_a_proxy(page_predictor: Predictor, browser: Chrome, path: str) -> None:
+    with start_server(page_predictor, root_path="/faces") as address:
+        browser.get(f"{address}{path}")  # "/" is what arrives if the proxy removes its path
+        take_requests(browser)
+        _drop(browser, TALL)
+        _wait_for(browser, "#result")
+        browser.find_element(By.LINK_TEXT, "For programs").click()
+        _wait_for(browser, ".opblock")
+        requested = [each for each in take_requests(browser) if not each.startswith("blob:")]
+        assert all(each.startswith(f"{address}/faces/") for each in requested), requested
+        assert len(requested) > 3
+
+
 def test_a_server_that_does_not_respond_is_an_error(page_predictor: Predictor, browser: Chrome) -> None:
     with start_server(page_predictor, replace(LIMITS, seconds=1.0)) as address:
         browser.get(address)

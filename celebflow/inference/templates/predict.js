@@ -4,6 +4,7 @@ const find = (selector, root = document) => root.querySelector(selector);
 const formatName = (name) => name.replaceAll("_", " ");
 const formatPercent = (fraction) => `${(100 * fraction).toFixed(1)}\u00a0%`;
 const formatMegabytes = (bytes) => `${Number((bytes / 1e6).toFixed(1))} MB`;
+const base = document.body.dataset.base; // of the addresses of requests
 const uploadBytes = Number(document.body.dataset.uploadBytes);
 const showsTraining = document.body.dataset.showsTraining === "true";
 
@@ -26,12 +27,16 @@ async function predict(file, whole = false) {
   const form = new FormData();
   form.append("photograph", file, "photograph"); // the server need not know the file's own name
   try {
-    const response = await fetch(`predict?top=5&heat_map=true&nearest=${showsTraining}&whole=${whole}`, {
+    const response = await fetch(`${base}predict?top=5&heat_map=true&nearest=${showsTraining}&whole=${whole}`, {
       method: "POST",
       body: form,
       headers: makeHeaders(),
       signal,
     });
+    if (!response.headers.get("Content-Type")?.startsWith("application/json")) {
+      showError(`A server on the way responded instead of this one (status ${response.status}).`);
+      return;
+    }
     const content = await response.json();
     if (response.ok) await showPrediction(file, content, signal);
     else showError(content.message);

@@ -14,7 +14,7 @@ help:
 	@echo "make test           all checks and tests, as in CI"
 	@echo "make check          format, lint and types alone"
 	@echo "make docs           write docs/params.md and the schema of params.yaml anew"
-	@echo "make test-services  the tests that need PostgreSQL (sudo apt-get install postgresql)"
+	@echo "make test-services  the tests that need PostgreSQL or nginx (sudo apt-get install postgresql nginx)"
 	@echo "make bench          compare with the plain script, and renew the table in docs/speed.md; with real faces:"
 	@echo "                    make bench DATA=folder WEIGHTS=vgg19.pth"
 	@echo "make ablation       measure what each part of the best recipe adds, for docs/accuracy.md:"
@@ -51,6 +51,8 @@ docs: install
 test-services: install
 	@test -n "$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null)" || command -v pg_ctl >/dev/null \
 		|| { echo "PostgreSQL is missing: sudo apt-get install postgresql"; exit 1; }
+	@PATH="$(PATH):/usr/sbin" command -v nginx >/dev/null \
+		|| { echo "nginx is missing: sudo apt-get install nginx"; exit 1; }
 	pytest -m services
 
 bench: install

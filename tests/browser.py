@@ -36,11 +36,13 @@ def start_browser(profile: Path) -> Iterator[Chrome]:
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
+        "--host-resolver-rules=MAP *.example 127.0.0.1",
         "--use-fake-device-for-media-stream",  # a camera that shows a moving test picture
         "--use-fake-ui-for-media-stream",  # and that needs no permission
         f"--user-data-dir={profile}",
     ):
         options.add_argument(flag)
+    options.accept_insecure_certs = True  # of a test's own server
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     # Hostile names must not open an alert. If one does, it stays open for the test to find.
     options.set_capability("unhandledPromptBehavior", "ignore")

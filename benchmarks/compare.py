@@ -266,7 +266,7 @@ def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
                 batches,
                 torch.nn.functional.cross_entropy,
                 lambda _: params.train.learning_rate,
-                lambda _: None,
+                lambda *_: None,
             )
             seconds.append(time.perf_counter() - started)
         return statistics.median(seconds)

@@ -243,7 +243,7 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
         compared = save_comparison(a, b, split, html)
         _echo(f"The comparison is in {html}.", err=True)
     if as_json:
-        _echo(json.dumps({"a": a, "b": b, "split": split, **asdict(compared)}, indent=2))
+        _echo(json.dumps({"a": a, "b": b, "split": split, **asdict(compared)}, indent=2, allow_nan=False))
     else:
         _echo(format_comparison(a, b, split, compared, limit))
 

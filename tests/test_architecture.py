@@ -145,3 +145,13 @@ def test_stage_declares_exactly_the_params_that_it_reads(stage: str, params: Par
     # Of tracking, only where the run is makes a difference.
     tracking = {"train": {"tracking.experiment"}}.get(stage, set())
     assert set(STAGES[stage].get("params", [])) == sections - {"tracking"} | tracking
+
+
+def test_json_holds_no_numbers_that_are_not_finite() -> None:
+    writers = 0
+    for module in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dump", "json.dumps"):
+                writers += 1
+                assert "allow_nan=False" in map(ast.unparse, node.keywords), f"{module}, line {node.lineno}"
+    assert writers > 5

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from celebflow.errors import CelebflowError
+
 FloatArray = NDArray[np.float64]
 _OPEN_SET_STEPS = 200
 
@@ -16,18 +18,30 @@ class Calibration:
 
     Logits are divided by `temperature`. A photograph whose confidence is below `threshold` shows an unknown person;
     the confidence of a fraction `false_acceptance_rate` of unknown people's photographs is expected to reach it.
+
+    Raises ValueError when one of them is not a number that can be used so.
     """
 
     temperature: float
     threshold: float
     false_acceptance_rate: float
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that are not finite, as a damaged file could hold."""
+        if not (0 < self.temperature < np.inf and np.isfinite([self.threshold, self.false_acceptance_rate]).all()):
+            raise ValueError(f"{self} is not a valid calibration")
+
 
 UNCALIBRATED = Calibration(temperature=1.0, threshold=0.0, false_acceptance_rate=1.0)
 
 
 def softmax(logits: NDArray[np.floating]) -> FloatArray:
-    """Turn (N, people) logits into probabilities, in float64."""
+    """Turn (N, people) logits into probabilities, in float64; raise CelebflowError when a logit is not finite."""
+    if not np.isfinite(logits).all():
+        raise CelebflowError(
+            "The classifier computes values that are not finite: its training diverged. Lower train.learning_rate and "
+            "run `dvc repro`, or choose another model."
+        )
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     probabilities: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)

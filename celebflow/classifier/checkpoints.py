@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -10,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from celebflow import features as features_package
 from celebflow import paths
+from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.classifier.history import EpochResult
 from celebflow.errors import CelebflowError
 from celebflow.features.store import Features
@@ -30,8 +32,12 @@ _LAST, _BEST = "last.safetensors", "best.safetensors"
 _MAX_TIME_FRACTION = 0.05
 
 
+class DivergedError(CelebflowError):
+    """The numbers of a training are no longer finite; it would end so again from any checkpoint."""
+
+
 class _MismatchError(Exception):
-    """A file is damaged, or is the checkpoint of another classifier."""
+    """A file is damaged, is not finite, or is the checkpoint of another classifier."""
 
 
 class Checkpoints:
@@ -63,12 +69,14 @@ class Checkpoints:
     def save(self, tensors: Mapping[str, Tensor], history: Sequence[EpochResult]) -> None:
         """Save `tensors` as the state after the epochs of `history`, in place of an earlier state.
 
-        Do nothing when checkpoints would take more than a twentieth of the time since the last one. Report a disk that
-        cannot be written, and continue.
+        Do nothing when checkpoints would take more than a twentieth of the time since the last one, or when a tensor is
+        not finite. Report a disk that cannot be written, and continue.
         """
         started = time.monotonic()
         since_last = started - self._saved_at_seconds
         if self._cost_seconds > _MAX_TIME_FRACTION * (since_last + self._cost_seconds):
+            return
+        if list_not_finite(tensors):
             return
         try:
             _write(self._folder / _LAST, tensors, history)
@@ -100,7 +108,7 @@ class Checkpoints:
 
 @contextmanager
 def open_checkpoints(features: Features, params: TrainParams, compute: ComputeParams) -> Iterator[Checkpoints]:
-    """Open the checkpoints of one training, and remove them when it has ended without an error.
+    """Open the checkpoints of one training, and remove them when it has ended without an error, or has diverged.
 
     They belong to its data and params, the number of threads, and the versions of torch and of celebflow's code:
     with any other, a resumed training could give other bits.
@@ -125,7 +133,11 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
                 f"{len(abandoned)} interrupted trainings of other recipes take {gigabytes:.1f} GB in {folder}. "
                 "`celebflow cache prune` removes them."
             )
-        yield Checkpoints(own)
+        try:
+            yield Checkpoints(own)
+        except DivergedError:
+            remove_checkpoints(own)
+            raise
         remove_checkpoints(own)
 
 
@@ -167,7 +179,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], history: Sequence[EpochRes
     """Write a safetensors file, whole or not at all; raise OSError when it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    metadata = {"history": json.dumps([asdict(result) for result in history])}
+    metadata = {"history": json.dumps([asdict(result) for result in history], allow_nan=False)}
     try:
         save_file({name: tensor.detach().cpu() for name, tensor in tensors.items()}, part, metadata)
         with part.open("rb") as file:
@@ -182,7 +194,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], history: Sequence[EpochRes
 def _read(path: Path, tensors: Mapping[str, Tensor]) -> list[EpochResult]:
     """Read what _write wrote into `tensors`, and return the history.
 
-    Raises _MismatchError, before `tensors` change, when the file is damaged or of another classifier.
+    Raises _MismatchError, before `tensors` change, when the file is damaged, not finite, or of another classifier.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -190,6 +202,10 @@ def _read(path: Path, tensors: Mapping[str, Tensor]) -> list[EpochResult]:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a dict
             if shapes != {name: list(tensor.shape) for name, tensor in tensors.items()}:
                 raise _MismatchError(f"{path} is of another classifier")
+            numbers = (number for result in history for number in astuple(result))
+            # One tensor at a time: together they take gigabytes.
+            if not all(map(math.isfinite, numbers)) or any(list_not_finite({"": file.get_tensor(n)}) for n in shapes):
+                raise _MismatchError(f"{path} holds values that are not finite")
             for name, tensor in tensors.items():
                 tensor.detach().copy_(file.get_tensor(name))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:

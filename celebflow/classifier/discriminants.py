@@ -1,5 +1,7 @@
 """Linear classifiers that scikit-learn fits without epochs: LDA and logistic regression."""
 
+import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from celebflow.classifier.preprocessing import Preprocessor, normalize_all
 from celebflow.features.store import LabeledFeatures
 from celebflow.params import TrainParams
 
+_MAX_ITERATIONS = 1000  # of logistic regression
+
 
 def fit_discriminant(
     preprocessor: Preprocessor, train: LabeledFeatures, params: TrainParams
@@ -21,10 +25,21 @@ def fit_discriminant(
     linear map takes megabytes, the two would take hundreds.
 
     "lda" is linear discriminant analysis with a covariance shrunk towards a multiple of the identity (Friedman,
-    1989); "logistic" is multinomial logistic regression with an L2 penalty.
+    1989); "logistic" is multinomial logistic regression with an L2 penalty. Where that does not converge, this is
+    reported, and what it has reached is the result.
     """
+    from sklearn.exceptions import ConvergenceWarning
+
     inputs, labels = _collect_inputs(preprocessor, train)
-    model = _make_model(params).fit(inputs, labels)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model = _make_model(params).fit(inputs, labels)
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        print(
+            f"Logistic regression has not converged after {_MAX_ITERATIONS} iterations; its result is used as it is. "
+            f"Lower train.logistic_c ({params.logistic_c:g}), or set train.preprocessing.l2_normalize.",
+            file=sys.stderr,
+        )
     weight, bias = model.coef_.T, model.intercept_  # (inputs, people), (people,)
     if weight.shape[1] == 1:  # for two people, scikit-learn returns the second relative to the first
         weight = np.hstack([0 * weight, weight])
@@ -47,7 +62,7 @@ def _make_model(params: TrainParams) -> Any:
         return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=params.lda_shrinkage)
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=params.logistic_c, max_iter=1000)
+    return LogisticRegression(C=params.logistic_c, max_iter=_MAX_ITERATIONS)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.backbone.vgg19 import BackboneSource, count_features
 from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.layers import BlockwiseLinear, DenseLinear, SparseLinear
@@ -89,8 +90,8 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
     card = classifier.card
     models = {"transform": card.transform.to_dict(), "preprocessing": card.preprocessing.model_dump()}
     # One key, since safetensors writes several in no fixed order.
-    metadata = {"celebflow": json.dumps(asdict(card) | models | {"format": _FORMAT}, sort_keys=True)}
-    save_file(state, path, metadata)
+    values = asdict(card) | models | {"format": _FORMAT}
+    save_file(state, path, {"celebflow": json.dumps(values, sort_keys=True, allow_nan=False)})
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -104,6 +105,11 @@ def load_classifier(path: Path) -> Classifier:
         classifier.load_state_dict(load_file(path), assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
+    if names := list_not_finite(classifier.state_dict()):
+        raise CelebflowError(
+            f"{path} holds values that are not finite ({', '.join(names)}): its training diverged. Lower "
+            "train.learning_rate and run `dvc repro`, or choose another model."
+        )
     return classifier.eval()
 
 

@@ -16,6 +16,10 @@ from celebflow.params import PreprocessingParams
 _BATCH_SIZE = 64
 # Principal components are fitted to at most 1 GB of values: about 10,000 views of 25,088 features.
 _MAX_PCA_VALUES = 2**28
+# The least standard deviations that are more than the network's rounding: relative to the feature's own size, which
+# runtimes compute to 1e-5, and to the size of all features, which are sums in float32.
+_LEAST_OF_OWN_SIZE = 1e-5
+_LEAST_OF_ALL_SIZES = float(np.finfo(np.float32).eps)
 
 UNCHANGED = PreprocessingParams(square_root=False, l2_normalize=False, standardize=False, pca_components=None)
 
@@ -95,16 +99,18 @@ def normalize_all(preprocessor: Preprocessor, train: LabeledFeatures, descriptio
 
 
 def _measure_scale(preprocessor: Preprocessor, train: LabeledFeatures) -> NDArray[np.float32]:
-    """Return the (features,) factors that give each feature variance 1; a constant feature has factor 1."""
+    """Return the (features,) factors that give each feature variance 1; one that hardly varies has factor 1."""
     sums = np.zeros(preprocessor.feature_count)
     squares = np.zeros(preprocessor.feature_count)
     for batch in normalize_all(preprocessor, train, "measuring"):
         sums += np.bincount(batch.columns, batch.values, len(sums))
         squares += np.bincount(batch.columns, np.square(batch.values, dtype=np.float64), len(sums))
     count = len(train) * train.view_count
-    variances = squares / count - (sums / count) ** 2
-    constant = variances <= 1e-12 * np.maximum(squares / count, np.finfo(np.float64).tiny)
-    variances[constant] = 1
+    means_of_squares = squares / count
+    variances = means_of_squares - (sums / count) ** 2
+    least = np.maximum(_LEAST_OF_OWN_SIZE**2 * means_of_squares, _LEAST_OF_ALL_SIZES**2 * means_of_squares.mean())
+    least = np.maximum(least, float(np.finfo(np.float32).tiny) ** 2)  # below it, float32 does not hold the factor
+    variances[variances <= least] = 1
     scale: NDArray[np.float64] = variances**-0.5
     return scale.astype(np.float32)
 

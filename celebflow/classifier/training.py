@@ -1,7 +1,7 @@
 """Train the classifier on stored features; train calls it. It reads and writes only checkpoints."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from celebflow.backbone.devices import select_device
+from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.classifier.adam import ClassifierAdam
 from celebflow.classifier.calibration import UNCALIBRATED, fit_calibration
-from celebflow.classifier.checkpoints import Checkpoints
+from celebflow.classifier.checkpoints import Checkpoints, DivergedError
 from celebflow.classifier.discriminants import fit_discriminant
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier, ClassifierCard
@@ -60,6 +61,8 @@ def train_classifier(
     The same features, params and number of threads give the same weights, bit for bit, on one machine, even when the
     training was killed and resumed from a checkpoint. `log_epoch` gets every epoch, including those before the
     checkpoint.
+
+    Raises DivergedError at the first loss that is not finite, and when the weights are not finite in the end.
     """
     seed_everything(params.seed)
     class_names = list_people(features.photos)
@@ -84,7 +87,9 @@ def train_classifier(
         classifier = _fold(card, preprocessor, *fit_discriminant(preprocessor, train, params))
         on_train, on_val = (validate(classifier, examples, params.batch_size) for examples in (train, val))
         history = [EpochResult(1, *on_train, *on_val)]
+        _require_finite(history[0], params)
         log_epoch(history[0])
+    _require_finite_weights(classifier.state_dict(), params)
     calibration = fit_calibration(*compute_logits(classifier, val, params.batch_size), params.false_acceptance_rate)
     classifier.card = replace(classifier.card, calibration=calibration)
     return classifier, history
@@ -126,6 +131,8 @@ def fit(
 
     `params.keep_epoch` chooses the final weights: those of the last epoch, or of the first one with the highest
     validation accuracy. An epoch takes one random view of each photograph.
+
+    Raises DivergedError at the first loss that is not finite.
     """
     optimizer = ClassifierAdam(classifier, params.learning_rate, params.weight_decay)
     count = sum(parameter.numel() for parameter in optimizer.parameters.values())
@@ -150,6 +157,13 @@ def fit(
                 f"val: loss {result.val_loss:.3f}, accuracy {result.val_accuracy:.3f}"
             )
 
+        def end_step(loss: float, count: int) -> None:
+            if not math.isfinite(loss):
+                epoch, step = divmod(optimizer.step_count - 1, steps_per_epoch)  # this step has been counted
+                moment = f"in epoch {epoch + 1}, step {step + 1} of {steps_per_epoch}"
+                raise _describe_divergence(f"the loss is {loss} {moment}", params)
+            bar.update(count)
+
         for result in results:
             report(result)
         while not _is_finished(results, params):
@@ -166,11 +180,13 @@ def fit(
                 batches,
                 compute_loss,
                 lambda step: _compute_learning_rate(params, step / (params.epochs * steps_per_epoch)),
-                bar.update,
+                end_step,
             )
             on_val = validate(classifier, val, params.batch_size)
             result = EpochResult(epoch, *on_train, *on_val)
+            _require_finite(result, params)
             if params.keep_epoch == "best" and all(result.val_accuracy > earlier.val_accuracy for earlier in results):
+                _require_finite_weights(optimizer.parameters, params)
                 checkpoints.save_best(optimizer.parameters)
             results.append(result)
             report(result)
@@ -189,6 +205,35 @@ def _is_finished(results: Sequence[EpochResult], params: TrainParams) -> bool:
         return False
     best = max(results, key=lambda result: result.val_accuracy)  # the first of equals
     return len(results) - best.epoch >= params.patience_epochs
+
+
+def _require_finite(result: EpochResult, params: TrainParams) -> None:
+    """Raise DivergedError when a loss after an epoch is not finite."""
+    for name, loss in (("training", result.train_loss), ("validation", result.val_loss)):
+        if not math.isfinite(loss):
+            raise _describe_divergence(f"the {name} loss is {loss} after epoch {result.epoch}", params)
+
+
+def _require_finite_weights(tensors: Mapping[str, Tensor], params: TrainParams) -> None:
+    """Raise DivergedError when weights are not finite: where ReLU hides it, the loss does not show it."""
+    if names := list_not_finite(tensors):
+        raise _describe_divergence(f"weights are not finite ({', '.join(names)})", params)
+
+
+def _describe_divergence(what: str, params: TrainParams) -> DivergedError:
+    """Return the error for a training whose numbers are not finite, with the params that likely caused it."""
+    causes = {
+        "lda": [f"train.lda_shrinkage ({params.lda_shrinkage:g}) is too low"],
+        "logistic": [f"train.logistic_c ({params.logistic_c:g}) is too high"],
+    }.get(params.classifier, [f"train.learning_rate ({params.learning_rate:g}) is too high"])
+    if params.classifier in ("mlp", "linear") and params.weight_decay > 0:
+        causes.append(f"train.weight_decay ({params.weight_decay:g}) is too high")
+    if not params.preprocessing.l2_normalize:
+        causes.append("the features are too large without train.preprocessing.l2_normalize")
+    return DivergedError(
+        f"Training diverged: {what}. Nothing of it was saved. Likely causes: {'; '.join(causes)}. Change these params "
+        "and run `dvc repro`."
+    )
 
 
 def _draw_order(labels: NDArray[np.int64], params: TrainParams, epoch: int) -> NDArray[np.int64]:
@@ -223,11 +268,11 @@ def train_one_epoch(
     batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]],
     compute_loss: Callable[[Tensor, Tensor], Tensor],
     compute_learning_rate: Callable[[int], float],
-    on_batch: Callable[[int], object],
+    on_step: Callable[[float, int], object],
 ) -> tuple[float, float]:
     """Take one step for each batch of positions and views; return mean loss and accuracy.
 
-    `on_batch` gets the number of examples in the batch just trained on.
+    `on_step` gets the loss of each step and the number of its examples.
     """
     classifier.train()
     loss_sum = 0.0
@@ -240,9 +285,10 @@ def train_one_epoch(
         optimizer.learning_rate = compute_learning_rate(optimizer.step_count)
         torch.autograd.backward(loss)
         optimizer.step()
-        loss_sum += loss.item() * len(labels)
+        batch_loss = loss.item()
+        loss_sum += batch_loss * len(labels)
         correct += int((logits.argmax(1) == labels).sum())
-        on_batch(len(labels))
+        on_step(batch_loss, len(labels))
     return loss_sum / len(examples), correct / len(examples)
 
 

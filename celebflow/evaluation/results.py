@@ -113,7 +113,7 @@ def save_metrics(metrics: dict[str, dict[str, float]], source: BackboneSource, p
 
 
 def _save_json(content: object, path: Path) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def load_metrics(path: Path) -> dict[str, dict[str, float]]:

@@ -97,4 +97,4 @@ def _format_value(value: object) -> str:
     """Return a value in the grammar of Hydra, which DVC parses."""
     if isinstance(value, list):
         return f"[{','.join(_format_value(each) for each in value)}]"
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, allow_nan=False)

@@ -1,6 +1,7 @@
 """An MLflow run → a version of the registered model celebflow."""
 
 import re
+import sys
 from pathlib import Path
 
 import mlflow
@@ -24,8 +25,8 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
 
     Without a name, `metric` chooses the best run. A run that is already registered keeps its version.
 
-    Raises CelebflowError when there is no such run, its files are missing, the alias is not valid, or the store cannot
-    be used.
+    Raises CelebflowError when there is no such run, it diverged, its files are missing, the alias is not valid, or the
+    store cannot be used.
     """
     if not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
         raise CelebflowError(
@@ -36,6 +37,11 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
     try:
         client = stores.open_store()
         run = find_named_run(client, run_name) if run_name else find_best_run(client, metric)
+        if names := _list_not_finite(run):
+            raise CelebflowError(
+                f"Run {run.info.run_id} diverged: {', '.join(names)} are not finite. Choose another run: "
+                "`celebflow runs` lists them."
+            )
         model_version = _find_version(client, run) or _register(client, run, "" if run_name else metric)
         client.set_registered_model_alias(NAME, alias, model_version.version)
     except stores.STORE_ERRORS as error:
@@ -73,6 +79,8 @@ def download_model(address: str, folder: Path) -> Path:
 def find_best_run(client: MlflowClient, metric: str) -> Run:
     """Return the finished run with the best `metric`, among the runs on the photographs and the split of dvc.lock.
 
+    Runs with a metric that is not finite are left out: they diverged, whatever their other metrics are.
+
     Raises CelebflowError when there is no such run, or when `metric` is not a metric of validation: test data must not
     choose a model.
     """
@@ -83,7 +91,8 @@ def find_best_run(client: MlflowClient, metric: str) -> Run:
     for run in stores.list_runs(client, "attributes.status = 'FINISHED'"):
         tags = run.data.tags
         same_data = all(tags.get(f"celebflow.{name}_md5") == locked.get(name, "") for name in ("data", "splits"))
-        if same_data and metric in run.data.metrics and "celebflow.classifier_md5" in tags:
+        is_usable = "celebflow.classifier_md5" in tags and not _list_not_finite(run)
+        if same_data and is_usable and metric in run.data.metrics:
             candidates.append(run)
     if not candidates:
         raise CelebflowError(
@@ -103,6 +112,11 @@ def _advise(client: MlflowClient | None) -> str:
                 "`dvc repro --force --single-item evaluate`."
             )
     return "Run `dvc repro`, or give the id of a run: `celebflow runs` lists them."
+
+
+def _list_not_finite(run: Run) -> list[str]:
+    """Return the metrics of a run that are not finite; in a database, MLflow stores infinity as the largest float."""
+    return [name for name, value in run.data.metrics.items() if not abs(value) < sys.float_info.max]
 
 
 def find_named_run(client: MlflowClient, name: str) -> Run:

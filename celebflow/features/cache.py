@@ -42,7 +42,9 @@ class FeatureCache:
         # For each view, what determines its features, apart from the photograph.
         common = [origin.backbone.fingerprint, origin.runtime, *([DETECTOR] if origin.transform.detects_faces else [])]
         self._recipes = {
-            view: json.dumps([_CODE_VERSION, origin.transform.only(view).to_dict(), *common], sort_keys=True)
+            view: json.dumps(
+                [_CODE_VERSION, origin.transform.only(view).to_dict(), *common], sort_keys=True, allow_nan=False
+            )
             for view in origin.transform.views
         }
 
@@ -103,7 +105,7 @@ class FeatureCache:
                     content = row.indices.astype("<u2").tobytes() + row.values.astype("<f4").tobytes()
                     transaction.put(self.key(photo, view), _seal(content))
                 if self.origin.transform.detects_faces:
-                    content = json.dumps([asdict(face) for face in faces]).encode()
+                    content = json.dumps([asdict(face) for face in faces], allow_nan=False).encode()
                     transaction.put(self._faces_key(photo), _seal(content))
         except lmdb.Error as error:
             raise CelebflowError(

@@ -28,7 +28,7 @@ class FeatureOrigin:
     def save(self, path: Path) -> None:
         """Write a JSON file."""
         values = asdict(self) | {"transform": self.transform.to_dict()}
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "FeatureOrigin":

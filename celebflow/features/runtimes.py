@@ -21,7 +21,10 @@ MAX_RELATIVE_ERROR = 1e-5
 
 
 class Runtime(Protocol):
-    """Compute features. `extract` is the fastest when `workers` threads call it at once."""
+    """Compute features. `extract` is the fastest when `workers` threads call it at once.
+
+    It raises CelebflowError when features are not finite.
+    """
 
     workers: int
 
@@ -74,7 +77,7 @@ class TorchRuntime:
 
     def extract(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Turn one (3, size, size) transformed photograph into its (25088 · layers,) features."""
-        return self._caller.submit(self._backbone.extract, image, self._layers).result()
+        return _require_finite(self._caller.submit(self._backbone.extract, image, self._layers).result())
 
 
 class NcnnRuntime:
@@ -143,12 +146,21 @@ class NcnnRuntime:
             if status:
                 raise CelebflowError(f"ncnn could not compute (status {status}). Set extract.runtime to torch.")
             parts.append(np.array(features).reshape(-1))  # a copy, because the extractor frees its memory
-        found: NDArray[np.float32] = np.concatenate(parts)
+        found = _require_finite(np.concatenate(parts))
         with self._checking:
             if not self._checked:
                 _compare(found, self._backbone.extract(image, self._layers))
                 self._checked = True
         return found
+
+
+def _require_finite(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(features).all():
+        raise CelebflowError(
+            "The backbone's features are not finite: its weights are too large to be those of VGG19. Set "
+            "backbone.weights to other weights, and run `dvc repro`."
+        )
+    return features
 
 
 def _compare(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:

@@ -51,7 +51,7 @@ class Features:
 def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) -> None:
     """Write the cached features of `photos` to `folder`, in their order.
 
-    Raises CelebflowError when the cache lacks some of them.
+    Raises CelebflowError when the cache lacks some of them, or holds some that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     views = [(photo, view) for photo in photos for view in cache.origin.transform.views]
@@ -64,6 +64,11 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
         for photo, view in views:
             if (row := cache.get(photo, view)) is None:
                 raise CelebflowError(f"The features of {photo.path} are missing from the cache. Run `dvc repro` again.")
+            if not np.isfinite(row.values).all():  # an older celebflow cached them
+                raise CelebflowError(
+                    f"The features of {photo.path} are not finite. Set backbone.weights to other weights, and run "
+                    "`dvc repro`."
+                )
             indices.write(row.indices.data)
             values.write(row.values.data)
     np.save(folder / "offsets.npy", offsets)

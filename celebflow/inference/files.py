@@ -116,7 +116,7 @@ def format_json(predictions: Sequence[FilePrediction]) -> str:
         face = asdict(prediction.face or RankedFace(None, False, []))
         note = {} if prediction.face else {"note": NO_FACE}
         objects.append({"photograph": prediction.photograph, **face, **note})
-    return json.dumps(objects, indent=2, ensure_ascii=False)
+    return json.dumps(objects, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def format_csv(predictions: Sequence[FilePrediction]) -> str:

@@ -212,7 +212,7 @@ def _describe_model(classifier: Classifier) -> dict[str, str]:
         "threshold": card.calibration.threshold,
         "backbone_fingerprint": card.backbone.fingerprint,
     }
-    metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+    metadata = {name: json.dumps(value, ensure_ascii=False, allow_nan=False) for name, value in facts.items()}
     metadata["input"] = (
         "RGB pixels, 0 to 255, of each photograph in the views that the transform lists, in their order. The shorter "
         "side of the crop is resized to image_size_px (bilinear, antialiased), and the center square is kept."

@@ -17,6 +17,7 @@ from celebflow.classifier.calibration import (
     softmax,
     trace_open_set,
 )
+from celebflow.errors import CelebflowError
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -106,3 +107,11 @@ def test_open_set_rates_fall_from_one_to_zero() -> None:
     assert (rates[0].known, rates[0].unknown) == (1.0, 1.0)
     assert (rates[-1].known, rates[-1].unknown) == (0.0, 0.0)
     assert (rates[100].threshold, rates[100].known, rates[100].unknown) == (0.5, 1.0, 0.25)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_become_no_probabilities(value: float) -> None:
+    logits = np.zeros((3, 4), np.float32)
+    logits[1, 2] = value
+    with pytest.raises(CelebflowError, match=r"not finite.*train\.learning_rate.*dvc repro"):
+        softmax(logits)

@@ -1,5 +1,7 @@
 """A killed training resumes from its last epoch, and gives the same bits as one that was never interrupted."""
 
+import json
+import math
 import os
 import random
 import signal
@@ -7,17 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from celebflow import paths
 from celebflow.classifier import checkpoints
-from celebflow.classifier.checkpoints import Checkpoints, list_abandoned, open_checkpoints
+from celebflow.classifier.checkpoints import Checkpoints, DivergedError, list_abandoned, open_checkpoints
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.training import train_classifier
 from celebflow.errors import CelebflowError
@@ -133,7 +136,7 @@ def test_a_checkpoint_is_a_safetensors_file(tmp_path: Path) -> None:
     _assert_equal(load_file(tmp_path / "last.safetensors"), tensors)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "header", "another classifier"])
+@pytest.mark.parametrize("damage", ["truncated", "header", "another classifier", "tensor", "history"])
 def test_a_checkpoint_that_cannot_be_used_is_reported_and_ignored(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +149,11 @@ def test_a_checkpoint_that_cannot_be_used_is_reported_and_ignored(
         content = bytearray(file.read_bytes())
         content[20] ^= 0x80
         file.write_bytes(content)
+    elif damage == "tensor":
+        checkpoints._write(file, {"a": torch.ones(100), "b": torch.tensor([1, torch.nan])}, [RESULT])
+    elif damage == "history":
+        history = json.dumps([{**asdict(RESULT), "val_loss": math.nan}])
+        save_file({"a": torch.ones(100), "b": torch.ones(2)}, file, {"history": history})
     else:
         tensors = {"a": torch.zeros(2), "b": torch.zeros(100)}
     assert Checkpoints(tmp_path).restore(tensors) == []
@@ -230,3 +238,21 @@ def test_training_continues_without_checkpoints_but_not_without_the_best_epoch(
     assert "could not be written" in capsys.readouterr().err
     with pytest.raises(CelebflowError, match=r"could not be written.*keep_epoch"):
         opened.save_best({"a": torch.zeros(3)})
+
+
+def test_tensors_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).save({"a": torch.ones(9), "b": torch.ones(2)}, [RESULT])
+    Checkpoints(tmp_path).save({"a": torch.zeros(9), "b": torch.tensor([0, -torch.inf])}, [RESULT, RESULT])
+    tensors = {"a": torch.zeros(9), "b": torch.zeros(2)}
+    assert Checkpoints(tmp_path).restore(tensors) == [RESULT]
+    assert tensors["b"].tolist() == [1, 1]
+
+
+def test_a_training_that_diverges_leaves_no_checkpoint(folder: Path) -> None:
+    params = make_train_params(learning_rate=1e30)
+    features = draw_features()
+    with pytest.raises(DivergedError), open_checkpoints(features, params, CPU) as opened:
+        opened.save({"a": torch.zeros(3)}, [])
+        assert list(folder.glob("*/last.safetensors"))
+        _train(features, params, opened)
+    assert list(folder.iterdir()) == []

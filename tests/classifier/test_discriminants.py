@@ -1,5 +1,6 @@
 """Classifiers that scikit-learn fits to sparse features equal its own pipelines, fitted to dense arrays."""
 
+import math
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,7 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
 from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.classifier import discriminants, training
 from celebflow.classifier.calibration import softmax
+from celebflow.classifier.checkpoints import DivergedError
 from celebflow.classifier.model import Classifier, load_classifier, save_classifier
 from celebflow.classifier.training import compute_logits, validate
 from celebflow.features.sparse import SparseRow
@@ -173,3 +176,34 @@ def test_a_classifier_takes_the_features_of_two_layers() -> None:
     for classifier in (fitted, trained):
         first, _ = classifier.split_at_first_product()
         assert first.weight.shape[0] == 2 * FEATURE_COUNT
+
+
+def test_logistic_regression_that_does_not_converge_is_reported_and_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(discriminants, "_MAX_ITERATIONS", 2)
+    _, (result,) = train(draw_features(40), _make_params("logistic", "square_root"))
+    assert math.isfinite(result.val_loss)
+    output = capsys.readouterr().err
+    for part in ("not converged after 2 iterations", "train.logistic_c (0.01)", "l2_normalize"):
+        assert part in output
+    assert "lbfgs" not in output, "scikit-learn's own warning"
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"), [("lda", "train.lda_shrinkage (0.05) is too low"), ("logistic", "train.logistic_c (0.01)")]
+)
+def test_a_discriminant_that_is_not_finite_is_an_error_with_the_likely_params(
+    kind: str, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = discriminants.fit_discriminant
+
+    def overflow(*arguments: Any) -> Any:
+        weight, bias = fit(*arguments)
+        return weight * 1e300, bias
+
+    monkeypatch.setattr(training, "fit_discriminant", overflow)
+    with pytest.raises(DivergedError, match="loss is nan") as caught:
+        train(draw_features(40), _make_params(kind))
+    for part in (cause, "l2_normalize", "dvc repro"):
+        assert part in str(caught.value)

@@ -1,6 +1,7 @@
 """A classifier is built from its card, saved with all that prediction needs, and refused when it cannot be used."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,3 +123,38 @@ def test_weights_that_do_not_match_the_card_are_refused(tmp_path: Path) -> None:
     _rewrite(path, lambda card: card.update(hidden_units=[16]))
     with pytest.raises(CelebflowError, match=r"(?s)c\.safetensors.*size mismatch.*dvc repro"):
         load_classifier(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["head.3.bias", "preprocessor.projection.weight"])
+def test_a_classifier_whose_weights_are_not_finite_is_refused_with_the_remedy(
+    tmp_path: Path, name: str, value: float
+) -> None:
+    path = _save(tmp_path / "c.safetensors")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, path, metadata)
+    with pytest.raises(CelebflowError) as caught:
+        load_classifier(path)
+    for part in ("c.safetensors", "not finite", name, "train.learning_rate", "dvc repro"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"temperature": 0},
+        {"threshold": math.nan},
+        {"threshold": ""},
+    ],
+)
+def test_a_calibration_that_is_not_finite_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    path = _save(tmp_path / "c.safetensors")
+    _rewrite(path, lambda card: card["calibration"].update(change))  # type: ignore[attr-defined]
+    for load in (load_card, load_classifier):
+        with pytest.raises(CelebflowError, match=r"c\.safetensors is not a classifier.*dvc repro"):
+            load(path)

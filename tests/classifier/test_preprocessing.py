@@ -121,6 +121,27 @@ def test_standardized_features_have_variance_one_and_constant_ones_stay() -> Non
     np.testing.assert_allclose(found, dense * scale, rtol=1e-5)  # nothing is centered
 
 
+@pytest.mark.parametrize("value", [1e-40, 1e-12, 5.0])
+def test_features_that_hardly_vary_are_not_divided_by_almost_nothing(value: float) -> None:
+    features = draw_features(40)
+    # In one photograph, one more feature that is tiny; or in all, one whose values differ by rounding alone.
+    count = 40 if value > 1 else 1
+    noise = np.random.default_rng(0).normal(0, 1e-6, count)
+    at, odd = features.offsets[1 : count + 1], 24_000
+    features = replace(
+        features,
+        offsets=features.offsets + np.minimum(np.arange(41), count),
+        indices=np.insert(features.indices, at, odd),
+        values=np.insert(features.values, at, value * (1 + noise)),
+    )
+    train_features = select_split(features, PEOPLE, "train")
+    scale = fit_preprocessor(train_features, PreprocessingParams(standardize=True), seed=0).scale
+    assert scale[odd] == 1
+    assert torch.isfinite(scale).all() and (scale[:6000] > 1).sum() > 1000
+    params = make_train_params("standardize", learning_rate=0.01, epochs=8, dropout=0.1)
+    assert train(features, params)[1][-1].train_loss < 1
+
+
 def test_the_projection_is_the_principal_components_of_all_views() -> None:
     features = draw_features(40, TWO_VIEWS)
     view_count = len(gather_dense(features, "train")[0])

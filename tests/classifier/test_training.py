@@ -16,14 +16,14 @@ from celebflow.backbone.vgg19 import FEATURE_COUNT, Backbone, BackboneSource, fi
 from celebflow.classifier import training
 from celebflow.classifier.adam import ClassifierAdam
 from celebflow.classifier.calibration import fit_calibration
-from celebflow.classifier.checkpoints import Checkpoints
+from celebflow.classifier.checkpoints import Checkpoints, DivergedError
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier, save_classifier
-from celebflow.classifier.training import compute_logits, fit, seed_everything
+from celebflow.classifier.training import compute_logits, fit, seed_everything, train_classifier
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.store import select_split
 from celebflow.features.transform import Transform
-from celebflow.params import TrainParams
+from celebflow.params import ComputeParams, TrainParams
 from tests.conftest import draw_features
 from tests.models import make_classifier
 from tests.training import PEOPLE, Clusters, MemoryCheckpoints, make_train_params, train
@@ -357,3 +357,71 @@ def test_logits_are_means_over_the_views_of_a_photograph() -> None:
     np.testing.assert_allclose(logits, np.mean(of_views, axis=0), rtol=1e-5, atol=1e-6)
     assert np.abs(logits - of_views[0]).max() > 1e-3
     np.testing.assert_array_equal(labels, examples.labels)
+
+
+def _assert_nothing_was_kept(checkpoints: MemoryCheckpoints) -> None:
+    assert not checkpoints.last and not checkpoints.best and not checkpoints.history
+
+
+@pytest.mark.parametrize(
+    ("changes", "causes"),
+    [
+        ({"learning_rate": 1e30}, ["train.learning_rate (1e+30)"]),
+        ({"classifier": "linear", "learning_rate": 1e300}, ["train.learning_rate (1e+300)"]),
+        ({"weight_decay": 1e30}, ["train.learning_rate (0.0001)", "train.weight_decay (1e+30)"]),
+    ],
+)
+def test_params_that_are_too_large_stop_training_in_the_first_epoch(
+    changes: dict[str, object], causes: list[str]
+) -> None:
+    checkpoints = MemoryCheckpoints()
+    params = make_train_params(pca_components=None, **{"keep_epoch": "best", **changes})
+    with pytest.raises(DivergedError, match=r"epoch 1, step \d of 4") as caught:
+        train_classifier(draw_features(), params, ComputeParams(), checkpoints, lambda _: pytest.fail("it is logged"))
+    for part in (*causes, "l2_normalize", "`dvc repro`"):
+        assert part in str(caught.value)
+    _assert_nothing_was_kept(checkpoints)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(np.nan, "nan"), (np.float32(3e38), "(inf|nan)")])
+def test_training_stops_in_the_very_step_whose_loss_is_not_finite(value: float, shown: str) -> None:
+    params = _make_params(seed=3)
+    train = Clusters(60, 0, view_count=2)
+    # In the second epoch: the view that it draws for this photograph, and the first one does not.
+    order = np.random.default_rng([3, 2]).permutation(60)
+    views = np.random.default_rng([3, 2, 1]).integers(2, size=60)
+    first_views = np.random.default_rng([3, 1, 1]).integers(2, size=60)
+    first_view_of = dict(zip(np.random.default_rng([3, 1]).permutation(60).tolist(), first_views, strict=True))
+    place = next(place for place in range(20, 60) if views[place] != first_view_of[order[place]])
+    train.views[views[place], order[place]] = value
+    logged: list[EpochResult] = []
+    with pytest.raises(DivergedError, match=f"loss is {shown} in epoch 2, step {place // 8 + 1} of 8"):
+        fit(_make_classifier(params), train, Clusters(9, 1), params, MemoryCheckpoints(), logged.append)
+    assert [result.epoch for result in logged] == [1]
+
+
+def test_a_validation_loss_that_is_not_finite_stops_training_before_the_epoch_is_kept() -> None:
+    val = Clusters(30, 1)
+    val.views[0, 5] = np.nan
+    checkpoints = MemoryCheckpoints()
+    with pytest.raises(DivergedError, match=r"validation loss is nan after epoch 1.*train\.learning_rate"):
+        _fit(_make_params(keep_epoch="best"), checkpoints, val=val)
+    _assert_nothing_was_kept(checkpoints)
+
+
+@pytest.mark.parametrize("keep_epoch", ["last", "best"])
+def test_weights_that_are_not_finite_are_not_kept_even_where_the_loss_is(
+    keep_epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_one_epoch = training.train_one_epoch
+
+    def damage(classifier: Classifier, *arguments: Any) -> tuple[float, float]:
+        on_train = train_one_epoch(classifier, *arguments)
+        classifier.state_dict()["head.0.bias"][0] = -math.inf  # ReLU makes 0 of what comes out
+        return on_train
+
+    monkeypatch.setattr(training, "train_one_epoch", damage)
+    checkpoints = MemoryCheckpoints()
+    with pytest.raises(DivergedError, match=r"weights are not finite \(head\.0\.bias\)"):
+        train(draw_features(), make_train_params(keep_epoch=keep_epoch), checkpoints)
+    assert not checkpoints.best

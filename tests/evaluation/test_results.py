@@ -1,18 +1,19 @@
 """The files of a result are read as they were written, and are consistent with one another."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from celebflow.classifier.calibration import bin_reliability, compute_calibration_error, softmax
+from celebflow.classifier.calibration import Calibration, bin_reliability, compute_calibration_error, softmax
 from celebflow.classifier.history import load_history, save_history
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.metrics import compute_person_metrics, compute_precision_recalls, compute_rocs
-from celebflow.evaluation.results import load_predictions, load_report, save_metrics
-from tests.results import HISTORY, draw_logits, make_card, write_result
+from celebflow.evaluation.results import load_predictions, load_report, save_metrics, save_split_report
+from tests.results import HISTORY, draw_logits, list_photos, make_card, write_result
 
 NAMES = ["Ann", 'Bo, "the second"', "Cy"]
 
@@ -53,6 +54,16 @@ def test_metrics_warn_of_an_untrained_backbone(tmp_path: Path, trained: bool) ->
     save_metrics({"val": {"accuracy": 0.5}}, make_card(NAMES, trained=trained).backbone, tmp_path / "metrics.json")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics == ({} if trained else {"backbone": "UNTRAINED"}) | {"val": {"accuracy": 0.5}}
+
+
+@pytest.mark.parametrize(("scale", "temperature"), [(np.inf, 1.0), (1e38, 0.01)])
+def test_logits_that_are_not_finite_leave_no_result(tmp_path: Path, scale: float, temperature: float) -> None:
+    logits, labels = draw_logits(3)
+    logits[2] *= np.float32(scale)
+    card = replace(make_card(NAMES), calibration=Calibration(temperature, 0.5, 0.05))
+    with pytest.raises(CelebflowError, match="not finite"), np.errstate(over="ignore"):
+        save_split_report(logits, labels, list_photos(card.class_names, labels, "val"), card, tmp_path / "val")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_agree_with_the_logits_and_with_one_another(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from tests.repository import Repository, clone_repository
 pytestmark = pytest.mark.slow
 
 CHAMPION = "models:/celebflow@champion"
+_LOCKED_NOTHING = {"celebflow.data_md5": "", "celebflow.splits_md5": ""}  # without a dvc.lock
 
 
 @pytest.fixture(scope="module")
@@ -308,3 +309,23 @@ def test_what_is_not_a_photograph_is_a_bad_request(served: str, photograph: str,
 
 def test_a_request_without_rows_is_a_bad_request(served: str) -> None:
     assert _request(served).status_code == 400
+
+
+def test_runs_that_diverged_are_never_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.create_experiment("celebflow")
+    accuracy, loss = "val/final_accuracy", "val/final_loss"
+    ids = []
+    for values in ((0.5, 2.0), (np.nan, 1.0), (np.inf, 1.0), (0.9, np.nan), (0.9, -np.inf)):
+        run = client.create_run(experiment, tags={"celebflow.classifier_md5": "0" * 32, **_LOCKED_NOTHING})
+        for name, value in zip((accuracy, loss), values, strict=True):
+            client.log_metric(run.info.run_id, name, float(value))
+        client.set_terminated(run.info.run_id)
+        ids.append(run.info.run_id)
+    for metric in (accuracy, loss):
+        assert find_best_run(client, metric).info.run_id == ids[0]
+    for run_id, name in zip(ids[1:], (accuracy, accuracy, loss, loss), strict=True):
+        with pytest.raises(CelebflowError, match=f"{run_id} diverged: {name}.*celebflow runs"):
+            register(run_id, accuracy, "champion")

@@ -88,3 +88,13 @@ def test_auto_is_pytorch_where_ncnn_is_not_installed(without_ncnn: None) -> None
 @pytest.mark.parametrize(("name", "kind"), [("ncnn", NcnnRuntime), ("torch", TorchRuntime)])
 def test_runtimes_are_built_by_name(backbone: Backbone, name: Literal["ncnn", "torch"], kind: type) -> None:
     assert isinstance(build_runtime(name, backbone, BASE_LAYERS), kind)
+
+
+@pytest.mark.parametrize("name", ["ncnn", "torch"])
+def test_features_that_are_not_finite_are_an_error_about_the_weights(
+    backbone: Backbone, name: Literal["ncnn", "torch"]
+) -> None:
+    state = {key: tensor * 1e6 for key, tensor in backbone.features.state_dict().items()}
+    runtime = build_runtime(name, Backbone(state, backbone.source), BASE_LAYERS)
+    with pytest.raises(CelebflowError, match=r"not finite.*backbone\.weights.*dvc repro"):
+        runtime.extract(_draw_image(32))

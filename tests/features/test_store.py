@@ -15,6 +15,7 @@ from celebflow.features.extraction import collect_faces
 from celebflow.features.face_table import save_faces
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin, origin_file
+from celebflow.features.sparse import SparseRow
 from celebflow.features.store import Features, load_features, save_features, select_split
 from celebflow.features.transform import Transform
 from celebflow.params import FaceParams
@@ -99,6 +100,17 @@ def test_features_that_the_cache_lacks_are_a_clear_error(tmp_path: Path, photos:
     refusal = pytest.raises(CelebflowError, match=f"{photos[-1].path}.*`dvc repro`")
     with open_cache(tmp_path / "cache", origin) as cache, refusal:
         save_features(photos, cache, tmp_path / "features")
+
+
+def test_features_that_are_not_finite_are_not_stored(tmp_path: Path, photos: list[Photo], extract: Extract) -> None:
+    transform = Transform(32)
+    extract(photos, transform)
+    refusal = pytest.raises(CelebflowError, match=rf"{photos[3].path} are not finite.*backbone\.weights")
+    with open_cache(tmp_path / "cache", FeatureOrigin(SOURCE, transform, "ncnn")) as cache:
+        row = SparseRow.from_dense(np.array([0, np.nan], np.float32))
+        cache.put(photos[3], {"original": row}, [])
+        with refusal:
+            save_features(photos, cache, tmp_path / "features")
 
 
 def test_features_of_other_photographs_are_refused(

@@ -43,6 +43,21 @@ def test_failing_run_ends_as_failed(repository: Repository) -> None:
     assert repository.runs()[0].info.status == "FAILED"
 
 
+def test_a_training_that_diverges_fails_and_keeps_nothing(repository: Repository) -> None:
+    kept = [repository.folder / name for name in ("models/classifier.safetensors", "reports/history.csv")]
+    before = [file.read_bytes() for file in kept]
+    repository.edit("learning_rate: 0.001", "learning_rate: 1.0e+30")
+    output = repository.run("python", "-m", "stages.train", status=1)
+    for part in ("error: Training diverged", "epoch 1, step", "train.learning_rate (1e+30)", "`dvc repro`"):
+        assert part in output
+    assert "Traceback" not in output and "epoch 1/" not in output
+    failed = repository.runs()[0]
+    assert failed.info.status == "FAILED"
+    assert failed.data.metrics == {}
+    assert [file.read_bytes() for file in kept] == before
+    assert list((repository.folder / ".celebflow" / "checkpoints").iterdir()) == []
+
+
 def test_repro_after_kills_ends_with_the_same_bytes(template: Repository, repository: Repository) -> None:
     # benchmarks/kills.py kills at random moments, and more often.
     undisturbed = clone_repository(template, repository.folder.with_name("undisturbed"))

@@ -24,6 +24,7 @@ MLFLOW_RUN_ID = Path("models/mlflow_run_id.txt")
 REPORTS = Path("reports")
 HISTORY = REPORTS / "history.csv"
 METRICS = REPORTS / "metrics.json"
+ALL_METRICS = REPORTS / "all_metrics.json"
 FIGURES = REPORTS / "figures"
 PAGE = REPORTS / "index.html"
 

@@ -202,8 +202,8 @@ class Repository:
         return [each.step for each in self.client.get_metric_history(run_id, metric)]
 
     def read_metrics(self) -> Any:
-        """Return what reports/metrics.json holds."""
-        return json.loads((self.folder / "reports" / "metrics.json").read_text())
+        """Return what reports/all_metrics.json holds."""
+        return json.loads((self.folder / "reports" / "all_metrics.json").read_text())
 
 
 def make_repository(folder: Path, people: int = 6) -> Repository:
@@ -222,6 +222,9 @@ def make_repository(folder: Path, people: int = 6) -> Repository:
         repository.edit(old, new)
     repository.run("git", "init", "--quiet")
     repository.run("dvc", "init", "--quiet")
+    for name in ("config", "plots.html"):
+        shutil.copy(REPOSITORY / ".dvc" / name, folder / ".dvc" / name)
+    shutil.copytree(REPOSITORY / ".dvc" / "plots", folder / ".dvc" / "plots")
     repository.run("dvc", "add", "--quiet", "data")
     repository.commit("start")
     return repository

@@ -50,8 +50,8 @@ def write_result(
         photos = list_photos(card.class_names, labels, split)
         metrics[split] = save_split_report(logits, labels, photos, card, folder / split)
     save_history(HISTORY, folder / "history.csv")
-    save_metrics(metrics, card.backbone, folder / "metrics.json")
-    return load_report(folder / "history.csv", folder / "metrics.json", folder), card
+    save_metrics(metrics, card.backbone, folder / "metrics.json", folder / "all_metrics.json")
+    return load_report(folder / "history.csv", folder / "all_metrics.json", folder), card
 
 
 def list_photos(names: tuple[str, ...], labels: NDArray[np.int64], split: str) -> list[Photo]:

@@ -43,6 +43,8 @@ from celebflow.params import ComputeParams
 from celebflow.tables import load_rows, load_table, save_rows, save_table
 
 REPORTED_SPLITS = ("val", "test")
+# What `dvc metrics show` and `dvc exp show` list, in one line of a terminal: a column per split each.
+_HEADLINE = ("accuracy", "balanced_accuracy", "macro_auc", "loss")
 _BATCH_SIZE = 256
 # The beginning of the names of the files of curves → the columns of the points.
 _CURVE_COLUMNS = {
@@ -103,13 +105,19 @@ class Report:
     splits: dict[str, SplitReport]
 
 
-def save_metrics(metrics: dict[str, dict[str, float]], source: BackboneSource, path: Path) -> None:
-    """Write metrics.json: split → metric → value, and a warning where the backbone is untrained."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {} if source.trained else {"backbone": "UNTRAINED"}
-    for split, values in metrics.items():
-        content[split] = {name: round(value, 6) for name, value in values.items()}
-    _save_json(content, path)
+def save_metrics(
+    metrics: dict[str, dict[str, float]], source: BackboneSource, headline: Path, everything: Path
+) -> None:
+    """Write metrics.json, which DVC lists, and all_metrics.json: split → metric → value.
+
+    Both have a warning where the backbone is untrained.
+    """
+    warning: dict[str, Any] = {} if source.trained else {"backbone": "UNTRAINED"}
+    rounded = {split: {name: round(value, 6) for name, value in values.items()} for split, values in metrics.items()}
+    chosen = {split: {name: values[name] for name in _HEADLINE if name in values} for split, values in rounded.items()}
+    headline.parent.mkdir(parents=True, exist_ok=True)
+    _save_json(warning | chosen, headline)
+    _save_json(warning | rounded, everything)
 
 
 def _save_json(content: object, path: Path) -> None:
@@ -125,7 +133,7 @@ def load_metrics(path: Path) -> dict[str, dict[str, float]]:
 def report_splits(
     classifier: Classifier, features: Features, compute: ComputeParams, folder: Path
 ) -> dict[str, dict[str, float]]:
-    """Evaluate val and test; write the files of each to folder/<split>, and return each one's headline metrics.
+    """Evaluate val and test; write the files of each to folder/<split>, and return each one's metrics.
 
     Raises CelebflowError when the classifier was trained on the features of another backbone.
     """
@@ -147,7 +155,7 @@ def report_splits(
 def save_split_report(
     logits: NDArray[np.float32], labels: NDArray[np.int64], photos: Sequence[Photo], card: ClassifierCard, folder: Path
 ) -> dict[str, float]:
-    """Write the results of one split to `folder`, and return its headline metrics.
+    """Write the results of one split to `folder`, and return its metrics.
 
     `photos` are in the order of the (N, people) logits and (N,) labels. All results are calibrated, except those that
     are called uncalibrated.
@@ -191,7 +199,7 @@ def save_split_report(
 
 
 def load_report(history: Path, metrics: Path, folder: Path) -> Report:
-    """Read history.csv, metrics.json, and what save_split_report wrote to folder/<split>.
+    """Read history.csv, all_metrics.json, and what save_split_report wrote to folder/<split>.
 
     Raises CelebflowError when a file or a column is missing, as in the results of earlier versions.
     """

@@ -36,7 +36,7 @@ def find_result(name: str, split: str) -> FoundResult:
 
     Raises CelebflowError when there is no such result, or its files cannot be read.
     """
-    with _fetch(name, paths.METRICS, paths.PARAMS, _predictions_file(split)) as (metrics, params, predictions):
+    with _fetch(name, paths.ALL_METRICS, paths.PARAMS, _predictions_file(split)) as (metrics, params, predictions):
         shown = keep_informative(load_flat_params(params))
         return FoundResult(name, load_metrics(metrics), shown, load_predictions(predictions))
 

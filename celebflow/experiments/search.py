@@ -166,7 +166,7 @@ def _run_experiment(name: str, changes: Mapping[str, object], parent_run_id: str
 
 def _read_metric(experiment: str, split: str, figure: str) -> float:
     with TemporaryDirectory() as folder:
-        copies = copy_outputs([paths.METRICS], experiment, Path(folder))
+        copies = copy_outputs([paths.ALL_METRICS], experiment, Path(folder))
         if copies is None:
             raise CelebflowError(f"DVC ran the experiment {experiment}, but cannot find it.")
         metrics = load_metrics(copies[0])[split]

@@ -14,7 +14,7 @@ from celebflow.report.formats import FILTERS, format_percent, order_metrics
 from celebflow.report.thumbnails import load_thumbnail
 
 _MAX_CHANGES = 24
-_PAGE = markup.Page("comparison.html.jinja", ("base.css", "report.css"), ("viewer.js",))
+_PAGE = markup.Page("comparison.html.jinja", ("base.css", "report.css"), ("viewer.js", "limit.js"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ _POINT = 1 / 72
 
 _MAX_GROUPS = 40
 _MAX_PHOTOS_PER_GROUP = 8
+_MAX_PHOTOS = 100  # in all groups: a group of eight takes a line of its own
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,19 @@ def draw_contact_sheet(title: str, rows: Sequence[tuple[str, Sequence[Tile]]], w
 def draw_duplicates(groups: Sequence[DuplicateGroup], folder: Path) -> Figure:
     """Draw the first groups of near-duplicates among the photographs in `folder`."""
     mixed = sum(len(group.people) > 1 for group in groups)
-    title = f"{len(groups)} groups of near-duplicates" if groups else "No near-duplicates"
+    title = f"{len(groups)} groups of near-duplicates"
     if mixed:
         title += f". Orange: {mixed} with several people, so a label is likely wrong"
-    if len(groups) > _MAX_GROUPS:
-        title += f". The first {_MAX_GROUPS}; duplicates.csv lists all"
-    return draw_contact_sheet(title, [_show_group(group, folder) for group in groups[:_MAX_GROUPS]], "")
+    rows: list[tuple[str, list[Tile]]] = []
+    photo_count = 0
+    for group in groups[:_MAX_GROUPS]:
+        photo_count += min(len(group.photos), _MAX_PHOTOS_PER_GROUP)
+        if photo_count > _MAX_PHOTOS:
+            break
+        rows.append(_show_group(group, folder))
+    if len(rows) < len(groups):
+        title += f". The first {len(rows)}; duplicates.csv lists all"
+    return draw_contact_sheet(title, rows, "")
 
 
 def _show_group(group: DuplicateGroup, folder: Path) -> tuple[str, list[Tile]]:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 from PIL import Image
 
 from celebflow.classifier.calibration import OpenSetRates, ReliabilityBin, compute_calibration_error
@@ -24,12 +25,20 @@ from celebflow.report.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, new_b
 
 _PEOPLE_PER_COLUMN = 40
 _CURVES_PER_COLUMN = 36
+# With more people than this, figures name those who are recognized worst.
+_MAX_PEOPLE = 200
+_MAX_MATRIX_NAMES = 120  # of a confusion matrix: what fits beside its rows
+_MAX_MATRIX_INCHES = 26.0
 _MAX_NAME_LENGTH = 30
 _COMPRESS_LEVEL = 2  # of 9: takes less than half of the default level's time, for 8% more bytes
 
 
 def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
-    """Draw every figure of a result that shows numbers; the keys are the names of their files."""
+    """Draw every figure of a result that shows numbers; the keys are the names of their files.
+
+    There is no figure of what a split lacks: curves when it has photographs of only one person, and the rates of
+    unknown people when the classifier has only two people.
+    """
     warning = card.backbone.warning()
     figures = {
         "accuracy": draw_history(report.history, "accuracy", "Accuracy", 1.03, warning),
@@ -39,11 +48,13 @@ def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
         figures |= {
             f"{name}_confusion_matrix": draw_confusion_matrix(split.predictions, card.class_names, name, warning),
             f"{name}_recall_by_person": draw_recall_by_person(split.people, name, warning),
-            f"{name}_roc": draw_roc(split.rocs, name, warning),
-            f"{name}_precision_recall": draw_precision_recall(split.precision_recalls, name, warning),
             f"{name}_reliability": draw_reliability(split.reliability, name, warning),
-            f"{name}_open_set": draw_open_set(split.open_set, card.calibration.threshold, name, warning),
         }
+        if split.rocs.people:
+            figures[f"{name}_roc"] = draw_roc(split.rocs, name, warning)
+            figures[f"{name}_precision_recall"] = draw_precision_recall(split.precision_recalls, name, warning)
+        if split.open_set:
+            figures[f"{name}_open_set"] = draw_open_set(split.open_set, card.calibration.threshold, name, warning)
     return figures
 
 
@@ -68,7 +79,12 @@ def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Pat
 def draw_history(
     history: Sequence[EpochResult], measure: Literal["accuracy", "loss"], name: str, top: float | None, warning: str
 ) -> Figure:
-    """Draw a measure of training and validation by epoch, from 0 to `top`."""
+    """Draw a measure of training and validation by epoch, from 0 to `top`; a single epoch as bars.
+
+    LDA and logistic regression have one epoch, because they are fitted at once.
+    """
+    if len(history) == 1:
+        return _draw_only_epoch(history[0], measure, name, top, warning)
     figure, axes = new_figure(6.4, 4.2, warning)
     epochs = [result.epoch for result in history]
     for split, color, marker in (("train", BLUE, "o"), ("val", ORANGE, "s")):
@@ -83,19 +99,48 @@ def draw_history(
     return figure
 
 
+def _draw_only_epoch(
+    result: EpochResult, measure: Literal["accuracy", "loss"], name: str, top: float | None, warning: str
+) -> Figure:
+    figure, axes = new_figure(6.4, 2.4, warning)
+    values = [getattr(result, f"{split}_{measure}") for split in ("train", "val")]
+    bars = axes.barh(["train", "val"], values, color=[BLUE, ORANGE])
+    axes.bar_label(bars, fmt="%.3f", padding=4)
+    axes.set(title=f"{name} after training", xlabel=name)
+    axes.set_xlim(0, 1.15 * (top or max(*values, 1e-3)))  # leaves room for the numbers
+    axes.invert_yaxis()  # train above val
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def draw_confusion_matrix(
     predictions: Sequence[Prediction], class_names: Sequence[str], split: str, warning: str
 ) -> Figure:
-    """Draw who is predicted as whom: rows are the actual people, and cells are shaded by their fraction of the row."""
+    """Draw who is predicted as whom: rows are the actual people, and cells are shaded by their fraction of the row.
+
+    Of many people, only those with the most errors have a row and a column of their own.
+    """
     index = {name: position for position, name in enumerate(class_names)}
     counts = np.zeros((len(class_names), len(class_names)), np.int64)
     for prediction in predictions:
         counts[index[prediction.actual], index[prediction.predicted]] += 1
-    size = min(40.0, 4.6 + 0.27 * len(class_names))
+    correct = int(np.trace(counts))
+    note = ""
+    if len(class_names) > _MAX_PEOPLE:
+        counts, shown = _merge_rarely_confused(counts)
+        other_count = len(class_names) - len(shown)
+        class_names = [*(class_names[person] for person in shown), f"{other_count} others"]
+        note = (
+            f"The {len(shown)} of {len(index)} people with the most errors, as the actual or the predicted person. "
+            "The others are one row and one column; predictions.csv lists everybody."
+        )
+    size = min(_MAX_MATRIX_INCHES, 4.6 + 0.27 * len(class_names))
     figure, axes = new_figure(size + 1, size, warning)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
-    every = ceil(len(class_names) / 120)  # names thin out rather than overlap
+    every = ceil(len(class_names) / _MAX_MATRIX_NAMES)  # names thin out rather than overlap
     ticks = range(0, len(class_names), every)
     names = [_label(name) for name in class_names[::every]]
     axes.set_xticks(ticks, names, rotation=90, fontsize=7)
@@ -104,23 +149,42 @@ def draw_confusion_matrix(
         for row, column in zip(*np.nonzero(counts), strict=True):
             shade = "white" if fractions[row, column] > 0.55 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=6.5, color=shade)
-    correct = int(np.trace(counts))
     accuracy = correct / max(len(predictions), 1)
     title = f"Confusion matrix, {split}: {correct} of {len(predictions)} correct ({accuracy:.1%})"
     axes.set(title=title, xlabel="Predicted", ylabel="Actual")
     figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label="Fraction of the person's photographs")
+    if note:
+        figure.supxlabel(note, fontsize=9)
     return figure
 
 
+def _merge_rarely_confused(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Keep the people with the most errors, and add up all others in a last row and column.
+
+    `counts` are (P, P): actual by predicted. Returns the merged counts and the indices of the people kept, in order.
+    """
+    errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    kept = np.sort(np.argsort(-errors, kind="stable")[: _MAX_MATRIX_NAMES - 1])
+    places = np.full(len(counts), len(kept))
+    places[kept] = np.arange(len(kept))
+    merged = np.zeros((len(kept) + 1, len(kept) + 1), np.int64)
+    np.add.at(merged, (places[:, None], places), counts)
+    return merged, kept
+
+
 def draw_recall_by_person(people: Sequence[PersonMetrics], split: str, warning: str) -> Figure:
-    """Draw each person's recall with its interval and number of photographs, lowest recall first."""
+    """Draw each person's recall with its interval and number of photographs, lowest recall first.
+
+    Of many people, only those with the lowest recall have a line.
+    """
     present = [person for person in people if person.recall is not None]
-    ranked = sorted(present, key=lambda person: (person.recall, -person.support, person.person))
+    in_order = sorted(present, key=lambda person: (person.recall, -person.support, person.person))
+    ranked = in_order[:_MAX_PEOPLE]
     column_count = ceil(len(ranked) / _PEOPLE_PER_COLUMN)
     row_count = ceil(len(ranked) / column_count)
     figure = new_blank_figure(max(6.4, 3.4 * column_count), 1.6 + 0.18 * max(row_count, 5), warning)
     values = np.array([(row.recall, row.recall_low, row.recall_high) for row in ranked], np.float64)  # (P, 3)
-    mean = values[:, 0].mean()
+    mean = np.array([person.recall for person in present], np.float64).mean()
     columns = figure.subplots(1, column_count, sharex=True, squeeze=False)[0]
     for column, axes in enumerate(columns):
         rows = slice(column * row_count, (column + 1) * row_count)
@@ -136,7 +200,13 @@ def draw_recall_by_person(people: Sequence[PersonMetrics], split: str, warning: 
         axes.spines[["top", "right"]].set_visible(False)
     columns[0].set_title(f"Recall by person, {split}, lowest first; mean {mean:.3f}", loc="left")
     details = "After each name: number of photographs. Lines: 95% intervals (Wilson). Dashed: mean."
-    absent = len(people) - len(ranked)
+    hidden = in_order[_MAX_PEOPLE:]
+    if hidden:
+        details += (
+            f" Shown are {len(ranked)} of {len(present)} people; the recall of the {len(hidden)} others is "
+            f"{hidden[0].recall:.3f} or more, and people.csv lists it."
+        )
+    absent = len(people) - len(present)
     if absent:
         details += f" {absent} of {len(people)} people have no photographs in {split}."
     figure.supxlabel(fill(details, int(figure.get_figwidth() * 16)), fontsize=7.5)
@@ -148,7 +218,10 @@ def _label(name: str) -> str:
 
 
 def draw_roc(rocs: Curves, split: str, warning: str) -> Figure:
-    """Draw the macro and micro ROC curves over each person's own; the legend lists the areas under them."""
+    """Draw the macro and micro ROC curves over each person's own; the legend lists the areas under them.
+
+    Of many people, only those with the smallest areas have a curve.
+    """
     figure, axes = _draw_curves(rocs, "AUC", "lower right", warning)
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
     axes.set(title=f"ROC, one person vs. the rest, {split}")
@@ -168,9 +241,9 @@ def draw_precision_recall(curves: Curves, split: str, warning: str) -> Figure:
 def _draw_curves(
     curves: Curves, area: str, corner: Literal["lower left", "lower right"], warning: str
 ) -> tuple[Figure, Axes]:
-    columns = ceil(len(curves.people) / _CURVES_PER_COLUMN)
+    ranked = sorted(curves.people, key=lambda curve: (curve.area, curve.name))[:_MAX_PEOPLE]
+    columns = ceil(len(ranked) / _CURVES_PER_COLUMN)
     figure, axes = new_figure(6.6 + 2.6 * columns, 6.4, warning)
-    ranked = sorted(curves.people, key=lambda curve: (curve.area, curve.name))
     # The people that the classifier knows worst have colors of their own, so that the eye goes to them.
     worst = dict(zip([curve.name for curve in ranked[:3]], [GREEN, PURPLE, SKY], strict=False))
     for curve in reversed(ranked):
@@ -184,19 +257,19 @@ def _draw_curves(
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", anchor="W")
     axes.grid(alpha=0.3)
     means = axes.get_legend_handles_labels()[0][len(people) :]
-    if means:
-        axes.add_artist(axes.legend(handles=means, title=area, loc=corner))
-    if people:
-        axes.legend(
-            handles=people[::-1],
-            title=f"{area} by person,\nlowest first",
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1.01),
-            fontsize=6.5,
-            ncols=columns,
-            frameon=False,
-            alignment="left",
-        )
+    axes.add_artist(axes.legend(handles=means, title=area, loc=corner))
+    total = len(curves.people)
+    of_all = f" ({len(people)} of {total};\npeople.csv lists all)" if len(people) < total else ""
+    axes.legend(
+        handles=people[::-1],
+        title=f"{area} by person,\nlowest first{of_all}",
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.01),
+        fontsize=6.5,
+        ncols=columns,
+        frameon=False,
+        alignment="left",
+    )
     return figure, axes
 
 
@@ -224,20 +297,9 @@ def draw_reliability(reliability: Mapping[str, Sequence[ReliabilityBin]], split:
 
 
 def draw_open_set(rates: Sequence[OpenSetRates], threshold: float, split: str, warning: str) -> Figure:
-    """Draw which fractions of known and of unknown people's photographs reach the threshold.
-
-    With two people `rates` is empty, and the figure says why: DVC plots and the page expect it all the same.
-    """
+    """Draw which fractions of known and of unknown people's photographs reach the threshold."""
     figure, axes = new_figure(6.4, 4.6, warning)
     axes.set(title=f"Coverage of known and unknown people, {split}")
-    if not rates:
-        axes.set_axis_off()
-        reason = (
-            "There is no threshold: with two people, unknown people cannot be simulated. That means to score each "
-            "photograph without the output for its own person, and only one output would be left."
-        )
-        axes.text(0.5, 0.5, fill(reason, 60), ha="center", va="center", transform=axes.transAxes)
-        return figure
     thresholds = [point.threshold for point in rates]
     known, unknown = [point.known for point in rates], [point.unknown for point in rates]
     for name, fractions, color, style in (("known", known, BLUE, "-"), ("unknown", unknown, ORANGE, "--")):

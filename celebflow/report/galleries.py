@@ -32,26 +32,32 @@ _MAX_COMPARED_PER_PAIR = 2
 def draw_all(
     report: Report, examples: Sequence[Example], card: ClassifierCard, features: Features, folder: Path
 ) -> dict[str, Figure]:
-    """Draw every figure of a result; the keys are the names of their files."""
-    duplicates = {"duplicates": draw_duplicates(list_duplicate_groups(features.photos), folder)}
-    return duplicates | draw_charts(report, card) | draw_galleries(report, examples, card, features, folder)
+    """Draw every figure of a result that has something to show; the keys are the names of their files."""
+    figures = draw_charts(report, card) | draw_galleries(report, examples, card, features, folder)
+    if groups := list_duplicate_groups(features.photos):
+        figures["duplicates"] = draw_duplicates(groups, folder)
+    return figures
 
 
 def draw_galleries(
     report: Report, examples: Sequence[Example], card: ClassifierCard, features: Features, folder: Path
 ) -> dict[str, Figure]:
-    """Draw the figures that show photographs, those in `folder`; the keys are the names of the figures' files."""
+    """Draw the figures that show photographs, those in `folder`; the keys are the names of the figures' files.
+
+    There is no figure of the errors or the hits of a split that has none.
+    """
     warning = card.backbone.warning()
     figures = {}
     for split, content in report.splits.items():
         for kind, noun, superlative, are_hits in _EXAMPLES:
             shown = [each for each in examples if (each.split, each.prediction.is_hit) == (split, are_hits)]
             total = sum(prediction.is_hit == are_hits for prediction in content.predictions)
+            if not total:
+                continue
             figures[f"{split}_{kind}"] = _draw_examples(shown, total, f"{noun}, {split}", superlative, warning)
-        pairs = _list_pairs(content.predictions, content.errors(), features, folder)
-        title = f"Most confused pairs, {split}. Orange: errors. Blue: training photographs of the predicted person"
-        title = title if pairs else f"No errors, {split}"
-        figures[f"{split}_confused_pairs"] = draw_contact_sheet(title, pairs, warning)
+        if pairs := _list_pairs(content.predictions, content.errors(), features, folder):
+            title = f"Most confused pairs, {split}. Orange: errors. Blue: training photographs of the predicted person"
+            figures[f"{split}_confused_pairs"] = draw_contact_sheet(title, pairs, warning)
     return figures
 
 
@@ -68,7 +74,7 @@ def _draw_examples(examples: Sequence[Example], total: int, subject: str, superl
         f"{subject.capitalize()}: {min(total, _MAX_PHOTOGRAPHS)} of {total}, {superlative} first. "
         "Right: Grad-CAM, bright where the photograph supports the prediction"
     )
-    return draw_contact_sheet(title if total else f"No {subject}", [("", tiles)], warning)
+    return draw_contact_sheet(title, [("", tiles)], warning)
 
 
 def _list_pairs(

@@ -18,8 +18,8 @@ from celebflow.report.style import spell
 # File name without the split → group and title, in the order of the page; figures without a title come last.
 _FIGURE_TITLES = {
     "duplicates": ("Data", "Near-duplicates, each group in one split"),
-    "accuracy": ("Training", "Accuracy by epoch"),
-    "loss": ("Training", "Loss by epoch"),
+    "accuracy": ("Training", "Accuracy, train and val"),
+    "loss": ("Training", "Loss, train and val"),
     "confusion_matrix": ("Errors", "Confusion matrix"),
     "recall_by_person": ("Errors", "Recall by person"),
     "confused_pairs": ("Errors", "Most confused pairs"),
@@ -28,7 +28,7 @@ _FIGURE_TITLES = {
     "reliability": ("Calibration", "Reliability"),
     "open_set": ("Unknown people", "Coverage of known and unknown people"),
 }
-_PAGE = markup.Page("report.html.jinja", ("base.css", "report.css"), ("viewer.js", "report.js"))
+_PAGE = markup.Page("report.html.jinja", ("base.css", "report.css"), ("viewer.js", "limit.js", "report.js"))
 # Figures that show the same photographs as the page's examples.
 _IN_GALLERY = ("_errors", "_low_confidence_hits")
 

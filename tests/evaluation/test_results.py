@@ -12,7 +12,13 @@ from celebflow.classifier.calibration import Calibration, bin_reliability, compu
 from celebflow.classifier.history import load_history, save_history
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.metrics import compute_person_metrics, compute_precision_recalls, compute_rocs
-from celebflow.evaluation.results import load_predictions, load_report, save_metrics, save_split_report
+from celebflow.evaluation.results import (
+    load_metrics,
+    load_predictions,
+    load_report,
+    save_metrics,
+    save_split_report,
+)
 from tests.results import HISTORY, draw_logits, list_photos, make_card, write_result
 
 NAMES = ["Ann", 'Bo, "the second"', "Cy"]
@@ -38,7 +44,7 @@ def test_a_report_of_an_earlier_version_is_refused_with_the_reason(tmp_path: Pat
     with pytest.raises(CelebflowError, match=r"predictions\.csv.*confidence.*older.*dvc repro"):
         load_predictions(predictions)
     with pytest.raises(CelebflowError, match=r"predictions\.csv.*confidence.*older.*dvc repro"):
-        load_report(tmp_path / "history.csv", tmp_path / "metrics.json", tmp_path)
+        load_report(tmp_path / "history.csv", tmp_path / "all_metrics.json", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["val/open_set.csv", "test/people.csv", "val/intervals.json", "val/roc_people.csv"])
@@ -46,14 +52,18 @@ def test_a_report_that_lacks_a_file_is_refused_with_the_reason(tmp_path: Path, n
     write_result(tmp_path, make_card(NAMES), *draw_logits(3))
     (tmp_path / name).unlink()
     with pytest.raises(CelebflowError, match=rf"{name}.*dvc repro"):
-        load_report(tmp_path / "history.csv", tmp_path / "metrics.json", tmp_path)
+        load_report(tmp_path / "history.csv", tmp_path / "all_metrics.json", tmp_path)
 
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_metrics_warn_of_an_untrained_backbone(tmp_path: Path, trained: bool) -> None:
-    save_metrics({"val": {"accuracy": 0.5}}, make_card(NAMES, trained=trained).backbone, tmp_path / "metrics.json")
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics == ({} if trained else {"backbone": "UNTRAINED"}) | {"val": {"accuracy": 0.5}}
+    metrics = {"val": {"accuracy": 0.5, "coverage": 0.75}}
+    headline, everything = tmp_path / "metrics.json", tmp_path / "all_metrics.json"
+    save_metrics(metrics, make_card(NAMES, trained=trained).backbone, headline, everything)
+    warning = {} if trained else {"backbone": "UNTRAINED"}
+    assert json.loads(headline.read_text()) == warning | {"val": {"accuracy": 0.5}}
+    assert json.loads(everything.read_text()) == warning | metrics
+    assert load_metrics(everything) == metrics
 
 
 @pytest.mark.parametrize(("scale", "temperature"), [(np.inf, 1.0), (1e38, 0.01)])

@@ -131,7 +131,9 @@ def test_predictions_of_another_version_are_refused_with_the_result_and_the_colu
     assert re.search(r"(?s)error: workspace: .*confidence", clone.invoke(*command, "HEAD", fails=True))
 
 
-@pytest.mark.parametrize("missing", ["reports/metrics.json", "reports/history.csv", "models/classifier.safetensors"])
+@pytest.mark.parametrize(
+    "missing", ["reports/all_metrics.json", "reports/history.csv", "models/classifier.safetensors"]
+)
 def test_a_workspace_without_a_whole_result_has_no_page(clone: Repository, missing: str) -> None:
     (clone.folder / missing).unlink()
     output = clone.invoke("page", "--against", "HEAD", fails=True)

@@ -29,7 +29,7 @@ from celebflow.report.page import PageContent
 MakeContent = Callable[[tuple[str, ...]], PageContent]
 Show = Callable[[str], Chrome]
 
-PHONE_WIDTH_PX = 390
+PHONE_WIDTH_PX = 360
 HOSTILE_NAMES = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><svg onload=alert(1)>")
 FIGURES = ("accuracy", "loss", "val_confusion_matrix", "test_confusion_matrix", "val_reliability", "val_novelty")
 PARAMS = {"train.hidden_units": (4096, 4096), "prepare.duplicate_distance_bits": None, "tracking.required": True}
@@ -71,9 +71,9 @@ def make_page_content(folder: Path, names: Sequence[str]) -> PageContent:
         ]
         metrics[split] = save_split_report(logits, labels, own, card, folder / split)
         photos += own
-    save_metrics(metrics, source, folder / "metrics.json")
+    save_metrics(metrics, source, folder / "metrics.json", folder / "all_metrics.json")
     save_history([EpochResult(1, 2.0, 0.25, 1.5, 0.5)], folder / "history.csv")
-    report = load_report(folder / "history.csv", folder / "metrics.json", folder)
+    report = load_report(folder / "history.csv", folder / "all_metrics.json", folder)
     examples = [
         Example(prediction, split, draw_image(number), draw_image(number + 100))
         for split, content in report.splits.items()
@@ -139,6 +139,17 @@ def click(driver: Chrome, selector: str) -> None:
 
 
 def fits_phone(driver: Chrome) -> bool:
-    """Return whether the page is no wider than a phone, which is emulated."""
+    """Return whether nothing on the page is wider than a phone, which is emulated, nor in a part that one scrolls."""
     widths: list[int] = driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    outside = (
+        "return [...document.querySelectorAll('body *')].filter(element => element.checkVisibility() && "
+        "element.getBoundingClientRect().right > innerWidth + 1).map(element => element.outerHTML.slice(0, 200))"
+    )
+    assert driver.execute_script(outside) == []
     return widths == [PHONE_WIDTH_PX, PHONE_WIDTH_PX]
+
+
+def show_all(driver: Chrome) -> None:
+    """Ask for all items of each list that shows only its first ones."""
+    for _ in find(driver, ".more:not([hidden])"):
+        click(driver, ".more:not([hidden])")

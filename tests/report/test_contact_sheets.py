@@ -126,5 +126,7 @@ def test_many_and_large_groups_are_cut_and_counted(tmp_path: Path) -> None:
     assert find_overlaps(figure) == []
 
 
-def test_sheet_without_duplicates_says_so(tmp_path: Path) -> None:
-    assert _texts(draw_duplicates([], tmp_path)) == ["No near-duplicates"]
+def test_many_large_groups_stay_on_one_sheet(tmp_path: Path) -> None:
+    figure = draw_duplicates([_group(tmp_path, number, *["Ann"] * 8) for number in range(20)], tmp_path)
+    assert "20 groups of near-duplicates. The first 12; duplicates.csv lists all" in " ".join(_texts(figure))
+    assert max(figure.get_size_inches()) <= 27, "about 4,000 pixels in the default resolution"

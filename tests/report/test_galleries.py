@@ -1,6 +1,7 @@
 """Galleries show the right photographs, in order, with what the classifier predicts for them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -54,22 +55,21 @@ def test_galleries_are_drawn_and_legible_at_any_number_of_people(
     make_random_result: Callable[[int], PhotographedResult], count: int
 ) -> None:
     figures = _draw(make_random_result(count))
-    assert sorted(figures) == [f"{split}_{kind}" for split in ("test", "val") for kind in KINDS]
+    kinds = KINDS if count > 2 else ["low_confidence_hits"]  # the only person in the split is always recognized
+    assert sorted(figures) == [f"{split}_{kind}" for split in ("test", "val") for kind in kinds]
     for name, figure in figures.items():
         assert find_overlaps(figure) == [], name
         assert figure.get_suptitle() == ""
 
 
-@pytest.mark.slow
-def test_two_people_have_the_same_figures_as_more(tmp_path: Path) -> None:
-    drawn = []
-    for count in (2, 3):
-        result = make_result(tmp_path / str(count), *draw_logits(count))
-        drawn.append(
-            draw_all(result.report, result.examples, result.explainer.card, result.features, result.folder).keys()
-        )
-    assert drawn[0] == drawn[1]
-    assert {"duplicates", "accuracy", "val_roc", "test_errors"} <= drawn[0]
+def test_near_duplicates_have_a_figure_only_where_there_are_some(tmp_path: Path) -> None:
+    result = make_result(tmp_path, *draw_logits(3))
+    photos = result.features.photos
+    copied = replace(result.features, photos=[photos[0], replace(photos[1], group=photos[0].group), *photos[2:]])
+    for features, expected in ((result.features, False), (copied, True)):
+        figures = draw_all(result.report, result.examples, result.explainer.card, features, result.folder)
+        assert ("duplicates" in figures) == expected
+        assert {"accuracy", "val_roc", "test_errors"} <= figures.keys()
 
 
 def test_every_gallery_warns_of_an_untrained_backbone(tmp_path: Path) -> None:
@@ -124,14 +124,10 @@ def test_pairs_are_ranked_by_count_and_shown_beside_the_predicted_person(tmp_pat
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_figure_without_errors_or_hits_says_so(tmp_path: Path, right: bool) -> None:
+def test_without_errors_or_hits_there_is_no_figure_of_them(tmp_path: Path, right: bool) -> None:
     labels = np.arange(3).repeat(4)
     logits = np.eye(3, dtype=np.float32)[labels if right else (labels + 1) % 3] * 3
     figures = _draw(make_result(tmp_path, logits, labels))
-    titles = {kind: _texts(figures[f"val_{kind}"])[0] for kind in KINDS}
-    if right:
-        assert titles["errors"] == titles["confused_pairs"] == "No errors, val"
-        assert len(_images(figures["val_low_confidence_hits"])) == 12
-    else:
-        assert titles["low_confidence_hits"] == "No hits, val"
-        assert len(_images(figures["val_errors"])) == 12
+    shown = ["low_confidence_hits"] if right else ["confused_pairs", "errors"]
+    assert [name for name in sorted(figures) if name.startswith("val_")] == [f"val_{kind}" for kind in shown]
+    assert len(_images(figures[f"val_{shown[-1]}"])) == 12

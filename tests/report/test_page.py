@@ -26,6 +26,7 @@ from tests.report.pages import (
     list_tags,
     list_texts,
     make_compared,
+    show_all,
 )
 
 CURRENT_ROWS = "tbody[data-split]:not([hidden]) tr:not([hidden])"
@@ -46,7 +47,7 @@ def test_page_is_complete_and_loads_nothing_at_any_number_of_people(
     show: Show, make_content: MakeContent, count: int
 ) -> None:
     driver = show(render_page(_add_comparison(make_content(list_names(count)))))
-    assert len(list_texts(driver, CURRENT_ROWS)) == count
+    assert len(find(driver, CURRENT_ROWS)) == count
     assert len(find(driver, "img")) > len(FIGURES)
     broken = "return [...document.images].filter(image => !(image.complete && image.naturalWidth)).length"
     assert driver.execute_script(broken) == 0
@@ -54,8 +55,34 @@ def test_page_is_complete_and_loads_nothing_at_any_number_of_people(
         _choose_split(driver, split)
         with emulate_phone(driver, PHONE_WIDTH_PX):
             assert fits_phone(driver)
+            assert driver.execute_script("return document.documentElement.scrollHeight") < 12_000
     assert take_console(driver) == []
     assert take_requests(driver) == {driver.current_url}
+
+
+def test_long_lists_show_their_first_items_until_asked_for_all(show: Show, make_content: MakeContent) -> None:
+    content = make_content(list_names(200))
+    driver = show(render_page(content))
+    tiles = [example for example in content.examples if example.split == "val"]
+    assert [len(list_texts(driver, items)) for items in (CURRENT_ROWS, CURRENT_TILES)] == [24, 12]
+    assert list_texts(driver, ".more") == ["Show all 200", f"Show all {len(tiles)}"]
+    lowest = list_texts(driver, f"{CURRENT_ROWS} > :nth-child(1)")
+    click(driver, ".people thead th:nth-child(3) button")  # the highest recall first
+    assert len(list_texts(driver, CURRENT_ROWS)) == 24
+    assert not set(list_texts(driver, f"{CURRENT_ROWS} > :nth-child(1)")) & set(lowest)
+    find(driver, "#search")[0].send_keys("person 19")
+    assert len(list_texts(driver, CURRENT_ROWS)) == 10, "for so few, there is nothing to ask for"
+    find(driver, "#search")[0].send_keys(Keys.BACKSPACE * len("person 19"))
+    click(driver, CURRENT_TILES)
+    click(driver, "dialog [data-step='-1']")
+    assert f"{len(tiles)} of {len(tiles)}" in list_texts(driver, "dialog")[0], "the viewer shows all of them"
+    click(driver, ".close")
+    assert len(list_texts(driver, CURRENT_TILES)) == 13, "that which the viewer has moved to can be seen"
+    show_all(driver)
+    assert len(list_texts(driver, CURRENT_ROWS)) == 200
+    assert len(list_texts(driver, CURRENT_TILES)) == len(tiles)
+    assert list_texts(driver, ".more") == []
+    assert take_console(driver) == []
 
 
 def test_headlines_have_both_splits_and_their_intervals(show: Show, make_content: MakeContent) -> None:
@@ -116,6 +143,7 @@ def test_table_shows_people_with_the_lowest_recall_first(show: Show, make_conten
 def test_search_filters_people_and_examples(show: Show, make_content: MakeContent) -> None:
     content = make_content(("Björn_Dahl", "Ada_Brown", "Ann", "Cy"))
     driver = show(render_page(content))
+    show_all(driver)
     everything = list_texts(driver, CURRENT_TILES)
     search = find(driver, "#search")[0]
     search.send_keys("bjorn d", Keys.ENTER)
@@ -135,6 +163,7 @@ def test_search_filters_people_and_examples(show: Show, make_content: MakeConten
 def test_examples_are_filtered_by_person_kind_and_split(show: Show, make_content: MakeContent) -> None:
     content = make_content(tuple("A" * length for length in range(1, 9)))  # each name begins the next
     driver = show(render_page(content))
+    show_all(driver)
     person = next(each.prediction.predicted for each in content.examples if not each.prediction.is_hit)
     other = next(name for name in content.card.class_names if name != person)
 
@@ -168,7 +197,7 @@ def test_examples_are_filtered_by_person_kind_and_split(show: Show, make_content
 def test_split_switch_changes_figures_and_people(show: Show, make_content: MakeContent) -> None:
     content = make_content(list_names(5))
     driver = show(render_page(content))
-    both = ["Accuracy by epoch", "Loss by epoch"]
+    both = ["Accuracy, train and val", "Loss, train and val"]
     assert list_texts(driver, ".figure") == [*both, "Confusion matrix, val", "Reliability, val", "Novelty, val"]
     absent = f"{CURRENT_ROWS}:last-child > :nth-child(3)"
     assert list_texts(driver, absent) == ["–"]
@@ -310,10 +339,10 @@ def test_colors_follow_the_system(show: Show, make_content: MakeContent) -> None
 
 
 def test_print_has_all_rows_and_no_controls(show: Show, make_content: MakeContent) -> None:
-    driver = show(render_page(make_content(list_names(31))))
+    driver = show(render_page(make_content(list_names(200))))
     with emulate_media(driver, media="print"):
-        assert list_texts(driver, "nav, .controls, .filters, dialog") == []
-        assert len(list_texts(driver, CURRENT_ROWS)) == 31
+        assert list_texts(driver, "nav, .controls, .filters, .more, dialog") == []
+        assert len(list_texts(driver, CURRENT_ROWS)) == 200
         assert (
             driver.execute_script("return getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
         )

@@ -86,7 +86,7 @@ def test_the_rest_api_returns_everything_that_a_run_logged(repository: Repositor
     tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
     assert len(tags["celebflow.classifier_md5"]) == 32
     assert "| test |" in tags["mlflow.note.content"]
-    metrics = json.loads((repository.folder / "reports" / "metrics.json").read_text())
+    metrics = json.loads((repository.folder / "reports" / "all_metrics.json").read_text())
     logged = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
     assert logged["val/final_macro_auc"] == pytest.approx(metrics["val"]["macro_auc"])
     history = _get(server, "metrics/get-history", run_id=repository.run_id(), metric_key="train/loss")["metrics"]

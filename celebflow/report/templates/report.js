@@ -5,6 +5,7 @@ const search = find("#search");
 const person = find("#person"); // without examples, this and the next are null
 const kind = find("#kind");
 
+// Which of the matches are shown is up to limit.js.
 function filter() {
   const split = find("input[name=split]:checked").value;
   const wanted = fold(search.value.trim());
@@ -17,8 +18,11 @@ function filter() {
   for (const row of rows) row.hidden = !isFound(row.dataset.person);
   const inSplit = rows.filter((row) => row.parentElement.dataset.split === split);
   find("#person-count").textContent = count(inSplit, `people, ${split}`);
+  if (person) filterExamples(split, isFound);
+  limit();
+}
 
-  if (!person) return;
+function filterExamples(split, isFound) {
   const tiles = findAll("#examples .tile");
   for (const tile of tiles) {
     const names = [tile.dataset.actual, tile.dataset.predicted];
@@ -64,5 +68,6 @@ for (const button of findAll("thead button")) {
       });
       body.append(...sorted);
     }
+    limit();
   });
 }

@@ -44,4 +44,7 @@ viewer.addEventListener("keydown", (event) => {
   event.preventDefault();
   show(position + step);
 });
-viewer.addEventListener("close", () => series[position].focus()); // where the viewer has moved to
+viewer.addEventListener("close", () => {
+  series[position].classList.remove("beyond"); // it may be one that limit.js hides
+  series[position].focus(); // where the viewer has moved to
+});

@@ -7,12 +7,11 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, closing, contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from filelock import FileLock
 from celebflow import cli
 from celebflow.data import invented_people
 from celebflow.errors import CelebflowError
+from celebflow.tracking.artifacts import move_artifacts
 from tests import COMMITTED_PARAMS, REPOSITORY
 
 if TYPE_CHECKING:
@@ -246,12 +246,9 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 def make_repository_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Repository]) -> Repository:
     """Return a repository, which `make` makes in a new folder once for all workers; tests change only copies of it."""
-
-    def make_here(folder: Path) -> None:
-        make(folder)
-        _move_artifacts(folder / "mlflow.db", folder, folder.with_name(name))
-
-    return Repository(make_once(factory, name, make_here))
+    folder = make_once(factory, name, make)
+    move_artifacts(folder / "mlflow.db")
+    return Repository(folder)
 
 
 def make_repository_with_result(folder: Path) -> Repository:
@@ -274,13 +271,5 @@ def clone_repository(template: Repository, folder: Path) -> Repository:
             shutil.copy2(source, target)
 
     shutil.copytree(template.folder, folder, symlinks=True, copy_function=copy)
-    _move_artifacts(folder / "mlflow.db", template.folder, folder)
+    move_artifacts(folder / "mlflow.db")
     return Repository(folder)
-
-
-def _move_artifacts(database: Path, before: Path, after: Path) -> None:
-    """Correct the folder of the artifacts, which MLflow's store keeps as absolute paths."""
-    with closing(sqlite3.connect(database)) as store, store:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-            change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - names of our own
-            store.execute(change, (before.as_uri(), after.as_uri()))

@@ -1,26 +1,50 @@
 """MLflow's stores: the user's, and one in the repository for runs that wait until the user's can be reached."""
 
+import logging
 import os
-import re
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import Timer
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
+from celebflow.tracking.addresses import (
+    describe_address,
+    find_database,
+    hide_secrets,
+    is_sqlite,
+    make_sqlite_address,
+    resolve_address,
+)
+from celebflow.tracking.artifacts import ARTIFACTS, move_artifacts
 
 # Work with photographs of people is private, so no usage reports are sent.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # The errors of a store that cannot be used; requests' errors are OSErrors, a missing database driver an ImportError.
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ImportError)
+_CONNECT_SECONDS = 10
+_MOMENT_SECONDS = 2
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# The options that limit how long the drivers of databases try to connect.
+_CONNECT_OPTIONS: dict[str, tuple[str, ...]] = {
+    "sqlite": (),
+    "postgresql": ("connect_timeout",),
+    "mysql": ("connect_timeout",),
+    "mssql": ("timeout",),
+}
 # Tags: the run, perhaps in another store, that a run continues;
 CONTINUES = "celebflow.continues"
 # the store that a waiting run was meant for, and the id that the run has there after a sync.
@@ -29,19 +53,25 @@ SYNCED_AS = "celebflow.synced_as"
 
 
 def store_uri() -> str:
-    """Return the address of the user's store: MLFLOW_TRACKING_URI, or else mlflow.db in the user's repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.project() / 'mlflow.db'}"
+    """Return the address of the user's store: MLFLOW_TRACKING_URI, or else mlflow.db in the project.
+
+    A relative path is one from the project's folder, also in the temporary copies in which DVC runs experiments.
+
+    Raises CelebflowError when MLFLOW_TRACKING_URI is not a valid address.
+    """
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    return resolve_address(address, paths.project()) if address else make_sqlite_address(_own_database())
 
 
 def describe_store() -> str:
-    """Return the address of the user's store without the password that it may contain."""
-    return re.sub("//[^/@]*@", "//…@", store_uri())
+    """Return the address of the user's store without what may be secret in it."""
+    return describe_address(store_uri())
 
 
 def store_exists() -> bool:
     """Return whether the user's store exists; MLflow would create a missing database file."""
-    kind, _, file = store_uri().partition(":///")
-    return kind != "sqlite" or Path(file).exists()
+    database = find_database(store_uri())
+    return database is None or database.exists()
 
 
 def open_store() -> MlflowClient:
@@ -65,12 +95,57 @@ def open_waiting_store() -> MlflowClient:
 
 
 def _open(uri: str) -> MlflowClient:
-    if not uri.startswith("sqlite:"):
-        return MlflowClient(uri)
-    # MLflow creates the tables of a new file, and two pipelines must not do that at once.
-    paths.own_folder().mkdir(exist_ok=True)
-    with FileLock(paths.own_folder() / "stores.lock"):
-        return MlflowClient(uri)
+    with _announce_waiting(uri):
+        _check_connection(uri)
+        database = find_database(uri)
+        if database is None:
+            return MlflowClient(uri)
+        # MLflow creates the tables of a new file, and two pipelines must not do that at once.
+        paths.own_folder().mkdir(exist_ok=True)
+        with FileLock(paths.own_folder() / "stores.lock"):
+            client = MlflowClient(uri)
+            if database in (_own_database(), _waiting_database()):
+                move_artifacts(database)
+            return client
+
+
+def _check_connection(uri: str) -> None:
+    """Connect once, within seconds; MLflow would try for minutes before it says that it cannot.
+
+    Raises one of STORE_ERRORS.
+    """
+    database = find_database(uri)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    parts = urlsplit(uri)
+    kind = parts.scheme.partition("+")[0]
+    if parts.hostname and kind in _PORTS:
+        socket.create_connection((parts.hostname, parts.port or _PORTS[kind]), timeout=_CONNECT_SECONDS).close()
+    if kind not in _CONNECT_OPTIONS:
+        return
+    options = dict.fromkeys(_CONNECT_OPTIONS[kind], _CONNECT_SECONDS)
+    engine = create_engine(uri, connect_args=options)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _announce_waiting(uri: str) -> Iterator[None]:
+    """Say what is being waited for when it takes more than a moment."""
+    message = f"Waiting for MLflow's store {describe_address(uri)} …"
+    timer = Timer(_MOMENT_SECONDS, print, [message], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _own_database() -> Path:
+    return paths.project() / "mlflow.db"
 
 
 def is_waiting_store(client: MlflowClient) -> bool:
@@ -79,7 +154,7 @@ def is_waiting_store(client: MlflowClient) -> bool:
 
 
 def _waiting_uri() -> str:
-    return f"sqlite:///{_waiting_database()}"
+    return make_sqlite_address(_waiting_database())
 
 
 def _waiting_database() -> Path:
@@ -97,7 +172,7 @@ def short_timeouts() -> Iterator[None]:
 
     Without retries, a slow server does not create a run twice.
     """
-    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
     ours = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(ours)
     try:
@@ -113,7 +188,22 @@ def describe_failure(error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]
+    return hide_secrets(str(error).split("\n")[0], os.environ.get("MLFLOW_TRACKING_URI", ""))
+
+
+class _SecretsFilter(logging.Filter):
+    """Hides the secrets of the store's address in what MLflow logs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        hidden = hide_secrets(text, os.environ.get("MLFLOW_TRACKING_URI", ""))
+        if hidden != text:
+            record.msg, record.args = hidden, ()
+        return True
+
+
+for handler in logging.getLogger("mlflow").handlers:
+    handler.addFilter(_SecretsFilter())
 
 
 def select_experiment(client: MlflowClient, name: str) -> str:
@@ -145,9 +235,8 @@ def _choose_artifact_location(client: MlflowClient) -> str | None:
     For a local store, MLflow would choose the working directory, which may be a temporary copy that DVC made.
     """
     if is_waiting_store(client):
-        return (paths.waiting_runs() / "mlartifacts").resolve().as_uri()
-    local = str(client.tracking_uri).startswith("sqlite:")
-    return (paths.project() / "mlartifacts").resolve().as_uri() if local else None
+        return (paths.waiting_runs() / ARTIFACTS).resolve().as_uri()
+    return (paths.project() / ARTIFACTS).resolve().as_uri() if is_sqlite(str(client.tracking_uri)) else None
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:

@@ -1,0 +1,89 @@
+"""Addresses of MLflow's stores: what they stand for, and what of them may be shown."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from celebflow.errors import CelebflowError
+
+_HIDDEN = "…"
+_SQLITE = "sqlite"
+_SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_PASSWORD = re.compile("(?:pwd|password)(?:=|%3D)(.+?)(?=[;&]|%3B|$)", re.IGNORECASE)
+_MIN_SECRET_LENGTH = 3  # a shorter one could be a part of any word
+
+
+def make_sqlite_address(file: Path) -> str:
+    """Return the address of a SQLite database, whatever its path contains."""
+    plain = f"{_SQLITE}:///{file}"
+    if make_url(plain).database == str(file):
+        return plain
+    # Of an escaped path without a driver, MLflow would make the folders as they are written.
+    return URL.create(f"{_SQLITE}+pysqlite", database=str(file)).render_as_string(hide_password=False)
+
+
+def is_sqlite(address: str) -> bool:
+    """Tell whether an address is that of a SQLite database."""
+    return address.startswith((f"{_SQLITE}:", f"{_SQLITE}+"))
+
+
+def find_database(address: str) -> Path | None:
+    """Return the file of a SQLite database; None for another store, or for a database in memory."""
+    if not is_sqlite(address):
+        return None
+    database = make_url(address).database
+    if not database or database == ":memory:":
+        return None
+    return Path(database.removeprefix("file:"))
+
+
+def resolve_address(address: str, folder: Path) -> str:
+    """Return an address in which a relative path is absolute, as seen from `folder`.
+
+    Raises CelebflowError for an address that cannot be taken apart, such as one with a password that is not escaped.
+    """
+    try:
+        parts = urlsplit(address)
+        login = "@" in parts.netloc
+        well_formed = parts.netloc.count("@") <= 1 and (parts.port or True) and not (login and "@" in parts.path)
+        database = find_database(address)
+    except (ValueError, ArgumentError):
+        well_formed, database = False, None
+    if not well_formed:
+        raise CelebflowError(
+            f"MLFLOW_TRACKING_URI is {describe_address(address)}, which is not a valid address. Check its port; "
+            "and in a password, write @ as %40, / as %2F, ? as %3F, # as %23 and : as %3A."
+        )
+    if database is not None and not database.is_absolute() and not make_url(address).query:
+        return make_sqlite_address(folder / database)
+    if not parts.scheme and address != "databricks":
+        return str(folder / address)
+    return address
+
+
+def describe_address(address: str) -> str:
+    """Return an address without user, password, and the values of its query."""
+    address = re.sub("//.*@", f"//{_HIDDEN}@", address)
+    return re.sub(r"([?&;][^=&;]*)=[^&;]*", rf"\1={_HIDDEN}", address)
+
+
+def hide_secrets(text: str, address: str) -> str:
+    """Return a text, such as a library's message, without the secrets of an address and of MLflow's variables."""
+    secrets = [os.environ.get(variable, "") for variable in _SECRET_VARIABLES]
+    login, at, _ = address.partition("//")[2].rpartition("@")
+    if at:
+        text = text.replace(f"{login}@", f"{_HIDDEN}@")
+        secrets.append(login.partition(":")[2])
+    query = address.partition("?")[2]
+    secrets += [value for _, value in parse_qsl(query)] + re.findall("=([^&;]+)", query)
+    for form in (address, unquote(address)):
+        secrets += _PASSWORD.findall(form)
+    secrets += [unquote(secret) for secret in secrets]
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        if len(secret) >= _MIN_SECRET_LENGTH:
+            text = text.replace(secret, _HIDDEN)
+    return text

@@ -1,0 +1,142 @@
+"""Addresses of stores mean what they say, and show nothing that may be secret."""
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import make_url
+
+from celebflow.errors import CelebflowError
+from celebflow.tracking import stores
+from celebflow.tracking.addresses import (
+    describe_address,
+    find_database,
+    hide_secrets,
+    make_sqlite_address,
+    resolve_address,
+)
+
+PROJECT = Path("/projects/faces")
+SECRET = "s3cr3t"  # noqa: S105 - it is none
+
+
+@pytest.mark.parametrize("name", ["a b", "a?b", "a#b", "a%2Fb", "a%20b", "ä中", "a'b\"c", "a;b&c=d", "a@b:c", "[x]"])
+def test_a_store_is_in_its_folder_whatever_that_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    assert not stores.store_exists()
+    # The tables of a new store take MLflow seconds; the connection shows which file is meant.
+    stores._check_connection(stores.store_uri())
+    assert stores.store_exists()
+    assert [file.relative_to(tmp_path) for file in tmp_path.rglob("*")] == [Path(name), Path(name, "mlflow.db")]
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
+def test_any_path_is_restored(name: str) -> None:
+    file = Path("/", name, "mlflow.db")
+    address = make_sqlite_address(file)
+    assert make_url(address).database == str(file)
+    assert find_database(address) == file
+    assert resolve_address(address, PROJECT) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("sqlite:///my.db", "sqlite:////projects/faces/my.db"),
+        ("sqlite:///runs/my.db", "sqlite:////projects/faces/runs/my.db"),
+        ("sqlite:////elsewhere/my.db", "sqlite:////elsewhere/my.db"),
+        ("sqlite://", "sqlite://"),
+        ("mlruns", "/projects/faces/mlruns"),
+        ("./mlruns", "/projects/faces/mlruns"),
+        ("/elsewhere/mlruns", "/elsewhere/mlruns"),
+        ("databricks", "databricks"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("postgresql://ann@/mlflow?host=/run/postgres", "postgresql://ann@/mlflow?host=/run/postgres"),
+    ],
+)
+def test_relative_paths_begin_at_the_project(address: str, expected: str) -> None:
+    assert resolve_address(address, PROJECT) == expected
+
+
+def test_a_relative_store_is_the_workspace_s_in_the_copies_that_dvc_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "top" / ".dvc" / "tmp" / "exps" / "copy"
+    (copy / ".dvc").mkdir(parents=True)
+    (copy / "projects" / "faces").mkdir(parents=True)
+    monkeypatch.chdir(copy / "projects" / "faces")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "top"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///my.db")
+    assert find_database(stores.store_uri()) == tmp_path / "top" / "projects" / "faces" / "my.db"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert find_database(stores.store_uri()) == tmp_path / "top" / "projects" / "faces" / "mlflow.db"
+
+
+ADDRESSES = [
+    "postgresql://ann:{}@db.example.org/mlflow",
+    "https://ann:{}@mlflow.example.org/path",
+    "https://mlflow.example.org/?token={}",
+    "mssql+pyodbc:///?odbc_connect=DRIVER%3DSQL%3BUID%3Dann%3BPWD%3D{}",
+    "mssql+pyodbc://server;UID=ann;PWD={}",
+    "mysql+pymysql://ann@db.example.org/mlflow?ssl_key=x&password={}",
+    "postgresql://db.example.org/mlflow?user=ann&password={}&sslmode=require",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("secret", [SECRET, "p%40ss%2Fword", "ünï"])
+def test_no_secret_is_shown(address: str, secret: str) -> None:
+    full = address.format(secret)
+    shown = describe_address(full)
+    assert secret not in shown and shown.partition(":")[0] == full.partition(":")[0]
+    for message in (f"cannot open {full}", f"wrong password {secret}", f"API request to {full}/api failed"):
+        assert secret not in hide_secrets(message, full)
+
+
+@pytest.mark.parametrize("secret", ["p@ss", "pa/ss@", "pa?ss@", "pa#ss", "p@s/s@"])
+def test_a_password_that_is_not_escaped_is_refused_without_showing_it(secret: str) -> None:
+    with pytest.raises(CelebflowError, match="MLFLOW_TRACKING_URI.*%40") as caught:
+        resolve_address(f"postgresql://ann:{secret}word@db.example.org/mlflow", PROJECT)
+    for part in (secret, secret.strip("@"), "word"):
+        assert part not in str(caught.value).partition("In a password")[0]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=3, max_size=20), st.sampled_from(ADDRESSES))
+def test_any_password_is_hidden_or_refused(secret: str, address: str) -> None:
+    full = address.format(f"<{secret}>")
+    assert f"<{secret}>" not in describe_address(full)
+    try:
+        resolve_address(full, PROJECT)
+    except CelebflowError as error:
+        assert f"<{secret}>" not in str(error)
+
+
+def test_mlflow_logs_no_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://ann:{SECRET}@mlflow.example.org")
+    handler = logging.getLogger("mlflow").handlers[0]
+    record = logging.LogRecord(
+        "mlflow.store", logging.WARNING, "", 0, "cannot reach %s", (os.environ["MLFLOW_TRACKING_URI"],), None
+    )
+    assert handler.filter(record)
+    assert SECRET not in record.getMessage()
+
+
+def test_what_is_waited_for_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stores, "_MOMENT_SECONDS", 0)
+    monkeypatch.setattr(stores, "_check_connection", lambda uri: time.sleep(0.2))
+    monkeypatch.setattr(stores, "MlflowClient", lambda uri: None)
+    stores._open(f"http://ann:{SECRET}@127.0.0.1:9")
+    error = capsys.readouterr().err
+    assert "Waiting for MLflow's store http://…@127.0.0.1:9" in error and SECRET not in error

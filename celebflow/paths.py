@@ -9,6 +9,7 @@ from celebflow.errors import CelebflowError
 PIPELINE = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
 DATA = Path("data")
+DATA_RECORD = Path("data.dvc")
 RECIPES = Path("recipes")
 
 PHOTOS = Path("splits/photos.csv")

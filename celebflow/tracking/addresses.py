@@ -13,7 +13,7 @@ from celebflow.errors import CelebflowError
 _HIDDEN = "…"
 _SQLITE = "sqlite"
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-_PASSWORD = re.compile("(?:pwd|password)(?:=|%3D)(.+?)(?=[;&]|%3B|$)", re.IGNORECASE)
+_PASSWORD = re.compile("(?:pwd|password)(?:=|%3D)(.+?)(?=[;&]|%3B|$)", re.IGNORECASE | re.DOTALL)
 _MIN_SECRET_LENGTH = 3  # a shorter one could be a part of any word
 
 
@@ -66,9 +66,9 @@ def resolve_address(address: str, folder: Path) -> str:
 
 
 def describe_address(address: str) -> str:
-    """Return an address without user, password, and the values of its query."""
-    address = re.sub("//.*@", f"//{_HIDDEN}@", address)
-    return re.sub(r"([?&;][^=&;]*)=[^&;]*", rf"\1={_HIDDEN}", address)
+    """Return an address without user and password, and without its query."""
+    address = re.sub("//.*@", f"//{_HIDDEN}@", address, flags=re.DOTALL)
+    return re.sub("([?;]).*", rf"\1{_HIDDEN}", address, flags=re.DOTALL)
 
 
 def hide_secrets(text: str, address: str) -> str:

@@ -21,11 +21,22 @@ def describe_run(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, Map
     return description
 
 
-def name_run(provenance: Provenance, source: BackboneSource, changed: Mapping[str, object]) -> str:
-    """Return a run's name: the experiment's name, and the params that differ from the committed ones."""
-    changes = ", ".join(f"{name.split('.')[-1]} {value}" for name, value in changed.items())
-    name = ": ".join(part for part in (provenance.experiment, changes) if part) or "committed params"
+def name_run(provenance: Provenance, source: BackboneSource, changed: Mapping[str, object], data_change: str) -> str:
+    """Return a run's name: what differs from the commit, the shortest first, and the experiment's name.
+
+    Lists show the beginnings of names, so these tell runs apart.
+    """
+    changes = [f"{name.split('.')[-1]} {_shorten(value)}" for name, value in changed.items()]
+    name = ", ".join(sorted(filter(None, [*changes, data_change]), key=len))
+    if provenance.experiment:
+        name = f"{name} ({provenance.experiment})" if name else provenance.experiment
+    name = name or "committed params"
     return name if source.trained else f"{name} (UNTRAINED BACKBONE)"
+
+
+def _shorten(value: object) -> object:
+    """Return a value, of a path only the file's name."""
+    return Path(value).name if isinstance(value, str) else value
 
 
 def describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str, str]:

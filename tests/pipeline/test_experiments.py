@@ -34,7 +34,7 @@ def test_queued_experiments_log_a_run_each(experiments: Repository) -> None:
 def test_experiments_outside_the_workspace_share_its_store_and_cache(experiments: Repository) -> None:
     assert "0 photographs extracted" in experiments.run("dvc", "queue", "logs", "other-split")
     run = _find_run(experiments, "other-split")
-    assert run.info.run_name.startswith("other-split: seed 7")
+    assert run.info.run_name.startswith("seed 7 (other-split)")
     assert run.info.artifact_uri.startswith((experiments.folder / "mlartifacts").as_uri())
 
 

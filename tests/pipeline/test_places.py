@@ -37,7 +37,7 @@ def test_a_project_in_a_sub_folder_has_its_results_and_experiments(project: Repo
     assert "train.dropout=0.75" in results["more-dropout"]
     run, _ = project.runs()
     assert run.info.run_id in results["more-dropout"]
-    assert run.info.run_name.startswith("more-dropout: dropout 0.75")
+    assert run.info.run_name.startswith("dropout 0.75 (more-dropout)")
     assert run.info.artifact_uri.startswith((project.folder / "mlartifacts").as_uri())
     assert json.loads(project.invoke("compare", "HEAD", "--json"))["overall"]["p_value"] == 1.0
     assert "more-dropout" in project.invoke("compare", "HEAD", "more-dropout")

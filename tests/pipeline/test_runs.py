@@ -71,7 +71,9 @@ def test_result_from_another_machine_continues_in_one_new_run(repository: Reposi
     assert new.data.tags["celebflow.continues"] == other_id
 
 
-@pytest.mark.parametrize("uri", ["sqlite:////dev/null/mlflow.db", "http://127.0.0.1:9"])
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////dev/null/mlflow.db", "http://127.0.0.1:9", "postgresql://127.0.0.1:9/mlflow"]
+)
 def test_store_that_cannot_be_used_is_an_error_before_training(repository: Repository, uri: str) -> None:
     with repository.variables(MLFLOW_TRACKING_URI=uri):
         output = repository.run_stage("train", fails=True)

@@ -1,0 +1,77 @@
+"""What changed in the photographs since a commit, for the name of a run."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from celebflow import paths
+from celebflow.tracking.git import run_git
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What data.dvc says of the photographs: their md5 in DVC's cache, and their number."""
+
+    md5: str
+    count: int
+
+
+def describe_data_change(commit: str) -> str:
+    """Return what changed in the photographs since a commit, such as "data changed (+15 photographs, +1 person)".
+
+    Returns an empty string when nothing did, or when nothing is recorded. Without DVC's lists of the photographs, only
+    the difference of their numbers is known.
+    """
+    before = _parse_record(run_git("show", f"{commit}:./{paths.DATA_RECORD}"))
+    after = _parse_record(paths.DATA_RECORD.read_text() if paths.DATA_RECORD.exists() else "")
+    if before is None or after is None or before.md5 == after.md5:
+        return ""
+    cache = _find_cache()
+    old, new = _list_photographs(cache, before.md5), _list_photographs(cache, after.md5)
+    if old is None or new is None:
+        changes = [_count(after.count - before.count, "photograph", "photographs")]
+    else:
+        changes = [
+            _count(len(new.keys() - old), "photograph", "photographs"),
+            _count(-len(old.keys() - new), "photograph", "photographs"),
+        ]
+        replaced = sum(new[path] != md5 for path, md5 in old.items() if path in new)
+        changes.append(f"{replaced} replaced" if replaced else "")
+        people = [{path.partition("/")[0] for path in each} for each in (old, new)]
+        changes.append(_count(len(people[1] - people[0]), "person", "people"))
+        changes.append(_count(-len(people[0] - people[1]), "person", "people"))
+    listing = ", ".join(filter(None, changes))
+    return f"data changed ({listing})" if listing else "data changed"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:+} {one if abs(number) == 1 else many}" if number else ""
+
+
+def _parse_record(text: str) -> _Record | None:
+    try:
+        out = YAML(typ="safe", pure=True).load(text)["outs"][0]
+        return _Record(str(out["md5"]), int(out.get("nfiles", 0)))
+    except (YAMLError, TypeError, KeyError, IndexError, ValueError, AttributeError):
+        return None
+
+
+def _find_cache() -> Path:
+    """Ask DVC for the folder of its cache; only it knows every place where this can be configured."""
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    result = subprocess.run(command, cwd=paths.project(), capture_output=True, text=True)  # noqa: S603
+    return Path(result.stdout.strip() or ".dvc/cache")
+
+
+def _list_photographs(cache: Path, md5: str) -> dict[str, str] | None:
+    """Return the md5 of each photograph in a folder that DVC records, or None when the cache lacks the list."""
+    try:
+        entries = json.loads((cache / "files" / "md5" / md5[:2] / md5[2:]).read_text(encoding="utf-8"))
+        return {entry["relpath"]: entry["md5"] for entry in entries}
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

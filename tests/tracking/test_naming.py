@@ -1,0 +1,54 @@
+"""The name of a run begins with what differs, and tells runs on other photographs apart."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.tracking.data_changes import describe_data_change
+from celebflow.tracking.naming import name_run
+from celebflow.tracking.provenance import Provenance
+from tests.repository import Repository
+
+WORKSPACE = Provenance("0123", "main", dirty=True, experiment="")
+TRAINED, UNTRAINED = BackboneSource("imagenet", True, ""), BackboneSource("untrained", False, "")
+
+
+def test_the_shortest_change_is_first_and_no_path_is_named() -> None:
+    changed = {"backbone.weights": "/home/ann/weights/vgg19.pth", "train.lda_shrinkage": 0.3, "train.seed": 7}
+    experiment = Provenance("0123", "main", dirty=True, experiment="best")
+    assert name_run(experiment, TRAINED, changed, "") == "seed 7, weights vgg19.pth, lda_shrinkage 0.3 (best)"
+    assert name_run(WORKSPACE, TRAINED, {}, "data changed (+1 person)") == "data changed (+1 person)"
+    assert name_run(experiment, TRAINED, {}, "") == "best"
+    assert name_run(WORKSPACE, UNTRAINED, {}, "") == "committed params (UNTRAINED BACKBONE)"
+
+
+@pytest.mark.slow
+def test_changes_of_the_photographs_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    repository = Repository(tmp_path)
+    data = tmp_path / "data"
+    for person in ("Ann", "Bo"):
+        (data / person).mkdir(parents=True)
+        for number in range(3):
+            (data / person / f"{number}.jpg").write_text(f"{person} {number}")
+    (tmp_path / ".gitignore").write_text("/data\n")
+    repository.run("git", "init", "--quiet")
+    repository.run("dvc", "init", "--quiet")
+    repository.run("dvc", "add", "--quiet", "data")
+    repository.commit("start")
+    monkeypatch.chdir(tmp_path)
+    assert describe_data_change("HEAD") == ""
+    shutil.rmtree(data / "Bo")
+    (data / "Cy").mkdir()
+    for number in range(2):
+        (data / "Cy" / f"{number}.jpg").write_text(f"Cy {number}")
+    (data / "Ann" / "0.jpg").write_text("another")
+    repository.run("dvc", "add", "--quiet", "data")
+    expected = "data changed (+2 photographs, -3 photographs, 1 replaced, +1 person, -1 person)"
+    assert describe_data_change("HEAD") == expected
+    shutil.rmtree(tmp_path / ".dvc" / "cache")
+    assert describe_data_change("HEAD") == "data changed (-1 photograph)"
+    (tmp_path / "data.dvc").write_text("<<<<<<< HEAD\n")
+    assert describe_data_change("HEAD") == ""

@@ -1,5 +1,6 @@
 """MLflow's stores: the user's, and one in the repository for runs that wait until the user's can be reached."""
 
+import json
 import logging
 import os
 import socket
@@ -35,6 +36,23 @@ from celebflow.tracking.artifacts import ARTIFACTS, move_artifacts
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # The errors of a store that cannot be used; requests' errors are OSErrors, a missing database driver an ImportError.
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ImportError)
+# What MLflow's pages show of an experiment: training, not language models; and the view that they call shared, at
+# …/runs?viewStateShareKey=celebflow, with the columns that compare runs.
+_COLUMNS = ("metrics.`val/final_accuracy`", "metrics.`val/final_macro_auc`", "metrics.`test/final_accuracy`")
+_VIEW = {
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": False,
+    "searchFilter": "",
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "modelVersionFilter": "All Runs",
+    "datasetsFilter": [],
+    "selectedColumns": _COLUMNS,
+}
+_PAGE_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.sharedViewState.celebflow": json.dumps(_VIEW, allow_nan=False),
+}
 _CONNECT_SECONDS = 10
 _MOMENT_SECONDS = 2
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -213,13 +231,8 @@ def select_experiment(client: MlflowClient, name: str) -> str:
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        # What MLflow's pages show: training, not language models; and the accuracy first.
-        tags = {
-            "mlflow.experimentKind": "custom_model_development",
-            "mlflow.experiment.primaryMetric.name": "val/final_accuracy",
-        }
         try:
-            return str(client.create_experiment(name, _choose_artifact_location(client), tags))
+            return str(client.create_experiment(name, _choose_artifact_location(client), _PAGE_TAGS))
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                 raise
@@ -229,6 +242,8 @@ def select_experiment(client: MlflowClient, name: str) -> str:
             f"The MLflow experiment {name} is deleted: run `mlflow experiments restore --experiment-id "
             f"{experiment.experiment_id}`, or set tracking.experiment to another name."
         )
+    for tag in _PAGE_TAGS.keys() - experiment.tags.keys():  # an older celebflow made the experiment
+        client.set_experiment_tag(experiment.experiment_id, tag, _PAGE_TAGS[tag])
     return str(experiment.experiment_id)
 
 

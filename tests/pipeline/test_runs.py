@@ -14,6 +14,8 @@ pytestmark = pytest.mark.slow
 
 def test_run_has_params_curves_metrics_and_figures(template: Repository) -> None:
     (run,) = template.runs()
+    experiment = template.client.get_experiment(run.info.experiment_id)
+    assert "val/final_accuracy" in experiment.tags["mlflow.sharedViewState.celebflow"], "MLflow's pages show it"
     assert run.info.status == "FINISHED"
     assert "UNTRAINED" in run.info.run_name
     assert run.data.params["train.learning_rate"] == "0.001"

@@ -14,6 +14,7 @@ from PIL import Image
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError
 from celebflow.features.sparse import SparseBatch
+from celebflow.inference import batcher as batchers
 from celebflow.inference.batcher import Batcher, NearestPhotograph, PredictionRequest, PredictionResponse
 from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.predictor import ExtractedFace, PredictedFace, Predictor
@@ -41,15 +42,17 @@ def _make_request(seed: int, *, heat_map: bool = False, nearest: bool = False) -
 
 @pytest.mark.slow
 def test_requests_at_the_same_time_are_classified_together(
-    batcher: Batcher, predictor: Predictor, passes: list[int]
+    batcher: Batcher, predictor: Predictor, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batchers, "_MAX_WAIT_SECONDS", 60)  # a busy machine fills passes slowly
+
     async def predict_all() -> list[PredictionResponse]:
         return await asyncio.gather(*(batcher.predict(_make_request(seed)) for seed in range(40)))
 
     responses = asyncio.run(predict_all())
     assert sum(passes) == 40
     assert max(passes) <= 16
-    assert len(passes) <= 20, "a busy machine fills passes less within the time that a photograph waits for others"
+    assert len(passes) <= 5
     expected = predictor.predict([decode_photograph(draw_noise(seed)) for seed in range(40)])
     for response, probabilities in zip(responses, expected, strict=True):
         found = {candidate.name: candidate.probability for candidate in response.faces[0].candidates}

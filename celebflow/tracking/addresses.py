@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -13,7 +13,7 @@ from celebflow.errors import CelebflowError
 _HIDDEN = "…"
 _SQLITE = "sqlite"
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-_PASSWORD = re.compile("(?:pwd|password)(?:=|%3D)(.+?)(?=[;&]|%3B|$)", re.IGNORECASE | re.DOTALL)
+_PASSWORD = re.compile("(?:pwd|password)(?:=|%3D)(.+?)(?=;|%3B|&[^&;=]*=|$)", re.IGNORECASE | re.DOTALL)
 _MIN_SECRET_LENGTH = 3  # a shorter one could be a part of any word
 
 
@@ -79,7 +79,8 @@ def hide_secrets(text: str, address: str) -> str:
         text = text.replace(f"{login}@", f"{_HIDDEN}@")
         secrets.append(login.partition(":")[2])
     query = address.partition("?")[2]
-    secrets += [value for _, value in parse_qsl(query)] + re.findall("=([^&;]+)", query)
+    # A secret that is not escaped may hold what separates values: only where a name follows does a value end.
+    secrets += [part.partition("=")[2] for part in re.split("[&;](?=[^&;=]*=)", query)]
     for form in (address, unquote(address)):
         secrets += _PASSWORD.findall(form)
     secrets += [unquote(secret) for secret in secrets]

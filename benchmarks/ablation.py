@@ -142,7 +142,7 @@ def write_table(outcomes: list[Outcome], steps: list[str]) -> str:
 
 def draw(outcomes: list[Outcome], steps: list[str], file: Path) -> None:
     """Draw accuracy and balanced accuracy on test: a point for each seed, and a line at the mean."""
-    figure, axes = new_figure(7.2, 4.2, "")
+    figure, axes = new_figure(7.8, 4.2, "")
     for metric, color, shift in (("accuracy", BLUE, -0.22), ("balanced_accuracy", ORANGE, 0.22)):
         for place, step in enumerate(steps):
             values = [outcome.figures["test"][metric] for outcome in outcomes if outcome.step == step]
@@ -154,7 +154,7 @@ def draw(outcomes: list[Outcome], steps: list[str], file: Path) -> None:
                 f"{mean:.3f}", (place + shift, min(values)), (0, -6), textcoords="offset points",
                 ha="center", va="top", fontsize=7, color=color,
             )  # fmt: skip
-    axes.set_xticks(range(len(steps)), [step.replace(" = ", "\n= ") for step in steps])
+    axes.set_xticks(range(len(steps)), [step.replace(" = ", "\n= ") for step in steps], fontsize=9)
     axes.set(ylabel="test", title="What each part adds: a point per split, lines at the means")
     axes.margins(y=0.12)
     axes.grid(axis="y", alpha=0.3)

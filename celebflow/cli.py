@@ -1,7 +1,6 @@
 """The command line `celebflow`; only the commands that need torch or mlflow import them."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,11 +99,14 @@ def cache(context: click.Context) -> None:
 
 @cache.command()
 @click.option("--all", "everything", is_flag=True, help="Also remove the features of the photographs here.")
-def prune(everything: bool) -> None:
+@click.option("--yes", is_flag=True, help="Do not ask, where other projects share the cache.")
+def prune(everything: bool, yes: bool) -> None:
     """Keep only what the photographs here need.
 
     This removes features of photographs that are no longer here, features that another backbone, crop, view or runtime
     made, and the checkpoints of interrupted trainings. What is needed later is computed again.
+
+    What other projects need in a cache that they share (CELEBFLOW_CACHE) is removed, too, so the command asks first.
 
     \b
     Examples:
@@ -113,21 +115,34 @@ def prune(everything: bool) -> None:
     """
     from celebflow.classifier import checkpoints
     from celebflow.data.photos import load_photos
-    from celebflow.features.cache import prune_cache
+    from celebflow.features.cache import empty_cache, is_shared, prune_cache
     from celebflow.features.origin import FeatureOrigin, origin_file
 
+    folder = paths.feature_cache()
     origin = origin_file(paths.FEATURES)
-    if everything:
-        shutil.rmtree(paths.feature_cache(), ignore_errors=True)
-    elif origin.exists() and paths.PHOTOS.exists():
-        prune_cache(paths.feature_cache(), load_photos(paths.PHOTOS), FeatureOrigin.load(origin))
-    else:
+    if not everything and not (origin.exists() and paths.PHOTOS.exists()):
         raise errors.CelebflowError(
             f"{origin} or {paths.PHOTOS} is missing. They say what the photographs here need. Run `dvc repro` first, "
             "or remove everything with --all."
         )
+    if is_shared(folder) and not yes:
+        _ask(f"Other projects may share the cache {folder}. What they need is removed, and computed again later.")
+    if everything:
+        empty_cache(folder)
+    else:
+        prune_cache(folder, load_photos(paths.PHOTOS), FeatureOrigin.load(origin))
     checkpoints.remove_abandoned()
     _show_cache()
+
+
+def _ask(warning: str) -> None:
+    """Ask whether to go on; end the command if not, and raise CelebflowError where nobody can answer."""
+    if not sys.stdin.isatty():
+        raise errors.CelebflowError(f"{warning} If you want that, add --yes.")
+    try:
+        click.confirm(f"{errors.escape_controls(warning)} Go on?", abort=True)
+    except click.Abort:
+        raise errors.Interrupted from None
 
 
 @main.group(cls=_ProjectGroup, invoke_without_command=True)

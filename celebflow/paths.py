@@ -60,8 +60,11 @@ def own_folder() -> Path:
 
 
 def feature_cache() -> Path:
-    """Return the folder of the feature cache, which all branches and experiments of a project share."""
-    return Path(os.environ.get("CELEBFLOW_CACHE") or own_folder() / "features")
+    """Return the folder of the feature cache, which all branches and experiments of a project share.
+
+    CELEBFLOW_CACHE is relative to the project, because DVC runs experiments in temporary copies.
+    """
+    return project() / (os.environ.get("CELEBFLOW_CACHE") or own_folder() / "features")
 
 
 def checkpoints() -> Path:

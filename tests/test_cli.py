@@ -1,5 +1,6 @@
 """The command line starts without torch, explains itself, and ends with clear errors."""
 
+import os
 import re
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.data.photos import Photo, load_photos, save_photos
 from celebflow.errors import CelebflowError
 from celebflow.experiments import registry, search
-from celebflow.features.cache import open_cache
+from celebflow.features.cache import measure_cache, open_cache
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.sparse import SparseRow
 from celebflow.features.store import save_features
@@ -114,6 +115,7 @@ def test_a_search_prints_each_trial_and_the_best_and_judges_by_accuracy_of_val(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    paths.PIPELINE.touch()
     paths.PARAMS.write_text(COMMITTED_PARAMS)
     trials = [
         search.Trial("tuning-2", {"train.dropout": 0.3}, 0.75),
@@ -156,6 +158,7 @@ def test_a_search_prints_each_trial_and_the_best_and_judges_by_accuracy_of_val(
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make caches: features of three photographs, of a fourth and of another runtime, and a checkpoint."""
     monkeypatch.chdir(tmp_path)
+    paths.PIPELINE.touch()
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.delenv("CELEBFLOW_CACHE", raising=False)
     photos = [Photo(f"Ann/{number}.jpg", "Ann", "train", f"{number:064}", f"{number:064}") for number in range(4)]
@@ -184,6 +187,7 @@ def test_cache_shows_its_size(caches: Path, tmp_path: Path, monkeypatch: pytest.
     assert "checkpoints of 1 interrupted trainings, 1.0 MB" in checkpoints
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
+    paths.PIPELINE.touch()
     assert "0 entries, 0.0 MB" in _run("cache")
 
 
@@ -202,6 +206,48 @@ def test_cache_prune_without_a_result_removes_nothing_unless_all(caches: Path) -
         _run("cache", "prune")
     assert "8 entries" in _run("cache")
     assert "0 entries, 0.0 MB" in _run("cache", "prune", "--all")
+
+
+@pytest.mark.parametrize("arguments", [["prune"], ["prune", "--all"]])
+def test_cache_prune_asks_where_other_projects_share_the_cache(
+    caches: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = caches.rename(caches.with_name("shared")) / "features"
+    monkeypatch.setenv("CELEBFLOW_CACHE", "shared/features")
+    with pytest.raises(CelebflowError, match=r"shared/features.*--yes"):  # no terminal
+        _run("cache", *arguments)
+    assert "8 entries" in _run("cache")
+    assert "entries" in _run("cache", *arguments, "--yes")
+    assert measure_cache(shared).entries == (0 if "--all" in arguments else 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer", "status", "entries"), [("y", 0, 3), ("\x03", 130, 8)], ids=["yes", "Ctrl-C"])
+def test_cache_prune_does_what_the_terminal_answers(
+    caches: Path, answer: str, status: int, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = caches.rename(caches.with_name("shared")) / "features"
+    monkeypatch.setenv("CELEBFLOW_CACHE", str(shared))
+    controller, terminal = os.openpty()
+    os.write(controller, f"{answer}\n".encode())
+    command = [sys.executable, "-m", "celebflow.cli", "cache", "prune"]
+    process = subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    output, _ = process.communicate(timeout=60)
+    os.close(controller)
+    os.close(terminal)
+    assert process.returncode == status, output
+    assert str(shared) in output and "Traceback" not in output
+    assert measure_cache(shared).entries == entries
+
+
+def test_the_address_of_the_cache_is_relative_to_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "project" / ".dvc" / "tmp" / "copy"
+    for folder in (tmp_path / "project", copy):
+        (folder / ".dvc").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("CELEBFLOW_CACHE", "../shared")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
+    monkeypatch.chdir(copy)
+    assert paths.feature_cache().resolve() == tmp_path / "shared"
 
 
 @pytest.mark.slow  # a process of its own, as LMDB opens a store only once per process

@@ -13,6 +13,7 @@ import lmdb
 import numpy as np
 from filelock import FileLock
 
+from celebflow import paths
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
 from celebflow.features.faces import DETECTOR, Face
@@ -26,6 +27,7 @@ _CACHE_SIZE_BYTES = 64 * 2**30
 _CODE_VERSION = 3
 _CHECKSUM_BYTES = 4
 _BYTES_PER_FEATURE = 2 + 4
+_REMEDY = "Let CELEBFLOW_CACHE name a folder in which you may write, below a folder in which you may write."
 
 
 class FeatureCache:
@@ -123,16 +125,47 @@ def _seal(content: bytes) -> bytes:
 def open_cache(folder: Path, origin: FeatureOrigin) -> Iterator[FeatureCache]:
     """Open the cache in `folder` for features of one origin, and make the folder if it is missing.
 
-    Raises CelebflowError when the cache is damaged.
+    Raises CelebflowError when the cache is damaged, or cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):  # so that no prune removes it meanwhile
-        if not folder.exists() and (dropped := folder.with_name(f"{folder.name}.dropped")).exists():
-            dropped.rename(folder)  # a prune was killed between two steps
+    with _lock(folder) as folder:
         folder.mkdir(exist_ok=True)
         environment = _open_store(folder)
+        if not _is_own(folder):
+            _beside(folder, "shared").touch()  # the project whose own folder this may be learns of it
     with environment:
         yield FeatureCache(environment, origin)
+
+
+def is_shared(folder: Path) -> bool:
+    """Return whether other projects may use the cache: it is not in this project's own folder, or another opened it."""
+    return not _is_own(folder) or _beside(folder.resolve(), "shared").exists()
+
+
+def _is_own(folder: Path) -> bool:
+    return folder.resolve() == paths.project().resolve() / paths.own_folder().name / "features"
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}.{suffix}")
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[Path]:
+    """Keep other processes from opening, pruning and emptying the cache in `folder`; yield the folder without links.
+
+    Raises CelebflowError when something there cannot be written.
+    """
+    folder = folder.resolve()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.exists() and (dropped := _beside(folder, "dropped")).exists():
+                dropped.rename(folder)  # a prune was killed between two steps
+            yield folder
+    except OSError as error:
+        raise CelebflowError(
+            f"The feature cache {folder} cannot be used ({error.strerror}: {error.filename}). {_REMEDY}"
+        ) from None
 
 
 def _open_store(folder: Path) -> lmdb.Environment:
@@ -143,6 +176,8 @@ def _open_store(folder: Path) -> lmdb.Environment:
         if (folder / "data.mdb").stat().st_size < needed_bytes:  # reading beyond its end would crash the process
             environment.close()
             raise lmdb.CorruptedError("it is truncated")
+    except lmdb.ReadonlyError as error:
+        raise CelebflowError(f"The feature cache {folder} cannot be written ({error}). {_REMEDY}") from None
     except lmdb.Error as error:
         raise CelebflowError(
             f"The feature cache {folder} cannot be opened ({error}). Remove the folder: it is computed again."
@@ -165,7 +200,7 @@ def measure_cache(folder: Path) -> CacheSize:
     """
     if not (folder / "data.mdb").exists():
         return CacheSize(0, 0)
-    with _open_store(folder) as environment:
+    with _lock(folder) as folder, _open_store(folder) as environment:
         return CacheSize(environment.stat()["entries"], (folder / "data.mdb").stat().st_blocks * 512)
 
 
@@ -174,13 +209,15 @@ def prune_cache(folder: Path, photos: Sequence[Photo], origin: FeatureOrigin) ->
 
     The entries to keep are copied, and the complete copy then replaces the cache. A pipeline that runs meanwhile keeps
     using the cache that it opened; what it still computes is lost.
+
+    Raises CelebflowError when the cache is damaged or cannot be written, or when its folder holds other files.
     """
-    if not (folder / "data.mdb").exists():
-        return
-    kept, dropped = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("kept", "dropped"))
-    with FileLock(folder.with_suffix(".lock")):
-        for leftover in (kept, dropped):
-            shutil.rmtree(leftover, ignore_errors=True)
+    with _lock(folder) as folder:
+        if not (folder / "data.mdb").exists():
+            return
+        _require_no_other_files(folder)
+        _remove_leftovers(folder)
+        kept, dropped = _beside(folder, "kept"), _beside(folder, "dropped")
         kept.mkdir()
         with _open_store(folder) as source, _open_store(kept) as target:
             cache = FeatureCache(source, origin)
@@ -191,3 +228,35 @@ def prune_cache(folder: Path, photos: Sequence[Photo], origin: FeatureOrigin) ->
         folder.rename(dropped)
         kept.rename(folder)
         shutil.rmtree(dropped)
+
+
+def empty_cache(folder: Path) -> None:
+    """Remove all entries from the cache in `folder`.
+
+    A pipeline that runs meanwhile keeps using the cache that it opened; what it still computes is lost.
+
+    Raises CelebflowError when the cache cannot be written, or when its folder holds other files.
+    """
+    with _lock(folder) as folder:
+        _remove_leftovers(folder)
+        if folder.exists():
+            _require_no_other_files(folder)
+            folder.rename(_beside(folder, "kept"))  # so that nobody opens half of it if this is killed
+            _remove_leftovers(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a killed prune has left beside the cache."""
+    for leftover in (_beside(folder, "kept"), _beside(folder, "dropped")):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+
+
+def _require_no_other_files(folder: Path) -> None:
+    """Raise CelebflowError when the folder is not that of a cache alone: it would be removed with all in it."""
+    others = sorted(path.name for path in folder.iterdir() if path.name not in ("data.mdb", "lock.mdb"))
+    if others:
+        raise CelebflowError(
+            f"{folder} also holds {', '.join(others[:5])}, which does not belong to the feature cache. Move that "
+            "elsewhere, or let CELEBFLOW_CACHE name a folder of its own."
+        )

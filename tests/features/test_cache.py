@@ -1,18 +1,21 @@
 """The cache survives damage, killed prunes and full disks, and keeps what is needed."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 
 from celebflow.backbone.vgg19 import BackboneSource
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
 from celebflow.features import cache as cache_module
-from celebflow.features.cache import measure_cache, open_cache, prune_cache
+from celebflow.features.cache import empty_cache, is_shared, measure_cache, open_cache, prune_cache
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.sparse import SparseRow
@@ -126,3 +129,111 @@ def test_no_cache_has_no_size_and_is_not_pruned(tmp_path: Path, photos: list[Pho
     size = measure_cache(tmp_path / "cache")
     assert (size.entries, size.disk_bytes) == (0, 0)
     assert not (tmp_path / "cache").exists()
+
+
+def test_emptying_leaves_nothing_that_comes_back(tmp_path: Path, photos: list[Photo], extract: Extract) -> None:
+    extract(photos, SMALL)
+    for leftover in ("cache.dropped", "cache.kept"):  # of a prune that was killed
+        shutil.copytree(tmp_path / "cache", tmp_path / leftover)
+    empty_cache(tmp_path / "cache")
+    assert not list(tmp_path.glob("cache*/"))
+    with open_cache(tmp_path / "cache", ORIGIN) as cache:
+        assert cache.get(photos[0], "original") is None
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_folder_with_other_files_is_not_removed(
+    tmp_path: Path, photos: list[Photo], extract: Extract, everything: bool
+) -> None:
+    extract(photos, SMALL)
+    (tmp_path / "cache" / "thesis.txt").touch()
+    with pytest.raises(CelebflowError, match=r"cache also holds thesis\.txt.*CELEBFLOW_CACHE"):
+        if everything:
+            empty_cache(tmp_path / "cache")
+        else:
+            prune_cache(tmp_path / "cache", photos[:3], ORIGIN)
+    assert (tmp_path / "cache" / "thesis.txt").exists()
+    assert measure_cache(tmp_path / "cache").entries == 8
+
+
+def test_a_linked_cache_is_pruned_where_it_is(tmp_path: Path, photos: list[Photo], extract: Extract) -> None:
+    extract(photos, SMALL)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "cache").rename(tmp_path / "disk" / "cache")
+    (tmp_path / "cache").symlink_to(tmp_path / "disk" / "cache")
+    prune_cache(tmp_path / "cache", photos[:3], ORIGIN)
+    assert (tmp_path / "cache").is_symlink()
+    assert measure_cache(tmp_path / "disk" / "cache").entries == 3
+    empty_cache(tmp_path / "cache")
+    assert not (tmp_path / "disk" / "cache").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path, photos: list[Photo]) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "cache"
+    with (
+        pytest.raises(CelebflowError, match=r"file/cache cannot be used \(.*CELEBFLOW_CACHE"),
+        open_cache(folder, ORIGIN),
+    ):
+        pass
+    with pytest.raises(CelebflowError, match="CELEBFLOW_CACHE"):
+        prune_cache(folder, photos, ORIGIN)
+    with pytest.raises(CelebflowError, match="CELEBFLOW_CACHE"):
+        empty_cache(folder)
+
+
+def test_a_cache_that_may_only_be_read_is_not_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise lmdb.ReadonlyError("Permission denied")
+
+    monkeypatch.setattr(lmdb, "open", refuse)  # nothing is read-only to root
+    with pytest.raises(CelebflowError, match="Permission denied") as raised, open_cache(tmp_path / "cache", ORIGIN):
+        pass
+    assert "CELEBFLOW_CACHE" in str(raised.value) and "Remove" not in str(raised.value)
+
+
+def test_a_cache_is_shared_when_another_project_has_opened_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "owner" / ".celebflow" / "features"
+    other = tmp_path / "other"
+    for folder in (own.parent, other):
+        folder.mkdir(parents=True)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path / "owner")
+    with open_cache(own, ORIGIN):
+        pass
+    assert not is_shared(own)
+    monkeypatch.chdir(other)
+    assert is_shared(own)
+    with open_cache(own, ORIGIN):
+        pass
+    monkeypatch.chdir(tmp_path / "owner")
+    assert is_shared(own)
+    assert is_shared(Path("..") / "elsewhere")
+
+
+def test_projects_that_share_a_cache_open_measure_and_prune_it_one_after_the_other(
+    tmp_path: Path, photos: list[Photo], extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(photos, SMALL)
+    folder = tmp_path / "cache"
+    locked = []
+
+    def watch(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            with pytest.raises(Timeout), FileLock(tmp_path / "cache.lock", timeout=0):
+                pass
+            locked.append(function)
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(lmdb, "open", watch(lmdb.open))
+    monkeypatch.setattr(shutil, "rmtree", watch(shutil.rmtree))
+    with open_cache(folder, ORIGIN):
+        assert len(locked) == 1
+    measure_cache(folder)
+    assert len(locked) == 2
+    prune_cache(folder, photos[:3], ORIGIN)
+    assert len(locked) == 5, "opened both, and removed one"
+    empty_cache(folder)
+    assert len(locked) == 6

@@ -543,7 +543,7 @@ def recipe(name: str | None) -> None:
 @main.command(cls=_ProjectCommand)
 @click.argument("spaces", nargs=-1, required=True, metavar="PARAM=VALUES...")
 @click.option("--recipe", "recipe_name", help="Start from a recipe instead of params.yaml.")
-@click.option("--trials", default=10, type=click.IntRange(1), help="The number of experiments to run.")
+@click.option("--trials", default=10, type=click.IntRange(1), help="The number of experiments in all.")
 @click.option("--metric", default="val.accuracy", help="The metric of val that decides.")
 @click.option("--name", default="search", help="The prefix of the experiments' names.")
 def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric: str, name: str) -> None:
@@ -553,26 +553,38 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
     proposes the next values from the results so far. The experiments run in copies of the repository, so that the
     workspace does not change. In MLflow, their runs are nested under the run of the search.
 
+    The same command continues a search that was interrupted, and with more --trials one that has ended. At the end, the
+    best trial is compared with the result that the search started from.
+
     \b
     Examples:
       celebflow search train.dropout=0.3,0.5,0.7 train.learning_rate=1e-5..1e-3 --trials 20
       celebflow search --recipe best train.lda_shrinkage=0.05..0.8 --name shrinkage
       dvc exp apply shrinkage-7                     # bring the best into the workspace
     """
-    from celebflow.experiments import recipes, search
+    from celebflow.experiments import recipes, recommendation, search
     from celebflow.params import load_params
 
     params = load_params(paths.PARAMS)
     fixed = recipes.find_changes(params, recipes.load_recipe(recipe_name)) if recipe_name else {}
     parsed = [search.parse_space(space, params) for space in spaces]
 
+    tried: list[search.Trial] = []
+
     def show(trial: search.Trial) -> None:
+        tried.append(trial)
         values = ", ".join(f"{key}={value}" for key, value in trial.values.items())
         _echo(f"{trial.name}: {values}: " + ("failed" if trial.metric is None else f"{metric} {trial.metric:.4f}"))
 
-    found = search.search(name, params, fixed, parsed, trials, metric, show)
-    _echo(f"\n{search.format_trials(found, metric)}")
-    _echo(f"\nBring the best into the workspace: dvc exp apply {found[0].name}")
+    try:
+        result = search.search(name, params, fixed, parsed, trials, metric, show)
+    except (KeyboardInterrupt, errors.Terminated):
+        _echo("The search stops. The same command continues it.", err=True)
+        raise
+    finally:  # an interrupted search, too, shows what it has found so far
+        if tried:
+            _echo(f"\n{search.format_trials(search.rank_trials(tried, metric), metric)}\n")
+    _echo(recommendation.format_recommendation(result, fixed))
 
 
 def _show_cache() -> None:

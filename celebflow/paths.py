@@ -8,6 +8,7 @@ from celebflow.errors import CelebflowError
 
 PIPELINE = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
 DATA = Path("data")
 DATA_RECORD = Path("data.dvc")
 RECIPES = Path("recipes")
@@ -70,6 +71,11 @@ def feature_cache() -> Path:
 def checkpoints() -> Path:
     """Return the folder of the checkpoints of training runs that are in progress or were killed."""
     return own_folder() / "checkpoints"
+
+
+def searches() -> Path:
+    """Return the folder of the records of searches, by which interrupted searches continue."""
+    return own_folder() / "searches"
 
 
 def waiting_runs() -> Path:

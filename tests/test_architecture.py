@@ -98,7 +98,6 @@ def test_a_wrong_arrow_is_found(number: int, tmp_path: Path) -> None:
                 "tracking/runs",
                 "tracking/stores",
                 "tracking/syncing",
-                "tracking/processes",
                 "experiments/packaging",
                 "experiments/registry",
                 "experiments/mlflow_model",

@@ -13,7 +13,7 @@ def format_comparison(a: str, b: str, split: str, compared: ResultComparison, ma
     Each list of photographs has at most `max_photographs`; -1 lists all.
     """
     parts = [
-        _summarize(a, b, split, compared),
+        summarize(a, b, split, compared),
         _format_people(compared.people),
         _format_changes("B alone is right", compared.fixed, max_photographs),
         _format_changes("A alone is right", compared.broken, max_photographs),
@@ -21,7 +21,8 @@ def format_comparison(a: str, b: str, split: str, compared: ResultComparison, ma
     return "\n\n".join(part for part in parts if part)
 
 
-def _summarize(a: str, b: str, split: str, compared: ResultComparison) -> str:
+def summarize(a: str, b: str, split: str, compared: ResultComparison) -> str:
+    """Return the sentences that say how results A and B, called `a` and `b`, differ, and whether by chance."""
     overall = compared.overall
     photographs = f"{compared.count} photographs of {split} in both"
     missing = {"A": compared.missing_from_a, "B": compared.missing_from_b}

@@ -1,8 +1,8 @@
 """Find the files of a result: in the workspace, in a git revision or DVC experiment, or in an MLflow run."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ from celebflow.experiments.registry import download_model, find_named_run
 from celebflow.experiments.results import WORKSPACE, copy_outputs
 from celebflow.params import keep_informative, load_flat_params
 from celebflow.tracking import stores
+from celebflow.tracking.provenance import read_locked_md5s, read_locked_params
 
 # Files are small and fetched one at a time, so progress bars would only flicker.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -45,6 +46,22 @@ def find_predictions(name: str, split: str) -> list[Prediction]:
     """Read a result's predictions of one split; `name` and errors are those of find_result."""
     with _fetch(name, _predictions_file(split)) as (predictions,):
         return load_predictions(predictions)
+
+
+def find_predictions_of_params(
+    names: Sequence[str], params: Mapping[str, object], data_md5: str, split: str
+) -> tuple[str, list[Prediction]] | None:
+    """Return the first result that was made with these params and photographs: its name and predictions, or None.
+
+    `params` are all informative ones, flat. What a result was made with is in dvc.lock: params.yaml may have changed
+    since.
+    """
+    for name in names:
+        with suppress(CelebflowError), _fetch(name, paths.LOCK, _predictions_file(split)) as (lock, predictions):
+            made_with = keep_informative(read_locked_params(lock))
+            if made_with == params and read_locked_md5s(lock).get("data") == data_md5:
+                return name, load_predictions(predictions)
+    return None
 
 
 def _predictions_file(split: str) -> Path:

@@ -1,17 +1,20 @@
 """Search for better params: Optuna proposes DVC experiments, and a metric of validation judges them."""
 
+import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeGuard
 
+import numpy as np
 from tabulate import tabulate
 
 from celebflow import paths
@@ -20,8 +23,13 @@ from celebflow.evaluation.metrics import is_lower_better
 from celebflow.evaluation.results import load_metrics
 from celebflow.experiments.recipes import list_arguments
 from celebflow.experiments.results import copy_outputs
-from celebflow.params import Params, flatten
+from celebflow.experiments.search_record import Proposal, RecordedTrial, RunningTrial, SearchRecord, open_record
+from celebflow.params import Params, flatten, list_informative
+from celebflow.report.formats import METRIC_LABELS
+from celebflow.tracking.data_changes import read_data_md5
+from celebflow.tracking.git import has_experiment, run_git
 from celebflow.tracking.naming import PARENT_VARIABLE
+from celebflow.tracking.processes import may_be_running, name_process
 from celebflow.tracking.runs import open_parent_run
 
 Value = str | float | int | bool | None
@@ -38,6 +46,9 @@ class Space:
     choices: tuple[Value, ...] = ()
     low: float = 0
     high: float = 0
+
+    def __str__(self) -> str:
+        return ",".join(json.dumps(choice, allow_nan=False) for choice in self.choices) or f"{self.low}..{self.high}"
 
     def suggest(self, trial: Any) -> Value:
         """Return the value that an Optuna trial suggests."""
@@ -58,6 +69,16 @@ class Trial:
     name: str
     values: dict[str, Value]
     metric: float | None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The trials of a search, the best first, and where it started: params, photographs and commit."""
+
+    trials: list[Trial]
+    start_params: dict[str, object]
+    data_md5: str
+    start_commit: str
 
 
 def parse_space(text: str, params: Params) -> Space:
@@ -89,7 +110,9 @@ def _is_number(value: Value) -> TypeGuard[int | float]:
 def _parse_value(text: str) -> Value:
     for kind in (int, float):
         with suppress(ValueError):
-            return kind(text)
+            number = kind(text)
+            if math.isfinite(number):
+                return number
     words: dict[str, Value] = {"true": True, "false": False, "null": None}
     return words.get(text.strip(), text.strip())
 
@@ -102,48 +125,71 @@ def search(
     trial_count: int,
     metric: str,
     on_trial: Callable[[Trial], object],
-) -> list[Trial]:
-    """Run `trial_count` experiments and return them, the best first.
+) -> SearchResult:
+    """Run experiments until the search of this name has `trial_count` trials, and call `on_trial` with each of all.
 
     Each starts from the workspace's params with the `fixed` changes, in a copy of the repository, and is named
     `name`-1 and so on. Their MLflow runs are nested under one run of the search. Optuna's tree-structured Parzen
-    estimator (Bergstra et al., 2011) proposes values, seeded by train.seed.
+    estimator (Bergstra et al., 2011) proposes values, seeded by train.seed. An interrupted search continues where it
+    was, with the same proposals as without the interruption.
 
-    Raises CelebflowError when `metric` is not a metric of val, because test data must not choose, when an experiment
-    of that name exists, and when the first trial fails.
+    Raises CelebflowError when `metric` is not a metric of val, because test data must not choose, when the search began
+    with other settings or photographs, when an experiment of that name is not of the search, and when the first trial
+    fails.
     """
     import optuna
 
     split, _, figure = metric.partition(".")
-    if split != "val" or not figure:
+    if split != "val" or figure not in METRIC_LABELS:
         raise CelebflowError(
-            f"{metric} is not a metric of validation, such as val.accuracy. Test data must not choose params."
+            f"{metric} is not a metric of validation, such as val.accuracy. Test data must not choose params. "
+            f"Choose one of {', '.join(f'val.{known}' for known in METRIC_LABELS)}."
         )
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise CelebflowError(f"--name {name!r} is not a valid beginning of names. Write letters, digits and hyphens.")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    low = is_lower_better(metric)
-    sampler = optuna.samplers.TPESampler(seed=params.train.seed)
-    study = optuna.create_study(direction="minimize" if low else "maximize", sampler=sampler)
+    study = optuna.create_study(direction="minimize" if is_lower_better(metric) else "maximize")
+    start = {**list_informative(params), **fixed}
+    data_md5 = read_data_md5()
+    settings = {"--metric": metric, "photographs (md5)": data_md5, **start, **{each.name: str(each) for each in spaces}}
     trials: list[Trial] = []
-    with open_parent_run(params, name) as parent:
-        for number in range(1, trial_count + 1):
-            proposal = study.ask()
-            values = {space.name: space.suggest(proposal) for space in spaces}
-            experiment = f"{name}-{number}"
-            output = _run_experiment(experiment, {**fixed, **values}, parent.run_id)
-            if output and not trials:
-                raise CelebflowError(f"The first experiment of the search failed:\n{output}")
-            result = None if output else _read_metric(experiment, split, figure)
-            trials.append(Trial(experiment, values, result))
-            study.tell(proposal, result, state=optuna.trial.TrialState.FAIL if result is None else None)
-            on_trial(trials[-1])
-            if result is not None and _rank(trials, low=low)[0] is trials[-1]:
-                parent.log_search_result(metric, experiment, result, number)
-    return _rank(trials, low=low)
+
+    def propose(known: RecordedTrial | RunningTrial | None) -> tuple[optuna.Trial, Trial]:
+        """Ask Optuna for the next trial, or tell it that the next trial is a known one."""
+        if known is not None:
+            study.enqueue_trial(known.proposal)
+        # A sampler per trial, so that a continued search proposes what an uninterrupted one would.
+        seeds = np.random.SeedSequence([params.train.seed, len(trials)])
+        study.sampler = optuna.samplers.TPESampler(seed=int(seeds.generate_state(1)[0]))
+        proposed = study.ask()
+        values = {space.name: space.suggest(proposed) for space in spaces}
+        return proposed, Trial(f"{name}-{len(trials) + 1}", values, None)
+
+    def add(proposed: optuna.Trial, trial: Trial) -> None:
+        study.tell(proposed, trial.metric, state=optuna.trial.TrialState.FAIL if trial.metric is None else None)
+        trials.append(trial)
+        on_trial(trial)
+
+    with open_record(name, settings, start, run_git("rev-parse", "HEAD")) as record:
+        for recorded in record.trials:
+            proposed, trial = propose(recorded)
+            add(proposed, replace(trial, metric=recorded.metric))
+        if len(trials) < trial_count:
+            with open_parent_run(params, name, record.parent_run_id) as parent:
+                record.parent_run_id = parent.run_id
+                while len(trials) < trial_count:
+                    proposed, trial = propose(record.running)
+                    changes = {**fixed, **trial.values}
+                    trial = replace(trial, metric=_run_trial(record, proposed.params, trial.name, changes, figure))
+                    add(proposed, trial)
+                    if trial.metric is not None and rank_trials(trials, metric)[0] is trial:
+                        parent.log_search_result(metric, trial.name, trial.metric, len(trials))
+    return SearchResult(rank_trials(trials, metric), record.start_params, data_md5, record.start_commit)
 
 
-def _rank(trials: Sequence[Trial], *, low: bool) -> list[Trial]:
+def rank_trials(trials: Sequence[Trial], metric: str) -> list[Trial]:
     """Sort trials, the best first and the failed last; equal ones stay in their order."""
-    sign = 1 if low else -1
+    sign = 1 if is_lower_better(metric) else -1
     return sorted(trials, key=lambda trial: math.inf if trial.metric is None else sign * trial.metric)
 
 
@@ -154,22 +200,92 @@ def format_trials(trials: Sequence[Trial], metric: str, max_trials: int = 10) ->
     return str(tabulate(rows, headers, tablefmt="plain", floatfmt=".4g", disable_numparse=[0]))
 
 
-def _run_experiment(name: str, changes: Mapping[str, object], parent_run_id: str) -> str:
-    """Run a DVC experiment in a copy of the repository; return the end of its output if it failed, else nothing."""
+def _run_trial(
+    record: SearchRecord, proposal: Proposal, name: str, changes: Mapping[str, object], figure: str
+) -> float | None:
+    """Run a trial's experiment, record what came of it, and return its metric, None when it failed.
+
+    Raises CelebflowError when it is the first trial and fails, and when it cannot begin.
+    """
+    output = ""
+    if record.running is not None and record.running.process and may_be_running(record.running.process):
+        raise CelebflowError(
+            f"The search was killed, but its experiment {name} is still running, as process {record.running.process}. "
+            "Wait until it ends, end it, or choose another --name."
+        )
+    if not has_experiment(name):
+
+        def record_process(number: int) -> None:
+            record.running = RunningTrial(proposal, name_process(number))
+            record.save()
+
+        try:
+            output = _run_experiment(name, changes, record.parent_run_id, record_process)
+        finally:
+            record.running = RunningTrial(proposal, "")
+            record.save()
+    elif record.running is None:
+        raise CelebflowError(
+            f"There is an experiment {name}, which does not belong to this search. Choose another --name, or run "
+            f"`dvc exp remove {name}`."
+        )
+    if output and not record.trials:
+        raise CelebflowError(f"The first experiment of the search failed:\n{output}")
+    metric = None if output else _read_metric(name, figure)
+    record.trials.append(RecordedTrial(proposal, metric))
+    record.running = None
+    record.save()
+    return metric
+
+
+def _run_experiment(
+    name: str, changes: Mapping[str, object], parent_run_id: str, on_start: Callable[[int], object]
+) -> str:
+    """Run a DVC experiment in a copy of the repository; return the end of its output if it failed, else nothing.
+
+    `on_start` gets the number of the process. An interruption also interrupts the experiment, and waits until DVC has
+    removed the copy.
+    """
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", f"--name={name}", *list_arguments(changes)]
-    variables = {**os.environ, PARENT_VARIABLE: parent_run_id}
-    process = subprocess.run(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603
+    process = subprocess.Popen(  # noqa: S603
+        command,
+        env={**os.environ, PARENT_VARIABLE: parent_run_id},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # so that Ctrl-C does not kill DVC while it cleans up
+    )
+    try:
+        on_start(process.pid)
+        output, _ = process.communicate()
+    except BaseException:
+        _interrupt(process)
+        raise
     if process.returncode == 0:
         return ""
-    return "\n".join(process.stdout.strip().splitlines()[-15:]) or "no output"
+    return "\n".join(output.strip().splitlines()[-15:]) or "no output"
 
 
-def _read_metric(experiment: str, split: str, figure: str) -> float:
+def _interrupt(process: subprocess.Popen[str]) -> None:
+    """Interrupt DVC and the stage that it runs, and wait for its end; a second interruption kills them."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.communicate()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def _read_metric(experiment: str, figure: str) -> float:
     with TemporaryDirectory() as folder:
         copies = copy_outputs([paths.ALL_METRICS], experiment, Path(folder))
         if copies is None:
             raise CelebflowError(f"DVC ran the experiment {experiment}, but cannot find it.")
-        metrics = load_metrics(copies[0])[split]
+        metrics = load_metrics(copies[0])["val"]
     if figure not in metrics:
-        raise CelebflowError(f"There is no metric {split}.{figure}. Choose one of: {', '.join(metrics)}.")
+        raise CelebflowError(f"There is no metric val.{figure}. Choose one of: {', '.join(metrics)}.")
     return metrics[figure]

@@ -12,7 +12,7 @@ from celebflow.report.style import spell
 
 _MISSING = "–"
 # In the order of the page.
-_METRIC_LABELS = {
+METRIC_LABELS = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "macro_auc": "Macro AUC",
@@ -28,12 +28,12 @@ _METRIC_LABELS = {
 def order_metrics(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Return the names of the metrics that any split has, in the order in which pages show them."""
     names = {name for values in metrics.values() for name in values}
-    return [*(name for name in _METRIC_LABELS if name in names), *sorted(names - set(_METRIC_LABELS))]
+    return [*(name for name in METRIC_LABELS if name in names), *sorted(names - set(METRIC_LABELS))]
 
 
 def label_metric(name: str) -> str:
     """Return what pages call a metric."""
-    return _METRIC_LABELS.get(name, spell(name).capitalize())
+    return METRIC_LABELS.get(name, spell(name).capitalize())
 
 
 def isolate_name(name: str) -> Markup:

@@ -28,7 +28,7 @@ def describe_data_change(commit: str) -> str:
     the difference of their numbers is known.
     """
     before = _parse_record(run_git("show", f"{commit}:./{paths.DATA_RECORD}"))
-    after = _parse_record(paths.DATA_RECORD.read_text() if paths.DATA_RECORD.exists() else "")
+    after = _read_record()
     if before is None or after is None or before.md5 == after.md5:
         return ""
     cache = _find_cache()
@@ -47,6 +47,16 @@ def describe_data_change(commit: str) -> str:
         changes.append(_count(-len(people[0] - people[1]), "person", "people"))
     listing = ", ".join(filter(None, changes))
     return f"data changed ({listing})" if listing else "data changed"
+
+
+def read_data_md5() -> str:
+    """Return the md5 of the photographs that data.dvc records, or an empty string when it does not record any."""
+    record = _read_record()
+    return "" if record is None else record.md5
+
+
+def _read_record() -> _Record | None:
+    return _parse_record(paths.DATA_RECORD.read_text() if paths.DATA_RECORD.exists() else "")
 
 
 def _count(number: int, one: str, many: str) -> str:

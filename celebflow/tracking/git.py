@@ -53,6 +53,11 @@ def list_commits_with_results(max_count: int) -> list[str]:
     return list(dict.fromkeys([head, *changed, *baselines]))
 
 
+def has_experiment(name: str) -> bool:
+    """Return whether the repository has a DVC experiment of this name, whatever commit it started from."""
+    return bool(run_git("for-each-ref", f"refs/exps/*/*/{name}"))
+
+
 def _run(*arguments: str) -> subprocess.CompletedProcess[str] | None:
     try:
         return subprocess.run(["git", *arguments], cwd=paths.project(), capture_output=True, text=True)  # noqa: S603, S607

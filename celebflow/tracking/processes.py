@@ -1,10 +1,9 @@
-"""The process that a run belongs to, and whether it is still running."""
+"""The process that a run or an experiment belongs to, and whether it is still running."""
 
 import platform
 import re
 
 import psutil
-from mlflow.entities import Run as MlflowRun
 
 PROCESS_TAG = "celebflow.process"
 _CLOCK_TOLERANCE_SECONDS = 5  # setting the clock shifts the time at which a process seems to have started
@@ -15,9 +14,9 @@ def name_process(number: int) -> str:
     return f"{number} since {psutil.Process(number).create_time():.0f} on {platform.node()}"
 
 
-def may_be_running(run: MlflowRun) -> bool:
-    """Return whether a run's process may be running; of processes on other machines this is unknown."""
-    match = re.fullmatch(r"(\d+) since (\d+) on (.*)", run.data.tags.get(PROCESS_TAG, ""))
+def may_be_running(name: str) -> bool:
+    """Return whether the process of a name may be running; of processes on other machines this is unknown."""
+    match = re.fullmatch(r"(\d+) since (\d+) on (.*)", name)
     if match is None or match[3] != platform.node():
         return True
     try:

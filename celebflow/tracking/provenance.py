@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from ruamel.yaml import YAML
@@ -18,7 +19,6 @@ from celebflow.errors import CelebflowError
 from celebflow.params import flatten
 from celebflow.tracking.git import find_prefix, run_git
 
-_LOCK = Path("dvc.lock")
 _LIBRARIES = ("torch", "ncnn", "dvc", "mlflow")
 
 
@@ -68,20 +68,12 @@ def read_lock() -> dict[str, str]:
     return read_locked_md5s() if os.environ.get("DVC_STAGE") else {}
 
 
-def read_locked_md5s() -> dict[str, str]:
-    """Return the md5s of data, splits, backbone, features and classifier that dvc.lock holds.
+def read_locked_md5s(lock: Path = paths.LOCK) -> dict[str, str]:
+    """Return the md5s of data, splits, backbone, features and classifier that a dvc.lock holds.
 
     Raises CelebflowError when it is damaged.
     """
-    if not _LOCK.exists():
-        return {}
-    try:
-        stages = YAML(typ="safe", pure=True).load(_LOCK).get("stages", {})
-    except (YAMLError, AttributeError, UnicodeDecodeError):
-        raise CelebflowError(
-            f"{_LOCK} cannot be read: it is empty, or a merge left conflict marks in it. Restore it by "
-            f"`git checkout HEAD -- {_LOCK}`, and run `dvc repro`."
-        ) from None
+    stages = _read_locked_stages(lock)
     places = {
         "data": ("prepare", "deps", paths.DATA),
         "splits": ("prepare", "outs", paths.PHOTOS.parent),
@@ -95,6 +87,29 @@ def read_locked_md5s() -> dict[str, str]:
             if entry["path"] == path.as_posix() and "md5" in entry:
                 found[name] = str(entry["md5"])
     return found
+
+
+def read_locked_params(lock: Path) -> dict[str, object]:
+    """Return the flat params with which the stages in a dvc.lock ran.
+
+    Raises CelebflowError when it is damaged.
+    """
+    found: dict[str, object] = {}
+    for stage in _read_locked_stages(lock).values():
+        found |= flatten(stage.get("params", {}).get(paths.PARAMS.as_posix(), {}))
+    return found
+
+
+def _read_locked_stages(lock: Path) -> dict[str, Any]:
+    if not lock.exists():
+        return {}
+    try:
+        return dict(YAML(typ="safe", pure=True).load(lock).get("stages", {}))
+    except (YAMLError, AttributeError, UnicodeDecodeError):
+        raise CelebflowError(
+            f"{paths.LOCK} cannot be read: it is empty, or a merge left conflict marks in it. Restore it by "
+            f"`git checkout HEAD -- {paths.LOCK}`, and run `dvc repro`."
+        ) from None
 
 
 def describe_machine() -> dict[str, str]:

@@ -74,14 +74,14 @@ class Run:
             self._create({stores.CONTINUES: self.run_id})
         else:
             self.run_id = continuation.info.run_id
-        message = f"MLflow's store {stores.describe_store()} lacks train's run; continuing in {self.run_id}."
+        message = f"MLflow's store {stores.describe_store()} lacks the run; continuing in {self.run_id}."
         print(message, file=sys.stderr)
 
     def _create(self, tags: Mapping[str, str]) -> None:
         """Make a run with the params that make a difference to a result; end the runs whose process was killed."""
         experiment_id = stores.select_experiment(self._client, self._params.tracking.experiment)
         for run in self._client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-            if not may_be_running(run):
+            if not may_be_running(run.data.tags.get(PROCESS_TAG, "")):
                 self._client.set_terminated(run.info.run_id, "KILLED")
         provenance = find_provenance()
         params = list_informative(self._params)
@@ -206,13 +206,16 @@ def start_run(params: Params, features: Features) -> Iterator[Run]:
 
 
 @contextmanager
-def open_parent_run(params: Params, name: str) -> Iterator[Run]:
+def open_parent_run(params: Params, name: str, continued_id: str) -> Iterator[Run]:
     """Open an MLflow run of this name, under which the runs of a search's experiments are nested.
+
+    An interrupted search continues the run with an id. When the store lacks it, a new run continues it; this is
+    reported on standard error.
 
     Raises CelebflowError when the tracking store cannot be used and `tracking.required` is true.
     """
     weights = params.backbone.weights
-    with _open(Run(params, BackboneSource(weights, weights != "untrained", ""))) as run:
+    with _open(Run(params, BackboneSource(weights, weights != "untrained", ""), continued_id)) as run:
         run.set_tags({"mlflow.runName": name})
         yield run
 

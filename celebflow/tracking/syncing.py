@@ -10,7 +10,7 @@ from mlflow.entities import Param, Run, RunTag
 from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.tracking import stores
-from celebflow.tracking.processes import may_be_running
+from celebflow.tracking.processes import PROCESS_TAG, may_be_running
 
 _METRICS_PER_CALL = 1000  # MLflow's maximum
 _FINAL = ("FINISHED", "FAILED", "KILLED")
@@ -43,7 +43,7 @@ def _try_to_sync(run_id: str, here: bool) -> Outcome:
     meant_for = run.data.tags.get(stores.MEANT_FOR)
     if stores.SYNCED_AS in run.data.tags:
         return Outcome(name, run.data.tags[stores.SYNCED_AS])
-    if run.info.status not in _FINAL and may_be_running(run):
+    if run.info.status not in _FINAL and may_be_running(run.data.tags.get(PROCESS_TAG, "")):
         return Outcome(name, reason="is still running")
     if meant_for != stores.describe_store() and not here:
         return Outcome(name, reason=f"is meant for {meant_for}: set MLFLOW_TRACKING_URI to it, or pass --here")

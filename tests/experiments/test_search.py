@@ -1,18 +1,27 @@
 """A search tries the values that it may, judges by validation, and does not change the workspace."""
 
+import json
+import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import psutil
 import pytest
+from filelock import FileLock
 
+from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.experiments import search as search_module
 from celebflow.experiments.search import Space, Trial, Value, format_trials, parse_space, search
 from celebflow.params import Params
+from celebflow.tracking.processes import name_process
 from tests.repository import Repository
 
 
@@ -47,6 +56,7 @@ class Proposals:
         ("none, balanced", ("none", "balanced")),
         ("[64],[128,64],[]", ("[64]", "[128,64]", "[]")),
         ("600", (600,)),
+        ("0.5,nan,inf", (0.5, "nan", "inf")),
     ],
 )
 def test_choices_are_numbers_words_and_lists_in_brackets(
@@ -101,6 +111,7 @@ def test_ranges_are_of_whole_numbers_or_other_numbers_and_wide_ones_are_logarith
         ("train.dropout=..0.5", "is not a valid range of train.dropout"),
         ("train.dropout=a..b", "is not a valid range of train.dropout"),
         ("train.dropout=false..true", "is not a valid range of train.dropout"),
+        ("train.dropout=0.1..inf", "is not a valid range of train.dropout"),
         ("train.dropout=nan..1", "is not a valid range of train.dropout"),
     ],
 )
@@ -109,15 +120,20 @@ def test_what_cannot_be_searched_is_refused_with_what_to_write(params: Params, t
         parse_space(text, params)
 
 
-@pytest.mark.parametrize("metric", ["test.accuracy", "accuracy", "val", "val.", "train.accuracy", ""])
+@pytest.mark.parametrize("metric", ["test.accuracy", "accuracy", "val", "val.", "val.acuracy", "train.accuracy", ""])
 def test_a_metric_that_is_not_of_validation_is_refused_before_any_work(
-    params: Params, metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    params: Params, metric: str, project: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     space = Space("train.dropout", choices=(0.1, 0.2))
     with pytest.raises(CelebflowError, match=r"is not a metric of validation, such as val\.accuracy"):
         search("search", params, {}, [space], 2, metric, lambda _: None)
-    assert list(tmp_path.iterdir()) == [tmp_path / "base.yaml"], "nothing has been written"
+    assert list(project.iterdir()) == [project / paths.DATA_RECORD], "nothing has been written"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../tuning", "-x", ".hidden", "a b", "*"])
+def test_a_name_that_experiments_cannot_have_is_refused(params: Params, name: str, tmp_path: Path) -> None:
+    with pytest.raises(CelebflowError, match="--name .* is not a valid"):
+        search(name, params, {}, SPACES, 2, "val.accuracy", lambda _: None)
 
 
 class Parent:
@@ -127,6 +143,14 @@ class Parent:
 
     def __init__(self) -> None:
         self.best: list[tuple[str, str, float, int]] = []
+        self.continued_ids: list[str] = []
+
+    @contextmanager
+    def open(self, params: Params, name: str, continued_id: str) -> Iterator["Parent"]:
+        """Stand in for open_parent_run."""
+        assert name == "tuning"
+        self.continued_ids.append(continued_id)
+        yield self
 
     def log_search_result(self, metric: str, experiment: str, value: float, trial_number: int) -> None:
         """Record the call."""
@@ -134,62 +158,94 @@ class Parent:
 
 
 class Experiments:
-    """Stands in for DVC: an experiment's metric is the next of `results`; None makes the experiment fail."""
+    """Stands in for DVC: an experiment's metric is the next of `results`.
 
-    def __init__(self, *results: float | None) -> None:
+    None makes it fail, and KeyboardInterrupt is raised.
+    """
+
+    def __init__(self, *results: float | type[KeyboardInterrupt] | None) -> None:
         self.results = results
         self.ran: list[tuple[str, dict[str, object], str]] = []
+        self.kept: dict[str, float] = {}
 
-    def run(self, name: str, changes: Mapping[str, object], parent_run_id: str) -> str:
+    def run(
+        self, name: str, changes: Mapping[str, object], parent_run_id: str, on_start: Callable[[int], object]
+    ) -> str:
         """Return the output of a failed experiment."""
         self.ran.append((name, dict(changes), parent_run_id))
-        return "it broke" if self.results[len(self.ran) - 1] is None else ""
-
-    def read(self, name: str, split: str, figure: str) -> float:
-        """Return the metric of the last experiment."""
-        assert (name, split) == (self.ran[-1][0], "val")
+        on_start(os.getpid())
         result = self.results[len(self.ran) - 1]
-        assert result is not None
-        return result
+        if isinstance(result, type):
+            raise result
+        if result is None:
+            return "it broke"
+        self.kept[name] = result
+        return ""
+
+    def read(self, name: str, figure: str) -> float:
+        """Return the metric of an experiment."""
+        return self.kept[name]
+
+
+SPACES = [Space("train.dropout", low=0.1, high=0.5), Space("train.hidden_units", choices=("[64]", "[128,64]"))]
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go to a folder in which data.dvc alone is."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    paths.DATA_RECORD.write_text(f"outs:\n- md5: {'a' * 32}.dir\n  path: data\n")
+    return folder
 
 
 def _search(
-    params: Params, experiments: Experiments, metric: str, monkeypatch: pytest.MonkeyPatch
+    params: Params,
+    experiments: Experiments,
+    monkeypatch: pytest.MonkeyPatch,
+    metric: str = "val.accuracy",
+    *,
+    spaces: list[Space] = SPACES,
+    count: int | None = None,
+    parent: Parent | None = None,
 ) -> tuple[list[Trial], Parent, list[Trial]]:
-    parent = Parent()
+    parent = parent or Parent()
     reported: list[Trial] = []
-
-    @contextmanager
-    def open_parent_run(_: Params, name: str) -> Iterator[Parent]:
-        assert name == "tuning"
-        yield parent
-
-    monkeypatch.setattr(search_module, "open_parent_run", open_parent_run)
+    monkeypatch.setattr(search_module, "open_parent_run", parent.open)
     monkeypatch.setattr(search_module, "_run_experiment", experiments.run)
     monkeypatch.setattr(search_module, "_read_metric", experiments.read)
-    spaces = [Space("train.dropout", low=0.1, high=0.5), Space("train.hidden_units", choices=("[64]", "[128,64]"))]
-    count = len(experiments.results)
+    monkeypatch.setattr(search_module, "has_experiment", lambda name: name in experiments.kept)
+    count = count or len(experiments.results)
     found = search("tuning", params, {"train.epochs": 3}, spaces, count, metric, reported.append)
-    return found, parent, reported
+    return found.trials, parent, reported
+
+
+def _forget_search() -> None:
+    shutil.rmtree(paths.searches())
 
 
 def test_experiments_are_numbered_and_have_the_fixed_changes_and_their_own_values(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiments = Experiments(0.5, 0.6, 0.7)
-    _, parent, reported = _search(params, experiments, "val.accuracy", monkeypatch)
+    _, parent, reported = _search(params, experiments, monkeypatch)
     assert [name for name, _, _ in experiments.ran] == ["tuning-1", "tuning-2", "tuning-3"]
     for (_, changes, run_id), trial in zip(experiments.ran, reported, strict=True):
         assert changes == {"train.epochs": 3, **trial.values}
         assert 0.1 <= float(str(trial.values["train.dropout"])) <= 0.5
         assert trial.values["train.hidden_units"] in ("[64]", "[128,64]")
         assert run_id == parent.run_id
+    assert len({trial.values["train.dropout"] for trial in reported}) == 3
     again = Experiments(0.5, 0.6, 0.7)
-    _search(params, again, "val.accuracy", monkeypatch)
+    _forget_search()
+    _search(params, again, monkeypatch)
     assert again.ran == experiments.ran, "the seed determines the values"
     other = params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})})
     elsewhere = Experiments(0.5, 0.6, 0.7)
-    _search(other, elsewhere, "val.accuracy", monkeypatch)
+    _forget_search()
+    _search(other, elsewhere, monkeypatch)
     assert elsewhere.ran != experiments.ran
 
 
@@ -205,7 +261,7 @@ def test_experiments_are_numbered_and_have_the_fixed_changes_and_their_own_value
 def test_the_best_trial_comes_first_and_failed_trials_last(
     params: Params, metric: str, order: list[int], best: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, parent, reported = _search(params, Experiments(0.5, None, 0.2, 0.9), metric, monkeypatch)
+    found, parent, reported = _search(params, Experiments(0.5, None, 0.2, 0.9), monkeypatch, metric)
     assert [trial.name for trial in found] == [f"tuning-{number}" for number in order]
     assert [trial.metric for trial in reported] == [0.5, None, 0.2, 0.9]
     assert parent.best == [(metric, f"tuning-{number}", value, number) for number, value in best]
@@ -213,7 +269,7 @@ def test_the_best_trial_comes_first_and_failed_trials_last(
 
 @pytest.mark.parametrize("metric", ["val.accuracy", "val.loss"])
 def test_the_first_of_equal_trials_is_the_best(params: Params, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, parent, _ = _search(params, Experiments(0.5, 0.5, 0.5), metric, monkeypatch)
+    found, parent, _ = _search(params, Experiments(0.5, 0.5, 0.5), monkeypatch, metric)
     assert [trial.name for trial in found] == ["tuning-1", "tuning-2", "tuning-3"]
     assert parent.best == [(metric, "tuning-1", 0.5, 1)]
 
@@ -221,8 +277,145 @@ def test_the_first_of_equal_trials_is_the_best(params: Params, metric: str, monk
 def test_a_search_fails_when_its_first_trial_fails(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     experiments = Experiments(None, 0.5)
     with pytest.raises(CelebflowError, match="(?s)The first experiment of the search failed:.*it broke"):
-        _search(params, experiments, "val.accuracy", monkeypatch)
+        _search(params, experiments, monkeypatch)
     assert len(experiments.ran) == 1
+    repaired = Experiments(0.5)
+    _search(params, repaired, monkeypatch, spaces=SPACES[:1])
+    assert repaired.ran[0][0] == "tuning-1", "settings without a trial bind nobody"
+
+
+def test_an_interrupted_search_continues_as_if_it_had_not_been(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Experiments(0.5, None, 0.7, 0.6, 0.4)
+    expected = _search(params, whole, monkeypatch)
+    _forget_search()
+
+    parent = Parent()
+    first = Experiments(0.5, None, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _search(params, first, monkeypatch, count=5, parent=parent)
+    second = Experiments(0.7, 0.6, 0.4)  # the experiments before have been removed
+    found, _, reported = _search(params, second, monkeypatch, count=5, parent=parent)
+    assert first.ran + second.ran == whole.ran[:3] + whole.ran[2:]
+    assert (found, reported) == (expected[0], expected[2])
+    assert parent.continued_ids == ["", parent.run_id]
+    assert parent.best == expected[1].best
+
+
+def test_a_search_that_has_ended_returns_its_result_again_and_continues_with_more_trials(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, parent, _ = _search(params, Experiments(0.5, None, 0.7), monkeypatch)
+    # Where the search has set the param, params.yaml may have another value: the best trial's, for example.
+    applied = params.model_copy(update={"train": params.train.model_copy(update={"dropout": 0.3})})
+    none = Experiments()
+    again, _, reported = _search(applied, none, monkeypatch, count=3, parent=parent)
+    assert (again, len(reported), none.ran, len(parent.continued_ids)) == (found, 3, [], 1)
+    more = Experiments(0.9)
+    best, *others = _search(applied, more, monkeypatch, count=4, parent=parent)[0]
+    assert (best.name, best.metric, others) == ("tuning-4", 0.9, found)
+
+
+def test_an_experiment_that_ended_after_its_search_was_killed_is_not_run_again(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = Experiments(0.5, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _search(params, killed, monkeypatch)
+    continued = Experiments(0.6)
+    continued.kept["tuning-2"] = 0.75
+    found, _, _ = _search(params, continued, monkeypatch, count=3)
+    assert {trial.name: trial.metric for trial in found} == {"tuning-1": 0.5, "tuning-2": 0.75, "tuning-3": 0.6}
+    assert [name for name, _, _ in continued.ran] == ["tuning-3"]
+
+
+def test_an_experiment_that_still_runs_after_its_search_was_killed_is_waited_for(
+    params: Params, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _search(params, Experiments(0.5, KeyboardInterrupt), monkeypatch)
+    file = project / ".celebflow" / "searches" / "tuning.json"
+    record = json.loads(file.read_text())
+    record["running"]["process"] = name_process(os.getpid())  # what a killed search leaves
+    file.write_text(json.dumps(record))
+    experiments = Experiments(0.6)
+    with pytest.raises(CelebflowError, match=f"tuning-2 is still running.*{os.getpid()}.*--name"):
+        _search(params, experiments, monkeypatch, count=2)
+    assert experiments.ran == []
+
+
+def test_what_another_version_of_optuna_proposed_is_kept(
+    params: Params, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _search(params, Experiments(0.5, KeyboardInterrupt), monkeypatch)
+    file = project / ".celebflow" / "searches" / "tuning.json"
+    record = json.loads(file.read_text())
+    record["trials"][0]["proposal"] = {"train.dropout": 0.125, "train.hidden_units": 0}
+    record["running"]["proposal"] = {"train.dropout": 0.375, "train.hidden_units": 1}
+    file.write_text(json.dumps(record))
+    experiments = Experiments(0.6)
+    _, _, reported = _search(params, experiments, monkeypatch, count=2)
+    assert [list(trial.values.values()) for trial in reported] == [[0.125, "[64]"], [0.375, "[128,64]"]]
+    assert experiments.ran[0][1] == {"train.epochs": 3, **reported[1].values}
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ("metric", ["--metric", "val.accuracy", "val.loss"]),
+        ("space", ["train.dropout", "0.1..0.5", "0.1..0.6"]),
+        ("more spaces", ["train.dropout", "0.1..0.5", "train.learning_rate", "0.001,0.01"]),
+        ("params", ["train.patience_epochs", "None", "7"]),
+        ("photographs", ["photographs", "a" * 32, "b" * 32]),
+    ],
+)
+def test_a_search_with_other_settings_is_not_continued(
+    params: Params, change: str, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _search(params, Experiments(0.5), monkeypatch)
+    metric, spaces = "val.accuracy", SPACES
+    if change == "metric":
+        metric = "val.loss"
+    elif change == "space":
+        spaces = [Space("train.dropout", low=0.1, high=0.6), SPACES[1]]
+    elif change == "more spaces":
+        spaces = [Space("train.learning_rate", choices=(0.001, 0.01)), SPACES[1]]
+    elif change == "params":
+        params = params.model_copy(update={"train": params.train.model_copy(update={"patience_epochs": 7})})
+    else:
+        paths.DATA_RECORD.write_text(f"outs:\n- md5: {'b' * 32}.dir\n")
+    experiments = Experiments(0.5, 0.6)
+    with pytest.raises(CelebflowError) as raised:
+        _search(params, experiments, monkeypatch, metric, spaces=spaces)
+    for part in [*parts, "tuning", "another --name"]:
+        assert part in str(raised.value)
+    assert "train.epochs" not in str(raised.value), "what is equal is not listed"
+    assert experiments.ran == []
+
+
+def test_an_experiment_that_is_not_of_the_search_is_not_taken_for_its_own(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _search(params, Experiments(0.5), monkeypatch)
+    experiments = Experiments(0.6)
+    experiments.kept["tuning-2"] = 0.75
+    with pytest.raises(CelebflowError, match=r"tuning-2.*--name.*dvc exp remove tuning-2"):
+        _search(params, experiments, monkeypatch, count=2)
+    assert experiments.ran == []
+
+
+def test_a_search_that_is_running_is_not_run_twice(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.searches().mkdir(parents=True)
+    with FileLock(paths.searches() / "tuning.lock"), pytest.raises(CelebflowError, match="tuning is running"):
+        _search(params, Experiments(0.5), monkeypatch)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"trials": [{}], "running": null}'])
+def test_a_damaged_record_is_a_clear_error(params: Params, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.searches().mkdir(parents=True)
+    (paths.searches() / "tuning.json").write_text(content)
+    with pytest.raises(CelebflowError, match=r"searches/tuning\.json.*another --name"):
+        _search(params, Experiments(0.5), monkeypatch)
 
 
 def test_the_table_lists_the_first_trials_with_their_values() -> None:
@@ -233,6 +426,33 @@ def test_the_table_lists_the_first_trials_with_their_values() -> None:
         ["tuning-2", "0.5", "0.2", "3"],
         ["tuning-1", "0.5", "0.1", "3"],
     ]
+
+
+def _interrupt_second_trial(repository: Repository, *arguments: str) -> None:
+    """Start a search, send it Ctrl-C while its second trial trains, and check how it ends."""
+    process = repository.start("celebflow", "search", *arguments)
+    assert process.stdout is not None
+    printed = next(line for line in process.stdout if line.startswith("tuning-1: "))
+    deadline = time.monotonic() + 120
+    while "stages.train" not in _list_arguments(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output and "The same command continues" in output
+    (row,) = [line.split() for line in output.splitlines() if line.startswith("tuning-1 ")]
+    found = float(printed.split()[-1])
+    assert float(row[1]) == pytest.approx(found, abs=1e-3), "the table has what was found so far"
+
+
+def _list_arguments(number: int) -> list[str]:
+    """Return the arguments of all processes below this one."""
+    arguments = []
+    for child in psutil.Process(number).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            arguments += child.cmdline()
+    return arguments
 
 
 @pytest.mark.slow
@@ -250,16 +470,25 @@ def test_a_search_from_a_recipe_leaves_experiments_and_nested_runs_and_does_not_
     # A range makes the two experiments differ.
     spaces = ["train.learning_rate=0.0005..0.01", "train.hidden_units=[48,16]"]
     options = ["--recipe", "roots", "--trials", "2", "--name", "tuning", "--metric", "val.loss"]
+    _interrupt_second_trial(repository, *spaces, *options)
+    (interrupted,) = [run for run in repository.runs() if run.info.run_name == "tuning"]
+    assert interrupted.info.status == "KILLED"
+    assert repository.list_experiments() == {"tuning-1"}
+    assert list((repository.folder / ".dvc" / "tmp" / "exps" / "standalone").glob("tmp*")) == [], "DVC's copy is gone"
+
     output = repository.invoke("search", *spaces, *options)
+    again = repository.invoke("search", *spaces, *options)  # nothing is left to run
+    assert again.partition("\n\n")[2] == output.partition("\n\n")[2]
     assert (repository.folder / "params.yaml").read_bytes() == params_before
     assert repository.run("git", "status", "--porcelain") == ""
     assert repository.run("dvc", "status").strip().endswith("up to date.")
     assert repository.list_experiments() == {"tuning-1", "tuning-2"}
 
-    runs = [run for run in repository.runs() if run.info.run_id != first.info.run_id]
+    runs = [run for run in repository.runs() if run.info.run_id != first.info.run_id and run.info.status != "KILLED"]
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run is not parent]
     assert len(children) == 2
+    assert parent.info.run_id == interrupted.info.run_id
     assert parent.info.run_name == "tuning"
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
@@ -310,6 +539,5 @@ def test_a_search_whose_name_is_taken_is_an_error(repository: Repository) -> Non
     repository.run("git", "checkout", "--quiet", "--force", "HEAD")
     arguments = ["train.dropout=0.1,0.9", "--trials", "1", "--name", "taken"]
     output = repository.invoke("search", *arguments, fails=True)
-    assert "error: The first experiment of the search failed:" in output
-    assert "existing experiment 'taken-1'" in output
-    assert repository.runs()[0].info.status == "FAILED"
+    assert "error: There is an experiment taken-1" in output
+    assert "dvc exp remove taken-1" in output

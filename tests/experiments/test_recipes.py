@@ -59,6 +59,7 @@ FAST = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder with the committed params and two recipes, and go there."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
     (tmp_path / "params.yaml").write_text(COMMITTED_PARAMS, encoding="utf-8")
     _write_recipe("zooming", "# Smaller steps\nextract:\n  face:\n    crop: center\ntrain:\n  learning_rate: 0.00001\n")
     _write_recipe("alternative", "train:\n  preprocessing:\n    pca_components: 600\n  classifier: lda\n")

@@ -115,6 +115,7 @@ def test_wrong_arguments_are_explained(
 ) -> None:
     draw_people("Ann", count=1)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "dvc.yaml").touch()
     before = sorted(path.name for path in tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
     arguments = [str(model) if argument == "MODEL" else argument for argument in arguments]

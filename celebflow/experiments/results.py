@@ -183,7 +183,7 @@ def _read_run_id(revision: str) -> str:
     """Return the id of the run that trained a revision's classifier; DVC caches the file that holds it."""
     try:
         if revision == WORKSPACE:
-            return paths.MLFLOW_RUN_ID.read_text()
+            return paths.MLFLOW_RUN_ID.read_text(errors="replace")
         path = (find_prefix() or PurePosixPath()) / paths.MLFLOW_RUN_ID
         return str(dvc.api.read(path.as_posix(), rev=revision))
     except (OSError, DvcException):

@@ -60,6 +60,7 @@ def has_experiment(name: str) -> bool:
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str] | None:
     try:
-        return subprocess.run(["git", *arguments], cwd=paths.project(), capture_output=True, text=True)  # noqa: S603, S607
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=paths.project(), capture_output=True, text=True, errors="replace")  # noqa: S603
     except OSError:  # git is not installed
         return None

@@ -73,7 +73,6 @@ def read_locked_md5s(lock: Path = paths.LOCK) -> dict[str, str]:
 
     Raises CelebflowError when it is damaged.
     """
-    stages = _read_locked_stages(lock)
     places = {
         "data": ("prepare", "deps", paths.DATA),
         "splits": ("prepare", "outs", paths.PHOTOS.parent),
@@ -82,10 +81,14 @@ def read_locked_md5s(lock: Path = paths.LOCK) -> dict[str, str]:
         "classifier": ("train", "outs", paths.CLASSIFIER),
     }
     found = {}
+    stages = _read_locked_stages(lock)
     for name, (stage, kind, path) in places.items():
-        for entry in stages.get(stage, {}).get(kind, []):
-            if entry["path"] == path.as_posix() and "md5" in entry:
-                found[name] = str(entry["md5"])
+        try:
+            for entry in stages.get(stage, {}).get(kind, []):
+                if entry["path"] == path.as_posix() and "md5" in entry:
+                    found[name] = str(entry["md5"])
+        except (AttributeError, TypeError, KeyError):
+            raise _make_lock_error() from None
     return found
 
 
@@ -105,11 +108,15 @@ def _read_locked_stages(lock: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(YAML(typ="safe", pure=True).load(lock).get("stages", {}))
-    except (YAMLError, AttributeError, UnicodeDecodeError):
-        raise CelebflowError(
-            f"{paths.LOCK} cannot be read: it is empty, or a merge left conflict marks in it. Restore it by "
-            f"`git checkout HEAD -- {paths.LOCK}`, and run `dvc repro`."
-        ) from None
+    except (YAMLError, AttributeError, TypeError, ValueError):
+        raise _make_lock_error() from None
+
+
+def _make_lock_error() -> CelebflowError:
+    return CelebflowError(
+        f"{paths.LOCK} cannot be read: it is empty or damaged, or a merge left conflict marks in it. Restore it by "
+        f"`git checkout HEAD -- {paths.LOCK}`, and run `dvc repro`."
+    )
 
 
 def describe_machine() -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -35,7 +36,7 @@ from celebflow.tracking.artifacts import ARTIFACTS, move_artifacts
 # Work with photographs of people is private, so no usage reports are sent.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # The errors of a store that cannot be used; requests' errors are OSErrors, a missing database driver an ImportError.
-STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError, ImportError)
+STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
 # What MLflow's pages show of an experiment: training, not language models; and the view that they call shared, at
 # …/runs?viewStateShareKey=celebflow, with the columns that compare runs.
 _COLUMNS = ("metrics.`val/final_accuracy`", "metrics.`val/final_macro_auc`", "metrics.`test/final_accuracy`")

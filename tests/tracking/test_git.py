@@ -7,7 +7,7 @@ import pytest
 
 from celebflow.errors import CelebflowError
 from celebflow.tracking.git import find_prefix, list_commits_with_results, run_git
-from celebflow.tracking.provenance import find_changed_params, find_provenance
+from celebflow.tracking.provenance import find_changed_params, find_provenance, read_locked_md5s
 
 PARAMS = "train:\n  seed: {}\n"
 
@@ -40,6 +40,20 @@ def test_a_project_below_the_root_of_git_is_found_with_its_params(project: Path)
     assert not find_provenance().dirty
     (project / "params.yaml").write_text(PARAMS.format(1))
     assert find_provenance().dirty
+
+
+def test_a_branch_whose_name_is_not_utf_8_is_named(project: Path) -> None:
+    subprocess.run([b"git", b"checkout", b"--quiet", b"-b", b"caf\xe9"], check=True)
+    assert find_provenance().branch == "caf\ufffd"
+
+
+@pytest.mark.parametrize(
+    "stages", ["", "\n  prepare:", "\n  prepare: {deps: [foo]}", "\n  prepare: {deps: [{md5: x}]}", " 3"]
+)
+def test_a_lock_of_another_shape_is_told_with_the_remedy(project: Path, stages: str) -> None:
+    (project / "dvc.lock").write_text(f"stages:{stages}\n")
+    with pytest.raises(CelebflowError, match="dvc.lock cannot be read.*git checkout HEAD -- dvc.lock"):
+        read_locked_md5s()
 
 
 def test_commits_with_results_changed_the_lock_or_have_experiments(project: Path) -> None:

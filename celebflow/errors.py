@@ -1,11 +1,19 @@
 """Errors that the user can fix, and how a program ends on one."""
 
+import codecs
+import errno
 import gc
+import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
-from types import FrameType
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
+from types import FrameType, TracebackType
 
 
 class CelebflowError(Exception):
@@ -30,14 +38,156 @@ def escape_controls(text: str, *, keep: str = "\n\t") -> str:
     return _CONTROLS.sub(lambda match: match[0] if match[0] in keep else f"\\u{ord(match[0]):04x}", encodable)
 
 
+# What libraries say that lack memory: PyTorch, oneDNN, OpenCV, Pillow, LMDB, ONNX Runtime, the system and its loader.
+_NO_MEMORY = re.compile(
+    "allocate memory|out of memory|(not enough|insufficient) memory|bad_?alloc|failed to map segment"
+    "|could not create a primitive|can't start new thread",
+    re.IGNORECASE,
+)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM)
+_TEXTS_OF_SQLITE = {"database or disk is full": errno.ENOSPC, "attempt to write a readonly database": errno.EROFS}
+_LITTLE_SPACE_BYTES = 10**9
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Tell whether an exception says that there is not enough memory, whichever library raised it."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
+def describe_shortage(error: BaseException, place: Path | str = "") -> str:
+    """Return what the machine lacks and the remedy, when an exception comes from that; otherwise an empty string.
+
+    It lacks memory, disk space, or permission. `place` is the file or folder in use, where the error does not name it.
+    """
+    reason = str(error).split("\n")[0] or type(error).__name__
+    if lacks_memory(error):
+        return f"{f'{place}: ' if place else ''}There is not enough memory ({reason}). {_advise_on_memory()}"
+    code = _find_code(error)
+    place = getattr(error, "filename2", None) or getattr(error, "filename", None) or place
+    if "No usable temporary directory" in reason:
+        code, place = errno.ENOSPC, "A temporary file"
+    if code == errno.EMFILE:
+        return f"There are too many open files ({reason}). Raise their limit: `ulimit -n 4096`."
+    if code in _NO_ACCESS:
+        return (
+            f"{place or 'A file'} cannot be used ({os.strerror(code)}). Change that, or work in a copy of the project "
+            "elsewhere."
+        )
+    if code == errno.EFBIG:
+        return (
+            f"{place or 'A file'} cannot grow ({os.strerror(code)}). Raise the limit of files: `ulimit -f unlimited`."
+        )
+    if code in _NO_SPACE:
+        full = _list_full_folders()
+        return (
+            f"{place or 'A file'} cannot be written ({os.strerror(code)})."
+            + (f" Little space is free in {', '.join(full)}." if full else "")
+            + " Free some space there, or use another disk: TMPDIR is the folder of temporary files, CELEBFLOW_CACHE "
+            "that of the features."
+        )
+    return ""
+
+
+def raise_shortage(error: BaseException, place: Path | str = "") -> None:
+    """Raise CelebflowError when an exception comes from what the machine lacks, as describe_shortage tells."""
+    if shortage := describe_shortage(error, place):
+        raise CelebflowError(shortage) from None
+
+
+def _find_code(error: BaseException) -> int | None:
+    """Return the number of the system's error behind an exception; libraries state it in texts of their own."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    for text, code in _TEXTS_OF_SQLITE.items():
+        if text in str(error):
+            return code
+    stated = re.search(r"\(os error (\d+)\)", str(error))
+    return int(stated[1]) if stated else None
+
+
+def _advise_on_memory() -> str:
+    with suppress(ImportError):
+        import resource  # not on Windows
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            return (
+                f"This process may use {limit / 1e9:.1f} GB of address space. Raise the limit: `ulimit -v unlimited`."
+            )
+    return (
+        "Close other programs, or use less: smaller photographs, fewer extract.views, a smaller extract.image_size_px, "
+        "train.hidden_units, train.batch_size or plot.resolution_dpi."
+    )
+
+
+def _list_full_folders() -> list[str]:
+    """Return the folders with little free space among those that programs write to, one per disk."""
+    folders = [Path.cwd(), *sorted(path for path in Path.cwd().iterdir() if path.is_dir())]
+    folders += [Path(os.environ[name]) for name in ("DVC_ROOT", "CELEBFLOW_CACHE") if name in os.environ]
+    with suppress(FileNotFoundError):  # all of them are full
+        folders.append(Path(tempfile.gettempdir()))
+    full: dict[int, str] = {}
+    for folder in folders:
+        with suppress(OSError):
+            free_bytes = shutil.disk_usage(folder).free
+            if free_bytes < _LITTLE_SPACE_BYTES:
+                full.setdefault(folder.stat().st_dev, f"{folder} ({free_bytes / 1e6:.1f} MB)")
+    return list(full.values())
+
+
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Replace the characters that an output's encoding lacks, as JSON does."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4)), error.end
+
+
+codecs.register_error("celebflow.escape", _escape_unencodable)
+
+
+def _prepare_encodings() -> None:
+    """Let outputs escape what they cannot encode; raise CelebflowError where names of files are not in UTF-8."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="celebflow.escape")
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        raise CelebflowError(
+            f"The locale says that names of files are in {encoding}, and a result would depend on that. "
+            "Run `export PYTHONUTF8=1`, or set LANG to a locale with UTF-8."
+        )
+
+
+def report_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print what the machine lacks as a message, and nothing when nobody reads the output; for sys.excepthook.
+
+    Other exceptions keep their traceback.
+    """
+    shortage = describe_shortage(error)
+    if not shortage and not isinstance(error, BrokenPipeError):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    if shortage:
+        print(f"error: {escape_controls(shortage)}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # or else the interpreter would report it again as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_to_exit(main: Callable[[], None]) -> None:
     """Run a program's `main`; end the process with a clear message and the exit status that shells expect.
 
-    A CelebflowError ends with status 1, Ctrl-C with 130, SIGTERM with 143; other exceptions keep their traceback.
+    A CelebflowError and what the machine lacks end with status 1, Ctrl-C with 130, SIGTERM with 143; other exceptions
+    keep their traceback.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
+    sys.excepthook = report_uncaught
     try:
+        _prepare_encodings()
         main()
+        sys.stdout.flush()
     except CelebflowError as error:
         print(f"error: {escape_controls(str(error))}", file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,8 @@
 
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from celebflow.errors import CelebflowError
@@ -53,6 +55,28 @@ def require_project() -> None:
     found = next((str(folder) for folder in here.parents if (folder / PIPELINE).exists()), "")
     remedy = f"Run `cd {shlex.quote(found)}` first." if found else "Run this in the folder of a project."
     raise CelebflowError(f"{here} has no {PIPELINE}. {remedy}")
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Yield the path of a file to write, and put it in the place of `path`, whole or, when writing fails, not at all.
+
+    The folder is made if it is missing. A device or a pipe is written as it is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(part)):  # None when the disk is full
+            error.filename = str(path)
+        raise
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def own_folder() -> Path:

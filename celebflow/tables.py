@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_type_hints
 
 from celebflow.errors import CelebflowError
+from celebflow.paths import write_whole
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -20,8 +21,7 @@ Row = TypeVar("Row", bound="DataclassInstance")
 
 def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file in UTF-8, and make its folder if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with write_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         write_table(file, header, rows)
 
 

@@ -1,13 +1,15 @@
 """The stages of dvc.yaml, one script each: load params, call celebflow, save."""
 
 import gc
+import sys
 from collections.abc import Callable
 
-from celebflow.errors import run_to_exit
+from celebflow.errors import report_uncaught, run_to_exit
 
 # The imports of a stage create hundreds of thousands of objects that stay. Garbage collection during the imports would
 # take a quarter of the start, so run_stage turns it on after them.
 gc.disable()
+sys.excepthook = report_uncaught  # the imports of a stage are what first needs memory
 
 
 def run_stage(main: Callable[[], None]) -> None:

@@ -1,11 +1,22 @@
-"""Names of files and people do nothing to a terminal."""
+"""Names do nothing to a terminal, and a program that lacks something of the machine says what, and the remedy."""
 
+import errno
+import json
+import os
+import resource
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
+import cv2
+import lmdb
 import pytest
+import torch
+from safetensors import SafetensorError
 
-from celebflow.errors import escape_controls
+from celebflow.errors import CelebflowError, describe_shortage, escape_controls, raise_shortage
+from tests import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -31,3 +42,126 @@ def test_an_error_about_such_a_name_does_nothing_to_the_terminal() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (1, "error: no \\u001b]0;title\\u0007 \\udcff\n")
+
+
+def _run(main: str, *, output: int = subprocess.PIPE, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a program whose `main` has these lines."""
+    lines = ["import sys", "from celebflow import cli", "from celebflow.errors import *", "def main():"]
+    script = "\n".join([*lines, *(f"    {line}" for line in main.splitlines()), "run_to_exit(main)"])
+    return subprocess.run(
+        [sys.executable, "-c", script], stdout=output, stderr=subprocess.PIPE, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_names_that_an_output_cannot_encode_are_escaped(encoding: str) -> None:
+    name = "李 😀 \udcff é"
+    result = _run(f"print({name!a})\nprint({name!a}, file=sys.stderr)\ncli._echo('李 é')", PYTHONIOENCODING=encoding)
+    assert (result.returncode, result.stdout.count(b"\n")) == (0, 2)
+    # As JSON escapes them, so that JSON stays JSON.
+    first_line = result.stdout.splitlines()[0].decode(encoding)
+    assert json.loads(f'"{first_line}"') == name
+
+
+def test_a_locale_that_would_change_names_of_files_is_refused_with_the_remedy() -> None:
+    result = _run("print(1)", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr.startswith(b"error: ")
+    assert b"ascii" in result.stderr and b"PYTHONUTF8=1" in result.stderr
+
+
+@pytest.mark.parametrize("main", ["print('x' * 10**6)", "print(1)"])
+def test_an_output_that_nobody_reads_ends_a_program_quietly(main: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = _run(main, output=writing)
+    os.close(writing)
+    assert result.stderr == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("main", ["print(1)", "cli._echo('x' * 10**6)"])
+def test_an_output_on_a_full_disk_is_a_message(main: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = _run(main, output=full.fileno())
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"error: ")
+    assert b"No space left" in result.stderr and result.stderr.count(b"\n") == 1
+
+
+def _fail_to_allocate(library: str) -> None:
+    if library == "torch":
+        torch.empty(2**60, dtype=torch.uint8)
+    elif library == "lmdb":
+        with tempfile.TemporaryDirectory() as folder:
+            lmdb.open(folder, map_size=2**60)
+    elif library == "opencv":
+        raise cv2.error("OpenCV(4.10.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 9 bytes")
+    elif library == "loader":
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    elif library == "oneDNN":
+        raise RuntimeError("could not create a primitive")
+    else:
+        bytearray(2**60)
+
+
+@pytest.mark.parametrize("library", ["python", "torch", "lmdb", "opencv", "loader", "oneDNN"])
+def test_lack_of_memory_is_told_whichever_library_notices_it(library: str) -> None:
+    with pytest.raises(Exception) as caught:
+        _fail_to_allocate(library)
+    with pytest.raises(CelebflowError, match=r"models/x.*not enough memory.*extract\.image_size_px"):
+        raise_shortage(caught.value, "models/x")
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"),
+    [
+        (OSError(errno.ENOSPC, "No space left", "reports/x"), ["reports/x", "Free some space", "TMPDIR"]),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), ["features/y", "quota", "Free some space"]),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), ["features/y", "Free some space"]),
+        (RuntimeError("(sqlite3.OperationalError) database or disk is full"), ["features/y", "Free some space"]),
+        (RuntimeError("(sqlite3.OperationalError) attempt to write a readonly database"), ["features/y", "Read-only"]),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), ["No space left", "TMPDIR"]),
+        (OSError(errno.EROFS, "Read-only file system", "splits/z"), ["splits/z", "Read-only", "copy of the project"]),
+        (PermissionError(errno.EACCES, "Permission denied", "splits/z"), ["splits/z", "Permission denied"]),
+        (OSError(errno.EFBIG, "File too large"), ["features/y", "ulimit -f"]),
+        (OSError(errno.EMFILE, "Too many open files"), ["ulimit -n"]),
+    ],
+)
+def test_what_else_the_machine_lacks_is_told_with_place_and_remedy(error: Exception, parts: list[str]) -> None:
+    described = describe_shortage(error, "features/y")
+    for part in parts:
+        assert part in described
+
+
+@pytest.mark.parametrize("free_bytes", [5 * 10**8, 10**12])
+def test_the_folders_with_little_free_space_are_named(free_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": free_bytes}))
+    assert (f"{Path.cwd()} (500.0 MB)" in describe_shortage(OSError(errno.ENOSPC, ""))) == (free_bytes < 10**9)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), RuntimeError("mat1 and mat2 shapes"), KeyError("memory"), FileNotFoundError(2, "", "x")]
+)
+def test_errors_of_the_program_keep_their_traceback(error: Exception) -> None:
+    assert describe_shortage(error) == ""
+    raise_shortage(error)
+    if isinstance(error, ValueError):
+        assert b"Traceback" in _run("raise ValueError('x')").stderr
+
+
+@pytest.mark.parametrize("module", ["stages.train", "celebflow.cli"])
+def test_a_limit_of_address_space_is_told_even_when_libraries_are_loaded(module: str, tmp_path: Path) -> None:
+    (tmp_path / "photograph.jpg").touch()
+    arguments = ["predict", "--model", str(tmp_path), str(tmp_path)] if module == "celebflow.cli" else []
+    result = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (500_000_000, 500_000_000)),
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: There is not enough memory")
+    assert "0.5 GB" in result.stderr and "ulimit -v unlimited" in result.stderr

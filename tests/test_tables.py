@@ -1,6 +1,7 @@
 """Tables restore every text, and none is a formula for a spreadsheet."""
 
 import csv
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celebflow.errors import CelebflowError
+from celebflow.paths import write_whole
 from celebflow.tables import escape_cell, load_rows, save_rows
 
 
@@ -36,6 +38,33 @@ def test_a_damaged_file_is_refused_with_the_remedy(tmp_path: Path, end: bytes) -
     file.write_bytes(b"name,count\nBo,1\n" + end)
     with pytest.raises(CelebflowError, match=r"rows\.csv is damaged .*dvc repro"):
         load_rows(Row, file)
+
+
+def test_a_file_that_cannot_be_written_to_its_end_leaves_the_one_before(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "rows.csv"
+    save_rows(Row, [Row("Ann", 1)], file)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # the system refuses more, as on a full disk
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            save_rows(Row, [Row("Bo", number) for number in range(4000)], file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(file)
+    assert load_rows(Row, file) == [Row("Ann", 1)]
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_an_error_about_the_unfinished_file_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file") as caught, write_whole(tmp_path / "page.html") as part:
+        part.read_text()
+    assert caught.value.filename == str(tmp_path / "page.html")
+
+
+def test_a_pipe_is_written_as_it_is(tmp_path: Path) -> None:
+    with write_whole(Path("/dev/null")) as part:
+        assert part == Path("/dev/null")
+        part.write_text("x")
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"])), max_size=5))

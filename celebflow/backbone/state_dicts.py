@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from celebflow.backbone.vgg19 import build_layers
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, lacks_memory, raise_shortage
 from celebflow.params import flatten
 
 _UNPACK = ("a compressed archive", "Unpack it, and use the file in it.")
@@ -54,9 +54,12 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
             raise _refuse(file, *_describe_other(head))
         content = _unpickle(file)
     except OSError as error:
+        if lacks_memory(error):
+            raise_shortage(error, file)
         remedy = "Make it readable, or set backbone.weights to another file."
         raise CelebflowError(f"{file} cannot be read ({error.strerror or error}). {remedy}") from None
     except SafetensorError as error:
+        raise_shortage(error, file)
         raise _refuse(file, f"damaged or cut short ({error})", _GET_AGAIN) from None
     if not isinstance(content, Mapping):
         raise _refuse(file, f"a saved {type(content).__name__}, not a state dict", _SAVE_TENSORS)
@@ -109,6 +112,7 @@ def _unpickle(file: Path) -> object:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle raises anything
+        raise_shortage(error, file)
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             what = f"a pickle that holds objects of Python ({found[1]}), which could run code"
             raise _refuse(file, what, _SAVE_TENSORS) from None

@@ -15,7 +15,7 @@ from celebflow.backbone.devices import select_device
 from celebflow.backbone.state_dicts import keep_convolutions, load_tensors
 from celebflow.backbone.untrained import initialize_untrained
 from celebflow.backbone.vgg19 import Backbone, BackboneSource, fingerprint_state
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, describe_shortage, raise_shortage
 
 
 def make_backbone(weights: str, seed: int, folder: Path) -> Backbone:
@@ -61,7 +61,7 @@ def fetch_imagenet_weights(url: str) -> dict[str, Tensor]:
             if isinstance(error, HTTPError):
                 error.close()  # it holds the connection
             problem = f"The ImageNet weights could not be downloaded from {url}: {error}."
-            raise CelebflowError(f"{problem} {remedy}") from None
+            raise CelebflowError(f"{problem} {describe_shortage(error, file) or remedy}") from None
     try:
         with file.open("rb") as content:
             is_whole = hashlib.file_digest(content, "sha256").hexdigest().startswith(hash_prefix)
@@ -78,7 +78,12 @@ def save_backbone(backbone: Backbone, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {f"features.{name}": tensor.contiguous() for name, tensor in backbone.features.state_dict().items()}
     # One key: safetensors writes several in no fixed order.
-    save_file(state, path, metadata={"celebflow": json.dumps(asdict(backbone.source), sort_keys=True, allow_nan=False)})
+    metadata = {"celebflow": json.dumps(asdict(backbone.source), sort_keys=True, allow_nan=False)}
+    try:
+        save_file(state, path, metadata)
+    except SafetensorError as error:
+        raise_shortage(error, path)
+        raise
 
 
 def load_backbone(path: Path, device: str) -> Backbone:
@@ -104,6 +109,7 @@ def load_backbone_source(path: Path) -> BackboneSource:
         with safe_open(path, "pt") as file:
             return BackboneSource(**json.loads((file.metadata() or {})["celebflow"]))
     except (SafetensorError, OSError) as error:
+        raise_shortage(error, path)
         raise CelebflowError(f"{path} is damaged or missing: {error}. Remove it, and run `dvc repro`.") from None
     except (KeyError, TypeError, ValueError):
         raise CelebflowError(

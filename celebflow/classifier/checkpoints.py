@@ -24,7 +24,7 @@ from celebflow import features as features_package
 from celebflow import paths
 from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.classifier.history import EpochResult
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.store import Features
 from celebflow.params import ComputeParams, TrainParams
 
@@ -81,7 +81,8 @@ class Checkpoints:
         try:
             _write(self._folder / _LAST, tensors, history)
         except OSError as error:
-            print(f"The checkpoint could not be written ({error.strerror}). Training continues.", file=sys.stderr)
+            reason = f"The checkpoint could not be written to {self._folder} ({error.strerror})."
+            print(f"{reason} Training continues; free some space there to be able to resume it.", file=sys.stderr)
         self._saved_at_seconds = time.monotonic()
         self._cost_seconds = self._saved_at_seconds - started
 
@@ -209,5 +210,6 @@ def _read(path: Path, tensors: Mapping[str, Tensor]) -> list[EpochResult]:
             for name, tensor in tensors.items():
                 tensor.detach().copy_(file.get_tensor(name))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise_shortage(error, path)
         raise _MismatchError(f"{path} is damaged: {error}") from None
     return history

@@ -16,7 +16,7 @@ from celebflow.backbone.vgg19 import BackboneSource, count_features
 from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.layers import BlockwiseLinear, DenseLinear, SparseLinear
 from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.sparse import SparseBatch
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
@@ -91,7 +91,11 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
     models = {"transform": card.transform.to_dict(), "preprocessing": card.preprocessing.model_dump()}
     # One key, since safetensors writes several in no fixed order.
     values = asdict(card) | models | {"format": _FORMAT}
-    save_file(state, path, {"celebflow": json.dumps(values, sort_keys=True, allow_nan=False)})
+    try:
+        save_file(state, path, {"celebflow": json.dumps(values, sort_keys=True, allow_nan=False)})
+    except SafetensorError as error:
+        raise_shortage(error, path)
+        raise
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -104,6 +108,7 @@ def load_classifier(path: Path) -> Classifier:
     try:
         classifier.load_state_dict(load_file(path), assign=True)
     except (SafetensorError, RuntimeError) as error:
+        raise_shortage(error, path)
         raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
     if names := list_not_finite(classifier.state_dict()):
         raise CelebflowError(
@@ -136,4 +141,5 @@ def load_card(path: Path) -> ClassifierCard:
             preprocessing=PreprocessingParams(**values["preprocessing"]),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise_shortage(error, path)
         raise CelebflowError(f"{path} is not a classifier that celebflow saved ({error}). Run `dvc repro`.") from None

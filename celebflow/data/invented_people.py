@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from celebflow.errors import CelebflowError
+from celebflow.paths import write_whole
 
 Array = NDArray[np.float64]
 Vector = Sequence[float] | Array  # of three numbers
@@ -134,12 +135,11 @@ def draw_sample_data(folder: Path) -> Iterator[Path]:
             f"{folder} contains files that do not belong to the demo, for example {min(others)}. Choose another folder."
         )
     for path, (person, number) in planned.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Standard Huffman tables and 4:2:0 subsampling: libjpeg-turbo's integer transform is exact everywhere.
         content = io.BytesIO()
         draw_photograph(person, number).save(content, "JPEG", quality=88, subsampling=2, optimize=False)
-        path.unlink(missing_ok=True)  # it may be a link into DVC's cache, which must not change
-        path.write_bytes(content.getvalue())
+        with write_whole(path) as part:  # it may be a link into DVC's cache, which must not change
+            part.write_bytes(content.getvalue())
         yield path
 
 

@@ -123,7 +123,9 @@ def main() -> None:
     with suppress(ImportError):
         import resource  # not on Windows
 
-        resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
+        limits = [limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit != resource.RLIM_INFINITY]
+        most_bytes = min([_MAX_MEMORY_BYTES, *limits])  # only root may raise a limit
+        resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends decoding at once
     while header := sys.stdin.buffer.read(_REQUEST.size):
         name, max_pixels, max_seconds, size = _REQUEST.unpack(header)

@@ -10,12 +10,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from celebflow.data.colors import to_rgb
 from celebflow.data.containers import check_bmp, check_tiff, find_orientation, strip_jpeg, strip_png
 from celebflow.data.formats import PILLOW_FORMATS, PhotographError, explain_format
+from celebflow.errors import lacks_memory
 
 MAX_PIXELS = 100_000_000
 _MAX_SIDE_PX = 65_535  # resizing a strip that is longer takes far too much memory
 # Every scan of a progressive JPEG costs a pass over all its pixels, but few bytes; real files have about ten.
 _MAX_SCANS = 100
 _MAX_SCANNED_PIXELS = 2_000_000_000
+_NO_MEMORY = "needs too much memory to decode; save it in a smaller size"
 # What brings each of EXIF's orientations upright; 1 is upright.
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -80,11 +82,13 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
     except Image.DecompressionBombError:
         raise PhotographError(f"decodes to far more than {max_pixels / 1e6:.0f} megapixels") from None
     except _DAMAGE as error:
+        if lacks_memory(error):
+            raise PhotographError(_NO_MEMORY) from None
         unknown = isinstance(error, UnidentifiedImageError)
         reason = ", or of a rare kind; save it again as JPEG or PNG" if unknown else f" ({error})"
         raise PhotographError(f"is truncated or damaged{reason}") from None
     except MemoryError:
-        raise PhotographError("needs too much memory to decode; save it in a smaller size") from None
+        raise PhotographError(_NO_MEMORY) from None
 
 
 def _open(content: bytes, name: str) -> Image.Image:

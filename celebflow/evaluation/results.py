@@ -40,6 +40,7 @@ from celebflow.evaluation.metrics import (
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval, compute_intervals
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams
+from celebflow.paths import write_whole
 from celebflow.tables import load_rows, load_table, save_rows, save_table
 
 REPORTED_SPLITS = ("val", "test")
@@ -115,13 +116,13 @@ def save_metrics(
     warning: dict[str, Any] = {} if source.trained else {"backbone": "UNTRAINED"}
     rounded = {split: {name: round(value, 6) for name, value in values.items()} for split, values in metrics.items()}
     chosen = {split: {name: values[name] for name in _HEADLINE if name in values} for split, values in rounded.items()}
-    headline.parent.mkdir(parents=True, exist_ok=True)
     _save_json(warning | chosen, headline)
     _save_json(warning | rounded, everything)
 
 
 def _save_json(content: object, path: Path) -> None:
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with write_whole(path) as part:
+        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def load_metrics(path: Path) -> dict[str, dict[str, float]]:

@@ -35,8 +35,8 @@ def save_comparison(a: str, b: str, split: str, output: Path) -> ResultCompariso
     Raises CelebflowError when one of the results is missing, or they have no photograph in common.
     """
     compared = _compare(a, b, split)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(render_comparison(compared), encoding="utf-8")
+    with paths.write_whole(output) as part:
+        part.write_text(render_comparison(compared), encoding="utf-8")
     return compared.comparison
 
 

@@ -14,7 +14,7 @@ from dvc_data.index import DataIndexError
 from tabulate import tabulate
 
 from celebflow import paths
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.params import Params, load_flat_params
 from celebflow.tracking import stores
 from celebflow.tracking.git import find_prefix, list_commits_with_results
@@ -148,6 +148,7 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
             f"DVC's cache lacks {file} of {revision}. If it comes from another machine, run `dvc pull --all-commits`."
         ) from None
     except (OSError, DvcException) as error:
+        raise_shortage(error)
         raise CelebflowError(f"{file} of {revision} cannot be read ({error}).") from None
     return copies
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from celebflow import paths
 from celebflow.data.photos import Photo
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.faces import DETECTOR, Face
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.sparse import SparseRow
@@ -111,8 +111,9 @@ class FeatureCache:
                     transaction.put(self._faces_key(photo), _seal(content))
         except lmdb.Error as error:
             raise CelebflowError(
-                f"The feature cache {self._environment.path()} cannot be written ({error}). Is the disk full? "
-                "`celebflow cache prune --all` empties the cache: what is needed is computed again."
+                f"The feature cache {self._environment.path()} cannot be written ({error}). Is the disk full? Free "
+                "some space, or let CELEBFLOW_CACHE name a folder on another disk. `celebflow cache prune --all` empties "
+                "the cache: what is needed is computed again."
             ) from None
 
 
@@ -179,6 +180,7 @@ def _open_store(folder: Path) -> lmdb.Environment:
     except lmdb.ReadonlyError as error:
         raise CelebflowError(f"The feature cache {folder} cannot be written ({error}). {_REMEDY}") from None
     except lmdb.Error as error:
+        raise_shortage(error)
         raise CelebflowError(
             f"The feature cache {folder} cannot be opened ({error}). Remove the folder: it is computed again."
         ) from None

@@ -10,6 +10,7 @@ from celebflow.errors import CelebflowError
 from celebflow.features.runtimes import RuntimeName, choose_runtime
 from celebflow.features.transform import WHOLE, Transform
 from celebflow.params import ComputeParams, ExtractParams, FaceParams
+from celebflow.paths import write_whole
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class FeatureOrigin:
     def save(self, path: Path) -> None:
         """Write a JSON file."""
         values = asdict(self) | {"transform": self.transform.to_dict()}
-        path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        with write_whole(path) as part:
+            part.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "FeatureOrigin":

@@ -53,11 +53,15 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
 
     Raises CelebflowError when the cache lacks some of them, or holds some that are not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     views = [(photo, view) for photo in photos for view in cache.origin.transform.views]
     offsets = np.zeros(len(views) + 1, np.int64)
     np.cumsum([cache.count(photo, view) for photo, view in views], out=offsets[1:])
-    with (folder / "indices.npy").open("wb") as indices, (folder / "values.npy").open("wb") as values:
+    with (
+        paths.write_whole(folder / "indices.npy") as indices_file,
+        paths.write_whole(folder / "values.npy") as values_file,
+        indices_file.open("wb") as indices,
+        values_file.open("wb") as values,
+    ):
         for file, number_type in ((indices, "<u2"), (values, "<f4")):
             header = {"descr": number_type, "fortran_order": False, "shape": (int(offsets[-1]),)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -71,7 +75,8 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
                 )
             indices.write(row.indices.data)
             values.write(row.values.data)
-    np.save(folder / "offsets.npy", offsets)
+    with paths.write_whole(folder / "offsets.npy") as offsets_file, offsets_file.open("wb") as file:
+        np.save(file, offsets)
     cache.origin.save(origin_file(folder))
 
 

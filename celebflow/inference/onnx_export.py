@@ -15,7 +15,7 @@ from torch import nn
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.classifier.layers import DenseLinear
 from celebflow.classifier.model import Classifier
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.transform import Transform
 from celebflow.inference.predictor import Predictor
 
@@ -60,6 +60,7 @@ def export_model(predictor: Predictor, file: Path) -> float:
             )
         unchecked.replace(file)
     except OSError as error:
+        raise_shortage(error, file)
         raise CelebflowError(f"{file} cannot be written ({error.strerror}).") from None
     finally:
         unchecked.unlink(missing_ok=True)

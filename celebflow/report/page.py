@@ -9,6 +9,7 @@ from celebflow.classifier.model import ClassifierCard
 from celebflow.data.photos import SPLITS, Photo
 from celebflow.evaluation.metrics import PersonMetrics
 from celebflow.evaluation.results import Report
+from celebflow.paths import write_whole
 from celebflow.report import markup
 from celebflow.report.comparison_page import ComparedResults, describe_comparison
 from celebflow.report.examples import Example
@@ -63,8 +64,8 @@ def load_figures(folder: Path) -> dict[str, bytes]:
 
 def save_page(content: PageContent, file: Path) -> None:
     """Write the page, and make its folder if it is missing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(render_page(content), encoding="utf-8")
+    with write_whole(file) as part:
+        part.write_text(render_page(content), encoding="utf-8")
 
 
 def render_page(content: PageContent) -> str:

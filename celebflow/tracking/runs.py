@@ -17,7 +17,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from celebflow import paths
 from celebflow.backbone.vgg19 import BackboneSource
 from celebflow.classifier.history import EpochResult
-from celebflow.errors import CelebflowError, Terminated
+from celebflow.errors import CelebflowError, Terminated, raise_shortage
 from celebflow.features.store import Features
 from celebflow.params import Params, list_informative
 from celebflow.tracking import stores
@@ -99,6 +99,7 @@ class Run:
         """
         failure = stores.describe_failure(error)
         if self._params.tracking.required:
+            raise_shortage(error, stores.describe_store())
             raise CelebflowError(
                 f"{failure}. Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository, or set "
                 "tracking.required to false to log later."

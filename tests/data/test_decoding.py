@@ -4,6 +4,8 @@ import base64
 import io
 import os
 import random
+import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -297,6 +299,26 @@ def test_a_decoder_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> Non
     decoder._process.kill()
     decoder._process.wait()
     assert decode_photograph(content).tobytes() == _draw_photograph().tobytes()
+
+
+def test_decoding_stays_within_a_limit_that_only_root_may_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (10**9, 2 * 10**9))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, both: limits.append(both))
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    isolation.main()
+    assert limits == [(10**9, 10**9)]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error when reading image file")])
+def test_lack_of_memory_is_no_damage(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: Image.Image) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(PhotographError, match="memory.*smaller size"):
+        decode_photograph(_encode(_draw_photograph(), "JPEG"))
 
 
 def test_decoders_import_nothing_from_the_working_directory(tmp_path: Path) -> None:

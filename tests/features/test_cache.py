@@ -1,6 +1,7 @@
 """The cache survives damage, killed prunes and full disks, and keeps what is needed."""
 
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -83,8 +84,20 @@ def test_a_truncated_cache_is_a_clear_error(tmp_path: Path, photos: list[Photo],
 
 def test_a_full_disk_is_a_clear_error(photos: list[Photo], extract: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "_CACHE_SIZE_BYTES", 2**16)
-    with pytest.raises(CelebflowError, match=r"cannot be written.*`celebflow cache prune --all`"):
+    with pytest.raises(CelebflowError, match=r"cannot be written.*CELEBFLOW_CACHE.*`celebflow cache prune --all`"):
         extract(photos, SMALL)
+
+
+def test_a_limit_of_address_space_is_no_reason_to_remove_the_cache(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**35, before[1]))  # less than LMDB reserves
+    try:
+        with pytest.raises(CelebflowError, match="ulimit -v") as caught, open_cache(tmp_path / "cache", ORIGIN):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert str(tmp_path / "cache") in str(caught.value)
+    assert "emove" not in str(caught.value)
 
 
 def test_a_prune_that_was_killed_between_its_steps_loses_nothing(

@@ -49,18 +49,21 @@ def _run(main: str, *, output: int = subprocess.PIPE, **environment: str) -> sub
     lines = ["import sys", "from celebflow import cli", "from celebflow.errors import *", "def main():"]
     script = "\n".join([*lines, *(f"    {line}" for line in main.splitlines()), "run_to_exit(main)"])
     return subprocess.run(
-        [sys.executable, "-c", script], stdout=output, stderr=subprocess.PIPE, env={**os.environ, **environment}
+        [sys.executable, "-c", script],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "", **environment},
     )
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_names_that_an_output_cannot_encode_are_escaped(encoding: str) -> None:
     name = "李 😀 \udcff é"
-    result = _run(f"print({name!a})\nprint({name!a}, file=sys.stderr)\ncli._echo('李 é')", PYTHONIOENCODING=encoding)
+    result = _run(f"cli._echo('李 é')\nprint({name!a})\nprint({name!a}, file=sys.stderr)", PYTHONIOENCODING=encoding)
     assert (result.returncode, result.stdout.count(b"\n")) == (0, 2)
     # As JSON escapes them, so that JSON stays JSON.
-    first_line = result.stdout.splitlines()[0].decode(encoding)
-    assert json.loads(f'"{first_line}"') == name
+    printed = result.stdout.splitlines()[1].decode(encoding)
+    assert json.loads(f'"{printed}"') == name
 
 
 def test_a_locale_that_would_change_names_of_files_is_refused_with_the_remedy() -> None:

@@ -162,7 +162,6 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     paths.PIPELINE.touch()
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.delenv("CELEBFLOW_CACHE", raising=False)
-    paths.PIPELINE.touch()
     photos = [Photo(f"Ann/{number}.jpg", "Ann", "train", f"{number:064}", f"{number:064}") for number in range(4)]
     row = SparseRow.from_dense(np.arange(5000, dtype=np.float32))
     for runtime in ("torch", "ncnn"):

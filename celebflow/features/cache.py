@@ -112,8 +112,8 @@ class FeatureCache:
         except lmdb.Error as error:
             raise CelebflowError(
                 f"The feature cache {self._environment.path()} cannot be written ({error}). Is the disk full? Free "
-                "some space, or let CELEBFLOW_CACHE name a folder on another disk. `celebflow cache prune --all` empties "
-                "the cache: what is needed is computed again."
+                "some space, or let CELEBFLOW_CACHE name a folder on another disk. `celebflow cache prune --all` "
+                "empties the cache: what is needed is computed again."
             ) from None
 
 

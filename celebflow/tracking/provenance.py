@@ -136,6 +136,14 @@ def _version(library: str) -> str:
         return "not installed"
 
 
+def find_last_result(commit: str) -> str:
+    """Return the last commit with another dvc.lock than the one before, until `commit`; without one, `commit` itself.
+
+    A run is compared with it: what was committed since, to be run now, has changed, too.
+    """
+    return run_git("log", "--max-count=1", "--format=%H", commit, "--", str(paths.LOCK)) or commit
+
+
 def find_changed_params(current: Mapping[str, object], commit: str) -> dict[str, object]:
     """Return the flat params that differ from a commit's params.yaml, with their current values."""
     try:

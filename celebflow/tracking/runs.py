@@ -24,7 +24,7 @@ from celebflow.tracking import stores
 from celebflow.tracking.data_changes import describe_data_change
 from celebflow.tracking.naming import describe_origin, describe_run, name_run
 from celebflow.tracking.processes import PROCESS_TAG, may_be_running, name_process
-from celebflow.tracking.provenance import find_changed_params, find_provenance, read_lock
+from celebflow.tracking.provenance import find_changed_params, find_last_result, find_provenance, read_lock
 
 
 class Run:
@@ -85,8 +85,8 @@ class Run:
                 self._client.set_terminated(run.info.run_id, "KILLED")
         provenance = find_provenance()
         params = list_informative(self._params)
-        changed = find_changed_params(params, provenance.commit)
-        name = name_run(provenance, self._source, changed, describe_data_change(provenance.commit))
+        before = find_last_result(provenance.commit)
+        name = name_run(provenance, self._source, find_changed_params(params, before), describe_data_change(before))
         all_tags = {**describe_origin(provenance, self._source), PROCESS_TAG: name_process(os.getpid()), **tags}
         created = self._client.create_run(experiment_id, tags=all_tags, run_name=name)
         self.run_id = created.info.run_id

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from celebflow.params import flatten
-from celebflow.tracking.provenance import Provenance, describe_machine, find_changed_params, find_provenance, read_lock
+from celebflow.tracking.provenance import (
+    Provenance,
+    describe_machine,
+    find_changed_params,
+    find_last_result,
+    find_provenance,
+    read_lock,
+)
 
 
 @pytest.fixture
@@ -19,8 +26,12 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "dvc.lock").write_text("stages: {}\n")
     _git("init", "--quiet", "--initial-branch", "main")
     _git("add", ".")
-    _git("-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", "start")
+    _commit("start")
     return tmp_path
+
+
+def _commit(message: str) -> None:
+    _git("-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--all", "--message", message)
 
 
 def _git(*arguments: str) -> str:
@@ -40,6 +51,18 @@ def test_a_result_of_changed_files_is_dirty_and_no_commit_restores_it(repository
     found = find_provenance()
     assert found.dirty
     assert found.restore_command() == ""
+
+
+def test_a_run_is_compared_with_the_last_result_and_not_with_what_was_committed_to_be_run(repository: Path) -> None:
+    start = _git("rev-parse", "HEAD")
+    assert find_last_result(start) == start
+    (repository / "params.yaml").write_text("train:\n  learning_rate: 0.2\n")
+    _commit("params")
+    assert find_last_result(_git("rev-parse", "HEAD")) == start
+    (repository / "dvc.lock").write_text("stages: {prepare: {}}\n")
+    _commit("result")
+    assert find_last_result("HEAD") == _git("rev-parse", "HEAD")
+    assert find_last_result("") == ""
 
 
 def test_an_experiment_is_restored_by_its_name(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,16 +160,18 @@ def _prepare_encodings() -> None:
 
 
 def report_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Print what the machine lacks as a message, and nothing when nobody reads the output; for sys.excepthook.
+    """Print what the machine lacks, or which path cannot be used, as a message; for sys.excepthook.
 
-    Other exceptions keep their traceback.
+    When nobody reads the output, nothing is printed. Other exceptions keep their traceback.
     """
-    shortage = describe_shortage(error)
-    if not shortage and not isinstance(error, BrokenPipeError):
+    message = describe_shortage(error)
+    if not message and isinstance(error, OSError) and error.filename is not None:
+        message = f"{error.filename}: {error.strerror}. Check that path."
+    if not message and not isinstance(error, BrokenPipeError):
         sys.__excepthook__(kind, error, traceback)
         return
-    if shortage:
-        print(f"error: {escape_controls(shortage)}", file=sys.stderr)
+    if message:
+        print(f"error: {escape_controls(message)}", file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:  # or else the interpreter would report it again as it ends
@@ -179,8 +181,8 @@ def report_uncaught(kind: type[BaseException], error: BaseException, traceback: 
 def run_to_exit(main: Callable[[], None]) -> None:
     """Run a program's `main`; end the process with a clear message and the exit status that shells expect.
 
-    A CelebflowError and what the machine lacks end with status 1, Ctrl-C with 130, SIGTERM with 143; other exceptions
-    keep their traceback.
+    A CelebflowError, what the machine lacks and a path that cannot be used end with status 1, Ctrl-C with 130, SIGTERM
+    with 143; other exceptions keep their traceback.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
     sys.excepthook = report_uncaught

@@ -25,7 +25,7 @@ _RENAMED = {
 # Sections that do not affect a result.
 _UNINFORMATIVE = ("plot.", "tracking.")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -86,7 +86,7 @@ class ExtractParams(_Section):
     """How photographs become features."""
 
     # Five poolings halve it: nothing is left of fewer than 32 pixels.
-    image_size_px: Annotated[int, Field(ge=32)] = 224
+    image_size_px: Annotated[int, Field(ge=32, le=4096)] = 224
     """the shorter side is resized to this, and the center square is kept"""
     face: FaceParams = FaceParams()
     views: Annotated[tuple[View, ...], Field(strict=False)] = ("original",)
@@ -183,7 +183,7 @@ class ComputeParams(_Section):
 class TrackingParams(_Section):
     """Where runs are logged in MLflow."""
 
-    experiment: Text = "celebflow"
+    experiment: Annotated[str, Field(min_length=1, max_length=500)] = "celebflow"
     """name of the experiment in MLflow"""
     required: bool = True
     """stop when MLflow's store cannot be reached; false trains on, and `celebflow runs sync` logs the run later"""

@@ -153,6 +153,15 @@ def test_errors_of_the_program_keep_their_traceback(error: Exception) -> None:
         assert b"Traceback" in _run("raise ValueError('x')").stderr
 
 
+@pytest.mark.parametrize("name", ["", "file/page.html", "x" * 300])
+def test_a_path_that_cannot_be_written_is_told_by_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / name
+    result = _run(f"open({str(path)!r}, 'w')")
+    message = result.stderr.decode()
+    assert result.returncode == 1 and message.startswith(f"error: {path}: ") and "Traceback" not in message
+
+
 @pytest.mark.parametrize("module", ["stages.train", "celebflow.cli"])
 def test_a_limit_of_address_space_is_told_even_when_libraries_are_loaded(module: str, tmp_path: Path) -> None:
     (tmp_path / "photograph.jpg").touch()

@@ -63,7 +63,14 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
         raise _refuse(file, f"damaged or cut short ({error})", _GET_AGAIN) from None
     if not isinstance(content, Mapping):
         raise _refuse(file, f"a saved {type(content).__name__}, not a state dict", _SAVE_TENSORS)
-    return {name: value.detach() for name, value in flatten(content).items() if isinstance(value, Tensor)}
+    try:
+        values = flatten(content)
+    except RecursionError:
+        raise _refuse(file, "a dict that contains itself, or nested without end", _SAVE_TENSORS) from None
+    tensors = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise _refuse(file, "a saved dict without any tensor", _SAVE_TENSORS)
+    return tensors
 
 
 def _refuse(file: Path, what: str, remedy: str) -> CelebflowError:
@@ -201,6 +208,8 @@ def _find_problem(tensor: Tensor, shape: torch.Size) -> str:
         return f"is of the type {tensor.dtype} ({tensor.layout}, {tensor.device}), not of dense floating-point numbers"
     if list_not_finite({"": tensor.to(torch.float32)}):
         return "contains values that are not finite"
+    if not tensor.any() and tensor.ndim > 1:
+        return "contains nothing but zeros"
     return ""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from celebflow.errors import CelebflowError
 from celebflow.tables import load_rows, save_rows
 
 
@@ -24,5 +25,8 @@ def save_history(history: Iterable[EpochResult], path: Path) -> None:
 
 
 def load_history(path: Path) -> list[EpochResult]:
-    """Read what save_history wrote; raise CelebflowError when a column is missing."""
-    return load_rows(EpochResult, path)
+    """Read what save_history wrote; raise CelebflowError when a column is missing, or there is no epoch."""
+    history = load_rows(EpochResult, path)
+    if not history:
+        raise CelebflowError(f"{path} has no epoch. Run `dvc repro` to make it again.")
+    return history

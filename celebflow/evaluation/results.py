@@ -1,7 +1,8 @@
 """The files of a result: evaluate writes them; plot, DVC plots, MLflow and compare read them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -46,6 +47,7 @@ from celebflow.tables import load_rows, load_table, save_rows, save_table
 REPORTED_SPLITS = ("val", "test")
 # What `dvc metrics show` and `dvc exp show` list, in one line of a terminal: a column per split each.
 _HEADLINE = ("accuracy", "balanced_accuracy", "macro_auc", "loss")
+_WARNING = "backbone"  # the key beside the splits
 _BATCH_SIZE = 256
 # The beginning of the names of the files of curves → the columns of the points.
 _CURVE_COLUMNS = {
@@ -113,7 +115,7 @@ def save_metrics(
 
     Both have a warning where the backbone is untrained.
     """
-    warning: dict[str, Any] = {} if source.trained else {"backbone": "UNTRAINED"}
+    warning: dict[str, Any] = {} if source.trained else {_WARNING: "UNTRAINED"}
     rounded = {split: {name: round(value, 6) for name, value in values.items()} for split, values in metrics.items()}
     chosen = {split: {name: values[name] for name in _HEADLINE if name in values} for split, values in rounded.items()}
     _save_json(warning | chosen, headline)
@@ -126,9 +128,22 @@ def _save_json(content: object, path: Path) -> None:
 
 
 def load_metrics(path: Path) -> dict[str, dict[str, float]]:
-    """Read what save_metrics wrote, without the warning."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return {split: values for split, values in content.items() if isinstance(values, dict)}
+    """Read what save_metrics wrote, without the warning; raise CelebflowError when the file is damaged."""
+    with _reading(path) as content:
+        return {split: _check_figures(values) for split, values in content.items() if split != _WARNING}
+
+
+def _check_figures(values: dict[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the object in a JSON file; raise CelebflowError when it is none, or is not what the caller expects."""
+    try:
+        yield json.loads(path.read_text(encoding="utf-8"))
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise CelebflowError(f"{path} is damaged ({error}). Run `dvc repro` to make it again.") from None
 
 
 def report_splits(
@@ -215,11 +230,12 @@ def load_report(history: Path, metrics: Path, folder: Path) -> Report:
 
 
 def _load_split(folder: Path) -> SplitReport:
-    intervals = json.loads((folder / "intervals.json").read_text(encoding="utf-8"))
+    with _reading(folder / "intervals.json") as content:
+        intervals = {name: Interval(**ends) for name, ends in content.items()}
     return SplitReport(
         predictions=load_predictions(folder / "predictions.csv"),
         people=load_rows(PersonMetrics, folder / "people.csv"),
-        intervals={name: Interval(**ends) for name, ends in intervals.items()},
+        intervals=intervals,
         rocs=_load_curves("roc", folder),
         precision_recalls=_load_curves("precision_recall", folder),
         reliability={

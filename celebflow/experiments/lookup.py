@@ -14,6 +14,7 @@ from celebflow.experiments.registry import download_model, find_named_run
 from celebflow.experiments.results import WORKSPACE, copy_outputs
 from celebflow.params import keep_informative, load_flat_params
 from celebflow.tracking import stores
+from celebflow.tracking.git import require_commit
 from celebflow.tracking.provenance import read_locked_md5s, read_locked_params
 
 # Files are small and fetched one at a time, so progress bars would only flicker.
@@ -83,6 +84,8 @@ def _fetch(name: str, *files: Path) -> Iterator[Sequence[Path]]:
             require(*files)
             found: Sequence[Path] = files
         else:
+            if name == "HEAD":
+                require_commit()
             found = copy_outputs(files, name, Path(folder)) or _download(name, files, folder)
         try:
             yield found

@@ -1,6 +1,7 @@
 """Results of commits and DVC experiments, each with its MLflow run; no other module imports DVC."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -90,14 +91,15 @@ def _format_value(value: object) -> str:
 def _list_stored_runs() -> dict[str, str] | None:
     """Return the runs in the user's store and those that wait, by their ids and the ids of the runs they continue.
 
-    Returns None when the store cannot be read.
+    Returns None when the store cannot be read; this is reported on standard error.
     """
     runs = stores.list_waiting_runs()
     if stores.store_exists():
         try:
             with stores.short_timeouts():
                 runs += stores.list_runs(stores.open_store())
-        except stores.STORE_ERRORS:
+        except stores.STORE_ERRORS as error:
+            print(f"{stores.describe_failure(error)}. Whether it has the runs is not known.", file=sys.stderr)
             return None
     continued = {run.data.tags[stores.CONTINUES]: run.info.run_id for run in runs if stores.CONTINUES in run.data.tags}
     return continued | {run.info.run_id: run.info.run_id for run in runs}

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -98,9 +99,12 @@ def parse_space(text: str, params: Params) -> Space:
         choices = re.split(r",(?![^\[]*\])", values)  # commas outside brackets
         return Space(name, choices=tuple(_parse_value(choice) for choice in choices))
     low, high = _parse_value(low_text), _parse_value(high_text)
-    if _is_number(low) and _is_number(high) and low < high:
+    if _is_number(low) and _is_number(high) and low < high and math.isfinite(float(high) - float(low)):
         return Space(name, low=low, high=high)
-    raise CelebflowError(f"{values} is not a valid range of {name}. Write low..high: two numbers, the lower first.")
+    raise CelebflowError(
+        f"{values} is not a valid range of {name}. Write low..high: two numbers, the lower first, and no "
+        "further apart than a float can tell."
+    )
 
 
 def _is_number(value: Value) -> TypeGuard[int | float]:
@@ -133,9 +137,9 @@ def search(
     estimator (Bergstra et al., 2011) proposes values, seeded by train.seed. An interrupted search continues where it
     was, with the same proposals as without the interruption.
 
-    Raises CelebflowError when `metric` is not a metric of val, because test data must not choose, when the search began
-    with other settings or photographs, when an experiment of that name is not of the search, and when the first trial
-    fails.
+    Raises CelebflowError when `metric` is not a metric of val, because test data must not choose, when a param is given
+    twice, when the search began with other settings or photographs, when an experiment of that name is not of the
+    search, and when the first trial fails.
     """
     import optuna
 
@@ -147,6 +151,9 @@ def search(
         )
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise CelebflowError(f"--name {name!r} is not a valid beginning of names. Write letters, digits and hyphens.")
+    repeated = [param for param, count in Counter(space.name for space in spaces).items() if count > 1]
+    if repeated:
+        raise CelebflowError(f"{', '.join(repeated)} is given more than once. Write all its values after one =.")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize" if is_lower_better(metric) else "maximize")
     start = {**list_informative(params), **fixed}
@@ -180,6 +187,9 @@ def search(
                 while len(trials) < trial_count:
                     proposed, trial = propose(record.running)
                     changes = {**fixed, **trial.values}
+                    print(
+                        f"{trial.name} is running ({len(trials) + 1} of {trial_count}) …", file=sys.stderr, flush=True
+                    )
                     trial = replace(trial, metric=_run_trial(record, proposed.params, trial.name, changes, figure))
                     add(proposed, trial)
                     if trial.metric is not None and rank_trials(trials, metric)[0] is trial:

@@ -12,6 +12,7 @@ from celebflow.errors import CelebflowError
 
 _HIDDEN = "…"
 _SQLITE = "sqlite"
+_DATABRICKS = ("databricks", "databricks-uc")  # addresses of MLflow's without a scheme
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _PASSWORD = re.compile("(?:pwd|password)(?:=|%3D)(.+?)(?=;|%3B|&[^&;=]*=|$)", re.IGNORECASE | re.DOTALL)
 _MIN_SECRET_LENGTH = 3  # a shorter one could be a part of any word
@@ -35,16 +36,18 @@ def find_database(address: str) -> Path | None:
     """Return the file of a SQLite database; None for another store, or for a database in memory."""
     if not is_sqlite(address):
         return None
-    database = make_url(address).database
-    if not database or database == ":memory:":
+    url = make_url(address)
+    file = (url.database or "").removeprefix("file:")
+    if not file or file.startswith(":memory:") or url.query.get("mode") == "memory":
         return None
-    return Path(database.removeprefix("file:"))
+    return Path(file)
 
 
 def resolve_address(address: str, folder: Path) -> str:
     """Return an address in which a relative path is absolute, as seen from `folder`.
 
-    Raises CelebflowError for an address that cannot be taken apart, such as one with a password that is not escaped.
+    Raises CelebflowError for a database in memory, and for an address that cannot be taken apart, such as one with a
+    password that is not escaped.
     """
     try:
         parts = urlsplit(address)
@@ -58,9 +61,14 @@ def resolve_address(address: str, folder: Path) -> str:
             f"MLFLOW_TRACKING_URI is {describe_address(address)}, which is not a valid address. Check its port; "
             "and in a password, write @ as %40, / as %2F, ? as %3F, # as %23 and : as %3A."
         )
+    if database is None and is_sqlite(address):
+        raise CelebflowError(
+            f"MLFLOW_TRACKING_URI is {describe_address(address)}, a database in memory, which would lose the runs. "
+            "Name a file: sqlite:///mlflow.db."
+        )
     if database is not None and not database.is_absolute() and not make_url(address).query:
         return make_sqlite_address(folder / database)
-    if not parts.scheme and address != "databricks":
+    if not parts.scheme and address not in _DATABRICKS:
         return str(folder / address)
     return address
 

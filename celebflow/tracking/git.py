@@ -44,13 +44,19 @@ def list_commits_with_results(max_count: int) -> list[str]:
         raise CelebflowError(
             f"{paths.project()} is not in a git repository, and results belong to commits. Run `git init`, and commit."
         )
-    head = run_git("rev-parse", "--verify", "HEAD")
-    if not head:
-        raise CelebflowError("There is no commit yet, and results belong to commits. Run `git add . && git commit`.")
+    head = require_commit()
     changed = run_git("log", f"--max-count={max_count}", "--format=%H", "--", "dvc.lock").split()
     references = run_git("for-each-ref", "--format=%(refname)", "refs/exps")
     baselines = ["".join(match) for match in _EXPERIMENT.findall(references)]
     return list(dict.fromkeys([head, *changed, *baselines]))
+
+
+def require_commit() -> str:
+    """Return the id of the last commit; raise CelebflowError when there is none."""
+    head = run_git("rev-parse", "--verify", "HEAD")
+    if not head:
+        raise CelebflowError("There is no commit yet, and results belong to commits. Run `git add . && git commit`.")
+    return head
 
 
 def has_experiment(name: str) -> bool:

@@ -78,7 +78,7 @@ def store_uri() -> str:
 
     Raises CelebflowError when MLFLOW_TRACKING_URI is not a valid address.
     """
-    address = os.environ.get("MLFLOW_TRACKING_URI")
+    address = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     return resolve_address(address, paths.project()) if address else make_sqlite_address(_own_database())
 
 
@@ -228,7 +228,7 @@ for handler in logging.getLogger("mlflow").handlers:
 def select_experiment(client: MlflowClient, name: str) -> str:
     """Return an experiment's id; create the experiment if necessary.
 
-    Raises CelebflowError when it has been deleted.
+    Raises CelebflowError when it has been deleted, or does not keep its files where the store is.
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
@@ -242,6 +242,11 @@ def select_experiment(client: MlflowClient, name: str) -> str:
         raise CelebflowError(
             f"The MLflow experiment {name} is deleted: run `mlflow experiments restore --experiment-id "
             f"{experiment.experiment_id}`, or set tracking.experiment to another name."
+        )
+    if experiment.experiment_id == "0" and _choose_artifact_location(client) is not None:
+        raise CelebflowError(
+            f"tracking.experiment is {name}, which MLflow itself makes, with its files in the folder where it was "
+            "started. Choose another name."
         )
     for tag in _PAGE_TAGS.keys() - experiment.tags.keys():  # an older celebflow made the experiment
         client.set_experiment_tag(experiment.experiment_id, tag, _PAGE_TAGS[tag])

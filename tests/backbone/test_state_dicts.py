@@ -91,6 +91,12 @@ def test_tensors_are_found_in_nested_dicts_beside_other_values(tmp_path: Path) -
     assert not any(tensor.requires_grad for tensor in loaded.values())
 
 
+def _endless() -> dict[str, object]:
+    content: dict[str, object] = {"weight": torch.zeros(2)}
+    content["itself"] = content
+    return content
+
+
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
@@ -117,6 +123,8 @@ def test_tensors_are_found_in_nested_dicts_beside_other_values(tmp_path: Path) -
         (pickle.dumps(_Malicious(), protocol=2), ["objects of Python", "run code"]),
         (pickle.dumps({"weight": np.zeros(3)}), ["a pickle that torch.save did not write", "model.state_dict()"]),
         (_save([torch.zeros(2)]), ["list", "model.state_dict()"]),
+        (_save({}), ["without any tensor", "model.state_dict()"]),
+        (_save(_endless()), ["contains itself", "model.state_dict()"]),
     ],
 )
 def test_a_file_of_another_kind_is_named_with_the_remedy_and_runs_no_code(
@@ -209,6 +217,7 @@ def test_what_does_not_fit_is_listed_by_name(state: dict[str, Tensor]) -> None:
     for odd in (quantized, weight.to("meta")):
         _fails(change(**{"0_weight": odd}), "features.0.weight is of the type", "floating-point")
     _fails(change(**{"0_bias": sparse}), "features.0.bias is of the type", "sparse")
+    _fails(change(**{"0_weight": torch.zeros_like(weight)}), "features.0.weight contains nothing but zeros")
     _fails(change(**{"40_weight": torch.zeros(1)}), "features.40.weight is unknown")
     missing = {name: tensor for name, tensor in state.items() if name != "features.34.bias"}
     _fails(lambda: keep_convolutions(missing, "w.pth"), "features.34.bias is missing")

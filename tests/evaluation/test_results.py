@@ -55,6 +55,21 @@ def test_a_report_that_lacks_a_file_is_refused_with_the_reason(tmp_path: Path, n
         load_report(tmp_path / "history.csv", tmp_path / "all_metrics.json", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["all_metrics.json", "val/intervals.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"val": 1}', '{"val": {"accuracy": {}}}', "[" * 10**5, "\x80"])
+def test_a_report_with_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, content: str) -> None:
+    write_result(tmp_path, make_card(NAMES), *draw_logits(3))
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(CelebflowError, match=rf"{name} is damaged.*dvc repro"):
+        load_report(tmp_path / "history.csv", tmp_path / "all_metrics.json", tmp_path)
+
+
+def test_a_report_without_an_epoch_is_refused(tmp_path: Path) -> None:
+    save_history([], tmp_path / "history.csv")
+    with pytest.raises(CelebflowError, match=r"history\.csv has no epoch.*dvc repro"):
+        load_history(tmp_path / "history.csv")
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_metrics_warn_of_an_untrained_backbone(tmp_path: Path, trained: bool) -> None:
     metrics = {"val": {"accuracy": 0.5, "coverage": 0.75}}

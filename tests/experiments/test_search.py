@@ -113,6 +113,7 @@ def test_ranges_are_of_whole_numbers_or_other_numbers_and_wide_ones_are_logarith
         ("train.dropout=false..true", "is not a valid range of train.dropout"),
         ("train.dropout=0.1..inf", "is not a valid range of train.dropout"),
         ("train.dropout=nan..1", "is not a valid range of train.dropout"),
+        ("train.dropout=-1e308..1e308", "is not a valid range of train.dropout"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_with_what_to_write(params: Params, text: str, message: str) -> None:
@@ -128,6 +129,12 @@ def test_a_metric_that_is_not_of_validation_is_refused_before_any_work(
     with pytest.raises(CelebflowError, match=r"is not a metric of validation, such as val\.accuracy"):
         search("search", params, {}, [space], 2, metric, lambda _: None)
     assert list(project.iterdir()) == [project / paths.DATA_RECORD], "nothing has been written"
+
+
+def test_a_param_that_is_given_twice_is_refused(params: Params, project: Path) -> None:
+    space = Space("train.dropout", choices=(0.1, 0.2))
+    with pytest.raises(CelebflowError, match=r"train\.dropout is given more than once"):
+        search("search", params, {}, [space, space], 2, "val.accuracy", lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../tuning", "-x", ".hidden", "a b", "*"])

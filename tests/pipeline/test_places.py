@@ -66,6 +66,12 @@ def test_a_broken_lock_is_told_by_every_command_that_needs_it(repository: Reposi
             assert "dvc.lock cannot be read" in output and "git checkout HEAD -- dvc.lock" in output
 
 
+def test_runs_says_that_the_store_cannot_be_reached(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(repository.environment, "MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    listed = repository.invoke("runs")
+    assert "http://127.0.0.1:9 cannot be used" in listed and repository.run_id() in listed
+
+
 def test_a_pulled_result_is_registered_after_it_is_logged_here(template: Repository, tmp_path: Path) -> None:
     clone = Repository(tmp_path / "clone")
     template.run("git", "clone", "--quiet", ".", str(clone.folder))

@@ -55,17 +55,32 @@ def test_any_path_is_restored(name: str) -> None:
         ("sqlite:///my.db", "sqlite:////projects/faces/my.db"),
         ("sqlite:///runs/my.db", "sqlite:////projects/faces/runs/my.db"),
         ("sqlite:////elsewhere/my.db", "sqlite:////elsewhere/my.db"),
-        ("sqlite://", "sqlite://"),
         ("mlruns", "/projects/faces/mlruns"),
         ("./mlruns", "/projects/faces/mlruns"),
         ("/elsewhere/mlruns", "/elsewhere/mlruns"),
         ("databricks", "databricks"),
+        ("databricks-uc", "databricks-uc"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("postgresql://ann@/mlflow?host=/run/postgres", "postgresql://ann@/mlflow?host=/run/postgres"),
     ],
 )
 def test_relative_paths_begin_at_the_project(address: str, expected: str) -> None:
     assert resolve_address(address, PROJECT) == expected
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true", "sqlite:///file:x?mode=memory&uri=true"],
+)
+def test_a_database_in_memory_is_refused(address: str) -> None:
+    with pytest.raises(CelebflowError, match="MLFLOW_TRACKING_URI.*in memory.*sqlite:///mlflow.db"):
+        resolve_address(address, PROJECT)
+
+
+def test_an_address_of_spaces_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", " ")
+    assert find_database(stores.store_uri()) == tmp_path / "mlflow.db"
 
 
 def test_a_relative_store_is_the_workspace_s_in_the_copies_that_dvc_makes(

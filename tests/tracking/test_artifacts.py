@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from celebflow.errors import CelebflowError
 from celebflow.tracking import stores
 
 pytestmark = pytest.mark.slow  # MLflow takes seconds to make a database
@@ -66,3 +67,9 @@ def test_artifacts_that_are_elsewhere_on_purpose_stay_there(
     client = stores.open_store()
     assert client.get_experiment(experiment).artifact_location == elsewhere.as_uri()
     assert _read(client, tmp_path / "read") == {"one", "three"}
+
+
+def test_the_experiment_that_mlflow_itself_makes_is_refused(project: Path) -> None:
+    client = stores.open_store()
+    with pytest.raises(CelebflowError, match=r"tracking\.experiment is Default.*another name"):
+        stores.select_experiment(client, "Default")

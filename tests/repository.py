@@ -89,16 +89,19 @@ class Repository:
         assert process.returncode == status, output
         return output
 
-    def invoke(self, *arguments: str, fails: bool = False) -> str:
-        """Run a command of celebflow in this process, and return what it printed and the error it ended with."""
-        return self._call(cli.main, arguments, fails)
+    def invoke(self, *arguments: str, fails: bool = False, only_output: bool = False) -> str:
+        """Run a command of celebflow in this process, and return what it printed and the error it ended with.
+
+        With `only_output`, what it printed to standard error is left out.
+        """
+        return self._call(cli.main, arguments, fails, only_output)
 
     def run_stage(self, name: str, *, fails: bool = False) -> str:
         """Run a stage's main in this process without DVC, and return what it printed and the error it ended with."""
         main = importlib.import_module(f"stages.{name}").main
         return self._call(click.Command(name, callback=main), (), fails)
 
-    def _call(self, command: click.Command, arguments: Sequence[str], fails: bool) -> str:
+    def _call(self, command: click.Command, arguments: Sequence[str], fails: bool, only_output: bool = False) -> str:
         """Call a command, which takes seconds less than a process that has to import torch, MLflow and DVC."""
         with chdir(self.folder):
             environment = {"MLFLOW_TRACKING_URI": None, **self.environment}
@@ -107,7 +110,8 @@ class Repository:
         if error is not None and not isinstance(error, CelebflowError):
             raise error
         assert (error is not None) == fails, result.output
-        return f"{result.output}error: {error}" if error else result.output
+        output = result.stdout if only_output else result.output
+        return f"{output}error: {error}" if error else output
 
     def run_queued(self, **experiments: str) -> None:
         """Queue an experiment for each name and change of the params, and run them with two workers."""

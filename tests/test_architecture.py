@@ -24,7 +24,7 @@ FOLDERS = (
     "inference",
     "experiments",
 )
-SHARED = ("errors", "params", "paths", "tables")
+SHARED = ("errors", "params", "paths")
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 SCRIPTS = {path.stem: path for path in (REPOSITORY / "stages").glob("*.py") if path.stem != "__init__"}
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from celebflow.data.tables import load_rows, save_rows
 from celebflow.errors import CelebflowError
-from celebflow.tables import load_rows, save_rows
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 
 from celebflow.data.photos import Photo, list_people
 from celebflow.data.splits import split_photographs
+from celebflow.data.tables import save_table
 from celebflow.params import PrepareParams
-from celebflow.tables import save_table
 
 HASH_BITS = 256
 _HASH_SIDE = 16

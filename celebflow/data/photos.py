@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from celebflow.tables import load_rows, save_rows
+from celebflow.data.tables import load_rows, save_rows
 
 SPLITS = ("train", "val", "test")
 

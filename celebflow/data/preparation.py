@@ -17,9 +17,9 @@ from celebflow.data.formats import PhotographError
 from celebflow.data.layout import check_layout
 from celebflow.data.photos import Photo
 from celebflow.data.splits import split_photographs
+from celebflow.data.tables import save_rows
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.params import PrepareParams
-from celebflow.tables import save_rows
 
 _LINK_REMEDY = (
     "which DVC does not track: copy the folder here; to keep the photographs on another disk, put DVC's cache there "

@@ -28,6 +28,7 @@ from celebflow.classifier.history import EpochResult, load_history
 from celebflow.classifier.model import Classifier, ClassifierCard
 from celebflow.classifier.training import compute_logits
 from celebflow.data.photos import Photo
+from celebflow.data.tables import load_rows, load_table, save_rows, save_table
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.metrics import (
     Curve,
@@ -42,7 +43,6 @@ from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval, compute_
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams
 from celebflow.paths import write_whole
-from celebflow.tables import load_rows, load_table, save_rows, save_table
 
 REPORTED_SPLITS = ("val", "test")
 # What `dvc metrics show` and `dvc exp show` list, in one line of a terminal: a column per split each.

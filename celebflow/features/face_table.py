@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from celebflow.data.tables import load_rows, save_rows
 from celebflow.features.faces import Face
-from celebflow.tables import load_rows, save_rows
 
 
 @dataclass(frozen=True)

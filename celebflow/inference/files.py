@@ -11,9 +11,9 @@ from PIL import Image
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.files import find_files, is_folder
 from celebflow.data.formats import PhotographError
+from celebflow.data.tables import write_table
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.predictor import NO_FACE, Predictor, RankedFace, rank_candidates
-from celebflow.tables import write_table
 
 STANDARD_INPUT = "-"
 _BATCH_SIZE = 16

@@ -25,8 +25,8 @@ from celebflow.data.duplicates import (
 from celebflow.data.invented_people import draw_photograph
 from celebflow.data.preparation import prepare_photographs
 from celebflow.data.splits import split_photographs
+from celebflow.data.tables import load_table
 from celebflow.params import PrepareParams
-from celebflow.tables import load_table
 from tests.data.test_splits import make_photos
 
 PARAMS = PrepareParams()

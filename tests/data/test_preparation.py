@@ -15,9 +15,9 @@ from celebflow.data.duplicates import list_duplicate_groups
 from celebflow.data.invented_people import draw_photograph
 from celebflow.data.photos import load_photos, save_photos
 from celebflow.data.preparation import LeftOut, prepare_photographs, save_left_out
+from celebflow.data.tables import load_rows, load_table
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
-from celebflow.tables import load_rows, load_table
 
 Draw = Callable[..., Path]
 PARAMS = PrepareParams()

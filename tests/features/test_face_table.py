@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from celebflow.data.tables import load_table
 from celebflow.errors import CelebflowError
 from celebflow.features.face_table import load_subjects, save_faces
 from celebflow.features.faces import Face
-from celebflow.tables import load_table
 
 POINTS = ((1 / 3, 2.5), (7.1, 2.25), (4.0, 4.75), (2.0, 6.1), (6.0, 1e-9))
 FIRST = Face(-0.1, 1 / 7, 9.3, 11.0, 0.987654321, POINTS)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celebflow.data.tables import escape_cell, load_rows, save_rows
 from celebflow.errors import CelebflowError
 from celebflow.paths import write_whole
-from celebflow.tables import escape_cell, load_rows, save_rows
 
 
 @dataclass(frozen=True)

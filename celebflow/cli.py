@@ -388,22 +388,92 @@ def predict(
         raise errors.CelebflowError(f"{len(refused)} of {len(listed)} files are not readable photographs.")
 
 
+@main.command()
+@click.argument("photographs", nargs=-1, metavar="A B...")
+@_choose_model
+@click.option("--pairs", "table", type=_FILE, help="Also the pairs of a CSV file, with the columns first and second.")
+@click.option("--whole", is_flag=True, help="Compare a photograph without a face as a whole.")
+@click.option("--json", "format_name", flag_value="json", help="Print a JSON array with an object for each pair.")
+@click.option("--csv", "format_name", flag_value="csv", help="Print a CSV row for each pair.")
+def verify(
+    photographs: tuple[str, ...],
+    model: str | None,
+    revision: str | None,
+    table: Path | None,
+    format_name: str | None,
+    whole: bool,
+) -> None:
+    """Tell whether photographs show the same person.
+
+    Photographs are files, compared two by two: A with B, and so on. The model was trained with the task verification;
+    it is the workspace's, or the one that --model or --rev chooses. It knows none of the people.
+
+    The answer is same when that is at least as likely as not, taking both for equally likely before. The probability
+    is that of the same person. Where a photograph shows several people, its subject is compared; where no face is
+    found, there is no answer. Files that are not readable photographs are reported on standard error, and the exit
+    status is 1; the other pairs are compared all the same.
+
+    \b
+    Examples:
+      celebflow verify passport.jpg selfie.jpg
+      celebflow verify --pairs pairs.csv --csv > answers.csv
+      celebflow verify --rev main --json a.jpg b.jpg
+    """
+    from tqdm import tqdm
+
+    from celebflow.data.files import read_file
+    from celebflow.inference import verifying
+
+    pairs = verifying.list_pairs(photographs, table)
+    refused = []
+
+    def refuse(name: str, reason: str) -> None:
+        refused.append(name)
+        tqdm.write(errors.escape_controls(f"{name}: {reason}", keep=""), file=sys.stderr)
+
+    with _open_folder(model, revision) as folder:
+        verifier = verifying.PairVerifier.load(folder)
+        progress = tqdm(pairs, "comparing", unit="pair", disable=True if len(pairs) == 1 else None)
+        read = lambda name: read_file(Path(name))  # noqa: E731
+        answers = list(verifying.verify_pairs(progress, read, verifier, refuse, whole=whole))
+    formats = {"json": verifying.format_json, "csv": verifying.format_csv, None: verifying.format_table}
+    if format_name == "csv" and not sys.stdout.isatty():
+        click.echo(verifying.format_csv(answers), color=True)  # a program gets each name as it is
+    elif answers or format_name:
+        _echo(formats[format_name](answers))
+    if answers and format_name is None:
+        calibration = verifier.card.calibration
+        _echo(
+            f"On val, {calibration.false_match_rate:.1%} of pairs of two people were called same, and "
+            f"{calibration.false_non_match_rate:.1%} of pairs of the same person different."
+        )
+    if refused:
+        raise errors.CelebflowError(f"{len(refused)} files are not readable photographs.")
+
+
 @contextmanager
 def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"]:
-    """Load the model that the options choose; MLflow and DVC are imported only where they are needed."""
+    """Load the classifier that the options choose."""
     from celebflow.inference.predictor import Predictor
 
+    with _open_folder(model, revision) as folder:
+        yield Predictor.load(folder)
+
+
+@contextmanager
+def _open_folder(model: str | None, revision: str | None) -> Iterator[Path]:
+    """Find the folder of the model that the options choose; MLflow and DVC are imported only where they are needed."""
     if model is not None and revision is not None:
         raise click.UsageError("--model and --rev each choose a model: give one of them.")
     if model is None:
         paths.require_project()
     if revision is None and not (model or "").startswith(("models:/", "runs:/")):
-        yield Predictor.load(paths.CLASSIFIER.parent if model is None else Path(model))
+        yield paths.CLASSIFIER.parent if model is None else Path(model)
         return
     from celebflow.experiments.lookup import fetch_model
 
     with fetch_model(model, revision) as folder:
-        yield Predictor.load(folder)
+        yield folder
 
 
 @main.command()

@@ -10,6 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 from celebflow.errors import CelebflowError
 
+TaskName = Literal["recognition", "verification"]
 View = Literal["original", "mirrored", "closer", "closer_mirrored"]
 LayerName = Literal["pool4", "pool5"]
 # The range that both torch.manual_seed and NumPy's generators accept.
@@ -49,6 +50,8 @@ class PrepareParams(_Section):
     duplicate_distance_bits: Annotated[int, Field(ge=0, le=256)] | None = 48
     """photographs whose 256-bit hashes differ in at most this many bits are near-duplicates and stay in one split; null
     looks for none"""
+    max_pairs: Annotated[int, Field(ge=2, lt=2**31)] = 6000
+    """for verification without pairs.csv: the most pairs to draw in each split, half of them of the same person"""
     unreadable: Literal["stop", "skip"] = "stop"
     """what to do about files that are not readable photographs: stop with a list of them, or skip them and list them in
     splits/left_out.csv"""
@@ -124,8 +127,9 @@ class TrainParams(_Section):
     seed: Seed = 0
     """decides initial weights, the order of photographs, views and dropout"""
     preprocessing: PreprocessingParams = PreprocessingParams()
-    classifier: Literal["mlp", "linear", "lda", "logistic"] = "mlp"
-    """multilayer perceptron, the same without hidden layers, linear discriminant analysis, or logistic regression"""
+    classifier: Literal["mlp", "linear", "lda", "logistic", "plda"] = "mlp"
+    """multilayer perceptron, the same without hidden layers, linear discriminant analysis, or logistic regression; for
+    verification plda, probabilistic linear discriminant analysis, or lda, whose coordinates are compared by cosine"""
     hidden_units: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = (4096, 4096)
     """widths of the hidden layers of mlp"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -151,7 +155,7 @@ class TrainParams(_Section):
     keep_epoch: Literal["last", "best"] = "last"
     """which epoch's weights to keep; best by validation accuracy"""
     lda_shrinkage: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """shrinkage of the covariance of lda"""
+    """shrinkage of the covariance of lda, and of that within a person of plda"""
     logistic_c: Annotated[float, Field(gt=0)] = 1.0
     """inverse strength of the L2 penalty of logistic, scikit-learn's C"""
     false_acceptance_rate: Fraction = 0.05
@@ -159,9 +163,10 @@ class TrainParams(_Section):
 
     @model_validator(mode="after")
     def _give_lda_few_dimensions(self) -> "TrainParams":
-        if self.classifier == "lda" and self.preprocessing.pca_components is None:
+        if self.classifier in ("lda", "plda") and self.preprocessing.pca_components is None:
             raise ValueError(
-                "lda needs preprocessing.pca_components, 600 for example: a covariance of all features is too large"
+                f"{self.classifier} needs preprocessing.pca_components, 600 for example: a covariance of all features "
+                "is too large"
             )
         return self
 
@@ -192,6 +197,8 @@ class TrackingParams(_Section):
 class Params(_Section):
     """All of params.yaml, one field per section; its defaults are the base recipe."""
 
+    task: TaskName = "recognition"
+    """what is learned: recognition (who it is), or verification (whether two photographs show the same person)"""
     prepare: PrepareParams = PrepareParams()
     backbone: BackboneParams = BackboneParams()
     extract: ExtractParams = ExtractParams()
@@ -199,6 +206,18 @@ class Params(_Section):
     plot: PlotParams = PlotParams()
     compute: ComputeParams = ComputeParams()
     tracking: TrackingParams = TrackingParams()
+
+    @model_validator(mode="after")
+    def _match_classifier_and_task(self) -> "Params":
+        fitting = {"recognition": ("mlp", "linear", "lda", "logistic"), "verification": ("plda", "lda")}[self.task]
+        if self.train.classifier not in fitting:
+            raise ValueError(
+                f"train.classifier is {self.train.classifier}, which does not fit task {self.task}: set it to "
+                f"{' or '.join(fitting)}. The recipes do so: celebflow recipe"
+            )
+        if self.task == "verification" and self.train.preprocessing.standardize:
+            raise ValueError("train.preprocessing.standardize must be false for task verification: components have it")
+        return self
 
 
 def load_params(path: Path) -> Params:

@@ -16,6 +16,8 @@ DATA_RECORD = Path("data.dvc")
 RECIPES = Path("recipes")
 
 PHOTOS = Path("splits/photos.csv")
+PAIRS = Path("splits/pairs.csv")
+FOLDS = Path("splits/folds.csv")
 LEFT_OUT = Path("splits/left_out.csv")
 DUPLICATES = Path("splits/duplicates.csv")
 

@@ -60,7 +60,8 @@ def _render_tables() -> str:
     parts = []
     for name, section in _make_schema()["properties"].items():
         lines = ["| key | type | values | default | meaning |", "|---|---|---|---|---|"]
-        for key, schema in _list_keys(section, f"{name}."):
+        keys = _list_keys(section, f"{name}.") if "properties" in section else [(name, section)]
+        for key, schema in keys:
             default = schema["default"]
             cells = (
                 f"`{key}`",
@@ -70,7 +71,9 @@ def _render_tables() -> str:
                 schema["description"],
             )
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        parts += [f"## {name}", section["description"], "\n".join(lines)]
+        # A key at the top is described in its own row.
+        description = [section["description"]] if "properties" in section else []
+        parts += [f"## {name}", *description, "\n".join(lines)]
     return "\n\n".join(parts)
 
 

@@ -1,10 +1,10 @@
-"""Measure the classifier on the photographs that it was not trained on."""
+"""Measure the model on the photographs that it was not trained on."""
 
 from celebflow import paths
-from celebflow.classifier.model import load_classifier
-from celebflow.evaluation.results import report_splits, save_metrics
+from celebflow.evaluation.results import save_metrics
 from celebflow.features.store import load_features
 from celebflow.params import load_params
+from celebflow.tasks import load_step
 from celebflow.tracking import runs
 from stages import run_stage
 
@@ -12,13 +12,13 @@ from stages import run_stage
 def main() -> None:
     """Write reports/metrics.json, reports/all_metrics.json, reports/val and reports/test."""
     params = load_params(paths.PARAMS)
-    classifier = load_classifier(paths.CLASSIFIER)
-    with runs.continue_run(params, classifier.card.backbone) as run:
-        features = load_features(paths.FEATURES, paths.PHOTOS)
-        metrics = report_splits(classifier, features, params.compute, paths.REPORTS)
-        save_metrics(metrics, classifier.card.backbone, paths.METRICS, paths.ALL_METRICS)
+    evaluate = load_step(params.task, "evaluate")
+    features = load_features(paths.FEATURES, paths.PHOTOS)
+    with runs.continue_run(params, features.origin.backbone) as run:
+        metrics = evaluate(paths.CLASSIFIER, features, params.compute, paths.REPORTS)
+        save_metrics(metrics, features.origin.backbone, paths.METRICS, paths.ALL_METRICS)
         run.log_final_metrics(metrics)
-        run.log_files(paths.METRICS, paths.ALL_METRICS, *(paths.REPORTS / split for split in metrics))
+        run.log_files(paths.METRICS, paths.ALL_METRICS, paths.REPORTS / "val", paths.REPORTS / "test")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,23 @@
 """Find, check, group and split the photographs."""
 
 from celebflow import paths
-from celebflow.data import duplicates, layout, photos, preparation
+from celebflow.data import duplicates, preparation
 from celebflow.params import load_params
+from celebflow.tasks import load_step
 from stages import run_stage
 
 
 def main() -> None:
     """Write splits/."""
-    params = load_params(paths.PARAMS)
-    prepared, left_out = preparation.prepare_photographs(paths.DATA, params.prepare)
-    groups = duplicates.list_duplicate_groups(prepared)
-    leaks = duplicates.count_leaks(groups, prepared, params.prepare)
-    photos.save_photos(prepared, paths.PHOTOS)
+    params, folder = load_params(paths.PARAMS), paths.DATA
+    split = load_step(params.task, "split")
+    prepared, left_out = preparation.prepare_photographs(folder, params.prepare, split)
+    groups = duplicates.list_duplicate_groups(prepared.photos)
+    leaks = duplicates.count_leaks(groups, prepared.photos, split, params.prepare, folder)
+    prepared.save()
     preparation.save_left_out(left_out, paths.LEFT_OUT)
     duplicates.save_duplicates(groups, leaks, paths.DUPLICATES)
-    print(f"{len(prepared)} photographs are ready. {len(left_out)} files are left out, see {paths.LEFT_OUT}.")
-    print(duplicates.describe_duplicates(groups, leaks))
-    for note in layout.list_notes(photo.path for photo in prepared):
-        print(note)
+    preparation.report(prepared, left_out, duplicates.describe_duplicates(groups, leaks))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from celebflow.experiments.imports import PACKAGE, find_libraries, find_reached
-from celebflow.params import Params, list_informative
+from celebflow.params import Params, TaskName, list_informative
+from celebflow.tasks import TASKS, Step, load_step
 from tests import REPOSITORY
 
 # A module imports only from its own folder and from those before it; modules without a folder come first.
@@ -24,7 +25,7 @@ FOLDERS = (
     "inference",
     "experiments",
 )
-SHARED = ("errors", "params", "paths")
+SHARED = ("errors", "params", "paths", "tasks")
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 SCRIPTS = {path.stem: path for path in (REPOSITORY / "stages").glob("*.py") if path.stem != "__init__"}
 
@@ -44,6 +45,13 @@ def find_wrong_arrows(package: Path) -> list[str]:
             if _level(imported) > _level(module):
                 wrong.append(f"{module.relative_to(package)} -> {imported.relative_to(package)}")
     return wrong
+
+
+def _find_steps(stage: str) -> list[Path]:
+    """Return the modules of the functions that the tasks have for a stage."""
+    step = {"prepare": "split", "train": "train", "evaluate": "evaluate", "plot": "publish"}.get(stage)
+    names = [getattr(task, step).partition(":")[0] for task in TASKS.values()] if step else []
+    return [(REPOSITORY / Path(*name.split("."))).with_suffix(".py") for name in names]
 
 
 def _find_uses_of_params(path: Path) -> tuple[set[str], set[str]]:
@@ -127,7 +135,10 @@ def test_stage_is_short_and_declares_the_code_that_it_reaches(stage: str) -> Non
     assert len(SCRIPTS[stage].read_text(encoding="utf-8").splitlines()) <= 25
     # A folder stands for all of its modules; stages/__init__.py only starts and ends the process.
     expected = {f"stages/{stage}.py"}
-    for module in find_reached(SCRIPTS[stage]):
+    reached = find_reached(SCRIPTS[stage])
+    for module in _find_steps(stage):  # which the stage imports by name
+        reached |= {module, *find_reached(module)}
+    for module in reached:
         place = module.parent if module.parent != PACKAGE else module
         expected.add(place.relative_to(REPOSITORY).as_posix())
     declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith(("stages/", "celebflow/"))}
@@ -144,6 +155,12 @@ def test_stage_declares_exactly_the_params_that_it_reads(stage: str, params: Par
     # Of tracking, only where the run is makes a difference.
     tracking = {"train": {"tracking.experiment"}}.get(stage, set())
     assert set(STAGES[stage].get("params", [])) == sections - {"tracking"} | tracking
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_step_of_a_task_exists(name: TaskName) -> None:
+    for step in get_args(Step):
+        assert callable(load_step(name, step))
 
 
 def test_json_holds_no_numbers_that_are_not_finite() -> None:

@@ -23,6 +23,8 @@ from celebflow.params import PreprocessingParams
 
 # Increment it when the meaning of a saved file changes, so that files of earlier versions are refused.
 _FORMAT = 2
+# Of a file's metadata: what kind of model it holds.
+CLASSIFIER_KEY, VERIFIER_KEY = "celebflow", "celebflow_verifier"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class Classifier(nn.Module):
         embedded: Tensor = rest[:-1](first(self.preprocessor.normalize(features)))
         return embedded
 
+    def save(self, path: Path) -> None:
+        """Write weights and card to a safetensors file."""
+        save_classifier(self, path)
+
     def average(self, views: Iterable[SparseBatch]) -> Tensor:
         """Return the mean of the (N, people) logits of several views of N photographs."""
         return torch.stack([self(features) for features in views]).mean(0)
@@ -92,7 +98,7 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
     # One key, since safetensors writes several in no fixed order.
     values = asdict(card) | models | {"format": _FORMAT}
     try:
-        save_file(state, path, {"celebflow": json.dumps(values, sort_keys=True, allow_nan=False)})
+        save_file(state, path, {CLASSIFIER_KEY: json.dumps(values, sort_keys=True, allow_nan=False)})
     except SafetensorError as error:
         raise_shortage(error, path)
         raise
@@ -125,7 +131,13 @@ def load_card(path: Path) -> ClassifierCard:
     """
     try:
         with safe_open(path, "pt") as file:
-            values = json.loads(file.metadata()["celebflow"])
+            metadata: dict[str, str] = file.metadata() or {}
+        if VERIFIER_KEY in metadata:
+            raise CelebflowError(
+                f"{path} compares photographs: it was trained with the task verification. Use `celebflow verify`, or "
+                "set task to recognition in params.yaml and run `dvc repro`."
+            )
+        values = json.loads(metadata[CLASSIFIER_KEY])
         if values.get("format") != _FORMAT:
             raise CelebflowError(
                 f"{path} was saved by another version of celebflow, in a format that this one does not read. "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from celebflow.data.photos import Photo, list_people
-from celebflow.data.splits import split_photographs
+from celebflow.data.splits import Splitter
 from celebflow.data.tables import save_table
 from celebflow.params import PrepareParams
 
@@ -111,13 +111,15 @@ def list_duplicate_groups(photos: Sequence[Photo]) -> list[DuplicateGroup]:
     return sorted(groups, key=lambda group: (len(group.people) < 2, -len(group.photos), group.photos[0].path))
 
 
-def count_leaks(groups: Sequence[DuplicateGroup], photos: Sequence[Photo], params: PrepareParams) -> list[int]:
+def count_leaks(
+    groups: Sequence[DuplicateGroup], photos: Sequence[Photo], split: Splitter, params: PrepareParams, folder: Path
+) -> list[int]:
     """Count, for each group, the photographs of val and test that a split without groups would leak.
 
-    A photograph leaks when a near-duplicate of it is in train.
+    A photograph leaks when a near-duplicate of it is in train. `split` is the task's, with its last two arguments.
     """
     alone = [replace(photo, group=photo.sha256 + photo.path) for photo in photos]
-    ordinary = {photo.path: photo.split for photo in split_photographs(alone, list_people(photos), params)}
+    ordinary = {photo.path: photo.split for photo in split(alone, list_people(photos), params, folder).photos}
     leaks = []
     for group in groups:
         splits = Counter(ordinary[photo.path] for photo in group.photos)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from celebflow import paths
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
 from celebflow.data.files import explain_system_file, find_files, is_folder, is_system_file, read_file
 from celebflow.data.formats import PhotographError
-from celebflow.data.layout import check_layout
+from celebflow.data.layout import check_layout, list_notes
+from celebflow.data.pairs import TABLES
 from celebflow.data.photos import Photo
-from celebflow.data.splits import split_photographs
+from celebflow.data.splits import Split, Splitter
 from celebflow.data.tables import save_rows
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.params import PrepareParams
@@ -35,13 +37,13 @@ class LeftOut:
     reason: str
 
 
-def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo], list[LeftOut]]:
+def prepare_photographs(folder: Path, params: PrepareParams, split: Splitter) -> tuple[Split, list[LeftOut]]:
     """Find, check, group and split all photographs in `folder`, which has one subfolder per person.
 
-    Returns the photographs and the files that are left out, both sorted by path.
+    `split` is a task's. Returns what it returns, and the files that are left out, sorted by path.
 
     Raises CelebflowError when `folder` is missing, with a list of all unreadable files when `params.unreadable` is
-    "stop", with a list of all people who have too few photographs, and when there are fewer than two people.
+    "stop", and when `split` does.
     """
     if folder.is_symlink():
         target = "a folder" if folder.is_dir() else "something else"
@@ -53,7 +55,8 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
             f"{folder} is missing. It holds the photographs, one folder per person: "
             "run `dvc pull` to fetch them, or `celebflow sample data` to draw those of the demo."
         )
-    paths, system_files = find_files(folder)
+    found, system_files = find_files(folder)
+    paths = [path for path in found if path not in TABLES]
     check_layout(folder, paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         checks = pool.map(lambda path: _check_file(folder, path), paths)
@@ -79,13 +82,13 @@ def prepare_photographs(folder: Path, params: PrepareParams) -> tuple[list[Photo
     left_out = unreadable + [
         LeftOut(escape_controls(path, keep=""), explain_system_file(path)) for path in system_files
     ]
+    left_out += [LeftOut(path, "is a table for the task verification") for path in found if path in TABLES]
     try:
-        photos = split_photographs(photos, people, params)
+        return split(photos, people, params, folder), sorted(left_out, key=lambda file: file.path)
     except CelebflowError as error:
         if unreadable:
             raise CelebflowError(f"{error}\nThese files are not used:\n{listing}") from None
         raise
-    return photos, sorted(left_out, key=lambda file: file.path)
 
 
 def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
@@ -105,6 +108,13 @@ def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
         return LeftOut(path, f"cannot be read ({error.strerror})")
     sha256 = hashlib.sha256(content).hexdigest()
     return Photo(path, path.split("/")[0], "", sha256, sha256), hashes
+
+
+def report(split: Split, left_out: Sequence[LeftOut], duplicates: str) -> None:
+    """Print how many photographs are ready, and what the user should know about them."""
+    print(f"{len(split.photos)} photographs are ready. {len(left_out)} files are left out, see {paths.LEFT_OUT}.")
+    for note in [duplicates, *split.notes, *list_notes(photo.path for photo in split.photos)]:
+        print(note)
 
 
 def save_left_out(files: Iterable[LeftOut], path: Path) -> None:

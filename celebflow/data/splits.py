@@ -1,13 +1,44 @@
-"""Split photographs into train, val and test."""
+"""Split the photographs of each person into train, val and test."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from celebflow.data.photos import SPLITS, Photo
+from celebflow import paths
+from celebflow.data.pairs import Pair, save_folds, save_pairs
+from celebflow.data.photos import SPLITS, Photo, save_photos
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
+
+
+@dataclass(frozen=True)
+class Split:
+    """The photographs with their splits, sorted by path, the pairs to compare, and notes for the user.
+
+    `fold_of` is the fold of each person in a k-fold protocol, for those who have one.
+    """
+
+    photos: list[Photo]
+    pairs: list[Pair] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    fold_of: dict[str, int] = field(default_factory=dict)
+
+    def save(self) -> None:
+        """Write photos.csv, pairs.csv and folds.csv; without pairs or folds, only the headers of these."""
+        save_photos(self.photos, paths.PHOTOS)
+        save_pairs(self.pairs, paths.PAIRS)
+        save_folds(self.fold_of, paths.FOLDS)
+
+
+# What splits the photographs of a task: it takes them, the people, params.prepare and the folder of the photographs.
+Splitter = Callable[[Sequence[Photo], Sequence[str], PrepareParams, Path], Split]
+
+
+def split_each_person(photos: Sequence[Photo], people: Sequence[str], params: PrepareParams, folder: Path) -> Split:
+    """Split as split_photographs does, for recognition, which compares no pairs; `folder` is not read."""
+    return Split(split_photographs(photos, people, params))
 
 
 def split_photographs(photos: Sequence[Photo], people: Sequence[str], params: PrepareParams) -> list[Photo]:

@@ -104,7 +104,7 @@ def compute_person_metrics(
     for person, name in enumerate(class_names):
         support = int(supports[person])
         hits = int((predicted[labels == person] == person).sum())
-        low, high = _compute_wilson_interval(hits, support) if support else (None, None)
+        low, high = compute_wilson_interval(hits, support) if support else (None, None)
         rows.append(
             PersonMetrics(
                 person=name,
@@ -121,7 +121,7 @@ def compute_person_metrics(
     return rows
 
 
-def _compute_wilson_interval(hits: int, count: int) -> tuple[float, float]:
+def compute_wilson_interval(hits: int, count: int) -> tuple[float, float]:
     """Return the ends of Wilson's interval, as scipy.stats does, which would take a second to import."""
     deviations = 1.959963984540054  # standard deviations around the mean that hold 95 % of a normal distribution
     fraction = hits / count
@@ -132,8 +132,8 @@ def _compute_wilson_interval(hits: int, count: int) -> tuple[float, float]:
 
 
 def is_lower_better(metric: str) -> bool:
-    """Return whether the lowest value of a metric is the best: true for losses and errors alone."""
-    return metric.endswith(("loss", "error"))
+    """Return whether the lowest value of a metric is the best: true for losses, errors and false answers alone."""
+    return metric.endswith(("loss", "error", "equal_error_rate", "false_match_rate", "false_non_match_rate"))
 
 
 def compute_rocs(probabilities: FloatArray, labels: NDArray[np.int64], class_names: Sequence[str] | range) -> Curves:

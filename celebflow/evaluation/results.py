@@ -25,7 +25,7 @@ from celebflow.classifier.calibration import (
     trace_open_set,
 )
 from celebflow.classifier.history import EpochResult, load_history
-from celebflow.classifier.model import Classifier, ClassifierCard
+from celebflow.classifier.model import Classifier, ClassifierCard, load_classifier
 from celebflow.classifier.training import compute_logits
 from celebflow.data.photos import Photo
 from celebflow.data.tables import load_rows, load_table, save_rows, save_table
@@ -46,7 +46,7 @@ from celebflow.paths import write_whole
 
 REPORTED_SPLITS = ("val", "test")
 # What `dvc metrics show` and `dvc exp show` list, in one line of a terminal: a column per split each.
-_HEADLINE = ("accuracy", "balanced_accuracy", "macro_auc", "loss")
+_HEADLINE = ("accuracy", "balanced_accuracy", "macro_auc", "auc", "equal_error_rate", "loss")
 _WARNING = "backbone"  # the key beside the splits
 _BATCH_SIZE = 256
 # The beginning of the names of the files of curves → the columns of the points.
@@ -118,11 +118,12 @@ def save_metrics(
     warning: dict[str, Any] = {} if source.trained else {_WARNING: "UNTRAINED"}
     rounded = {split: {name: round(value, 6) for name, value in values.items()} for split, values in metrics.items()}
     chosen = {split: {name: values[name] for name in _HEADLINE if name in values} for split, values in rounded.items()}
-    _save_json(warning | chosen, headline)
-    _save_json(warning | rounded, everything)
+    save_json(warning | chosen, headline)
+    save_json(warning | rounded, everything)
 
 
-def _save_json(content: object, path: Path) -> None:
+def save_json(content: object, path: Path) -> None:
+    """Write a JSON file, whole or not at all."""
     with write_whole(path) as part:
         part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -144,6 +145,13 @@ def _reading(path: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(path.read_text(encoding="utf-8"))
     except (AttributeError, RecursionError, TypeError, ValueError) as error:
         raise CelebflowError(f"{path} is damaged ({error}). Run `dvc repro` to make it again.") from None
+
+
+def evaluate_classifier(
+    model_file: Path, features: Features, compute: ComputeParams, folder: Path
+) -> dict[str, dict[str, float]]:
+    """Evaluate the classifier in a file, as report_splits does."""
+    return report_splits(load_classifier(model_file), features, compute, folder)
 
 
 def report_splits(
@@ -202,9 +210,9 @@ def save_split_report(
     save_rows(ReliabilityBin, bins, folder / "reliability_calibrated.csv")
     save_rows(ReliabilityBin, uncalibrated_bins, folder / "reliability_uncalibrated.csv")
     save_rows(OpenSetRates, open_set, folder / "open_set.csv")
-    _save_curves("roc", rocs, folder)
-    _save_curves("precision_recall", precision_recalls, folder)
-    _save_json({name: asdict(interval) for name, interval in intervals.items()}, folder / "intervals.json")
+    _save_all_curves("roc", rocs, folder)
+    _save_all_curves("precision_recall", precision_recalls, folder)
+    save_json({name: asdict(interval) for name, interval in intervals.items()}, folder / "intervals.json")
     return {
         **compute_metrics(calibrated, probabilities, labels, rocs),
         "calibration_error": compute_calibration_error(bins),
@@ -230,12 +238,10 @@ def load_report(history: Path, metrics: Path, folder: Path) -> Report:
 
 
 def _load_split(folder: Path) -> SplitReport:
-    with _reading(folder / "intervals.json") as content:
-        intervals = {name: Interval(**ends) for name, ends in content.items()}
     return SplitReport(
         predictions=load_predictions(folder / "predictions.csv"),
         people=load_rows(PersonMetrics, folder / "people.csv"),
-        intervals=intervals,
+        intervals=load_intervals(folder / "intervals.json"),
         rocs=_load_curves("roc", folder),
         precision_recalls=_load_curves("precision_recall", folder),
         reliability={
@@ -246,6 +252,12 @@ def _load_split(folder: Path) -> SplitReport:
     )
 
 
+def load_intervals(path: Path) -> dict[str, Interval]:
+    """Read intervals.json: the interval of each metric; raise CelebflowError when the file is damaged."""
+    with _reading(path) as content:
+        return {name: Interval(**ends) for name, ends in content.items()}
+
+
 def load_predictions(path: Path) -> list[Prediction]:
     """Read predictions.csv.
 
@@ -254,14 +266,20 @@ def load_predictions(path: Path) -> list[Prediction]:
     return load_rows(Prediction, path)
 
 
-def _save_curves(kind: str, curves: Curves, folder: Path) -> None:
+def _save_all_curves(kind: str, curves: Curves, folder: Path) -> None:
     """Write all people's curves to one file, and each mean curve to its own: DVC plots draws a file as one line."""
-    for name, content in {"people": curves.people, **{mean.name: [mean] for mean in curves.means}}.items():
-        rows = []
-        for curve in content:
-            for x, y in zip(curve.x, curve.y, strict=True):
-                rows.append((curve.name, f"{x:.6f}", f"{y:.6f}", f"{curve.area:.6f}"))
-        save_table(folder / f"{kind}_{name}.csv", ["curve", *_CURVE_COLUMNS[kind], "area"], rows)
+    save_curves(kind, "people", curves.people, folder)
+    for mean in curves.means:
+        save_curves(kind, mean.name, [mean], folder)
+
+
+def save_curves(kind: str, name: str, curves: Sequence[Curve], folder: Path) -> None:
+    """Write curves of a kind, "roc" or "precision_recall", to <kind>_<name>.csv, one row per point."""
+    rows = []
+    for curve in curves:
+        for x, y in zip(curve.x, curve.y, strict=True):
+            rows.append((curve.name, f"{x:.6f}", f"{y:.6f}", f"{curve.area:.6f}"))
+    save_table(folder / f"{kind}_{name}.csv", ["curve", *_CURVE_COLUMNS[kind], "area"], rows)
 
 
 def _load_curves(kind: str, folder: Path) -> Curves:

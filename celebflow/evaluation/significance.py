@@ -1,6 +1,6 @@
 """How certain a result is: bootstrap intervals and paired tests; pure functions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,7 +60,12 @@ def compute_intervals(
         areas = weigh_macro_auc(probabilities, labels, weights)
         blocks.append([weigh_accuracy(hits, weights), balanced_accuracies, areas])
     resampled = zip(("accuracy", "balanced_accuracy", "macro_auc"), np.concatenate(blocks, axis=1), strict=True)
-    return {name: _compute_interval(values) for name, values in resampled if not np.isnan(values).any()}
+    return compute_percentiles(dict(resampled))
+
+
+def compute_percentiles(resampled: Mapping[str, FloatArray]) -> dict[str, Interval]:
+    """Return the interval of each metric from its values in all resamples; one that is ever NaN has none."""
+    return {name: _compute_interval(values) for name, values in resampled.items() if not np.isnan(values).any()}
 
 
 def _compute_interval(values: FloatArray) -> Interval:

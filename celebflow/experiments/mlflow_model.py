@@ -13,7 +13,8 @@ from PIL import Image
 
 from celebflow.data.decoding import decode_base64, decode_photograph
 from celebflow.data.formats import PhotographError
-from celebflow.inference.predictor import NO_FACE, Candidate, Predictor, RankedFace, rank_candidates
+from celebflow.inference.extractor import NO_FACE
+from celebflow.inference.predictor import Candidate, Predictor, RankedFace, rank_candidates
 
 COLUMN = "photograph"
 

@@ -3,16 +3,13 @@
 from pathlib import Path
 
 from celebflow import paths
-from celebflow.classifier.model import load_classifier
 from celebflow.evaluation.comparison import ResultComparison, compare_predictions
 from celebflow.experiments.lookup import find_result, require
 from celebflow.experiments.results import WORKSPACE
 from celebflow.features.store import load_features
 from celebflow.params import list_informative, load_params
 from celebflow.report.comparison_page import ComparedResults, load_changes, render_comparison
-from celebflow.report.grad_cam import Explainer
-from celebflow.report.page import save_page
-from celebflow.report.publication import publish
+from celebflow.tasks import load_step
 
 _CHOOSING_SPLIT = "val"
 
@@ -24,9 +21,9 @@ def save_page_against(revision: str, output: Path) -> None:
     """
     compared = _compare(revision, WORKSPACE, _CHOOSING_SPLIT)
     require(paths.CLASSIFIER, paths.FEATURES, paths.FIGURES, paths.HISTORY)
-    explainer = Explainer(load_classifier(paths.CLASSIFIER))
+    params = load_params(paths.PARAMS)
     features = load_features(paths.FEATURES, paths.PHOTOS)
-    save_page(publish(explainer, features, list_informative(load_params(paths.PARAMS)), None, compared), output)
+    load_step(params.task, "publish")(features, list_informative(params), None, compared).save(output)
 
 
 def save_comparison(a: str, b: str, split: str, output: Path) -> ResultComparison:

@@ -9,9 +9,9 @@ from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.params import Params, check_params, flatten, load_yaml
 
-# The sections that a recipe may change. The others are choices of a project: where photographs and weights come from,
-# how photographs are split, and where runs are logged.
-_SECTIONS = ("extract", "train")
+# What a recipe may change. The other sections are choices of a project: where photographs and weights come from, how
+# photographs are split, and where runs are logged.
+_SECTIONS = ("task", "extract", "train")
 BASE = "base"
 
 

@@ -14,8 +14,9 @@ from pydantic import Field, PlainSerializer
 
 from celebflow.data.decoding import decode_photograph, encode_jpeg
 from celebflow.data.formats import PhotographError
+from celebflow.inference.extractor import NO_FACE, ExtractedFace
 from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
-from celebflow.inference.predictor import NO_FACE, ExtractedFace, PredictedFace, Predictor, RankedFace, rank_candidates
+from celebflow.inference.predictor import PredictedFace, Predictor, RankedFace, rank_candidates
 from celebflow.inference.refusals import RefusalError
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from celebflow.report.thumbnails import load_thumbnail, make_thumbnail

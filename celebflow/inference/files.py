@@ -13,7 +13,8 @@ from celebflow.data.files import find_files, is_folder
 from celebflow.data.formats import PhotographError
 from celebflow.data.tables import write_table
 from celebflow.errors import CelebflowError, escape_controls
-from celebflow.inference.predictor import NO_FACE, Predictor, RankedFace, rank_candidates
+from celebflow.inference.extractor import NO_FACE
+from celebflow.inference.predictor import Predictor, RankedFace, rank_candidates
 
 STANDARD_INPUT = "-"
 _BATCH_SIZE = 16

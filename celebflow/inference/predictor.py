@@ -1,6 +1,5 @@
 """Photographs → the people in them, with a trained classifier and the backbone that it was trained on."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,26 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from celebflow import paths
 from celebflow.backbone.vgg19 import count_features
-from celebflow.backbone.weights import load_backbone
 from celebflow.classifier.calibration import FloatArray, softmax
 from celebflow.classifier.model import Classifier, ClassifierCard, load_classifier
-from celebflow.errors import CelebflowError
-from celebflow.features.extraction import extract_views
 from celebflow.features.faces import Face
-from celebflow.features.runtimes import build_runtime, choose_runtime
 from celebflow.features.sparse import SparseBatch, SparseRow
-
-NO_FACE = "no face found"
-
-
-@dataclass(frozen=True, eq=False)
-class ExtractedFace:
-    """A face, None for the photograph as a whole, and the features of each of its views."""
-
-    face: Face | None
-    views: list[SparseRow]
+from celebflow.inference.extractor import ExtractedFace, Extractor, find_model_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +70,10 @@ class Predictor:
     """A classifier with its backbone on the CPU, ready for photographs; its card holds all that it needs."""
 
     def __init__(self, classifier: Classifier, backbone_file: Path) -> None:
-        backbone = load_backbone(backbone_file, "cpu")
-        card = classifier.card
-        if backbone.source.fingerprint != card.backbone.fingerprint:
-            raise CelebflowError(
-                f"{backbone_file} is not the backbone that the classifier was trained on ({card.backbone.weights}). "
-                "Run `dvc repro`."
-            )
-        self.card = card
-        self.backbone = backbone
+        self.card = classifier.card
+        self._extractor = Extractor(self.card.transform, self.card.backbone, backbone_file)
+        self.backbone = self._extractor.backbone
         self.classifier = classifier.eval()
-        self._runtime = build_runtime(choose_runtime("auto", "cpu"), backbone, card.transform.layers)
 
     @classmethod
     def load(cls, folder: Path) -> "Predictor":
@@ -103,12 +81,7 @@ class Predictor:
 
         Raises CelebflowError when the folder holds no model.
         """
-        artifacts = folder / "artifacts" if (folder / "artifacts").is_dir() else folder
-        classifier = artifacts / paths.CLASSIFIER.name
-        backbone = artifacts / paths.BACKBONE.name
-        for file in (classifier, backbone):
-            if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises for some names
-                raise CelebflowError(f"{file} is missing. Run `dvc repro`, or choose another model.")
+        classifier, backbone = find_model_files(folder)
         return cls(load_classifier(classifier), backbone)
 
     def predict(self, photographs: Sequence[Image.Image]) -> FloatArray:
@@ -130,21 +103,13 @@ class Predictor:
     @property
     def workers(self) -> int:
         """Return from how many threads at once `extract` is fastest."""
-        return self._runtime.workers
+        return self._extractor.workers
 
     def extract(
         self, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False
     ) -> list[ExtractedFace]:
-        """Compute the features of up to `max_faces` faces in an RGB photograph, the subject first.
-
-        A model that does not detect faces takes the photograph as a whole. One that does, but finds none, takes
-        nothing, or the photograph as a whole if `whole` is true.
-        """
-        transform = self.card.transform
-        faces: Sequence[Face | None] = transform.find_faces(photograph)[:max_faces]
-        if not faces and (whole or not transform.detects_faces):
-            faces = [None]
-        return [ExtractedFace(face, extract_views(photograph, face, transform, self._runtime)) for face in faces]
+        """Compute the features of up to `max_faces` faces in an RGB photograph, as Extractor does."""
+        return self._extractor.extract(photograph, max_faces, whole=whole)
 
     @torch.inference_mode()
     def classify(self, photographs: Sequence[Sequence[ExtractedFace]]) -> list[list[PredictedFace]]:

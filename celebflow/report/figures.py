@@ -273,12 +273,19 @@ def _draw_curves(
     return figure, axes
 
 
-def draw_reliability(reliability: Mapping[str, Sequence[ReliabilityBin]], split: str, warning: str) -> Figure:
-    """Draw accuracy by confidence, before and after calibration, above the number of photographs in each bin."""
+def draw_reliability(
+    reliability: Mapping[str, Sequence[ReliabilityBin]], split: str, warning: str, counted: str = "Photographs"
+) -> Figure:
+    """Draw accuracy by confidence, before and after calibration, above the number of photographs in each bin.
+
+    `reliability` may lack the bins before calibration.
+    """
     figure = new_blank_figure(6.0, 6.8, warning)
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":", label="perfect calibration")
-    for side, (name, color, marker) in enumerate((("uncalibrated", ORANGE, "s"), ("calibrated", BLUE, "o"))):
+    for name, color, marker, side in (("uncalibrated", ORANGE, "s", 0), ("calibrated", BLUE, "o", 1)):
+        if name not in reliability:
+            continue
         bins = reliability[name]
         label = f"{name}: expected calibration error {compute_calibration_error(bins):.3f}"
         confidences, accuracies = [b.mean_probability for b in bins], [b.accuracy for b in bins]
@@ -288,7 +295,7 @@ def draw_reliability(reliability: Mapping[str, Sequence[ReliabilityBin]], split:
         counts.bar(lefts, [b.count for b in bins], [0.9 * half for half in halves], align="edge", color=color)
     axes.set(title=f"Reliability, {split}", ylabel="Accuracy", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02))  # between the axes, where it hides no point
-    counts.set(xlabel="Confidence (mean of each bin)", ylabel="Photographs")
+    counts.set(xlabel="Confidence (mean of each bin)", ylabel=counted)
     counts.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     for each in (axes, counts):
         each.grid(alpha=0.3)

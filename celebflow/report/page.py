@@ -24,6 +24,9 @@ _FIGURE_TITLES = {
     "confusion_matrix": ("Errors", "Confusion matrix"),
     "recall_by_person": ("Errors", "Recall by person"),
     "confused_pairs": ("Errors", "Most confused pairs"),
+    "scores": ("Errors", "Scores of pairs"),
+    "match_roc": ("Errors", "True and false match rates"),
+    "det": ("Errors", "Detection error tradeoff"),
     "roc": ("Errors", "ROC"),
     "precision_recall": ("Errors", "Precision and recall"),
     "reliability": ("Calibration", "Reliability"),
@@ -46,6 +49,11 @@ class PageContent:
     examples: Sequence[Example]
     compared: ComparedResults | None = None
 
+    def save(self, file: Path) -> None:
+        """Write the page, and make its folder if it is missing."""
+        with write_whole(file) as part:
+            part.write_text(render_page(self), encoding="utf-8")
+
 
 @dataclass(frozen=True)
 class _Figure:
@@ -60,12 +68,6 @@ def load_figures(folder: Path) -> dict[str, bytes]:
     """Read the figures that the page shows, by name."""
     files = sorted(folder.glob("*.png"))
     return {file.stem: file.read_bytes() for file in files if not file.stem.endswith(_IN_GALLERY)}
-
-
-def save_page(content: PageContent, file: Path) -> None:
-    """Write the page, and make its folder if it is missing."""
-    with write_whole(file) as part:
-        part.write_text(render_page(content), encoding="utf-8")
 
 
 def render_page(content: PageContent) -> str:
@@ -84,7 +86,7 @@ def render_page(content: PageContent) -> str:
         data_splits=SPLITS,
         metrics=order_metrics(content.report.metrics),
         has_interval={name for report in reports.values() for name in report.intervals},
-        figures=_group_figures(content.figures, list(reports)),
+        figures=group_figures(content.figures, list(reports)),
         people={split: _rank_people(report.people) for split, report in reports.items()},
         duplicates=[count for count in Counter(photo.group for photo in content.photos).values() if count > 1],
         compared=content.compared,
@@ -93,7 +95,8 @@ def render_page(content: PageContent) -> str:
     return html
 
 
-def _group_figures(figures: Mapping[str, bytes], splits: Sequence[str]) -> dict[str, list[_Figure]]:
+def group_figures(figures: Mapping[str, bytes], splits: Sequence[str]) -> dict[str, list[_Figure]]:
+    """Return figures by the headings of a page, in its order; the beginning of a name tells the split."""
     order = list(_FIGURE_TITLES)
     ranked = []
     for name, png in figures.items():

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from celebflow import paths
+from celebflow.classifier.model import load_classifier
 from celebflow.evaluation.results import load_report
 from celebflow.features.store import Features
 from celebflow.report.comparison_page import ComparedResults
@@ -16,7 +17,6 @@ from celebflow.report.style import spell
 
 
 def publish(
-    explainer: Explainer,
     features: Features,
     params: Mapping[str, object],
     resolution_dpi: int | None,
@@ -26,6 +26,7 @@ def publish(
 
     `params` have dotted names. With a resolution of None, draw nothing and use the figures that stage plot drew.
     """
+    explainer = Explainer(load_classifier(paths.CLASSIFIER))
     report = load_report(paths.HISTORY, paths.ALL_METRICS, paths.REPORTS)
     examples = build_examples(report, explainer, features, paths.DATA)
     if resolution_dpi is not None:

@@ -14,10 +14,13 @@ PARENT_VARIABLE = "CELEBFLOW_PARENT_RUN"
 _DESCRIPTION = Path(__file__).parent / "templates" / "run.md.jinja"
 
 
-def describe_run(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a run's description in Markdown: warning, headline figures, how to restore it, and pictures."""
+def describe_run(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, Mapping[str, float]], picture: str) -> str:
+    """Return a run's description in Markdown: warning, headline figures, how to restore it, and pictures.
+
+    `picture` is the name of a figure that is shown beside that of the accuracy.
+    """
     template = Template(_DESCRIPTION.read_text(encoding="utf-8"), trim_blocks=True)
-    description: str = template.render(run_id=run_id, tags=tags, metrics=metrics)
+    description: str = template.render(run_id=run_id, tags=tags, metrics=metrics, picture=picture)
     return description
 
 

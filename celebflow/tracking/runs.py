@@ -20,6 +20,7 @@ from celebflow.classifier.history import EpochResult
 from celebflow.errors import CelebflowError, Terminated, raise_shortage
 from celebflow.features.store import Features
 from celebflow.params import Params, list_informative
+from celebflow.tasks import TASKS
 from celebflow.tracking import stores
 from celebflow.tracking.data_changes import describe_data_change
 from celebflow.tracking.naming import describe_origin, describe_run, name_run
@@ -135,7 +136,8 @@ class Run:
 
         def describe(client: MlflowClient, run_id: str) -> None:
             tags = client.get_run(run_id).data.tags
-            client.set_tag(run_id, "mlflow.note.content", describe_run(run_id, tags, metrics))
+            picture = TASKS[self._params.task].picture
+            client.set_tag(run_id, "mlflow.note.content", describe_run(run_id, tags, metrics, picture))
 
         self.log(describe)
 

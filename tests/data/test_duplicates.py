@@ -23,11 +23,11 @@ from celebflow.data.duplicates import (
     save_duplicates,
 )
 from celebflow.data.invented_people import draw_photograph
-from celebflow.data.preparation import prepare_photographs
-from celebflow.data.splits import split_photographs
+from celebflow.data.splits import split_each_person, split_photographs
 from celebflow.data.tables import load_table
 from celebflow.params import PrepareParams
 from tests.data.test_splits import make_photos
+from tests.preparing import prepare
 
 PARAMS = PrepareParams()
 MAX_DISTANCE_BITS = PARAMS.duplicate_distance_bits or 0
@@ -59,7 +59,7 @@ def test_a_copy_is_in_the_split_of_its_original(tmp_path: Path) -> None:
             how = FOUND[(3 * person + number // 2) % len(FOUND)]
             if number % 2 == 0:
                 COPIES[how](original).save(data / f"person {person}" / f"{number} copied.png")
-    photos, _ = prepare_photographs(data, PARAMS)
+    photos, _ = prepare(data, PARAMS)
     for seed in range(20):
         splits = {}
         for photo in split_photographs(photos, [f"person {person}" for person in range(3)], PrepareParams(seed=seed)):
@@ -113,12 +113,12 @@ def test_near_duplicates_are_listed_with_wrong_labels_and_leaks(
     for number in range(4):
         shutil.copy(data / "Ann" / "0.jpg", data / "Ann" / f"copy {number}.jpg")
     shutil.copy(data / "Ann" / "1.jpg", data / "Bo" / "Ann.jpg")
-    photos, _ = prepare_photographs(data, PARAMS)
+    photos, _ = prepare(data, PARAMS)
     groups = list_duplicate_groups(photos)
     assert [len(group.photos) for group in groups] == [2, 5]
     assert [group.people for group in groups] == [["Ann", "Bo"], ["Ann"]]
     assert all(len({photo.split for photo in group.photos}) == 1 for group in groups)
-    leaks = count_leaks(groups, photos, PARAMS)
+    leaks = count_leaks(groups, photos, split_each_person, PARAMS, Path())
     text = describe_duplicates(groups, leaks)
     assert "7 photographs are near-duplicates, in 2 groups" in text
     assert f"leaked {sum(leaks)} photographs" in text
@@ -145,7 +145,7 @@ def test_leaks_are_photographs_of_val_and_test_with_a_copy_in_train() -> None:
     groups = list_duplicate_groups(photos)
     assert [len(group.photos) for group in groups] == [40]
     # An ordinary split takes 6 photographs of 42 for val and 6 for test; 2 of the 42 have no copy.
-    (leaks,) = count_leaks(groups, photos, PARAMS)
+    (leaks,) = count_leaks(groups, photos, split_each_person, PARAMS, Path())
     assert 10 <= leaks <= 12
 
 

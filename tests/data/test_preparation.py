@@ -14,10 +14,11 @@ from PIL import Image
 from celebflow.data.duplicates import list_duplicate_groups
 from celebflow.data.invented_people import draw_photograph
 from celebflow.data.photos import load_photos, save_photos
-from celebflow.data.preparation import LeftOut, prepare_photographs, save_left_out
+from celebflow.data.preparation import LeftOut, save_left_out
 from celebflow.data.tables import load_rows, load_table
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
+from tests.preparing import prepare
 
 Draw = Callable[..., Path]
 PARAMS = PrepareParams()
@@ -25,21 +26,21 @@ PARAMS = PrepareParams()
 
 def test_split_follows_from_seed_and_bytes_alone(draw_people: Draw) -> None:
     data = draw_people("Ann", "Bo", count=20)
-    first, left_out = prepare_photographs(data, PARAMS)
-    again, _ = prepare_photographs(data, PARAMS)
+    first, left_out = prepare(data, PARAMS)
+    again, _ = prepare(data, PARAMS)
     assert left_out == []
     assert first == again
-    other, _ = prepare_photographs(data, PrepareParams(seed=1))
+    other, _ = prepare(data, PrepareParams(seed=1))
     assert [photo.split for photo in other] != [photo.split for photo in first]
     (data / "Bo").rename(data / "Zed")
-    renamed, _ = prepare_photographs(data, PARAMS)
+    renamed, _ = prepare(data, PARAMS)
     assert [photo.split for photo in renamed] == [photo.split for photo in first]
 
 
 def test_files_with_spaces_unicode_and_any_extension_are_found(draw_people: Draw) -> None:
     data = draw_people('Zoë, "the" Łin', "李 小龍", count=3)
     (data / "李 小龍" / "0.jpg").rename(data / "李 小龍" / "no extension, a comma")
-    photos, _ = prepare_photographs(data, PARAMS)
+    photos, _ = prepare(data, PARAMS)
     assert len(photos) == 6
     assert "李 小龍/no extension, a comma" in [photo.path for photo in photos]
 
@@ -60,7 +61,7 @@ def test_all_unreadable_files_stop_prepare_in_one_list(draw_people: Draw) -> Non
     data = draw_people("Ann", "Bo", count=3)
     unreadable = _add_unreadable_files(data)
     with pytest.raises(CelebflowError, match=r"(?s)^7 files.*prepare\.unreadable") as caught:
-        prepare_photographs(data, PARAMS)
+        prepare(data, PARAMS)
     assert all(str(data / path) in str(caught.value) for path in unreadable)
 
 
@@ -68,7 +69,7 @@ def test_skipped_files_are_listed_with_the_reason(draw_people: Draw, tmp_path: P
     data = draw_people("Ann", "Bo", count=3)
     unreadable = _add_unreadable_files(data)
     (data / "Ann" / ".DS_Store").touch()
-    photos, left_out = prepare_photographs(data, PrepareParams(unreadable="skip"))
+    photos, left_out = prepare(data, PrepareParams(unreadable="skip"))
     assert len(photos) == 6
     save_left_out(left_out, tmp_path / "splits" / "left_out.csv")
     reasons = {row["path"]: row["reason"] for row in load_table(tmp_path / "splits" / "left_out.csv")}
@@ -80,7 +81,7 @@ def test_skipped_files_are_listed_with_the_reason(draw_people: Draw, tmp_path: P
 def test_system_files_are_listed_but_do_not_stop_prepare(draw_people: Draw) -> None:
     data = draw_people("Ann", "Bo", count=3)
     (data / "Thumbs.db").touch()
-    _, left_out = prepare_photographs(data, PARAMS)
+    _, left_out = prepare(data, PARAMS)
     assert left_out == [LeftOut("Thumbs.db", "is a system file")]
 
 
@@ -89,7 +90,7 @@ def test_names_with_control_characters_are_refused(draw_people: Draw, name: str)
     data = draw_people("Ann", "Bo", count=3)
     (data / "Ann" / "0.jpg").rename(data / "Ann" / name)
     with pytest.raises(CelebflowError, match=r"Ann/.*\\u.*holds control characters") as caught:
-        prepare_photographs(data, PARAMS)
+        prepare(data, PARAMS)
     assert name not in str(caught.value)
 
 
@@ -107,7 +108,7 @@ def test_any_names_of_a_file_system_go_through_or_are_refused(
                 place.mkdir(parents=True, exist_ok=True)
                 draw_photograph(person, number).resize((32, 32)).save(place / f"{number}.png")
     try:
-        photos, left_out = prepare_photographs(data, PrepareParams(unreadable="skip"))
+        photos, left_out = prepare(data, PrepareParams(unreadable="skip"))
     except CelebflowError as error:
         assert str(error)
         return
@@ -122,7 +123,7 @@ def test_any_names_of_a_file_system_go_through_or_are_refused(
 @pytest.mark.parametrize("name", [".Bob", "__MACOSX", "@eaDir", "lost+found"])
 def test_folders_that_systems_leave_behind_are_no_people(draw_people: Draw, name: str) -> None:
     data = draw_people("Ann", "Bo", name, count=3)
-    photos, left_out = prepare_photographs(data, PARAMS)
+    photos, left_out = prepare(data, PARAMS)
     assert {photo.person for photo in photos} == {"Ann", "Bo"}
     reason = "is hidden: its name, or that of a folder around it, begins with a dot"
     reason = reason if name.startswith(".") else "is a system file"
@@ -134,12 +135,12 @@ def test_a_link_to_a_folder_is_refused_with_the_way_to_use_another_disk(draw_peo
     (data / "Cy").rename(tmp_path / "elsewhere")
     (data / "Cy").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CelebflowError, match="(?s)1 files.*Cy: is a link to a folder.*dvc cache dir"):
-        prepare_photographs(data, PARAMS)
+        prepare(data, PARAMS)
     (tmp_path / "link").symlink_to(data)
     with pytest.raises(CelebflowError, match="link is a link to a folder.*dvc cache dir"):
-        prepare_photographs(tmp_path / "link", PARAMS)
+        prepare(tmp_path / "link", PARAMS)
     with pytest.raises(CelebflowError, match="0.jpg is not a folder"):
-        prepare_photographs(data / "Ann" / "0.jpg", PARAMS)
+        prepare(data / "Ann" / "0.jpg", PARAMS)
 
 
 def test_a_person_without_a_usable_file_is_told_with_the_reasons(draw_people: Draw) -> None:
@@ -147,7 +148,7 @@ def test_a_person_without_a_usable_file_is_told_with_the_reasons(draw_people: Dr
     for file in (data / "Cy").iterdir():
         file.write_text("nothing")
     with pytest.raises(CelebflowError, match="(?s)Cy: 0\n.*Cy/0.jpg: is not a JPEG"):
-        prepare_photographs(data, PrepareParams(unreadable="skip"))
+        prepare(data, PrepareParams(unreadable="skip"))
 
 
 def test_system_files_of_any_name_and_loops_of_links_end_nothing(draw_people: Draw, tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_system_files_of_any_name_and_loops_of_links_end_nothing(draw_people: Dr
     (data / "loop").symlink_to("loop")
     (data / "Ann" / "Icon\r").touch()
     (data / "Ann" / os.fsdecode(b".\xff.jpg")).touch()
-    _, left_out = prepare_photographs(data, PrepareParams(unreadable="skip"))
+    _, left_out = prepare(data, PrepareParams(unreadable="skip"))
     save_left_out(left_out, tmp_path / "left_out.csv")
     assert load_rows(LeftOut, tmp_path / "left_out.csv") == left_out
     assert [file.path for file in left_out] == ["Ann/.\\udcff.jpg", "Ann/Icon\\u000d", "loop"]
@@ -164,19 +165,19 @@ def test_system_files_of_any_name_and_loops_of_links_end_nothing(draw_people: Dr
 def test_splits_of_other_tools_are_no_people(draw_people: Draw) -> None:
     data = draw_people("train/Ann", "train/Bo", "test/Ann", "test/Bo", count=3)
     with pytest.raises(CelebflowError, match="splits, not people"):
-        prepare_photographs(data, PARAMS)
+        prepare(data, PARAMS)
 
 
 def test_an_empty_folder_is_a_person_with_too_few_photographs(draw_people: Draw) -> None:
     data = draw_people("Ann", "Bo", count=3)
     (data / "Empty\nerror: none").mkdir()
     with pytest.raises(CelebflowError, match=r"Empty\\u000aerror: none: 0\n"):
-        prepare_photographs(data, PARAMS)
+        prepare(data, PARAMS)
 
 
 def test_a_missing_folder_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(CelebflowError, match="nowhere is missing.*`dvc pull`.*`celebflow sample data`"):
-        prepare_photographs(tmp_path / "nowhere", PARAMS)
+        prepare(tmp_path / "nowhere", PARAMS)
 
 
 def test_copies_count_as_one_group(draw_people: Draw) -> None:
@@ -184,7 +185,7 @@ def test_copies_count_as_one_group(draw_people: Draw) -> None:
     for number in range(1, 8):
         shutil.copy(data / "Bo" / "0.jpg", data / "Bo" / f"{number}.jpg")
     with pytest.raises(CelebflowError, match="(?s)Bo: 8, in 1 groups.*lower prepare.duplicate_distance_bits"):
-        prepare_photographs(data, PARAMS)
+        prepare(data, PARAMS)
 
 
 @pytest.mark.parametrize(("distance_bits", "expected"), [(None, [2]), (PARAMS.duplicate_distance_bits, [2, 2])])
@@ -195,5 +196,5 @@ def test_without_a_distance_only_equal_files_are_near_duplicates(
     shutil.copy(data / "Ann" / "0.jpg", data / "Ann" / "copy.jpg")
     with Image.open(data / "Ann" / "1.jpg") as image:
         image.resize((60, 60)).save(data / "Ann" / "larger.jpg")
-    photos, _ = prepare_photographs(data, PrepareParams(duplicate_distance_bits=distance_bits))
+    photos, _ = prepare(data, PrepareParams(duplicate_distance_bits=distance_bits))
     assert [len(group.photos) for group in list_duplicate_groups(photos)] == expected

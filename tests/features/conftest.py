@@ -11,7 +11,6 @@ from PIL import Image
 from celebflow.backbone.vgg19 import BackboneSource
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.photos import Photo
-from celebflow.data.preparation import prepare_photographs
 from celebflow.features import extraction, transform
 from celebflow.features.cache import open_cache
 from celebflow.features.extraction import extract_missing
@@ -19,6 +18,7 @@ from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.transform import Transform
 from celebflow.params import ComputeParams, PrepareParams
+from tests.preparing import prepare
 
 CPU = ComputeParams()
 SOURCE = BackboneSource("untrained", False, "0" * 64)
@@ -49,7 +49,7 @@ def data(draw_people: Callable[..., Path]) -> Path:
 @pytest.fixture
 def photos(data: Path) -> list[Photo]:
     """Prepare them."""
-    return prepare_photographs(data, PrepareParams())[0]
+    return prepare(data, PrepareParams())[0]
 
 
 @pytest.fixture

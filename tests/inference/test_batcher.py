@@ -16,8 +16,9 @@ from celebflow.data.formats import PhotographError
 from celebflow.features.sparse import SparseBatch
 from celebflow.inference import batcher as batchers
 from celebflow.inference.batcher import Batcher, NearestPhotograph, PredictionRequest, PredictionResponse
+from celebflow.inference.extractor import ExtractedFace
 from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
-from celebflow.inference.predictor import ExtractedFace, PredictedFace, Predictor
+from celebflow.inference.predictor import PredictedFace, Predictor
 from celebflow.inference.refusals import RefusalError
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from tests.inference.serving import LIMITS

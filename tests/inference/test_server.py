@@ -23,7 +23,8 @@ from celebflow.errors import CelebflowError
 from celebflow.features import transform as transform_module
 from celebflow.inference import batcher
 from celebflow.inference.access import make_access
-from celebflow.inference.predictor import ExtractedFace, Predictor
+from celebflow.inference.extractor import ExtractedFace
+from celebflow.inference.predictor import Predictor
 from tests.inference.serving import (
     LIMITS,
     connect,

@@ -2,7 +2,7 @@
 const fold = (text) => text.replaceAll("_", " ").normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 
 const search = find("#search");
-const person = find("#person"); // without examples, this and the next are null
+const person = find("#person"); // not on every page, and without examples, neither is the next
 const kind = find("#kind");
 
 // Which of the matches are shown is up to limit.js.
@@ -18,7 +18,7 @@ function filter() {
   for (const row of rows) row.hidden = !isFound(row.dataset.person);
   const inSplit = rows.filter((row) => row.parentElement.dataset.split === split);
   find("#person-count").textContent = count(inSplit, `people, ${split}`);
-  if (person) filterExamples(split, isFound);
+  if (kind) filterExamples(split, isFound);
   limit();
 }
 
@@ -29,10 +29,10 @@ function filterExamples(split, isFound) {
     tile.hidden =
       tile.dataset.split !== split ||
       (kind.value && tile.dataset.kind !== kind.value) ||
-      (person.value && !names.includes(person.value)) ||
+      (person?.value && !names.includes(person.value)) ||
       !names.some(isFound);
   }
-  find("#example-count").textContent = count(tiles.filter((tile) => tile.dataset.split === split), `photographs, ${split}`);
+  find("#example-count").textContent = count(tiles.filter((tile) => tile.dataset.split === split), `shown, ${split}`);
 }
 
 const count = (elements, noun) => `${elements.filter((each) => !each.hidden).length} of ${elements.length} ${noun}`;

@@ -1,0 +1,80 @@
+"""Probabilistic linear discriminant analysis: how much more likely two vectors show the same person than two people."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+FloatArray = NDArray[np.float64]
+
+# What a person's photographs weigh together is at most that of so many: nobody should shape the model alone.
+MAX_WEIGHT = 20.0
+_LEAST_VARIANCE = 1e-6  # between people, relative to the variance within
+
+
+@dataclass(frozen=True)
+class TwoCovariances:
+    """The two-covariance model (Brümmer and de Villiers, 2010): a person's vector, plus what differs by photograph.
+
+    Both are normal, with covariances that `basis` (C, D) makes diagonal at once: 1 within a person, and `between` (D,)
+    between people. `mean` (C,) is that of all people.
+    """
+
+    mean: FloatArray
+    basis: FloatArray
+    between: FloatArray
+
+    def project(self, vectors: NDArray[np.floating]) -> FloatArray:
+        """Turn (N, C) vectors into the (N, D) coordinates that `score` takes."""
+        projected: FloatArray = (vectors - self.mean) @ self.basis
+        return projected
+
+    def score(self, first: NDArray[np.floating], second: NDArray[np.floating]) -> FloatArray:
+        """Return the (N,) log-likelihood ratios of N pairs of (N, D) coordinates: same person against two people."""
+        squares, products, offset = self._weigh()
+        scores: FloatArray = (first**2 + second**2) @ squares + (first * second) @ products + offset
+        return scores
+
+    def score_all(self, first: NDArray[np.floating], second: NDArray[np.floating]) -> FloatArray:
+        """Return the (N, M) ratios of each of N coordinates (N, D) with each of M (M, D)."""
+        squares, products, offset = self._weigh()
+        own = (first**2 @ squares)[:, None] + (second**2 @ squares)[None] + offset
+        scores: FloatArray = own + (first * products) @ second.T
+        return scores
+
+    def _weigh(self) -> tuple[FloatArray, FloatArray, float]:
+        """Return what a coordinate's squares and its product weigh in a score, (D,) each, and what is added.
+
+        In each coordinate, two photographs of one person have the covariance [[1 + b, b], [b, 1 + b]], two people's
+        [[1 + b, 0], [0, 1 + b]]; the ratio of these normal densities is a quadratic form.
+        """
+        total = 1 + self.between
+        determinant = total**2 - self.between**2
+        squares = 0.5 * (1 / total - total / determinant)
+        products = self.between / determinant
+        return squares, products, float(0.5 * (2 * np.log(total) - np.log(determinant)).sum())
+
+
+def fit_two_covariances(vectors: FloatArray, people: NDArray[np.int64], shrinkage: float) -> TwoCovariances:
+    """Fit the model to (N, C) vectors of people, who are numbered from 0 in (N,).
+
+    The covariance within a person is pooled over people with two photographs or more, each of whom weighs as at most
+    MAX_WEIGHT photographs, and shrunk by `shrinkage` towards a multiple of the identity. The covariance between people
+    is the total one without it; what would be negative of it is almost nothing.
+    """
+    counts = np.bincount(people)
+    weights = np.minimum(1.0, MAX_WEIGHT / counts)[people]
+    mean = np.average(vectors, axis=0, weights=weights)
+    centered = vectors - mean
+    total = (weights[:, None] * centered).T @ centered / weights.sum()
+    sums = np.zeros((len(counts), vectors.shape[1]))
+    np.add.at(sums, people, vectors)
+    differences = vectors - (sums / counts[:, None])[people]
+    # A person's mean takes a degree of freedom: without this, few photographs would seem alike.
+    degrees = np.minimum(1.0, MAX_WEIGHT / counts) * (counts - 1)
+    within = (weights[:, None] * differences).T @ differences / degrees.sum()
+    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
+    between, basis = eigh(total - within, within)
+    between, basis = between[::-1], basis[:, ::-1]  # the largest first
+    return TwoCovariances(mean, basis, np.maximum(between, _LEAST_VARIANCE))

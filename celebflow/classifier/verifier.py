@@ -1,0 +1,208 @@
+"""Whether two photographs show the same person: the model, its calibration, and its file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from celebflow.backbone.state_dicts import list_not_finite
+from celebflow.backbone.vgg19 import BackboneSource, count_features
+from celebflow.classifier.model import CLASSIFIER_KEY, VERIFIER_KEY
+from celebflow.classifier.plda import FloatArray, TwoCovariances
+from celebflow.classifier.preprocessing import Preprocessor
+from celebflow.errors import CelebflowError, raise_shortage
+from celebflow.features.sparse import SparseBatch
+from celebflow.features.transform import Transform
+from celebflow.params import PreprocessingParams
+
+# Increment it when the meaning of a saved file changes, so that files of earlier versions are refused.
+_FORMAT = 1
+Comparison = Literal["plda", "lda"]
+
+
+@dataclass(frozen=True)
+class PairCalibration:
+    """What turns a score into the probability that both photographs show the same person; fitted on val.
+
+    The probability is the logistic function of `slope` · score + `offset`, with both answers equally likely before the
+    photographs are seen. A pair is the same person where it is at least 0.5. On val, the fraction `false_match_rate` of
+    pairs of two people reached that, and the fraction `false_non_match_rate` of pairs of the same person did not.
+
+    Raises ValueError when one of them is not a number that can be used so.
+    """
+
+    slope: float
+    offset: float
+    false_match_rate: float
+    false_non_match_rate: float
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are not finite, as a damaged file could hold."""
+        if not (self.slope > 0 and np.isfinite(list(asdict(self).values())).all()):
+            raise ValueError(f"{self} is not a valid calibration")
+
+    def compute_log_odds(self, scores: NDArray[np.floating]) -> FloatArray:
+        """Return the (N,) logarithms of the odds, which tell apart probabilities that round to 1."""
+        log_odds: FloatArray = self.slope * np.asarray(scores, np.float64) + self.offset
+        return log_odds
+
+
+@dataclass(frozen=True)
+class VerifierCard:
+    """What a saved verifier needs to be used; inference never reads params.yaml.
+
+    `people_count` is the number of people that it was trained on. `shrinkage` and `seed` are what it was trained with,
+    so that evaluation can train in the same way on other people.
+    """
+
+    comparison: Comparison
+    shrinkage: float
+    seed: int
+    people_count: int
+    transform: Transform
+    backbone: BackboneSource
+    preprocessing: PreprocessingParams
+    calibration: PairCalibration
+
+
+@dataclass(frozen=True, eq=False)
+class Verifier:
+    """Features of two photographs → a score, and the probability that they show the same person.
+
+    A photograph's coordinates are the mean of its views' components, brought to variance 1 (`spread`, (C,)) and to one
+    length (Garcia-Romero and Espy-Wilson, 2011), in the basis of the two-covariance model. With "plda", a score is the
+    log-likelihood ratio of that model; with "lda", it is the cosine of the coordinates.
+    """
+
+    card: VerifierCard
+    preprocessor: Preprocessor
+    spread: FloatArray
+    model: TwoCovariances
+
+    def embed(self, views: Sequence[SparseBatch]) -> FloatArray:
+        """Turn the features of the V views of N photographs into (N, D) coordinates."""
+        with torch.inference_mode():
+            projected = torch.stack([self.preprocessor(view) for view in views]).mean(0)
+        return place(projected.numpy().astype(np.float64), self.spread, self.model, self.card.comparison)
+
+    def score(self, first: FloatArray, second: FloatArray) -> FloatArray:
+        """Return the (N,) scores of N pairs of (N, D) coordinates."""
+        return score_pairs(first, second, self.model, self.card.comparison)
+
+    def save(self, path: Path) -> None:
+        """Write weights and card to a safetensors file, the same bytes for the same values."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {"spread": self.spread, **{f"model.{name}": value for name, value in asdict(self.model).items()}}
+        state = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        state |= {f"preprocessor.{name}": value.contiguous() for name, value in self.preprocessor.state_dict().items()}
+        card = {
+            **asdict(self.card),
+            "transform": self.card.transform.to_dict(),
+            "preprocessing": self.card.preprocessing.model_dump(),
+            "format": _FORMAT,
+        }
+        try:
+            save_file(state, path, {VERIFIER_KEY: json.dumps(card, sort_keys=True, allow_nan=False)})
+        except SafetensorError as error:
+            raise_shortage(error, path)
+            raise
+
+
+def place(components: FloatArray, spread: FloatArray, model: TwoCovariances, comparison: Comparison) -> FloatArray:
+    """Turn (N, C) components into the (N, D) coordinates that `score_pairs` takes."""
+    coordinates = model.project(bring_to_length(components / spread))
+    if comparison == "plda":
+        return coordinates
+    lengths = np.linalg.norm(coordinates, axis=1, keepdims=True)
+    unit: FloatArray = coordinates / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return unit
+
+
+def bring_to_length(vectors: FloatArray) -> FloatArray:
+    """Bring (N, C) vectors to the length that those of variance 1 have on average."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: FloatArray = vectors * (np.sqrt(vectors.shape[1]) / np.maximum(lengths, np.finfo(np.float64).tiny))
+    return scaled
+
+
+def score_pairs(first: FloatArray, second: FloatArray, model: TwoCovariances, comparison: Comparison) -> FloatArray:
+    """Return the (N,) scores of N pairs of (N, D) coordinates."""
+    if comparison == "plda":
+        return model.score(first, second)
+    cosines: FloatArray = (first * second).sum(axis=1)
+    return cosines
+
+
+def format_probability(log_odds: float) -> str:
+    """Write the probability of the same person in percent, with as many digits as tell it apart from 0 and 1."""
+    for digits in range(1, 7):
+        text = f"{1 / (1 + np.exp(-log_odds)):.{digits}%}"
+        if float(text[:-1]) not in (0.0, 100.0):
+            return text
+    return "more than 99.9999%" if log_odds > 0 else "less than 0.0001%"
+
+
+def load_verifier(path: Path) -> Verifier:
+    """Load what Verifier.save wrote.
+
+    Raises CelebflowError when the file is not a verifier that this version of celebflow can use.
+    """
+    card = load_card(path)
+    try:
+        state = load_file(path)
+        preprocessor = Preprocessor(card.preprocessing, count_features(card.transform.layers))
+        preprocessor.load_state_dict(_pick(state, "preprocessor."), assign=True)
+        model = TwoCovariances(**{name: tensor.numpy() for name, tensor in _pick(state, "model.").items()})
+        spread = state["spread"].numpy()
+    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise_shortage(error, path)
+        raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
+    if names := list_not_finite(state):
+        raise CelebflowError(f"{path} holds values that are not finite ({', '.join(names)}). Run `dvc repro`.")
+    return Verifier(card, preprocessor.eval(), spread, model)
+
+
+def _pick(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def load_card(path: Path) -> VerifierCard:
+    """Read a saved verifier's card, without its weights.
+
+    Raises CelebflowError when the file has no card, or another version of celebflow saved it.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+        if CLASSIFIER_KEY in metadata:
+            raise CelebflowError(
+                f"{path} recognizes people: it was trained with the task recognition. To compare photographs, set task "
+                "to verification in params.yaml and run `dvc repro`."
+            )
+        values: dict[str, Any] = json.loads(metadata[VERIFIER_KEY])
+        if values.get("format") != _FORMAT:
+            raise CelebflowError(
+                f"{path} was saved by another version of celebflow, in a format that this one does not read. "
+                "Run `dvc repro` to train it again."
+            )
+        return VerifierCard(
+            comparison=values["comparison"],
+            shrinkage=values["shrinkage"],
+            seed=values["seed"],
+            people_count=values["people_count"],
+            transform=Transform.from_dict(values["transform"]),
+            backbone=BackboneSource(**values["backbone"]),
+            preprocessing=PreprocessingParams(**values["preprocessing"]),
+            calibration=PairCalibration(**values["calibration"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise_shortage(error, path)
+        raise CelebflowError(f"{path} is not a verifier that celebflow saved ({error}). Run `dvc repro`.") from None

@@ -1,0 +1,147 @@
+"""Train a verifier on the people of train, and calibrate it on those of val."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from celebflow import paths
+from celebflow.classifier.checkpoints import Checkpoints, DivergedError
+from celebflow.classifier.components import Components, compute_products, fit_components, make_projection
+from celebflow.classifier.history import EpochResult
+from celebflow.classifier.plda import FloatArray, TwoCovariances, fit_two_covariances
+from celebflow.classifier.preprocessing import fit_preprocessor
+from celebflow.classifier.verifier import Comparison, PairCalibration, Verifier, VerifierCard, bring_to_length
+from celebflow.data.pairs import Pair, load_pairs
+from celebflow.features.store import Features, select_split
+from celebflow.params import ComputeParams, TrainParams
+
+_BATCH_SIZE = 256
+_UNCALIBRATED = PairCalibration(slope=1.0, offset=0.0, false_match_rate=0.0, false_non_match_rate=0.0)
+
+
+def train_verifier(
+    features: Features,
+    params: TrainParams,
+    compute: ComputeParams,
+    checkpoints: Checkpoints,
+    log_epoch: Callable[[EpochResult], None],
+) -> tuple[Verifier, list[EpochResult]]:
+    """Train a verifier on the photographs of train in `features`, and calibrate it on the pairs of val.
+
+    Returns the verifier and its history of one epoch. `compute` and `checkpoints` are not used: it is fitted at once,
+    on the CPU. The same features and params give the same verifier, bit for bit, on one machine.
+
+    Raises DivergedError when the model is not finite.
+    """
+    pairs = load_pairs(paths.PAIRS)
+    if warning := features.origin.backbone.warning():
+        print(warning)
+    people = sorted({photo.person for photo in features.photos if photo.split == "train"})
+    train = select_split(features, people, "train")
+    print(f"Fitting {params.classifier} to {len(train)} photographs of {len(people)} people, {train.view_count} views.")
+    settings = params.preprocessing.model_copy(update={"pca_components": None})
+    preprocessor = fit_preprocessor(train, settings, params.seed)
+    products = compute_products(preprocessor, features, train.rows)
+    component_count = params.preprocessing.pca_components or len(train)
+    components, spread, model = fit_model(products, train.labels, component_count, params.lda_shrinkage, params.seed)
+    del products
+    projecting = make_projection(preprocessor, features, train.rows, components)
+    comparison: Comparison = "lda" if params.classifier == "lda" else "plda"
+    card = VerifierCard(
+        comparison=comparison,
+        shrinkage=params.lda_shrinkage,
+        seed=params.seed,
+        people_count=len(people),
+        transform=features.origin.transform,
+        backbone=features.origin.backbone,
+        preprocessing=projecting.settings,
+        calibration=_UNCALIBRATED,
+    )
+    verifier = Verifier(card, projecting, spread, model)
+    scores = {split: score_split(verifier, features, pairs, split) for split in ("train", "val")}
+    if not all(np.isfinite(values).all() for values, _ in scores.values()):
+        raise DivergedError(
+            f"Training failed: scores are not finite. Raise train.lda_shrinkage ({params.lda_shrinkage:g}) or lower "
+            "train.preprocessing.pca_components, and run `dvc repro`."
+        )
+    calibration = calibrate(*scores["val"])
+    history = [EpochResult(1, *_measure(calibration, *scores["train"]), *_measure(calibration, *scores["val"]))]
+    log_epoch(history[0])
+    return replace(verifier, card=replace(card, calibration=calibration)), history
+
+
+def fit_model(
+    products: NDArray[np.floating], people: NDArray[np.int64], component_count: int, shrinkage: float, seed: int
+) -> tuple[Components, FloatArray, TwoCovariances]:
+    """Fit components, their (C,) spread and the two-covariance model to N photographs.
+
+    `products` are the (N, N) inner products of the photographs, `people` their (N,) people, numbered from 0.
+    """
+    components = fit_components(products, component_count, seed)
+    coordinates = components.project(products)
+    spread = coordinates.std(axis=0)
+    model = fit_two_covariances(bring_to_length(coordinates / spread), people, shrinkage)
+    return components, spread, model
+
+
+def score_split(
+    verifier: Verifier, features: Features, pairs: Sequence[Pair], split: str
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return the (P,) scores of the pairs of a split, in their order, and whether each shows the same person."""
+    chosen = [pair for pair in pairs if pair.split == split]
+    row_of = {photo.path: row for row, photo in enumerate(features.photos)}
+    first, second = (np.array([row_of[getattr(pair, side)] for pair in chosen]) for side in ("first", "second"))
+    rows, places = np.unique(np.concatenate([first, second]), return_inverse=True)
+    coordinates = embed_rows(verifier, features, rows)
+    scores = verifier.score(coordinates[places[: len(first)]], coordinates[places[len(first) :]])
+    return scores, np.array([bool(pair.same) for pair in chosen])
+
+
+def embed_rows(verifier: Verifier, features: Features, rows: NDArray[np.int64]) -> FloatArray:
+    """Return the (N, D) coordinates of the photographs in these rows of the features."""
+    blocks = []
+    for start in range(0, len(rows), _BATCH_SIZE):
+        block = rows[start : start + _BATCH_SIZE]
+        blocks.append(verifier.embed([features.gather(block, view) for view in range(features.view_count)]))
+    return np.concatenate(blocks)
+
+
+def calibrate(scores: FloatArray, same: NDArray[np.bool_]) -> PairCalibration:
+    """Fit the logistic function that turns (P,) scores into probabilities, both kinds of pairs weighing alike.
+
+    The targets are those of Platt (1999): for n pairs of the same person and m of two people, (n + 1) / (n + 2) instead
+    of 1, and 1 / (m + 2) instead of 0. Without an error among few pairs, no probability comes near 1.
+    """
+    counts = np.array([(~same).sum(), same.sum()])
+    targets = np.where(same, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
+    weights = 0.5 / counts[same.astype(int)]
+    scale = max(float(scores.std()), float(np.finfo(np.float64).tiny))
+    center = float(scores.mean())
+    standard = (scores - center) / scale
+
+    def lose(values: FloatArray) -> tuple[float, FloatArray]:
+        log_odds = np.exp(values[0]) * standard + values[1]
+        errors = weights * (1 / (1 + np.exp(-log_odds)) - targets)
+        loss = float((weights * (np.logaddexp(0, log_odds) - targets * log_odds)).sum())
+        return loss, np.array([(errors * standard).sum() * np.exp(values[0]), errors.sum()])
+
+    # The logarithm of the slope, since a higher score never means a lower probability.
+    log_slope, offset = minimize(lose, np.zeros(2), jac=True, method="BFGS").x
+    slope = float(np.exp(log_slope)) / scale
+    fitted = PairCalibration(slope, float(offset) - slope * center, 0.0, 0.0)
+    matches = fitted.compute_log_odds(scores) >= 0
+    return replace(
+        fitted,
+        false_match_rate=float(matches[~same].mean()),
+        false_non_match_rate=float((~matches[same]).mean()),
+    )
+
+
+def _measure(calibration: PairCalibration, scores: FloatArray, same: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the mean loss and the accuracy of pairs."""
+    log_odds = calibration.compute_log_odds(scores)
+    loss = float(np.logaddexp(0, np.where(same, -log_odds, log_odds)).mean())
+    return loss, float(((log_odds >= 0) == same).mean())

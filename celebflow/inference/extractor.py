@@ -1,0 +1,77 @@
+"""A photograph → the faces in it and their features, with the backbone that a saved model was trained on."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from celebflow import paths
+from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.backbone.weights import load_backbone
+from celebflow.errors import CelebflowError
+from celebflow.features.extraction import extract_views
+from celebflow.features.faces import Face
+from celebflow.features.runtimes import build_runtime, choose_runtime
+from celebflow.features.sparse import SparseRow
+from celebflow.features.transform import Transform
+
+NO_FACE = "no face found"
+
+
+@dataclass(frozen=True, eq=False)
+class ExtractedFace:
+    """A face, None for the photograph as a whole, and the features of each of its views."""
+
+    face: Face | None
+    views: list[SparseRow]
+
+
+class Extractor:
+    """The backbone on the CPU, and the transform that a model's card says."""
+
+    def __init__(self, transform: Transform, source: BackboneSource, backbone_file: Path) -> None:
+        """Load the backbone; raise CelebflowError when it is another one than the model was trained on."""
+        self.backbone = load_backbone(backbone_file, "cpu")
+        if self.backbone.source.fingerprint != source.fingerprint:
+            raise CelebflowError(
+                f"{backbone_file} is not the backbone that the model was trained on ({source.weights}). "
+                "Run `dvc repro`."
+            )
+        self._transform = transform
+        self._runtime = build_runtime(choose_runtime("auto", "cpu"), self.backbone, transform.layers)
+
+    @property
+    def workers(self) -> int:
+        """Return from how many threads at once `extract` is fastest."""
+        return self._runtime.workers
+
+    def extract(
+        self, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False
+    ) -> list[ExtractedFace]:
+        """Compute the features of up to `max_faces` faces in an RGB photograph, the subject first.
+
+        A model that does not detect faces takes the photograph as a whole. One that does, but finds none, takes
+        nothing, or the photograph as a whole if `whole` is true.
+        """
+        transform = self._transform
+        faces: Sequence[Face | None] = transform.find_faces(photograph)[:max_faces]
+        if not faces and (whole or not transform.detects_faces):
+            faces = [None]
+        return [ExtractedFace(face, extract_views(photograph, face, transform, self._runtime)) for face in faces]
+
+
+def find_model_files(folder: Path) -> tuple[Path, Path]:
+    """Return the files of the trained model and of its backbone in a folder.
+
+    It is `models` of a repository, or an MLflow model with its `artifacts`.
+
+    Raises CelebflowError when the folder holds no model.
+    """
+    artifacts = folder / "artifacts" if (folder / "artifacts").is_dir() else folder
+    files = artifacts / paths.CLASSIFIER.name, artifacts / paths.BACKBONE.name
+    for file in files:
+        if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises for some names
+            raise CelebflowError(f"{file} is missing. Run `dvc repro`, or choose another model.")
+    return files

@@ -1,0 +1,120 @@
+"""A result of verification → its figures and its page."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from celebflow import paths
+from celebflow.classifier.verifier import VerifierCard, format_probability, load_card
+from celebflow.data.duplicates import list_duplicate_groups
+from celebflow.data.photos import SPLITS, Photo
+from celebflow.evaluation.pair_results import PairPrediction, VerificationReport, load_verification_report
+from celebflow.features.store import Features
+from celebflow.paths import write_whole
+from celebflow.report import markup
+from celebflow.report.comparison_page import ComparedResults, describe_comparison
+from celebflow.report.contact_sheets import draw_duplicates
+from celebflow.report.figures import save_figures
+from celebflow.report.fonts import choose_fonts
+from celebflow.report.formats import FILTERS, order_metrics
+from celebflow.report.page import group_figures, load_figures
+from celebflow.report.pair_figures import (
+    SHEETS,
+    draw_pair_charts,
+    draw_sheets,
+    list_pair_examples,
+    name_split,
+)
+from celebflow.report.style import spell
+from celebflow.report.thumbnails import load_crop
+
+_PAGE = markup.Page("verification.html.jinja", ("base.css", "report.css"), ("viewer.js", "limit.js", "report.js"))
+_MAX_EXAMPLES = 60  # of each kind in each split
+_IN_GALLERY = tuple(f"_{name}" for name, _, _ in SHEETS)
+
+
+@dataclass(frozen=True, eq=False)
+class PairExample:
+    """A pair of a split that the model took for the wrong kind, and both photographs, (side, side, 3) each."""
+
+    prediction: PairPrediction
+    split: str
+    first: NDArray[np.uint8]
+    second: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class VerificationPage:
+    """What the page shows: `params` have dotted names, and `figures` are PNG files by name."""
+
+    report: VerificationReport
+    card: VerifierCard
+    photos: Sequence[Photo]
+    params: Mapping[str, object]
+    figures: Mapping[str, bytes]
+    examples: Sequence[PairExample]
+    compared: ComparedResults | None = None
+
+    def save(self, file: Path) -> None:
+        """Write the page, and make its folder if it is missing."""
+        with write_whole(file) as part:
+            part.write_text(self.render(), encoding="utf-8")
+
+    def render(self) -> str:
+        """Return the page as HTML: one file without a reference to another."""
+        reports = self.report.splits
+        html, _ = markup.render(
+            _PAGE,
+            "img-src data:",
+            {**FILTERS, "probability": format_probability, "split": name_split},
+            content=self,
+            reports=reports,
+            data_splits=SPLITS,
+            metrics=order_metrics(self.report.metrics),
+            has_interval={name for report in reports.values() for name in report.intervals},
+            figures=group_figures(self.figures, list(reports)),
+            people={
+                split: sorted(report.people, key=lambda each: (each.recall, each.person))
+                for split, report in reports.items()
+            },
+            duplicates=[count for count in Counter(photo.group for photo in self.photos).values() if count > 1],
+            compared=self.compared,
+            **(describe_comparison(self.compared) if self.compared else {}),
+        )
+        return html
+
+
+def publish_pairs(
+    features: Features,
+    params: Mapping[str, object],
+    resolution_dpi: int | None,
+    compared: ComparedResults | None = None,
+) -> VerificationPage:
+    """Draw the figures of the workspace's result, and return its page; arguments are those of publish."""
+    card = load_card(paths.CLASSIFIER)
+    report = load_verification_report(paths.HISTORY, paths.ALL_METRICS, paths.REPORTS)
+
+    @cache
+    def load(path: str) -> NDArray[np.uint8]:
+        return load_crop(paths.DATA / path, card.transform, features.subjects.get(path))
+
+    if resolution_dpi is not None:
+        if hint := choose_fonts(spell(photo.person) for photo in features.photos):
+            print(hint)
+        warning = card.backbone.warning()
+        drawn = draw_pair_charts(report, warning) | draw_sheets(report, load, warning)
+        if groups := list_duplicate_groups(features.photos):
+            drawn["duplicates"] = draw_duplicates(groups, paths.DATA)
+        save_figures(drawn, resolution_dpi, paths.FIGURES)
+    examples = [
+        PairExample(prediction, split, load(prediction.first), load(prediction.second))
+        for split, predictions in list_pair_examples(report, _MAX_EXAMPLES).items()
+        for prediction in predictions
+    ]
+    figures = {name: png for name, png in load_figures(paths.FIGURES).items() if not name.endswith(_IN_GALLERY)}
+    return VerificationPage(report, card, features.photos, params, figures, examples, compared)

@@ -44,9 +44,9 @@ class PrepareParams(_Section):
     seed: Seed = 0
     """decides which photographs go to which split"""
     val_fraction: Fraction = 0.15
-    """fraction of each person's photographs for val"""
+    """fraction of each person's photographs for val; for verification, of the people"""
     test_fraction: Fraction = 0.15
-    """fraction of each person's photographs for test"""
+    """fraction of each person's photographs for test; for verification, of the people"""
     duplicate_distance_bits: Annotated[int, Field(ge=0, le=256)] | None = 48
     """photographs whose 256-bit hashes differ in at most this many bits are near-duplicates and stay in one split; null
     looks for none"""

@@ -23,7 +23,7 @@ from celebflow.tracking.provenance import read_locked_md5s
 
 WORKSPACE = "workspace"
 # The metrics that `celebflow runs` lists.
-_METRICS = ("val.accuracy", "val.macro_auc", "test.accuracy")
+_METRICS = ("val.accuracy", "val.macro_auc", "val.auc", "test.accuracy")
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,7 @@ def _make_result(row: Mapping[str, Any], before: Mapping[str, object], stored: d
 
 
 def _pick_params(row: Mapping[str, Any]) -> dict[str, object]:
-    sections = tuple(f"{section}." for section in Params.model_fields)
-    return {name: value for name, value in row.items() if name.startswith(sections)}
+    return {name: value for name, value in row.items() if name.partition(".")[0] in Params.model_fields}
 
 
 def _read_run_id(revision: str) -> str:

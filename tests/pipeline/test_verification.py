@@ -1,4 +1,4 @@
-"""The pipeline with task verification: real stages, the page in a browser, and the command that compares photographs."""
+"""The pipeline with task verification: real stages, the page in a browser, and the command that compares."""
 
 import csv
 import json
@@ -109,6 +109,11 @@ def test_what_cannot_be_compared_is_told(verified: Repository, repository: Repos
     assert "task recognition" in repository.invoke("verify", photograph, photograph, fails=True)
     for command in (("predict", photograph), ("export",), ("open-set", "data")):
         assert "celebflow verify" in verified.invoke(*command, fails=True)
+
+
+def test_runs_lists_the_task_among_the_params_that_differ(verified: Repository) -> None:
+    rows = verified.invoke("runs", "--commits", "-1").splitlines()
+    assert any("task=recognition" in row for row in rows), rows
 
 
 def test_results_are_compared_pair_by_pair(verified: Repository) -> None:

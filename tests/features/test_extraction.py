@@ -21,7 +21,7 @@ from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.runtimes import RuntimeName, build_runtime
 from celebflow.features.transform import Transform
-from celebflow.inference import predictor
+from celebflow.inference import extractor
 from celebflow.params import FaceParams, View
 from tests.features.conftest import CPU, SOURCE, CountingRuntime
 
@@ -185,7 +185,7 @@ def test_other_crops_detect_no_faces(
 def test_extraction_and_inference_share_the_function_that_computes_features(
     data: Path, photos: list[Photo], runtime: CountingRuntime
 ) -> None:
-    assert vars(predictor)["extract_views"] is extract_views
+    assert vars(extractor)["extract_views"] is extract_views
     transform = Transform(32, DETECTING.face, ("original", "mirrored"))
     photograph = decode_photograph((data / photos[1].path).read_bytes())
     face = Face(3, 4, 11, 12, 0.9, ((4.0, 5.0), (8.0, 5.0), (6.0, 7.0), (5.0, 9.0), (8.0, 9.0)))

@@ -18,6 +18,7 @@ from tests.repository import Repository
 WALKS = [
     [README, *(REPOSITORY / "docs" / f"{name}.md" for name in ("data", "results", "experiments"))],
     [REPOSITORY / "docs" / "prediction.md"],
+    [REPOSITORY / "docs" / "verification.md"],
 ]
 
 # Commands that the test does not run, and why.
@@ -28,6 +29,14 @@ NOT_RUN = {
     "dvc exp run $(celebflow recipe best)": "tests/experiments/test_recipes.py runs it in small",
     "CELEBFLOW_TOKEN=$(cat ~/token) celebflow serve --allow-host faces.example --root-path /faces": "tests/inference/"
     "test_reverse_proxy.py runs it",
+    **dict.fromkeys(
+        (
+            "dvc exp run $(celebflow recipe verification)",
+            "celebflow verify one.jpg other.jpg",
+            "celebflow verify --pairs pairs.csv --csv > answers.csv",
+        ),
+        "tests/pipeline/test_verification.py runs the task in small",
+    ),
     "celebflow search --recipe fast train.lda_shrinkage=0.02..0.8 train.preprocessing.pca_components=100,300,600 "
     "--trials 12 --name shrinkage": "tests/experiments/test_search.py runs a search in small",
 }

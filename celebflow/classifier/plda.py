@@ -10,7 +10,7 @@ FloatArray = NDArray[np.float64]
 
 # What a person's photographs weigh together is at most that of so many: nobody should shape the model alone.
 MAX_WEIGHT = 20.0
-_LEAST_VARIANCE = 1e-6  # between people, relative to the variance within
+_LEAST_VARIANCE = 1e-6  # between people, relative to the variance within: below it, a coordinate tells nothing
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,15 @@ class TwoCovariances:
     between: FloatArray
 
     def project(self, vectors: NDArray[np.floating]) -> FloatArray:
-        """Turn (N, C) vectors into the (N, D) coordinates that `score` takes."""
-        projected: FloatArray = (vectors - self.mean) @ self.basis
-        return projected
+        """Turn (N, C) vectors into the (N, D) coordinates that `score` takes.
+
+        Each is brought to the length that the model expects of a photograph: unusual photographs would otherwise be
+        far from all others (as Garcia-Romero and Espy-Wilson, 2011, do in whitened coordinates).
+        """
+        projected = (vectors - self.mean) @ self.basis
+        lengths = np.sqrt((projected**2 / (1 + self.between)).mean(axis=1, keepdims=True))
+        coordinates: FloatArray = projected / np.maximum(lengths, np.finfo(np.float64).tiny)
+        return coordinates
 
     def score(self, first: NDArray[np.floating], second: NDArray[np.floating]) -> FloatArray:
         """Return the (N,) log-likelihood ratios of N pairs of (N, D) coordinates: same person against two people."""
@@ -56,12 +62,17 @@ class TwoCovariances:
         return squares, products, float(0.5 * (2 * np.log(total) - np.log(determinant)).sum())
 
 
-def fit_two_covariances(vectors: FloatArray, people: NDArray[np.int64], shrinkage: float) -> TwoCovariances:
+def fit_two_covariances(
+    vectors: FloatArray, people: NDArray[np.int64], shrinkage: float, between_scale: float
+) -> TwoCovariances:
     """Fit the model to (N, C) vectors of people, who are numbered from 0 in (N,).
 
     The covariance within a person is pooled over people with two photographs or more, each of whom weighs as at most
-    MAX_WEIGHT photographs, and shrunk by `shrinkage` towards a multiple of the identity. The covariance between people
-    is the total one without it; what would be negative of it is almost nothing.
+    MAX_WEIGHT photographs. The covariance between people is the total one without it; what is negative of it is left
+    out. Then the former is shrunk by `shrinkage` towards a multiple of the identity, and the latter multiplied by
+    `between_scale`: below 1, it allows for new people, who vary more than those whom the components were fitted to.
+
+    Raises ValueError when the vectors do not tell people apart at all.
     """
     counts = np.bincount(people)
     weights = np.minimum(1.0, MAX_WEIGHT / counts)[people]
@@ -74,7 +85,9 @@ def fit_two_covariances(vectors: FloatArray, people: NDArray[np.int64], shrinkag
     # A person's mean takes a degree of freedom: without this, few photographs would seem alike.
     degrees = np.minimum(1.0, MAX_WEIGHT / counts) * (counts - 1)
     within = (weights[:, None] * differences).T @ differences / degrees.sum()
-    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
-    between, basis = eigh(total - within, within)
-    between, basis = between[::-1], basis[:, ::-1]  # the largest first
-    return TwoCovariances(mean, basis, np.maximum(between, _LEAST_VARIANCE))
+    shrunk = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
+    between, basis = eigh(total - within, shrunk)
+    kept = np.flatnonzero(between > _LEAST_VARIANCE)[::-1]  # the largest first
+    if not len(kept):
+        raise ValueError("people do not differ")
+    return TwoCovariances(mean, np.ascontiguousarray(basis[:, kept]), between_scale * between[kept])

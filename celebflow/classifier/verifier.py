@@ -59,12 +59,13 @@ class PairCalibration:
 class VerifierCard:
     """What a saved verifier needs to be used; inference never reads params.yaml.
 
-    `people_count` is the number of people that it was trained on. `shrinkage` and `seed` are what it was trained with,
-    so that evaluation can train in the same way on other people.
+    `people_count` is the number of people that it was trained on. `shrinkage`, `between_scale` and `seed` are what it
+    was trained with, so that evaluation can train in the same way on other people.
     """
 
     comparison: Comparison
     shrinkage: float
+    between_scale: float
     seed: int
     people_count: int
     transform: Transform
@@ -77,21 +78,20 @@ class VerifierCard:
 class Verifier:
     """Features of two photographs → a score, and the probability that they show the same person.
 
-    A photograph's coordinates are the mean of its views' components, brought to variance 1 (`spread`, (C,)) and to one
-    length (Garcia-Romero and Espy-Wilson, 2011), in the basis of the two-covariance model. With "plda", a score is the
-    log-likelihood ratio of that model; with "lda", it is the cosine of the coordinates.
+    A photograph's coordinates are the mean of its views' components in the basis of the two-covariance model, brought
+    to one length. With "plda", a score is the log-likelihood ratio of that model; with "lda", it is the cosine of the
+    coordinates.
     """
 
     card: VerifierCard
     preprocessor: Preprocessor
-    spread: FloatArray
     model: TwoCovariances
 
     def embed(self, views: Sequence[SparseBatch]) -> FloatArray:
         """Turn the features of the V views of N photographs into (N, D) coordinates."""
         with torch.inference_mode():
             projected = torch.stack([self.preprocessor(view) for view in views]).mean(0)
-        return place(projected.numpy().astype(np.float64), self.spread, self.model, self.card.comparison)
+        return self.model.project(projected.numpy().astype(np.float64))
 
     def score(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """Return the (N,) scores of N pairs of (N, D) coordinates."""
@@ -100,8 +100,7 @@ class Verifier:
     def save(self, path: Path) -> None:
         """Write weights and card to a safetensors file, the same bytes for the same values."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"spread": self.spread, **{f"model.{name}": value for name, value in asdict(self.model).items()}}
-        state = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        state = {f"model.{name}": torch.from_numpy(array) for name, array in asdict(self.model).items()}
         state |= {f"preprocessor.{name}": value.contiguous() for name, value in self.preprocessor.state_dict().items()}
         card = {
             **asdict(self.card),
@@ -116,28 +115,12 @@ class Verifier:
             raise
 
 
-def place(components: FloatArray, spread: FloatArray, model: TwoCovariances, comparison: Comparison) -> FloatArray:
-    """Turn (N, C) components into the (N, D) coordinates that `score_pairs` takes."""
-    coordinates = model.project(bring_to_length(components / spread))
-    if comparison == "plda":
-        return coordinates
-    lengths = np.linalg.norm(coordinates, axis=1, keepdims=True)
-    unit: FloatArray = coordinates / np.maximum(lengths, np.finfo(np.float64).tiny)
-    return unit
-
-
-def bring_to_length(vectors: FloatArray) -> FloatArray:
-    """Bring (N, C) vectors to the length that those of variance 1 have on average."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: FloatArray = vectors * (np.sqrt(vectors.shape[1]) / np.maximum(lengths, np.finfo(np.float64).tiny))
-    return scaled
-
-
 def score_pairs(first: FloatArray, second: FloatArray, model: TwoCovariances, comparison: Comparison) -> FloatArray:
     """Return the (N,) scores of N pairs of (N, D) coordinates."""
     if comparison == "plda":
         return model.score(first, second)
-    cosines: FloatArray = (first * second).sum(axis=1)
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    cosines: FloatArray = (first * second).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
     return cosines
 
 
@@ -161,13 +144,12 @@ def load_verifier(path: Path) -> Verifier:
         preprocessor = Preprocessor(card.preprocessing, count_features(card.transform.layers))
         preprocessor.load_state_dict(_pick(state, "preprocessor."), assign=True)
         model = TwoCovariances(**{name: tensor.numpy() for name, tensor in _pick(state, "model.").items()})
-        spread = state["spread"].numpy()
     except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise_shortage(error, path)
         raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
     if names := list_not_finite(state):
         raise CelebflowError(f"{path} holds values that are not finite ({', '.join(names)}). Run `dvc repro`.")
-    return Verifier(card, preprocessor.eval(), spread, model)
+    return Verifier(card, preprocessor.eval(), model)
 
 
 def _pick(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -196,6 +178,7 @@ def load_card(path: Path) -> VerifierCard:
         return VerifierCard(
             comparison=values["comparison"],
             shrinkage=values["shrinkage"],
+            between_scale=values["between_scale"],
             seed=values["seed"],
             people_count=values["people_count"],
             transform=Transform.from_dict(values["transform"]),

@@ -9,11 +9,11 @@ from scipy.optimize import minimize
 
 from celebflow import paths
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError
-from celebflow.classifier.components import Components, compute_products, fit_components, make_projection
+from celebflow.classifier.components import compute_products, fit_components, make_projection
 from celebflow.classifier.history import EpochResult
-from celebflow.classifier.plda import FloatArray, TwoCovariances, fit_two_covariances
+from celebflow.classifier.plda import FloatArray, fit_two_covariances
 from celebflow.classifier.preprocessing import fit_preprocessor
-from celebflow.classifier.verifier import Comparison, PairCalibration, Verifier, VerifierCard, bring_to_length
+from celebflow.classifier.verifier import Comparison, PairCalibration, Verifier, VerifierCard
 from celebflow.data.pairs import Pair, load_pairs
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams, TrainParams
@@ -46,13 +46,23 @@ def train_verifier(
     preprocessor = fit_preprocessor(train, settings, params.seed)
     products = compute_products(preprocessor, features, train.rows)
     component_count = params.preprocessing.pca_components or len(train)
-    components, spread, model = fit_model(products, train.labels, component_count, params.lda_shrinkage, params.seed)
+    components = fit_components(products, component_count, params.seed)
+    try:
+        model = fit_two_covariances(
+            components.project(products), train.labels, params.lda_shrinkage, params.plda_between_scale
+        )
+    except ValueError as error:
+        raise DivergedError(
+            f"Training failed: {error} in the features of train. Choose other extract params or weights, and run "
+            "`dvc repro`."
+        ) from None
     del products
     projecting = make_projection(preprocessor, features, train.rows, components)
     comparison: Comparison = "lda" if params.classifier == "lda" else "plda"
     card = VerifierCard(
         comparison=comparison,
         shrinkage=params.lda_shrinkage,
+        between_scale=params.plda_between_scale,
         seed=params.seed,
         people_count=len(people),
         transform=features.origin.transform,
@@ -60,7 +70,7 @@ def train_verifier(
         preprocessing=projecting.settings,
         calibration=_UNCALIBRATED,
     )
-    verifier = Verifier(card, projecting, spread, model)
+    verifier = Verifier(card, projecting, model)
     scores = {split: score_split(verifier, features, pairs, split) for split in ("train", "val")}
     if not all(np.isfinite(values).all() for values, _ in scores.values()):
         raise DivergedError(
@@ -71,20 +81,6 @@ def train_verifier(
     history = [EpochResult(1, *_measure(calibration, *scores["train"]), *_measure(calibration, *scores["val"]))]
     log_epoch(history[0])
     return replace(verifier, card=replace(card, calibration=calibration)), history
-
-
-def fit_model(
-    products: NDArray[np.floating], people: NDArray[np.int64], component_count: int, shrinkage: float, seed: int
-) -> tuple[Components, FloatArray, TwoCovariances]:
-    """Fit components, their (C,) spread and the two-covariance model to N photographs.
-
-    `products` are the (N, N) inner products of the photographs, `people` their (N,) people, numbered from 0.
-    """
-    components = fit_components(products, component_count, seed)
-    coordinates = components.project(products)
-    spread = coordinates.std(axis=0)
-    model = fit_two_covariances(bring_to_length(coordinates / spread), people, shrinkage)
-    return components, spread, model
 
 
 def score_split(

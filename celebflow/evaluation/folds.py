@@ -1,26 +1,30 @@
 """The k-fold protocol for pairs: each fold's pairs are compared by a model that was trained on the other folds."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from celebflow.classifier.components import Components, compute_products
-from celebflow.classifier.plda import FloatArray, TwoCovariances
+from celebflow.classifier.components import compute_products, fit_components
+from celebflow.classifier.plda import FloatArray, fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
-from celebflow.classifier.verifier import VerifierCard, place, score_pairs
-from celebflow.classifier.verifier_training import calibrate, fit_model
-from celebflow.data.pairs import Pair
+from celebflow.classifier.verifier import PairCalibration, VerifierCard, score_pairs
+from celebflow.classifier.verifier_training import calibrate
+from celebflow.data.pairs import Pair, draw_pairs
+from celebflow.errors import CelebflowError
 from celebflow.features.store import Features
-from celebflow.params import PreprocessingParams
+
+# People of the other folds are left out in up to so many parts, one after the other, for the scores that calibrate.
+# With few parts, each model would lack many people, and its scores would not be those of the model of all.
+_PARTS = 8
+_MAX_PAIRS_PER_PART = 2000
 
 
 @dataclass(frozen=True)
 class FoldScores:
-    """The pairs of a fold, and the (P,) log odds that each shows the same person, from models of the other folds."""
+    """The pairs of a fold, and the (P,) log odds that each shows the same person, from a model of the other folds."""
 
     pairs: list[Pair]
     log_odds: FloatArray
@@ -36,54 +40,65 @@ def score_folds(
 ) -> list[FoldScores]:
     """Compare the pairs of each fold by a model that is trained as `card` says on the people of all other folds.
 
-    What calibrates that model also comes from the other folds alone: the scores of their pairs, each fold's from a
-    model that was trained on the rest of them. People without a fold train every model.
+    What calibrates that model also comes from the other folds alone: from pairs of people who are left out of it, an
+    eighth at a time. Its components stay those of all of these people. People without a fold train every model.
     """
-    rows = np.arange(len(features.photos))
-    products = compute_products(Preprocessor(_without_components(card), features.origin.feature_count), features, rows)
+    settings = card.preprocessing.model_copy(update={"pca_components": None})
+    preprocessor = Preprocessor(settings, features.origin.feature_count)
+    products = compute_products(preprocessor, features, np.arange(len(features.photos)))
     folds = np.array([fold_of.get(photo.person, 0) for photo in features.photos])
     row_of = {photo.path: row for row, photo in enumerate(features.photos)}
-    people = np.unique([photo.person for photo in features.photos], return_inverse=True)[1]
-    pairs_of = {fold: [pair for pair in pairs if pair.fold == fold] for fold in sorted({pair.fold for pair in pairs})}
-
-    def score(left_out: Iterable[int]) -> dict[int, FloatArray]:
-        """Train on all folds but these; return the scores of the pairs of each of them."""
-        left_out = tuple(left_out)
-        trained = np.flatnonzero(~np.isin(folds, left_out))
-        fitted = _fit(card, products, trained, people)
-        scores = {}
-        for fold in left_out:
-            sides = [np.array([row_of[getattr(pair, side)] for pair in pairs_of[fold]]) for side in ("first", "second")]
-            first, second = (_place(card, fitted, products[np.ix_(side, trained)]) for side in sides)
-            scores[fold] = score_pairs(first, second, fitted[2], card.comparison)
-        return scores
-
-    choices = [*combinations(pairs_of, 1), *combinations(pairs_of, 2)]
-    found = {choice: score(choice) for choice in tqdm(choices, "training for each fold", unit="model", disable=None)}
     results = []
-    for fold, own in pairs_of.items():
-        others = [other for other in pairs_of if other != fold]
-        scores = np.concatenate([found[min(fold, other), max(fold, other)][other] for other in others])
-        same = np.array([bool(pair.same) for other in others for pair in pairs_of[other]])
-        results.append(FoldScores(own, calibrate(scores, same).compute_log_odds(found[fold,][fold])))
+    for fold in tqdm(sorted({pair.fold for pair in pairs}), "training for each fold", unit="fold", disable=None):
+        trained = np.flatnonzero(folds != fold)
+        count = card.preprocessing.pca_components or len(trained)
+        components = fit_components(products[np.ix_(trained, trained)], count, card.seed)
+        coordinates = components.project(products[:, trained])
+        own = [pair for pair in pairs if pair.fold == fold]
+        scores = _score(card, features, coordinates, trained, own, row_of)
+        calibration = _calibrate(card, features, coordinates, trained, row_of)
+        results.append(FoldScores(own, calibration.compute_log_odds(scores)))
     return results
 
 
-_Fitted = tuple[Components, FloatArray, TwoCovariances]
+def _calibrate(
+    card: VerifierCard,
+    features: Features,
+    coordinates: FloatArray,
+    trained: NDArray[np.int64],
+    row_of: Mapping[str, int],
+) -> PairCalibration:
+    """Fit a calibration to drawn pairs of the people in the rows `trained`, who are left out in parts."""
+    people = sorted({features.photos[row].person for row in trained})
+    order = np.random.default_rng(card.seed).permutation(len(people))
+    part_count = min(_PARTS, max(2, len(people) // 3))
+    part_of = {people[place]: number % part_count for number, place in enumerate(order)}
+    parts = np.array([part_of[features.photos[row].person] for row in trained])
+    scores, same = [], []
+    for part in range(part_count):
+        left_out = [replace(features.photos[row], split=str(part)) for row in trained[parts == part]]
+        drawn = draw_pairs(left_out, str(part), card.seed, _MAX_PAIRS_PER_PART)
+        if drawn:
+            scores.append(_score(card, features, coordinates, trained[parts != part], drawn, row_of))
+            same += [bool(pair.same) for pair in drawn]
+    if not scores:
+        raise CelebflowError(
+            f"{len(people)} people are too few to calibrate a model for a fold. Add people to pairs.csv, or leave out "
+            "its column fold."
+        )
+    return calibrate(np.concatenate(scores), np.array(same))
 
 
-def _fit(
-    card: VerifierCard, products: NDArray[np.float32], rows: NDArray[np.int64], people: NDArray[np.int64]
-) -> _Fitted:
-    numbers = np.unique(people[rows], return_inverse=True)[1]
-    count = card.preprocessing.pca_components or len(rows)
-    return fit_model(products[np.ix_(rows, rows)], numbers, count, card.shrinkage, card.seed)
-
-
-def _place(card: VerifierCard, fitted: _Fitted, products: NDArray[np.float32]) -> FloatArray:
-    components, spread, model = fitted
-    return place(components.project(products), spread, model, card.comparison)
-
-
-def _without_components(card: VerifierCard) -> PreprocessingParams:
-    return card.preprocessing.model_copy(update={"pca_components": None})
+def _score(
+    card: VerifierCard,
+    features: Features,
+    coordinates: FloatArray,
+    trained: NDArray[np.int64],
+    pairs: Sequence[Pair],
+    row_of: Mapping[str, int],
+) -> FloatArray:
+    """Return the (P,) scores of pairs by a model that is fitted to the rows `trained` of the (N, C) coordinates."""
+    people = np.unique([features.photos[row].person for row in trained], return_inverse=True)[1]
+    model = fit_two_covariances(coordinates[trained], people, card.shrinkage, card.between_scale)
+    first, second = ([row_of[getattr(pair, side)] for pair in pairs] for side in ("first", "second"))
+    return score_pairs(model.project(coordinates[first]), model.project(coordinates[second]), model, card.comparison)

@@ -31,11 +31,13 @@ def _evaluate_directly(
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3])
 def test_scores_are_log_likelihood_ratios(shrinkage: float) -> None:
     vectors, people = _draw_people(30, 5)
-    model = fit_two_covariances(vectors, people, shrinkage)
+    model = fit_two_covariances(vectors, people, shrinkage, 0.7)
     inverse = np.linalg.inv(model.basis)
     within = inverse.T @ inverse
     between = inverse.T @ np.diag(model.between) @ inverse
     coordinates = model.project(vectors)
+    np.testing.assert_allclose((coordinates**2 / (1 + model.between)).mean(axis=1), 1)
+    vectors = coordinates @ inverse + model.mean  # of the length that the model expects
     first, second = coordinates[:20], coordinates[3:23]
     expected = [_evaluate_directly(model, between, within, (vectors[row], vectors[row + 3])) for row in range(20)]
     np.testing.assert_allclose(model.score(first, second), expected, rtol=1e-8, atol=1e-8)
@@ -45,7 +47,7 @@ def test_scores_are_log_likelihood_ratios(shrinkage: float) -> None:
 
 def test_the_covariances_that_made_the_vectors_are_found() -> None:
     vectors, people = _draw_people(4000, 4)
-    model = fit_two_covariances(vectors, people, 0)
+    model = fit_two_covariances(vectors, people, 0, 1)
     random = np.random.default_rng(0)
     true_between, true_within = random.normal(size=(2, 4, 4)) + 2 * np.eye(4)
     inverse = np.linalg.inv(model.basis)
@@ -56,17 +58,26 @@ def test_the_covariances_that_made_the_vectors_are_found() -> None:
 
 def test_a_person_with_many_photographs_does_not_shape_the_model_alone() -> None:
     vectors, people = _draw_people(40, 5)
-    once = fit_two_covariances(vectors, people, 0.1)
+    once = fit_two_covariances(vectors, people, 0.1, 1)
     crowd = np.tile(vectors[:1], (2000, 1)) + np.random.default_rng(1).normal(0, 20, (2000, 4))
-    crowded = fit_two_covariances(np.concatenate([vectors, crowd]), np.concatenate([people, [40] * 2000]), 0.1)
+    crowded = fit_two_covariances(np.concatenate([vectors, crowd]), np.concatenate([people, [40] * 2000]), 0.1, 1)
     uncapped = np.concatenate([vectors, crowd]).mean(axis=0)
     assert np.linalg.norm(crowded.mean - once.mean) < 0.2 * np.linalg.norm(uncapped - once.mean)
+
+
+def test_coordinates_that_do_not_tell_people_apart_are_left_out() -> None:
+    vectors, people = _draw_people(200, 5)
+    noise = np.random.default_rng(1).normal(size=(len(vectors), 3))
+    model = fit_two_covariances(np.concatenate([vectors, noise], axis=1), people, 0, 1)
+    assert model.basis.shape[1] == len(model.between) < 7
+    with pytest.raises(ValueError, match="do not differ"):
+        fit_two_covariances(np.tile(vectors[:5], (200, 1)), people, 0.1, 1)
 
 
 def test_people_with_one_photograph_leave_the_covariance_within_as_it_is() -> None:
     vectors, people = _draw_people(30, 5)
     alone, _ = _draw_people(50, 1)
-    with_them = fit_two_covariances(np.concatenate([vectors, alone]), np.concatenate([people, np.arange(30, 80)]), 0)
-    without = fit_two_covariances(vectors, people, 0)
+    with_them = fit_two_covariances(np.concatenate([vectors, alone]), np.concatenate([people, np.arange(30, 80)]), 0, 1)
+    without = fit_two_covariances(vectors, people, 0, 1)
     one, other = (np.linalg.inv(each.basis).T @ np.linalg.inv(each.basis) for each in (with_them, without))
     np.testing.assert_allclose(one, other, rtol=1e-8)

@@ -165,11 +165,11 @@ def test_files_that_are_no_verifier_are_refused_with_the_reason(
         load_classifier(file)
     state, content = load_file(file), file.read_bytes()
     card = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"][VERIFIER_KEY])
-    changed = {**state, "spread": state["spread"] * np.nan}
+    changed = {**state, "model.mean": state["model.mean"] * np.nan}
     for tensors, values, message in (
         (state, {**card, "format": 0}, "another version"),
         (state, {**card, "calibration": {}}, "is not a verifier"),
-        ({name: value for name, value in state.items() if name != "spread"}, card, "do not match its card"),
+        ({name: value for name, value in state.items() if name != "model.mean"}, card, "do not match its card"),
         (changed, card, "not finite"),
     ):
         save_file(tensors, file, {VERIFIER_KEY: json.dumps(values)})
@@ -189,8 +189,6 @@ def test_the_model_is_fitted_as_the_direct_way_fits_it(features: Features, pairs
     preprocessor = Preprocessor(SETTINGS, features.origin.feature_count)
     dense = np.mean([preprocessor.normalize(features.gather(rows, view)).to_dense() for view in range(2)], axis=0)
     coordinates = PCA(12, svd_solver="full").fit_transform(dense.astype(np.float64))
-    white = coordinates / coordinates.std(axis=0)
-    placed = white * np.sqrt(12) / np.linalg.norm(white, axis=1, keepdims=True)
     people = np.unique([features.photos[row].person for row in rows], return_inverse=True)[1]
-    direct = fit_two_covariances(placed, people, 0.1)
+    direct = fit_two_covariances(coordinates, people, 0.1, 0.5)
     np.testing.assert_allclose(verifier.model.between, direct.between, rtol=0.02)

@@ -49,7 +49,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Lay an image over white."""
     layer = image.convert("RGBA")
-    colors = _apply_profile(image.convert("L") if image.mode == "LA" else layer.convert("RGB"), profile)
+    colors = _apply_profile(image.convert("L") if image.mode in ("L", "LA") else layer.convert("RGB"), profile)
     colors.putalpha(layer.getchannel("A"))
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), colors).convert("RGB")
 

@@ -14,7 +14,7 @@ _MAX_ANCILLARY = 100  # chunks that may each have to be unpacked; photographs ha
 _MAX_PROFILE_BYTES = 2**20  # unpacked, as Pillow accepts it
 _MAX_TEXT_BYTES = 2**16
 _MAX_RUNS_BYTES, _MAX_RUNS_PIXELS = 2**22, 16_000_000  # of run-length encoding, which Pillow decodes in Python
-_MAX_FILL_BYTES = 2**16  # before a segment, which Pillow skips one by one
+_MAX_FILL_BYTES = 2**16  # before segments, which Pillow skips one by one
 # A marker of a segment, after any number of fill bytes: no escaped FF, no restart of a scan, no start of an image, and
 # none of the reserved markers below C0, which a decoder skips alone: it would find scans where a segment seems to be.
 # Looking behind makes it linear in time, whatever the file contains.
@@ -29,11 +29,17 @@ _TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 11: 4, 13: 4
 _EXIF = b"Exif\0\0"
 # How segments of EXIF and of the index of a multi-picture file begin, with their marker.
 _EXIF_SEGMENT, _INDEX = b"\xe1" + _EXIF, b"\xe2MPF\0"
+# The entry of EXIF in the list of an AVIF file's items: version and flags, number, protection, type.
+_AVIF_EXIF = re.compile(rb"(infe(?:\x02.{5}|\x03.{7})..)Exif", re.DOTALL)
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTED = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # texts that can hold the orientation
 _PNG_SIGNATURE_BYTES = 8
 _PNG_BITS = 24  # where the bits per channel stand, and behind them the color type
-_PNG_CHANNELS = {0: 1, 2: 3}  # by color type, without those that have a palette or an alpha channel
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
+_PNG_TRANSPARENCIES = {0: 1, 2: 3}  # the numbers of a transparent color, by color type
+# The first column and row of each pass of an interlaced PNG file, and its steps to the next.
+_PNG_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+_UNPACKED_BYTES = 2**20  # in memory at once
 # What decides about the pixels. Other texts, of any size, are left aside, and so are further frames.
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", *_PNG_TEXTS, b"IDAT", b"IEND")
 
@@ -89,6 +95,8 @@ def _list_segments(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         count += 1
         if count > _MAX_PARTS:
             raise PhotographError(f"has more than {_MAX_PARTS} segments")
+    if not scanning and fill + len(content) - position > _MAX_FILL_BYTES:
+        raise PhotographError("has too many bytes between its segments")
 
 
 def strip_png(content: bytes) -> bytes:
@@ -119,15 +127,18 @@ def _scale_transparency(chunk: bytes, bits: int, color_type: int) -> bytes:
 
     These have 8 bits, and only grays of 1 or 16 bits keep theirs. A chunk that is too short counts for nothing.
     """
-    channels = _PNG_CHANNELS.get(color_type, 0)
-    values = chunk[8 : 8 + 2 * channels]
+    channels = _PNG_TRANSPARENCIES.get(color_type, 0)
     if len(chunk) - 12 < 2 * channels:
         return b""
-    if not channels or bits in (1, 8) or (bits == 16 and channels == 1):
+    if not channels or bits == 0 or (bits == 16 and channels == 1):
         return chunk
-    scaled = [
-        value >> 8 if bits == 16 else value * 255 // (2**bits - 1) for value in struct.unpack(f">{channels}H", values)
-    ]
+    largest = 2**bits - 1
+    scaled = []
+    for value in struct.unpack_from(f">{channels}H", chunk, 8):
+        value &= largest  # higher bits do not count
+        if bits in (2, 4):
+            value = value * 255 // largest
+        scaled.append(value >> 8 if bits == 16 else value)
     body = b"tRNS" + struct.pack(f">{channels}H", *scaled)
     return struct.pack(">I", 2 * channels) + body + struct.pack(">I", zlib.crc32(body))
 
@@ -155,6 +166,25 @@ def _list_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         if kind == b"IEND":
             return
         start = end
+
+
+def check_png(content: bytes, width: int, height: int) -> None:
+    """Raise PhotographError for a PNG file whose pixels end properly, but too early: Pillow shows the others black."""
+    bits, color_type, _, _, interlaced = content[_PNG_BITS : _PNG_BITS + 5]
+    channels = _PNG_CHANNELS.get(color_type, 0)
+    missing = 0
+    for left, top, across, down in _PNG_PASSES if interlaced else [(0, 0, 1, 1)]:
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        if columns > 0:
+            missing += max(rows, 0) * (1 + (columns * bits * channels + 7) // 8)
+    decompressor = zlib.decompressobj()
+    for kind, start, end in _list_chunks(content):
+        packed = content[start + 8 : end - 4] if kind == b"IDAT" else b""
+        while packed and missing > 0 and not decompressor.eof:
+            missing -= len(decompressor.decompress(packed, _UNPACKED_BYTES))
+            packed = decompressor.unconsumed_tail
+    if decompressor.eof and missing > 0:
+        raise PhotographError("is truncated: it holds fewer pixels than it should; save it again as JPEG or PNG")
 
 
 def _unpacks(packed: bytes, max_bytes: int) -> bool:
@@ -196,6 +226,14 @@ def check_tiff(content: bytes) -> None:
         raise PhotographError(
             f"has {count} tags of {tag_bytes / 1e6:.1f} MB, more than the file; save it again as JPEG"
         )
+
+
+def strip_avif(content: bytes) -> bytes:
+    """Return an AVIF file without EXIF: its orientation counts for nothing, and Pillow refuses files with damage in it.
+
+    The item keeps its place, as one of a kind that no decoder knows.
+    """
+    return _AVIF_EXIF.sub(rb"\1none", content)
 
 
 def find_orientation(exif: bytes) -> int | None:

@@ -4,11 +4,22 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Mapping
+from math import ceil, prod
+from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from celebflow.data.colors import to_rgb
-from celebflow.data.containers import check_bmp, check_tiff, find_orientation, strip_jpeg, strip_png
+from celebflow.data.containers import (
+    check_bmp,
+    check_png,
+    check_tiff,
+    find_orientation,
+    strip_avif,
+    strip_jpeg,
+    strip_png,
+)
 from celebflow.data.formats import PILLOW_FORMATS, PhotographError, explain_format
 from celebflow.errors import lacks_memory
 
@@ -17,6 +28,7 @@ _MAX_SIDE_PX = 65_535  # resizing a strip that is longer takes far too much memo
 # Every scan of a progressive JPEG costs a pass over all its pixels, but few bytes; real files have about ten.
 _MAX_SCANS = 100
 _MAX_SCANNED_PIXELS = 2_000_000_000
+_GRAYS_AS_COLORS = "LA;16B"  # what Pillow calls grays of 16 bits with transparency in a PNG file, while it reads them
 _NO_MEMORY = "needs too much memory to decode; save it in a smaller size"
 # What brings each of EXIF's orientations upright; 1 is upright.
 _TRANSPOSITIONS = {
@@ -48,6 +60,9 @@ _DAMAGE = (
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 # Tags of TIFF.
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_TILE_STEP_PX = 16  # which the sides of tiles are multiples of
+_MAX_TILE_PIXELS = 2**20  # of an image that is smaller
 _REDUCED_RESOLUTION, _DNG_VERSION = 254, 50706
 _COMPRESSION, _COLOR_MAP, _SUBSAMPLING = 259, 320, 530
 _YCBCR, _MAX_16_BITS = 6, 65_535
@@ -63,6 +78,10 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
         scans, exif = 1, b""
         if name == "JPEG":
             content, exif, scans = strip_jpeg(content)
+        if name == "PNG":
+            content = strip_png(content)
+        if name == "AVIF":
+            content = strip_avif(content)
         with _open(content, name) as image:
             pixels = image.width * image.height
             size = f"{image.width}×{image.height} pixels"
@@ -75,18 +94,22 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
                 raise PhotographError(f"has {size}, and a side of more than {_MAX_SIDE_PX}")
             if name == "TIFF":
                 _check_tiff(image)
+            if name == "PNG":
+                check_png(content, image.width, image.height)
+            has_grays = any(tile[-1] == _GRAYS_AS_COLORS for tile in image.tile)
             image.load()
             # ImageOps.exif_transpose also rewrites the EXIF data, and fails where they are damaged.
             transposition = _TRANSPOSITIONS.get(_read_orientation(image, exif))
-            return to_rgb(image if transposition is None else image.transpose(transposition))
+            upright = image if transposition is None else image.transpose(transposition)
+            return to_rgb(upright.convert("LA") if has_grays else upright)
     except Image.DecompressionBombError:
         raise PhotographError(f"decodes to far more than {max_pixels / 1e6:.0f} megapixels") from None
     except _DAMAGE as error:
         if lacks_memory(error):
             raise PhotographError(_NO_MEMORY) from None
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = ", or of a rare kind; save it again as JPEG or PNG" if unknown else f" ({error})"
-        raise PhotographError(f"is truncated or damaged{reason}") from None
+        reason = ", or of a rare kind" if unknown else f" ({' '.join(str(error).split())})"
+        raise PhotographError(f"is truncated or damaged{reason}; save it again as JPEG or PNG") from None
     except MemoryError:
         raise PhotographError(_NO_MEMORY) from None
 
@@ -96,8 +119,6 @@ def _open(content: bytes, name: str) -> Image.Image:
         check_bmp(content)
     if name == "TIFF":
         check_tiff(content)
-    if name == "PNG":
-        content = strip_png(content)
     if name == "HEIF":
         import pillow_heif  # an extra
 
@@ -109,13 +130,16 @@ def _check_tiff(image: Image.Image) -> None:
     """Refuse RAW files of cameras, which are TIFF files that begin with a small preview, and what Pillow misreads.
 
     That has numbers that are signed, floating-point, or of other than 1, 2, 4, 8 or 16 bits, or 16 bits in separate
-    planes or with 0 for white, or a palette of 8 bits, or colors of which several pixels share one without compression.
+    planes or with 0 for white, or grays with transparency in separate planes, or a palette of 8 bits, or colors of
+    which several pixels share one without compression. Files whose tiles reach far beyond the image are refused, too.
     """
     tags = image.tag_v2  # type: ignore[attr-defined] # of TIFF files
+    _check_tiles(image, tags)
     if tags.get(_REDUCED_RESOLUTION, 0) & 1 or _DNG_VERSION in tags:
         raise PhotographError(explain_format("RAW"))
     bits = set(tags.get(_BITS_PER_SAMPLE, (1,)))
-    misread = 16 in bits and (tags.get(_PLANAR_CONFIGURATION) == 2 or tags.get(_PHOTOMETRIC) == 0)
+    separate = tags.get(_PLANAR_CONFIGURATION) == 2
+    misread = (16 in bits and (separate or tags.get(_PHOTOMETRIC) == 0)) or (separate and image.mode in ("LA", "La"))
     misread = misread or max(tags.get(_COLOR_MAP, (_MAX_16_BITS,))) < 256
     shared = tags.get(_PHOTOMETRIC) == _YCBCR and tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1)
     misread = misread or (shared and tags.get(_COMPRESSION, 1) == 1)
@@ -123,12 +147,30 @@ def _check_tiff(image: Image.Image) -> None:
         raise PhotographError("is a TIFF file with a rare kind of numbers; save it with 8 bits per color")
 
 
+def _check_tiles(image: Image.Image, tags: Mapping[int, Any]) -> None:
+    """Refuse a TIFF file whose tiles take far more memory or time than its pixels: each is decoded in full."""
+    if _TILE_WIDTH not in tags or _TILE_LENGTH not in tags:
+        return
+    sides = [max(1, int(tags[tag])) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
+    pixels, count = 1, 1
+    for side, tile_side in zip(image.size, sides, strict=True):
+        pixels *= ceil(side / _TILE_STEP_PX) * _TILE_STEP_PX
+        count *= ceil(side / tile_side)
+    most = max(pixels, _MAX_TILE_PIXELS)
+    if prod(sides) > most or prod(sides) * count > 4 * most:  # tiles as large as the image can cover four times as much
+        size = f"{count} tiles of {sides[0]}×{sides[1]} pixels for an image of {image.width}×{image.height}"
+        raise PhotographError(f"has {size}; save it again as JPEG or PNG")
+
+
 def _read_orientation(image: Image.Image, exif: bytes) -> int:
-    """Return EXIF's orientation, or else XMP's; 1 when neither has any."""
+    """Return EXIF's orientation, or else XMP's; 1 when neither has any.
+
+    AVIF and HEIF turn images in a way of their own, which Pillow states as EXIF, and theirs counts alone.
+    """
     # Without this, Pillow would read all of EXIF, which may be a lot.
     orientation = find_orientation(image.info.pop("exif", None) or exif)
-    if orientation is not None:
-        return orientation
+    if orientation is not None or image.format in ("AVIF", "HEIF"):
+        return orientation or 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DAMAGE:

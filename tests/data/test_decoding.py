@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from celebflow.data import containers, formats, isolation
 from celebflow.data.decoding import decode_base64, decode_photograph, encode_jpeg
@@ -66,10 +68,36 @@ def test_each_format_is_decoded_to_rgb(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
-def test_truncated_files_are_refused(kind: str, fraction: float) -> None:
+def test_truncated_files_are_refused_with_the_remedy(kind: str, fraction: float) -> None:
     content = _encode(_draw_photograph(), kind)
-    with pytest.raises(PhotographError, match="truncated or damaged"):
+    with pytest.raises(PhotographError, match="truncated or damaged.*save it again as JPEG or PNG"):
         decode_photograph(content[: int(len(content) * fraction)])
+
+
+# The first column and row of each pass of an interlaced PNG file, and its steps to the next.
+_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("width", "height", "bits", "color_type"), [(60, 40, 8, 2), (1, 9, 1, 0), (3, 1, 16, 6)])
+def test_a_png_whose_pixels_end_properly_but_too_early_is_refused(
+    width: int, height: int, bits: int, color_type: int, interlaced: bool
+) -> None:
+    channels = {0: 1, 2: 3, 6: 4}[color_type]
+    rows = b""
+    for left, top, across, down in _PASSES if interlaced else [(0, 0, 1, 1)]:
+        columns = len(range(left, width, across))
+        row = bytes(1 + (columns * bits * channels + 7) // 8)
+        rows += row * len(range(top, height, down)) if columns else b""
+    for missing in (0, 1, len(rows)):
+        png = bytearray(_make_png(width, height, bits, color_type, rows[: len(rows) - missing]))
+        png[28] = interlaced
+        png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+        if missing == 0:
+            assert decode_photograph(bytes(png)).size == (width, height)
+            continue
+        with pytest.raises(PhotographError, match="truncated.*save it again"):
+            decode_photograph(bytes(png))
 
 
 _BOX = b"\0\0\0\x18ftyp"
@@ -134,6 +162,25 @@ def test_photographs_are_turned_upright_once(kind: str, orientation: int) -> Non
         expected = ImageOps.exif_transpose(image).convert("RGB")
     assert expected.size == ((20, 40) if orientation > 4 else (40, 20))
     assert decode_photograph(content).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
+def test_xmp_turns_photographs_only_of_formats_that_do_not_turn_them_themselves(kind: str) -> None:
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    content = _encode(_draw_photograph(40, 20), kind, xmp=xmp, pnginfo=info)
+    assert decode_photograph(content).size == ((40, 20) if kind in ("AVIF", "HEIF") else (20, 40))
+
+
+def test_damaged_exif_costs_no_avif() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    sound = _encode(_draw_photograph(40, 20), "AVIF", exif=exif)
+    damaged = sound.replace(b"MM\0*", b"MX\0*")
+    with pytest.raises(SyntaxError):
+        Image.open(io.BytesIO(damaged))
+    assert decode_photograph(damaged).tobytes() == decode_photograph(sound).tobytes()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -216,6 +263,10 @@ def test_files_of_very_many_small_parts_are_refused() -> None:
     comment = b"\xff" * 60_000 + b"\xff\xfe\0\2"
     with pytest.raises(PhotographError, match="too many bytes between its segments"):
         decode_photograph(jpeg[:2] + comment * 2 + jpeg[2:])
+    for rest in (bytes(100_000), b"\xff\xd0" * 50_000):  # and no segment behind it
+        with pytest.raises(PhotographError, match="too many bytes between its segments"):
+            decode_photograph(jpeg[:20] + rest)
+    assert decode_photograph(jpeg + bytes(100_000)).size == (60, 60)
     with pytest.raises(PhotographError, match="more than 100000 chunks"):
         decode_photograph(_insert_chunks(png, *[make_chunk(b"teSt", b"")] * 100_001))
     runs = bytearray(_encode(_draw_photograph().convert("P"), "BMP"))
@@ -370,6 +421,42 @@ def test_a_tiff_cannot_ask_for_more_memory_than_there_is() -> None:
         decode_photograph(content + bytes(4))
 
 
+@pytest.mark.parametrize(
+    ("size", "tile", "decoded"),
+    [
+        ((64, 64), (23_168, 23_168), False),
+        ((65_535, 16), (16, 65_536), False),
+        ((64, 64), (1024, 1024), True),
+        ((1200, 1100), (1200, 1104), True),
+        ((1025, 1025), (1024, 1024), True),
+    ],
+)
+def test_tiles_of_a_tiff_far_beyond_its_image_are_refused(
+    size: tuple[int, int], tile: tuple[int, int], decoded: bool
+) -> None:
+    count = -(-size[0] // tile[0]) * -(-size[1] // tile[1])
+    packed = zlib.compress(bytes(prod(tile)) if decoded else b"")
+    pixels = packed.ljust(300 + len(packed) % 2, b"\0")
+    tables = struct.pack(f"<{count}I", *[8] * count) + struct.pack(f"<{count}I", *[len(packed)] * count)
+    places = (8 + len(pixels), 8 + len(pixels) + 4 * count) if count > 1 else (8, len(packed))
+    tags = {256: size[0], 257: size[1], 258: 8, 259: 8, 262: 1, 277: 1, 322: tile[0], 323: tile[1]}
+    entries = [struct.pack("<HHII", number, 4, 1, value) for number, value in tags.items()]
+    entries += [struct.pack("<HHII", 324 + number, 4, count, place) for number, place in enumerate(places)]
+    body = pixels + tables
+    start = struct.pack("<I", 8 + len(body))
+    content = b"II*\0" + start + body + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    if decoded:
+        assert decode_photograph(content).size == size
+        return
+    with pytest.raises(PhotographError, match=f"tiles of {tile[0]}×{tile[1]} pixels .* {size[0]}×{size[1]}; save it"):
+        decode_photograph(content)
+
+
+def test_a_tiff_in_one_strip_of_any_claimed_height_is_read() -> None:
+    rows = (278, 4, 1, struct.pack("<I", 2**32 - 1))
+    assert decode_photograph(_make_tiff(rows)).getpixel((7, 7)) == (0, 0, 0)
+
+
 def _make_tiff(*tags: tuple[int, int, int, bytes], pixels: bytes = bytes(192), compression: int = 1) -> bytes:
     """Return a TIFF file of 8 × 8 RGB pixels; a tag is its number, its type, its count, and its value or offset."""
     numbers = {256: 8, 257: 8, 259: compression, 262: 2, 273: 8, 277: 3, 278: 8, 279: len(pixels)}
@@ -396,6 +483,17 @@ def test_colors_of_a_tiff_that_pixels_share_are_not_misread() -> None:
     own = (530, 3, 2, struct.pack("<HH", 1, 1))
     gray = bytes([100, 128, 128]) * 64
     assert decode_photograph(_make_tiff(tone, own, pixels=gray)).getpixel((0, 0)) == (100, 100, 100)
+
+
+@pytest.mark.parametrize("alpha", [1, 2])
+def test_grays_and_their_transparency_in_separate_planes_are_refused(alpha: int) -> None:
+    planes = [zlib.compress(bytes([value]) * 64) for value in (50, 128)]
+    tags = [(277, 3, 1, struct.pack("<I", 2)), (262, 3, 1, struct.pack("<I", 1)), (284, 3, 1, struct.pack("<I", 2))]
+    tags += [(258, 3, 2, struct.pack("<HH", 8, 8)), (338, 3, 1, struct.pack("<I", alpha))]
+    tags.append((273, 3, 2, struct.pack("<HH", 8, 8 + len(planes[0]))))
+    tags.append((279, 3, 2, struct.pack("<HH", *map(len, planes))))
+    with pytest.raises(PhotographError, match="rare kind"):
+        decode_photograph(_make_tiff(*tags, pixels=b"".join(planes), compression=8))
 
 
 def test_grays_that_are_multiplied_by_their_transparency_are_read() -> None:
@@ -433,6 +531,9 @@ def test_the_transparent_gray_of_a_png_becomes_white_and_the_others_stay(bits: i
     image = decode_photograph(_insert_chunks(png, make_chunk(b"tRNS", struct.pack(">H", clear))))
     assert (image.getpixel((0, 0)), image.getpixel((0, 1))) == ((255,) * 3, expected)
     assert decode_photograph(_insert_chunks(png, make_chunk(b"tRNS", b"\0"))).getpixel((0, 1)) == expected
+    if bits < 16:  # the higher bits count for nothing
+        high = decode_photograph(_insert_chunks(png, make_chunk(b"tRNS", struct.pack(">H", clear | 2**15))))
+        assert high.tobytes() == image.tobytes()
 
 
 def test_the_transparent_color_of_16_bits_becomes_white() -> None:
@@ -468,6 +569,11 @@ def test_colors_of_wide_gamuts_become_those_that_a_screen_shows(kind: str) -> No
 def test_profiles_of_grays_and_inks_are_applied() -> None:
     gray = _encode(Image.new("L", (8, 8), 100), "PNG", icc_profile=make_gray_profile(1.0))
     assert decode_photograph(gray).getpixel((0, 0)) == (168, 168, 168), "linear light"
+    profile = make_chunk(b"iCCP", b"x\0\0" + zlib.compress(make_gray_profile(1.0)))
+    transparent = _insert_chunks(gray, make_chunk(b"tRNS", b"\0\1"))
+    opaque = _insert_chunks(_make_png(1, 1, 16, 4, b"\0" + struct.pack(">HH", 0x6464, 0xFFFF)), profile)
+    for content in (transparent, opaque):
+        assert decode_photograph(content).getpixel((0, 0)) == (168, 168, 168)
     inks = Image.new("CMYK", (8, 8), (128, 0, 0, 0))
     for kind in ("JPEG", "TIFF"):
         assert decode_photograph(_encode(inks, kind)).getpixel((0, 0)) == (127, 255, 255)

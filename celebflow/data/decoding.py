@@ -1,8 +1,10 @@
 """Decode a photograph from the bytes of its file, alike for training and inference."""
 
 import base64
+import hashlib
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from PIL import Image
 from celebflow.data.formats import PhotographError, can_read, explain_format, identify_format
 from celebflow.data.isolation import MAX_SECONDS, decode_isolated
 from celebflow.data.pixels import MAX_PIXELS, decode
+from celebflow.errors import CelebflowError
 
 # Headers of these do not say what decoding costs: one file holds many images, of which others are made.
 _ISOLATED = ("TIFF", "AVIF", "HEIF")
@@ -30,6 +33,27 @@ def decode_photograph(content: bytes, max_pixels: int = MAX_PIXELS, max_seconds:
     if name in _ISOLATED:
         return decode_isolated(content, name, max_pixels, max_seconds)
     return decode(content, name, max_pixels)
+
+
+def load_photograph(path: Path, sha256: str | None = None) -> Image.Image:
+    """Decode the photograph in a file that prepare has checked.
+
+    Raises CelebflowError when it cannot be read or decoded now, or no longer has this SHA-256.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CelebflowError(
+            f"{path} cannot be read ({error.strerror}). Run `dvc repro` to check the photographs again."
+        ) from None
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise CelebflowError(f"{path} has changed since prepare checked it. Run `dvc repro` to check it again.")
+    try:
+        return decode_photograph(content)
+    except PhotographError as error:
+        raise CelebflowError(
+            f"{path} {error}. Run `dvc repro --force prepare` to check the photographs again here."
+        ) from None
 
 
 def decode_base64(text: str) -> bytes:

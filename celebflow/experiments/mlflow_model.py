@@ -9,11 +9,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from PIL import Image
 
-from celebflow.data.decoding import decode_base64, decode_photograph
-from celebflow.data.formats import PhotographError
+from celebflow.data.decoding import decode_base64
 from celebflow.inference.extractor import NO_FACE
+from celebflow.inference.files import decode_in_batches
 from celebflow.inference.predictor import Candidate, Predictor, RankedFace, rank_candidates
 
 COLUMN = "photograph"
@@ -38,21 +37,19 @@ class FaceRecognizer(PythonModel):
         """
         if model_input.empty:
             raise MlflowException("There is no row with a photograph.", INVALID_PARAMETER_VALUE)
-        photographs = [_decode(row, text) for row, text in enumerate(model_input[COLUMN])]
+        texts = [str(text) for text in model_input[COLUMN]]
         predictions = []
-        for faces in self._predictor.predict_faces(photographs, 1):
-            ranked = [rank_candidates(face, self._predictor.card) for face in faces]
-            face = next(iter(ranked), RankedFace(None, False, [Candidate(NO_FACE, 0.0)]))
-            everybody = {each.name: each.probability for ranking in ranked for each in ranking.candidates}
-            predictions.append({**asdict(face.candidates[0]), "known": face.known, "probabilities": everybody})
+        for batch in decode_in_batches(range(len(texts)), lambda row: decode_base64(texts[row]), _refuse):
+            for faces in self._predictor.predict_faces([photograph for _, photograph in batch], 1):
+                ranked = [rank_candidates(face, self._predictor.card) for face in faces]
+                face = next(iter(ranked), RankedFace(None, False, [Candidate(NO_FACE, 0.0)]))
+                everybody = {each.name: each.probability for ranking in ranked for each in ranking.candidates}
+                predictions.append({**asdict(face.candidates[0]), "known": face.known, "probabilities": everybody})
         return pd.DataFrame(predictions)
 
 
-def _decode(row: int, text: object) -> Image.Image:
-    try:
-        return decode_photograph(decode_base64(str(text)))
-    except PhotographError as error:
-        raise MlflowException(f"{COLUMN} of row {row} {error}.", INVALID_PARAMETER_VALUE) from None
+def _refuse(row: int, reason: str) -> None:
+    raise MlflowException(f"{COLUMN} of row {row} {reason}.", INVALID_PARAMETER_VALUE)
 
 
 set_model(FaceRecognizer())

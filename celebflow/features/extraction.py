@@ -1,6 +1,5 @@
 """Compute the features and faces that the cache lacks."""
 
-import hashlib
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from celebflow.backbone.weights import load_backbone
-from celebflow.data.decoding import decode_photograph
+from celebflow.data.decoding import load_photograph
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
 from celebflow.features.cache import FeatureCache
@@ -39,7 +38,7 @@ def extract_missing(
     runtime = build_runtime(cache.origin.runtime, backbone, transform.layers)
 
     def extract(photo: Photo) -> tuple[dict[View, SparseRow], list[Face]]:
-        photograph = _load_photograph(folder / photo.path, photo.sha256)
+        photograph = load_photograph(folder / photo.path, photo.sha256)
         faces = cache.get_faces(photo) if transform.detects_faces else []
         if faces is None:
             faces = transform.find_faces(photograph)
@@ -67,18 +66,6 @@ def extract_views(
     Extraction and inference share this function, so that they cannot disagree.
     """
     return [SparseRow.from_dense(runtime.extract(view)) for view in transform.make_inputs(photograph, face)]
-
-
-def _load_photograph(path: Path, sha256: str) -> Image.Image:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CelebflowError(
-            f"{path} cannot be read ({error.strerror}). Run `dvc repro` to check the photographs again."
-        ) from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise CelebflowError(f"{path} has changed since prepare checked it. Run `dvc repro` to check it again.")
-    return decode_photograph(content)
 
 
 def collect_faces(photos: Sequence[Photo], cache: FeatureCache) -> dict[str, list[Face]]:

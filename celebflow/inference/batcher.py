@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer
 
 from celebflow.data.decoding import decode_photograph, encode_jpeg
-from celebflow.data.formats import PhotographError
+from celebflow.errors import CelebflowError
 from celebflow.inference.extractor import NO_FACE, ExtractedFace
 from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.predictor import PredictedFace, Predictor, RankedFace, rank_candidates
@@ -233,6 +233,6 @@ class Batcher:
 def _load_neighbor(neighbor: Neighbor) -> NearestPhotograph:
     try:
         thumbnail = encode_jpeg(load_thumbnail(neighbor.file))
-    except (OSError, PhotographError):
+    except CelebflowError:
         thumbnail = None
     return NearestPhotograph(neighbor.person, neighbor.similarity, thumbnail)

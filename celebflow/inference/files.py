@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -17,6 +18,7 @@ from celebflow.inference.extractor import NO_FACE
 from celebflow.inference.predictor import Predictor, RankedFace, rank_candidates
 
 STANDARD_INPUT = "-"
+Name = TypeVar("Name")
 _BATCH_SIZE = 16
 _BATCH_PIXELS = 50_000_000  # 150 MB: so many decoded pixels also fill a batch
 
@@ -66,13 +68,13 @@ def predict_photographs(
 
 
 def decode_in_batches(
-    photographs: Iterable[str], read: Callable[[str], bytes], refuse: Callable[[str, str], object]
-) -> Iterator[list[tuple[str, Image.Image]]]:
+    photographs: Iterable[Name], read: Callable[[Name], bytes], refuse: Callable[[Name, str], object]
+) -> Iterator[list[tuple[Name, Image.Image]]]:
     """Yield photographs with their names, in batches that fit in memory.
 
     `refuse` gets the name of each file that is not a photograph, and the reason.
     """
-    batch: list[tuple[str, Image.Image]] = []
+    batch: list[tuple[Name, Image.Image]] = []
     for name in photographs:
         try:
             batch.append((name, decode_photograph(read(name))))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from celebflow.data.decoding import decode_photograph
+from celebflow.data.decoding import load_photograph
 from celebflow.features.faces import Face
 from celebflow.features.transform import Transform
 
@@ -15,12 +15,12 @@ THUMBNAIL_SIDE_PX = 160
 
 def load_thumbnail(file: Path) -> NDArray[np.uint8]:
     """Return the center square of a photograph, (side, side, 3)."""
-    return make_thumbnail(decode_photograph(file.read_bytes()))
+    return make_thumbnail(load_photograph(file))
 
 
 def load_crop(file: Path, transform: Transform, subject: Face | None) -> NDArray[np.uint8]:
     """Return what the network sees of a photograph, (side, side, 3); `subject` is the face that extract chose."""
-    return make_thumbnail(transform.crop(decode_photograph(file.read_bytes()), subject))
+    return make_thumbnail(transform.crop(load_photograph(file), subject))
 
 
 def make_thumbnail(photograph: Image.Image) -> NDArray[np.uint8]:

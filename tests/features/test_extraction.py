@@ -1,6 +1,8 @@
 """Features are computed once, of the subject's face where faces are detected, and as inference computes them."""
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
@@ -76,6 +78,11 @@ def test_a_photograph_that_is_missing_or_has_changed_is_an_error(
         extract(photos, SMALL)
     with pytest.raises(CelebflowError, match=f"{photos[7].path} cannot be read.*`dvc repro`"):
         extract(photos[7:], SMALL)
+    content = b"decoded elsewhere"
+    (data / photos[6].path).write_bytes(content)
+    undecodable = replace(photos[6], sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(CelebflowError, match=f"{photos[6].path} is not a JPEG.*`dvc repro --force prepare`"):
+        extract([undecodable], SMALL)
 
 
 def test_only_the_views_that_are_missing_are_computed(

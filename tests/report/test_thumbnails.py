@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from celebflow.errors import CelebflowError
 from celebflow.features.transform import Transform
 from celebflow.params import FaceParams
 from celebflow.report.thumbnails import load_crop, load_thumbnail
@@ -19,6 +21,15 @@ def test_thumbnail_is_the_center_square(tmp_path: Path) -> None:
     assert thumbnail.shape == (160, 160, 3)
     assert thumbnail.dtype == np.uint8
     assert np.abs(thumbnail[:, 20:-20].astype(int) - (200, 100, 50)).max() < 5
+
+
+def test_a_photograph_that_cannot_be_shown_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff")
+    whole = FaceParams(crop="none", center_fraction=0.5, margin=0.0, align=False)
+    for name, reason in (("damaged.jpg", "truncated or damaged"), ("gone.jpg", "No such file")):
+        for load in (load_thumbnail, lambda file: load_crop(file, Transform(224, whole), None)):
+            with pytest.raises(CelebflowError, match=f"{tmp_path / name} .*{reason}.*`dvc repro"):
+                load(tmp_path / name)
 
 
 def test_crop_shows_the_center_that_the_network_sees(tmp_path: Path) -> None:

@@ -361,6 +361,7 @@ def predict(
     from tqdm import tqdm
 
     from celebflow.data.files import read_file, read_stream
+    from celebflow.data.formats import PhotographError
     from celebflow.inference import files
 
     with _open_model(model, revision) as predictor:
@@ -373,7 +374,10 @@ def predict(
 
         def read(name: str) -> bytes:
             if name == files.STANDARD_INPUT:
-                return read_stream(sys.stdin.buffer)
+                content = read_stream(sys.stdin.buffer)
+                if not content:
+                    raise PhotographError("cannot be read: standard input is empty or closed")
+                return content
             return read_file(Path(name), pipes=name in photographs)
 
         # The bar of a single photograph would vanish before anyone sees it.

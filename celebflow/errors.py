@@ -147,6 +147,17 @@ def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("celebflow.escape", _escape_unencodable)
 
 
+def open_missing_streams() -> None:
+    """Let a program without standard streams (`<&-`, `>&-`, `2>&-`) read nothing, and write what it writes nowhere.
+
+    Opened in this order, they also take the numbers that files would get, and that libraries write to.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # They stay open until the program ends.
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8", errors="surrogateescape"))  # noqa: SIM115, PTH123
+
+
 def _prepare_encodings() -> None:
     """Let outputs escape what they cannot encode; raise CelebflowError where names of files are not in UTF-8."""
     if isinstance(sys.stdout, TextIOWrapper):
@@ -184,6 +195,7 @@ def run_to_exit(main: Callable[[], None]) -> None:
     A CelebflowError, what the machine lacks and a path that cannot be used end with status 1, Ctrl-C with 130, SIGTERM
     with 143; other exceptions keep their traceback.
     """
+    open_missing_streams()
     signal.signal(signal.SIGTERM, _raise_terminated)
     sys.excepthook = report_uncaught
     try:

@@ -4,11 +4,12 @@ import gc
 import sys
 from collections.abc import Callable
 
-from celebflow.errors import report_uncaught, run_to_exit
+from celebflow.errors import open_missing_streams, report_uncaught, run_to_exit
 
 # The imports of a stage create hundreds of thousands of objects that stay. Garbage collection during the imports would
 # take a quarter of the start, so run_stage turns it on after them.
 gc.disable()
+open_missing_streams()
 sys.excepthook = report_uncaught  # the imports of a stage are what first needs memory
 
 

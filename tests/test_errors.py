@@ -82,6 +82,38 @@ def test_an_output_that_nobody_reads_ends_a_program_quietly(main: str) -> None:
     assert result.stderr == b""
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("start", ["from celebflow.errors import *", "from stages import *"])
+def test_a_program_without_standard_streams_reads_nothing_and_does_its_work(
+    start: str, closed: str, tmp_path: Path
+) -> None:
+    lines = [
+        "import os, sys",
+        start,
+        "def main():",
+        "    print('printed')",
+        "    print('reported', file=sys.stderr)",
+        "    open('read', 'w').write(str(sys.stdin.buffer.read()))",  # of no stream's number
+        "    os.write(1, b'by a library')",
+        "    os.write(2, b'by a library')",
+        "    raise CelebflowError('remedy')",
+    ]
+    if "stages" in start:
+        lines.insert(2, "from celebflow.errors import CelebflowError")
+        lines.append("sys.stderr.flush(); run_stage(main)")
+    else:
+        lines.append("run_to_exit(main)")
+    program = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, "\n".join(lines)]
+    result = subprocess.run(
+        program, cwd=tmp_path, input=b"x", capture_output=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    )
+    assert (result.returncode, b"Traceback" in result.stderr) == (1, False)
+    assert (tmp_path / "read").read_text() == ("b''" if "<&-" in closed else "b'x'")
+    assert (b"printed" in result.stdout) == (" >&-" not in f" {closed}")
+    assert (b"remedy" in result.stderr) == ("2>&-" not in closed)
+    assert b"remedy" not in result.stdout
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 @pytest.mark.parametrize("main", ["print(1)", "cli._echo('x' * 10**6)"])
 def test_an_output_on_a_full_disk_is_a_message(main: str) -> None:

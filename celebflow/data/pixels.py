@@ -96,7 +96,7 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
                 _check_tiff(image)
             if name == "PNG":
                 check_png(content, image.width, image.height)
-            has_grays = any(tile[-1] == _GRAYS_AS_COLORS for tile in image.tile)
+            has_grays = any(tile[-1] == _GRAYS_AS_COLORS for tile in image.tile)  # type: ignore[attr-defined] # of files
             image.load()
             # ImageOps.exif_transpose also rewrites the EXIF data, and fails where they are damaged.
             transposition = _TRANSPOSITIONS.get(_read_orientation(image, exif))

@@ -17,7 +17,7 @@ from celebflow.inference.predictor import PredictedFace, Predictor
 from tests.models import draw_noise
 from tests.results import make_card
 
-_CONTEXT = PythonModelContext({}, {})
+_CONTEXT = PythonModelContext({}, {})  # type: ignore[no-untyped-call]
 
 
 class _Predictor:

@@ -75,6 +75,15 @@ def test_json_and_csv_hold_the_probabilities_of_a_plain_forward_pass(
 
 
 @pytest.mark.slow
+def test_standard_input_that_is_closed_is_reported(model: Path, tmp_path: Path) -> None:
+    command = ["sh", "-c", 'exec "$0" -m celebflow.cli predict --model "$1" - <&-', sys.executable, str(model)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("-: ") and "standard input is empty or closed" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
 def test_files_that_are_not_photographs_are_reported_and_the_others_predicted(
     model: Path, draw_people: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -360,7 +360,7 @@ def predict(
     """
     from tqdm import tqdm
 
-    from celebflow.data.files import read_file, read_stream
+    from celebflow.data.files import read_stream
     from celebflow.data.formats import PhotographError
     from celebflow.inference import files
 
@@ -370,7 +370,7 @@ def predict(
 
         def refuse(name: str, reason: str) -> None:
             refused.append(name)
-            tqdm.write(errors.escape_controls(f"{name}: {reason}", keep=""), file=sys.stderr)
+            _show_refusal(name, reason)
 
         def read(name: str) -> bytes:
             if name == files.STANDARD_INPUT:
@@ -378,7 +378,7 @@ def predict(
                 if not content:
                     raise PhotographError("cannot be read: standard input is empty or closed")
                 return content
-            return read_file(Path(name), pipes=name in photographs)
+            return _read_photograph(name, pipes=name in photographs)
 
         # The bar of a single photograph would vanish before anyone sees it.
         progress = tqdm(listed, "predicting", unit="photograph", disable=True if len(listed) == 1 else None)
@@ -425,7 +425,6 @@ def verify(
     """
     from tqdm import tqdm
 
-    from celebflow.data.files import read_file
     from celebflow.inference import verifying
 
     pairs = verifying.list_pairs(photographs, table)
@@ -433,13 +432,12 @@ def verify(
 
     def refuse(name: str, reason: str) -> None:
         refused.append(name)
-        tqdm.write(errors.escape_controls(f"{name}: {reason}", keep=""), file=sys.stderr)
+        _show_refusal(name, reason)
 
     with _open_folder(model, revision) as folder:
         verifier = verifying.PairVerifier.load(folder)
         progress = tqdm(pairs, "comparing", unit="pair", disable=True if len(pairs) == 1 else None)
-        read = lambda name: read_file(Path(name))  # noqa: E731
-        answers = list(verifying.verify_pairs(progress, read, verifier, refuse, whole=whole))
+        answers = list(verifying.verify_pairs(progress, _read_photograph, verifier, refuse, whole=whole))
     formats = {"json": verifying.format_json, "csv": verifying.format_csv, None: verifying.format_table}
     if format_name == "csv" and not sys.stdout.isatty():
         click.echo(verifying.format_csv(answers), color=True)  # a program gets each name as it is
@@ -453,6 +451,23 @@ def verify(
         )
     if refused:
         raise errors.CelebflowError(f"{len(refused)} files are not readable photographs.")
+
+
+def _read_photograph(name: str, *, pipes: bool = False) -> bytes:
+    """Read a file that the command line names; an empty name would otherwise be that of the working directory."""
+    from celebflow.data.files import read_file
+    from celebflow.data.formats import PhotographError
+
+    if not name:
+        raise PhotographError("is not a file")
+    return read_file(Path(name), pipes=pipes)
+
+
+def _show_refusal(name: str, reason: str) -> None:
+    """Say why a file is not a readable photograph, next to a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(errors.escape_controls(f"{name or repr(name)}: {reason}", keep=""), file=sys.stderr)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ _MAX_FILE_BYTES = 500_000_000
 _CHUNK_BYTES = 2**20
 
 # Besides hidden ones, the files and folders that operating systems and network drives leave behind, in lower case.
-# They are listed among what is left out, but do not stop prepare.
+# They are listed among what is left out, as pipes and sockets are, but do not stop prepare.
 _SYSTEM_NAMES = {
     "$recycle.bin",
     "#recycle",
@@ -29,35 +29,39 @@ _SYSTEM_NAMES = {
 
 
 def find_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the files below `folder` at any depth, and separately those that operating systems leave there.
+    """Return the files below `folder` at any depth, and apart from them pipes, sockets and what systems leave there.
 
     Paths are relative to `folder`, with forward slashes, sorted part by part. Links to folders are listed, but not
     followed.
 
     Raises CelebflowError when a folder cannot be read, or when folders are nested too deeply.
     """
-    found = []
+    found: dict[Path, bool] = {}
     try:
         for place, folders, files in os.walk(folder, onerror=_refuse_folder):
             for name in [*folders, *files]:
                 path = Path(place, name)
-                if _is_listed(path):
-                    found.append(path.relative_to(folder))
+                mode = _find_mode(path)
+                if not stat.S_ISDIR(mode):
+                    found[path.relative_to(folder)] = _is_file(mode)
     except RecursionError:
         raise CelebflowError(f"The folders in {folder} are nested too deeply. Move the photographs up.") from None
     paths: list[str] = []
     system_files: list[str] = []
     for path in sorted(found):
-        left_behind = any(is_system_file(part) for part in path.parts)
+        left_behind = not found[path] or any(is_system_file(part) for part in path.parts)
         (system_files if left_behind else paths).append(path.as_posix())
     return paths, system_files
 
 
-def _is_listed(path: Path) -> bool:
+def _find_mode(path: Path) -> int:
     try:
-        mode = path.lstat().st_mode
-    except OSError:  # reading it will say why
-        return True
+        return path.lstat().st_mode
+    except OSError:  # reading it as a file will say why
+        return stat.S_IFREG
+
+
+def _is_file(mode: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
 
 
@@ -101,7 +105,9 @@ def explain_system_file(path: str) -> str:
     """Say why find_files lists a path separately."""
     if any(part.startswith(".") for part in path.split("/")):
         return "is hidden: its name, or that of a folder around it, begins with a dot"
-    return "is a system file"
+    if any(is_system_file(part) for part in path.split("/")):
+        return "is a system file"
+    return "is a pipe, a socket or a device, not a file"
 
 
 def _refuse_folder(error: OSError) -> None:

@@ -1,5 +1,6 @@
 """Whether the folders of the data are people: other tools want other folders, and one person can have two."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from celebflow.errors import CelebflowError
 
+# Characters that show nothing, and that folders hardly have on purpose.
+_INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
 
 
@@ -51,17 +54,17 @@ def list_notes(paths: Iterable[str]) -> list[str]:
             "person's photographs itself."
         )
     for names in list_similar_names(folders):
-        distinct = len({unicodedata.normalize("NFC", name) for name in names}) == len(names)
+        distinct = len({unicodedata.normalize("NFC", _INVISIBLE.sub("", name)) for name in names}) == len(names)
         shown = names if distinct else [f"{name} ({name!a})" for name in names]  # they look the same
         notes.append(f"{' and '.join(shown)} are likely the same person: move the photographs into one folder.")
     return notes
 
 
 def list_similar_names(names: Iterable[str]) -> list[Sequence[str]]:
-    """Return the groups of names that differ only in case, in spaces or underscores, or in their Unicode form."""
+    """Return the groups of names that differ only in case, spaces, underscores, Unicode form, or what shows nothing."""
     alike = defaultdict(list)
     for name in sorted(names):
-        words = unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split()
+        words = unicodedata.normalize("NFKC", _INVISIBLE.sub("", name)).casefold().replace("_", " ").split()
         alike[unicodedata.normalize("NFKC", " ".join(words))].append(name)
     return [group for group in alike.values() if len(group) > 1]
 

@@ -14,8 +14,12 @@ from celebflow.paths import write_whole
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-# A text that a spreadsheet would calculate, perhaps with apostrophes before it.
-_FORMULA = re.compile(r"'*[=+\-@].", re.DOTALL)
+# Where a spreadsheet would see a text to calculate: at the start of a cell, or of what it takes for one where it splits
+# lines at semicolons or tabs. Apostrophes may stand there already. Full-width signs count in some languages.
+_FORMULA = r"'*[=+\-@＝＋－＠]."
+_CELL_START = r"(\A|[;\t\r\n])"
+_FORMULA_START = re.compile(f"{_CELL_START}(?={_FORMULA})", re.DOTALL)
+_ESCAPED_START = re.compile(f"{_CELL_START}'(?={_FORMULA})", re.DOTALL)
 Row = TypeVar("Row", bound="DataclassInstance")
 
 
@@ -52,11 +56,11 @@ def load_table(path: Path) -> Iterator[dict[str, str]]:
 
 def escape_cell(cell: object) -> object:
     """Return what write_table writes for a cell."""
-    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+    return _FORMULA_START.sub(r"\1'", cell) if isinstance(cell, str) else cell
 
 
 def _unescape_cell(cell: str) -> str:
-    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
+    return _ESCAPED_START.sub(r"\1", cell)
 
 
 def save_rows(kind: type[Row], rows: Iterable[Row], path: Path) -> None:

@@ -4,12 +4,13 @@ import io
 import os
 from contextlib import suppress
 from pathlib import Path
+from socket import AF_UNIX, socket
 from threading import Thread
 
 import pytest
 
 from celebflow.data import files
-from celebflow.data.files import find_files, read_file, read_stream
+from celebflow.data.files import explain_system_file, find_files, read_file, read_stream
 from celebflow.data.formats import PhotographError
 from celebflow.errors import CelebflowError
 
@@ -41,12 +42,19 @@ def test_what_systems_leave_behind_is_kept_apart_at_any_depth(tmp_path: Path) ->
     assert find_files(tmp_path) == (own, LEFT_BEHIND)
 
 
-def test_links_are_listed_but_not_followed_and_pipes_are_left_alone(tmp_path: Path) -> None:
+def test_links_are_listed_but_not_followed_and_pipes_are_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _make(tmp_path, "Ann/0.jpg")
     (tmp_path / "Ann" / "loop").symlink_to(tmp_path)
     (tmp_path / "Ann" / "itself").symlink_to("itself")
     os.mkfifo(tmp_path / "Ann" / "pipe")
-    assert find_files(tmp_path) == (["Ann/0.jpg", "Ann/itself", "Ann/loop"], [])
+    monkeypatch.chdir(tmp_path / "Ann")  # the path of a socket must be short
+    with socket(AF_UNIX) as listening:
+        listening.bind("socket")
+    assert find_files(tmp_path) == (["Ann/0.jpg", "Ann/itself", "Ann/loop"], ["Ann/pipe", "Ann/socket"])
+    assert "pipe" in explain_system_file("Ann/pipe")
+    assert explain_system_file("Ann/Thumbs.db") == "is a system file"
 
 
 def test_only_regular_files_of_a_sensible_size_are_read(tmp_path: Path) -> None:

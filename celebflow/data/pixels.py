@@ -24,10 +24,12 @@ from celebflow.data.formats import PILLOW_FORMATS, PhotographError, explain_form
 from celebflow.errors import lacks_memory
 
 MAX_PIXELS = 100_000_000
+_FEW_PIXELS = 2**20  # what smaller images may cost as well
 _MAX_SIDE_PX = 65_535  # resizing a strip that is longer takes far too much memory
 # Every scan of a progressive JPEG costs a pass over all its pixels, but few bytes; real files have about ten.
 _MAX_SCANS = 100
 _MAX_SCANNED_PIXELS = 2_000_000_000
+_MAX_SCAN_BYTES_PER_PIXEL = 6  # twice what noise needs; a pass over these bytes costs more than one over the pixels
 _GRAYS_AS_COLORS = "LA;16B"  # what Pillow calls grays of 16 bits with transparency in a PNG file, while it reads them
 _NO_MEMORY = "needs too much memory to decode; save it in a smaller size"
 # What brings each of EXIF's orientations upright; 1 is upright.
@@ -62,7 +64,6 @@ warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 # Tags of TIFF.
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _TILE_STEP_PX = 16  # which the sides of tiles are multiples of
-_MAX_TILE_PIXELS = 2**20  # of an image that is smaller
 _REDUCED_RESOLUTION, _DNG_VERSION = 254, 50706
 _COMPRESSION, _COLOR_MAP, _SUBSAMPLING = 259, 320, 530
 _YCBCR, _MAX_16_BITS = 6, 65_535
@@ -75,9 +76,9 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
     Raises PhotographError when the file is damaged, or asks for more than decoders may be asked to do.
     """
     try:
-        scans, exif = 1, b""
+        scans, scan_bytes, exif = 1, 0, b""
         if name == "JPEG":
-            content, exif, scans = strip_jpeg(content)
+            content, exif, scans, scan_bytes = strip_jpeg(content)
         if name == "PNG":
             content = strip_png(content)
         if name == "AVIF":
@@ -90,6 +91,10 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
                 raise PhotographError(f"has {size}, more than {limit}; save it in a smaller size")
             if scans > _MAX_SCANS or scans * pixels > _MAX_SCANNED_PIXELS:
                 raise PhotographError(f"has {scans} scans of {size}, far more than photographs have")
+            if scan_bytes > _MAX_SCAN_BYTES_PER_PIXEL * max(pixels, _FEW_PIXELS):
+                raise PhotographError(
+                    f"has {scan_bytes / 1e6:.0f} MB of scans for {size}, far more than photographs have"
+                )
             if max(image.size) > _MAX_SIDE_PX:
                 raise PhotographError(f"has {size}, and a side of more than {_MAX_SIDE_PX}")
             if name == "TIFF":
@@ -156,7 +161,7 @@ def _check_tiles(image: Image.Image, tags: Mapping[int, Any]) -> None:
     for side, tile_side in zip(image.size, sides, strict=True):
         pixels *= ceil(side / _TILE_STEP_PX) * _TILE_STEP_PX
         count *= ceil(side / tile_side)
-    most = max(pixels, _MAX_TILE_PIXELS)
+    most = max(pixels, _FEW_PIXELS)
     if prod(sides) > most or prod(sides) * count > 4 * most:  # tiles as large as the image can cover four times as much
         size = f"{count} tiles of {sides[0]}×{sides[1]} pixels for an image of {image.width}×{image.height}"
         raise PhotographError(f"has {size}; save it again as JPEG or PNG")

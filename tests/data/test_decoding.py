@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from celebflow.data import containers, formats, isolation
+from celebflow.data import containers, formats, isolation, pixels
 from celebflow.data.decoding import decode_base64, decode_photograph, encode_jpeg
 from celebflow.data.formats import PILLOW_FORMATS, PhotographError
 from tests import REPOSITORY
@@ -217,6 +217,16 @@ def test_an_image_with_too_many_scans_is_refused_in_files_of_one_and_of_several_
     assert decode_photograph(several).size == (40, 20)
     with pytest.raises(PhotographError, match="1[0-9][0-9] scans of 40×20 pixels"):
         decode_photograph(repeat_last_scan(several, 110))
+
+
+def test_an_image_with_far_more_bytes_of_scans_than_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "_FEW_PIXELS", 1)
+    noise = Image.effect_noise((600, 400), 90).convert("RGB")
+    progressive = _encode(noise, "JPEG", progressive=True, quality=95)
+    trailing = progressive + bytes(8_000_000)
+    assert decode_photograph(trailing).tobytes() == decode_photograph(progressive).tobytes()
+    with pytest.raises(PhotographError, match="MB of scans for 600×400 pixels"):
+        decode_photograph(repeat_last_scan(progressive, 90))
 
 
 def test_scans_cannot_hide_behind_a_marker_that_decoders_skip_alone() -> None:

@@ -187,4 +187,4 @@ def test_names_that_no_file_has_are_reported(model: Path, name: str) -> None:
     result = CliRunner().invoke(main, ["predict", "--model", str(model), name])
     assert isinstance(result.exception, CelebflowError), result.output
     assert "1 of 1 files are not readable" in str(result.exception)
-    assert (result.stderr.startswith("'': is not a file") if name == "" else name in result.stderr), result.stderr
+    assert result.stderr.startswith("'': is not a file") if name == "" else name in result.stderr, result.stderr

@@ -281,7 +281,7 @@ def load_flat_params(path: Path) -> dict[str, object]:
     """
     content = load_yaml(path)
     if not isinstance(content, dict):
-        raise CelebflowError(f"{path} has no sections.")
+        raise CelebflowError(f"{path} has no sections. Restore it by `git checkout HEAD -- {path.name}`.")
     return flatten(content)
 
 

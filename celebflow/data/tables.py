@@ -44,6 +44,8 @@ def load_table(path: Path) -> Iterator[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         try:
+            if rows.fieldnames is None:
+                raise ValueError("it is empty")
             for row in rows:
                 if None in row or None in row.values():
                     raise ValueError("another number of cells than its header")

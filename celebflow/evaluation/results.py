@@ -131,7 +131,10 @@ def save_json(content: object, path: Path) -> None:
 def load_metrics(path: Path) -> dict[str, dict[str, float]]:
     """Read what save_metrics wrote, without the warning; raise CelebflowError when the file is damaged."""
     with _reading(path) as content:
-        return {split: _check_figures(values) for split, values in content.items() if split != _WARNING}
+        splits = {split: _check_figures(values) for split, values in content.items() if split != _WARNING}
+        if not splits:
+            raise ValueError("it has no metrics")
+        return splits
 
 
 def _check_figures(values: dict[str, float]) -> dict[str, float]:
@@ -143,7 +146,7 @@ def _reading(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the object in a JSON file; raise CelebflowError when it is none, or is not what the caller expects."""
     try:
         yield json.loads(path.read_text(encoding="utf-8"))
-    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise CelebflowError(f"{path} is damaged ({error}). Run `dvc repro` to make it again.") from None
 
 
@@ -255,7 +258,7 @@ def _load_split(folder: Path) -> SplitReport:
 def load_intervals(path: Path) -> dict[str, Interval]:
     """Read intervals.json: the interval of each metric; raise CelebflowError when the file is damaged."""
     with _reading(path) as content:
-        return {name: Interval(**ends) for name, ends in content.items()}
+        return {name: Interval(float(ends["low"]), float(ends["high"])) for name, ends in content.items()}
 
 
 def load_predictions(path: Path) -> list[Prediction]:
@@ -294,7 +297,10 @@ def _load_curves(kind: str, folder: Path) -> Curves:
 def _load_points(kind: str, path: Path) -> list[Curve]:
     get_cells = itemgetter(*_CURVE_COLUMNS[kind], "area")
     curves = []
-    for name, rows in groupby(load_table(path), itemgetter("curve")):
-        x, y, areas = np.array([get_cells(row) for row in rows], np.float64).T
-        curves.append(Curve(name, x, y, float(areas[0])))
+    try:
+        for name, rows in groupby(load_table(path), itemgetter("curve")):
+            x, y, areas = np.array([get_cells(row) for row in rows], np.float64).T
+            curves.append(Curve(name, x, y, float(areas[0])))
+    except (KeyError, ValueError) as error:
+        raise CelebflowError(f"{path} is damaged ({error}). Run `dvc repro` to make it again.") from None
     return curves

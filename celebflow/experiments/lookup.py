@@ -96,8 +96,9 @@ def _fetch(name: str, *files: Path) -> Iterator[Sequence[Path]]:
 def _download(name: str, files: Sequence[Path], folder: str) -> list[Path]:
     """Fetch files of an MLflow run."""
     try:
-        client = stores.open_store()
-        run_id = find_named_run(client, name).info.run_id
+        with stores.short_timeouts():
+            client = stores.open_store()
+            run_id = find_named_run(client, name).info.run_id
         return [Path(client.download_artifacts(run_id, file.as_posix(), folder)) for file in files]
     except stores.STORE_ERRORS as error:
         listed = ", ".join(str(file) for file in files)

@@ -32,7 +32,9 @@ def list_recipes() -> list[Recipe]:
     recipes = [Recipe(BASE, "The defaults, with which params.yaml is committed.", {})]
     for name in _list_names():
         if name != BASE:
-            reason = _file(name).read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
+            reason = (
+                _file(name).read_text(encoding="utf-8", errors="replace").partition("\n")[0].removeprefix("#").strip()
+            )
             recipes.append(Recipe(name, reason, find_changes(Params(), load_recipe(name))))
     return recipes
 

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from celebflow import paths
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.evaluation.metrics import is_lower_better
 from celebflow.experiments.packaging import describe_model, package_model
 from celebflow.experiments.results import find_cached_file
@@ -35,8 +35,9 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
     if not stores.store_exists():
         raise CelebflowError(f"There is no MLflow store {stores.describe_store()}. {_advise(None)}")
     try:
-        client = stores.open_store()
-        run = find_named_run(client, run_name) if run_name else find_best_run(client, metric)
+        with stores.short_timeouts():
+            client = stores.open_store()
+            run = find_named_run(client, run_name) if run_name else find_best_run(client, metric)
         if names := _list_not_finite(run):
             raise CelebflowError(
                 f"Run {run.info.run_id} diverged: {', '.join(names)} are not finite. Choose another run: "
@@ -45,7 +46,8 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
         model_version = _find_version(client, run) or _register(client, run, "" if run_name else metric)
         client.set_registered_model_alias(NAME, alias, model_version.version)
     except stores.STORE_ERRORS as error:
-        raise CelebflowError(f"{stores.describe_failure(error)}. Check MLFLOW_TRACKING_URI.") from None
+        raise_shortage(error, stores.describe_store())
+        raise CelebflowError(f"{stores.describe_failure(error)}. {stores.advise_on_failure()}") from None
     return run, model_version
 
 
@@ -68,7 +70,8 @@ def download_model(address: str, folder: Path) -> Path:
             "folder, or set MLFLOW_TRACKING_URI."
         )
     try:
-        mlflow.set_tracking_uri(stores.open_store().tracking_uri)
+        with stores.short_timeouts():
+            mlflow.set_tracking_uri(stores.open_store().tracking_uri)
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder)))
     except stores.STORE_ERRORS as error:
         raise CelebflowError(
@@ -105,7 +108,9 @@ def find_best_run(client: MlflowClient, metric: str) -> Run:
 def _advise(client: MlflowClient | None) -> str:
     """Return what to do when a store lacks a run to register."""
     if paths.MLFLOW_RUN_ID.exists():
-        run_id, _ = stores.follow_run(paths.MLFLOW_RUN_ID.read_text())
+        run_id, _ = stores.follow_run(paths.MLFLOW_RUN_ID.read_text(errors="replace"))
+        if not re.fullmatch("[0-9a-f]{32}", run_id):
+            return f"{paths.MLFLOW_RUN_ID} does not hold the id of a run. Run `dvc repro --force --single-item train`."
         if client is None or stores.find_run(client, run_id) is None:
             return (
                 "The workspace's result was logged to another store. To log it here, too, run "

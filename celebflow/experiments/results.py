@@ -1,6 +1,7 @@
 """Results of commits and DVC experiments, each with its MLflow run; no other module imports DVC."""
 
 import re
+import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
         raise CelebflowError(
             f"DVC's cache lacks {file} of {revision}. If it comes from another machine, run `dvc pull --all-commits`."
         ) from None
-    except (OSError, DvcException) as error:
+    except (OSError, DvcException, sqlite3.Error) as error:
         raise_shortage(error)
         raise CelebflowError(f"{file} of {revision} cannot be read ({error}).") from None
     return copies

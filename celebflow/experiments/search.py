@@ -28,7 +28,7 @@ from celebflow.experiments.search_record import Proposal, RecordedTrial, Running
 from celebflow.params import Params, flatten, list_informative
 from celebflow.report.formats import METRIC_LABELS
 from celebflow.tracking.data_changes import read_data_md5
-from celebflow.tracking.git import has_experiment, run_git
+from celebflow.tracking.git import find_prefix, has_experiment, run_git
 from celebflow.tracking.naming import PARENT_VARIABLE
 from celebflow.tracking.processes import may_be_running, name_process
 from celebflow.tracking.runs import open_parent_run
@@ -154,6 +154,7 @@ def search(
     repeated = [param for param, count in Counter(space.name for space in spaces).items() if count > 1]
     if repeated:
         raise CelebflowError(f"{', '.join(repeated)} is given more than once. Write all its values after one =.")
+    find_prefix()  # says the remedy where git does not read the repository
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize" if is_lower_better(metric) else "maximize")
     start = {**list_informative(params), **fixed}

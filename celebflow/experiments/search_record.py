@@ -82,7 +82,13 @@ def _load(file: Path) -> SearchRecord | None:
         content = json.loads(file.read_text(encoding="utf-8"))
         content["trials"] = [RecordedTrial(**trial) for trial in content["trials"]]
         content["running"] = content["running"] and RunningTrial(**content["running"])
-        return SearchRecord(**{**content, "file": file})
+        record = SearchRecord(**{**content, "file": file})
+        if not isinstance(record.settings, dict) or not isinstance(record.start_params, dict):
+            raise TypeError("its settings are not a table")
+        for trial in record.trials:
+            if not isinstance(trial.metric, int | float | None):
+                raise TypeError(f"a metric is {trial.metric!r}")
+        return record
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:

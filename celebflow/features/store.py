@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,12 +88,19 @@ def load_features(folder: Path, photos_file: Path) -> Features:
     """
     photos = load_photos(photos_file)
     origin = FeatureOrigin.load(origin_file(folder))
-    offsets, indices, values = (np.load(folder / f"{name}.npy", "r") for name in ("offsets", "indices", "values"))
+    offsets, indices, values = (_map(folder / f"{name}.npy") for name in ("offsets", "indices", "values"))
     subjects = load_subjects(folder / paths.FACES.name)
     features = Features(offsets, indices, values, photos, origin, subjects)
     if len(photos) * features.view_count != len(offsets) - 1:
         raise CelebflowError(f"{folder} does not match the photographs in {photos_file}. Run `dvc repro`.")
     return features
+
+
+def _map(file: Path) -> Any:
+    try:
+        return np.load(file, "r")
+    except (EOFError, ValueError) as error:
+        raise CelebflowError(f"{file} is damaged ({error}). Run `dvc repro` to make it again.") from None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ _SQLITE = "sqlite"
 _DATABRICKS = ("databricks", "databricks-uc")  # addresses of MLflow's without a scheme
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _PASSWORD = re.compile("(?:pwd|password)(?:=|%3D)(.+?)(?=;|%3B|&[^&;=]*=|$)", re.IGNORECASE | re.DOTALL)
+# A login that no // leads in: the beginning of the address was forgotten, or has a typo.
+_LOGIN_WITHOUT_HOST = re.compile(r"\A(?![^:/]+://)(?!sqlite|file:)(?:[\w+.-]+:/)?[^/]*:.*@", re.DOTALL)
 _MIN_SECRET_LENGTH = 3  # a shorter one could be a part of any word
 
 
@@ -53,30 +55,39 @@ def resolve_address(address: str, folder: Path) -> str:
         parts = urlsplit(address)
         login = "@" in parts.netloc
         well_formed = parts.netloc.count("@") <= 1 and (parts.port or True) and not (login and "@" in parts.path)
+        well_formed = well_formed and not _LOGIN_WITHOUT_HOST.match(address)
+        (parts.hostname or "").encode("idna")  # raises an error for a name that no host can have
         database = find_database(address)
-    except (ValueError, ArgumentError):
+    except (ValueError, ArgumentError):  # a UnicodeError is a ValueError
         well_formed, database = False, None
     if not well_formed:
         raise CelebflowError(
-            f"MLFLOW_TRACKING_URI is {describe_address(address)}, which is not a valid address. Check its port; "
-            "and in a password, write @ as %40, / as %2F, ? as %3F, # as %23 and : as %3A."
+            f"MLFLOW_TRACKING_URI is {describe_address(address)}, which is not a valid address. Check its beginning, "
+            "such as http://, its host and its port; and in a password, write @ as %40, / as %2F, ? as %3F, # as %23 "
+            "and : as %3A."
         )
     if database is None and is_sqlite(address):
         raise CelebflowError(
             f"MLFLOW_TRACKING_URI is {describe_address(address)}, a database in memory, which would lose the runs. "
             "Name a file: sqlite:///mlflow.db."
         )
-    if database is not None and not database.is_absolute() and not make_url(address).query:
-        return make_sqlite_address(folder / database)
+    if database is not None and not database.is_absolute():
+        url = make_url(address)
+        if not url.query:
+            return make_sqlite_address(folder / database)
+        if url.database == str(database):  # not a URI of SQLite's own
+            return url.set(database=str(folder / database)).render_as_string(hide_password=False)
     if not parts.scheme and address not in _DATABRICKS:
         return str(folder / address)
     return address
 
 
 def describe_address(address: str) -> str:
-    """Return an address without user and password, and without its query."""
+    """Return an address without user and password, and without its query and its fragment."""
     address = re.sub("//.*@", f"//{_HIDDEN}@", address, flags=re.DOTALL)
-    return re.sub("([?;]).*", rf"\1{_HIDDEN}", address, flags=re.DOTALL)
+    address = _LOGIN_WITHOUT_HOST.sub(f"{_HIDDEN}@", address)
+    ends = "[?;]" if is_sqlite(address) else "[?;#]"  # a file's name may hold #
+    return re.sub(f"({ends}).*", rf"\1{_HIDDEN}", address, flags=re.DOTALL)
 
 
 def hide_secrets(text: str, address: str) -> str:

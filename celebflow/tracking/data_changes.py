@@ -56,7 +56,7 @@ def read_data_md5() -> str:
 
 
 def _read_record() -> _Record | None:
-    return _parse_record(paths.DATA_RECORD.read_text() if paths.DATA_RECORD.exists() else "")
+    return _parse_record(paths.DATA_RECORD.read_text(errors="replace") if paths.DATA_RECORD.exists() else "")
 
 
 def _count(number: int, one: str, many: str) -> str:

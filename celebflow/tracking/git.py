@@ -30,7 +30,8 @@ def find_prefix() -> PurePosixPath | None:
             f"git does not read {paths.project()}, because another user owns it. If you trust that user, run "
             f"`{remedy[0] if remedy else 'git status'}`."
         )
-    return PurePosixPath(result.stdout.strip()) if result.returncode == 0 else None
+    # The name of a folder may begin or end with spaces.
+    return PurePosixPath(result.stdout.removesuffix("\n")) if result.returncode == 0 else None
 
 
 def list_commits_with_results(max_count: int) -> list[str]:
@@ -40,10 +41,6 @@ def list_commits_with_results(max_count: int) -> list[str]:
 
     Raises CelebflowError when there is no commit, or git cannot be used.
     """
-    if find_prefix() is None:
-        raise CelebflowError(
-            f"{paths.project()} is not in a git repository, and results belong to commits. Run `git init`, and commit."
-        )
     head = require_commit()
     changed = run_git("log", f"--max-count={max_count}", "--format=%H", "--", "dvc.lock").split()
     references = run_git("for-each-ref", "--format=%(refname)", "refs/exps")
@@ -52,7 +49,11 @@ def list_commits_with_results(max_count: int) -> list[str]:
 
 
 def require_commit() -> str:
-    """Return the id of the last commit; raise CelebflowError when there is none."""
+    """Return the id of the last commit; raise CelebflowError when there is none, or git cannot be used."""
+    if find_prefix() is None:
+        raise CelebflowError(
+            f"{paths.project()} is not in a git repository, and results belong to commits. Run `git init`, and commit."
+        )
     head = run_git("rev-parse", "--verify", "HEAD")
     if not head:
         raise CelebflowError("There is no commit yet, and results belong to commits. Run `git add . && git commit`.")

@@ -98,8 +98,11 @@ def read_locked_params(lock: Path) -> dict[str, object]:
     Raises CelebflowError when it is damaged.
     """
     found: dict[str, object] = {}
-    for stage in _read_locked_stages(lock).values():
-        found |= flatten(stage.get("params", {}).get(paths.PARAMS.as_posix(), {}))
+    try:
+        for stage in _read_locked_stages(lock).values():
+            found |= flatten(stage.get("params", {}).get(paths.PARAMS.as_posix(), {}))
+    except (AttributeError, TypeError):
+        raise _make_lock_error() from None
     return found
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from filelock import FileLock
+from google.protobuf.json_format import Error as ProtobufError  # type: ignore[import-untyped]
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -36,7 +37,7 @@ from celebflow.tracking.artifacts import ARTIFACTS, move_artifacts
 # Work with photographs of people is private, so no usage reports are sent.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # The errors of a store that cannot be used; requests' errors are OSErrors, a missing database driver an ImportError.
-STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
+STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ProtobufError)
 # What MLflow's pages show of an experiment: training, not language models; and the view that they call shared, at
 # …/runs?viewStateShareKey=celebflow, with the columns that compare runs.
 _COLUMNS = ("metrics.`val/final_accuracy`", "metrics.`val/final_macro_auc`", "metrics.`test/final_accuracy`")
@@ -143,11 +144,17 @@ def _check_connection(uri: str) -> None:
     if kind not in _CONNECT_OPTIONS:
         return
     options = dict.fromkeys(_CONNECT_OPTIONS[kind], _CONNECT_SECONDS)
-    engine = create_engine(uri, connect_args=options)
     try:
-        engine.connect().close()
-    finally:
-        engine.dispose()
+        engine = create_engine(uri, connect_args=options)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+    except (ValueError, TypeError) as error:  # an option in the address has a value of another kind
+        raise CelebflowError(
+            f"MLFLOW_TRACKING_URI is {describe_address(uri)}, whose options cannot be used ({_first_line(error)}). "
+            "Correct what stands after ?."
+        ) from None
 
 
 @contextmanager
@@ -204,6 +211,13 @@ def short_timeouts() -> Iterator[None]:
 def describe_failure(error: Exception) -> str:
     """Return a sentence's beginning: the user's store cannot be used, and why."""
     return f"MLflow's store {describe_store()} cannot be used: {_first_line(error)}"
+
+
+def advise_on_failure() -> str:
+    """Return what to do about a store that cannot be used."""
+    if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
+        return "Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository."
+    return f"Move {_own_database()} away to begin a new one, or restore it from a copy."
 
 
 def _first_line(error: Exception) -> str:

@@ -64,6 +64,27 @@ def test_a_report_with_a_damaged_file_is_refused_by_name(tmp_path: Path, name: s
         load_report(tmp_path / "history.csv", tmp_path / "all_metrics.json", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["val/roc_people.csv", "test/precision_recall_macro.csv"])
+@pytest.mark.parametrize("kept", ["nothing", "no last cell", "another header"])
+def test_a_report_with_a_damaged_table_is_refused_by_name(tmp_path: Path, name: str, kept: str) -> None:
+    write_result(tmp_path, make_card(NAMES), *draw_logits(3))
+    text = (tmp_path / name).read_text()
+    changed = {"nothing": "", "no last cell": text[: text.rindex(",") + 1], "another header": f"c{text}"}[kept]
+    (tmp_path / name).write_text(changed)
+    with pytest.raises(CelebflowError, match=rf"{Path(name).name}.*dvc repro"):
+        load_report(tmp_path / "history.csv", tmp_path / "all_metrics.json", tmp_path)
+
+
+def test_a_report_without_metrics_or_with_an_empty_table_is_refused(tmp_path: Path) -> None:
+    write_result(tmp_path, make_card(NAMES), *draw_logits(3))
+    for name, text in (("all_metrics.json", "{}"), ("val/people.csv", "")):
+        before = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text)
+        with pytest.raises(CelebflowError, match=rf"{Path(name).name} is damaged.*dvc repro"):
+            load_report(tmp_path / "history.csv", tmp_path / "all_metrics.json", tmp_path)
+        (tmp_path / name).write_text(before)
+
+
 def test_a_report_without_an_epoch_is_refused(tmp_path: Path) -> None:
     save_history([], tmp_path / "history.csv")
     with pytest.raises(CelebflowError, match=r"history\.csv has no epoch.*dvc repro"):

@@ -79,6 +79,15 @@ def test_without_a_commit_or_git_the_remedy_is_told(tmp_path: Path, monkeypatch:
     assert find_prefix() is None
 
 
+def test_a_folder_whose_name_begins_with_a_space_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    (tmp_path / " faces ").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run_git("init", "--quiet")
+    monkeypatch.chdir(tmp_path / " faces ")
+    assert find_prefix() == PurePosixPath(" faces ")
+
+
 def test_a_folder_of_another_user_is_told_with_the_remedy_and_runs_go_on(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,7 +109,7 @@ def test_a_run_that_waited_is_synced_to_the_server(repository: Repository, serve
     assert len(_search_runs(server)) == count + 1
     assert run["info"]["run_name"].startswith("learning_rate 0.002")
     files = _get(server, "artifacts/list", run_id=run["info"]["run_id"], path="reports/figures")["files"]
-    assert len(files) == 21
+    assert len(files) == len(list((repository.folder / "reports" / "figures").iterdir())) > 10
 
 
 def test_a_model_is_registered_at_the_server(repository: Repository, server: str) -> None:

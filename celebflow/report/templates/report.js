@@ -32,7 +32,7 @@ function filterExamples(split, isFound) {
       (person?.value && !names.includes(person.value)) ||
       !names.some(isFound);
   }
-  find("#example-count").textContent = count(tiles.filter((tile) => tile.dataset.split === split), `shown, ${split}`);
+  find("#example-count").textContent = count(tiles.filter((tile) => tile.dataset.split === split), `${find("#example-count").dataset.noun}, ${split}`);
 }
 
 const count = (elements, noun) => `${elements.filter((each) => !each.hidden).length} of ${elements.length} ${noun}`;

@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -15,6 +15,7 @@ from celebflow import errors, paths
 if TYPE_CHECKING:
     from celebflow.inference.predictor import Predictor
 
+_Result = TypeVar("_Result")
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -384,10 +385,7 @@ def predict(
         progress = tqdm(listed, "predicting", unit="photograph", disable=True if len(listed) == 1 else None)
         predictions = list(files.predict_photographs(progress, read, predictor, top, refuse, whole=whole))
     formats = {"json": files.format_json, "csv": files.format_csv, None: files.format_table}
-    if format_name == "csv" and not sys.stdout.isatty():
-        click.echo(files.format_csv(predictions), color=True)  # a program gets each name as it is
-    elif predictions or format_name:
-        _echo(formats[format_name](predictions))
+    _print_results(predictions, formats, format_name)
     if refused:
         raise errors.CelebflowError(f"{len(refused)} of {len(listed)} files are not readable photographs.")
 
@@ -439,10 +437,7 @@ def verify(
         progress = tqdm(pairs, "comparing", unit="pair", disable=True if len(pairs) == 1 else None)
         answers = list(verifying.verify_pairs(progress, _read_photograph, verifier, refuse, whole=whole))
     formats = {"json": verifying.format_json, "csv": verifying.format_csv, None: verifying.format_table}
-    if format_name == "csv" and not sys.stdout.isatty():
-        click.echo(verifying.format_csv(answers), color=True)  # a program gets each name as it is
-    elif answers or format_name:
-        _echo(formats[format_name](answers))
+    _print_results(answers, formats, format_name)
     if answers and format_name is None:
         calibration = verifier.card.calibration
         _echo(
@@ -451,6 +446,18 @@ def verify(
         )
     if refused:
         raise errors.CelebflowError(f"{len(refused)} files are not readable photographs.")
+
+
+def _print_results(
+    results: Sequence[_Result],
+    formats: Mapping[str | None, Callable[[Sequence[_Result]], str]],
+    format_name: str | None,
+) -> None:
+    """Print results in the format of this name; the default one prints nothing when there is no result."""
+    if format_name == "csv" and not sys.stdout.isatty():
+        click.echo(formats[format_name](results), color=True)  # a program gets each name as it is
+    elif results or format_name:
+        _echo(formats[format_name](results))
 
 
 def _read_photograph(name: str, *, pipes: bool = False) -> bytes:

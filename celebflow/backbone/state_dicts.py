@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from celebflow.backbone.vgg19 import build_layers
@@ -71,6 +71,19 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     if not tensors:
         raise _refuse(file, "a saved dict without any tensor", _SAVE_TENSORS)
     return tensors
+
+
+def save_tensors(state: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file, and make its folder if it is missing.
+
+    Raises CelebflowError when the machine lacks what that takes.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file(dict(state), file, metadata)
+    except SafetensorError as error:
+        raise_shortage(error, file)
+        raise
 
 
 def _refuse(file: Path, what: str, remedy: str) -> CelebflowError:

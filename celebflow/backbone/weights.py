@@ -8,11 +8,11 @@ from urllib.error import HTTPError, URLError
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from celebflow.backbone.devices import select_device
-from celebflow.backbone.state_dicts import keep_convolutions, load_tensors
+from celebflow.backbone.state_dicts import keep_convolutions, load_tensors, save_tensors
 from celebflow.backbone.untrained import initialize_untrained
 from celebflow.backbone.vgg19 import Backbone, BackboneSource, fingerprint_state
 from celebflow.errors import CelebflowError, describe_shortage, raise_shortage
@@ -75,15 +75,10 @@ def fetch_imagenet_weights(url: str) -> dict[str, Tensor]:
 
 def save_backbone(backbone: Backbone, path: Path) -> None:
     """Write the backbone and its source to a safetensors file; the same values give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {f"features.{name}": tensor.contiguous() for name, tensor in backbone.features.state_dict().items()}
     # One key: safetensors writes several in no fixed order.
     metadata = {"celebflow": json.dumps(asdict(backbone.source), sort_keys=True, allow_nan=False)}
-    try:
-        save_file(state, path, metadata)
-    except SafetensorError as error:
-        raise_shortage(error, path)
-        raise
+    save_tensors(state, path, metadata)
 
 
 def load_backbone(path: Path, device: str) -> Backbone:

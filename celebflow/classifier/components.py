@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from tqdm import tqdm
 
+from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.features.store import Features
 
-FloatArray = NDArray[np.float64]
 _BLOCK_ROWS = 512
 _MAX_EXACT = 2000  # photographs: the exact decomposition takes a second for so many, and grows with their cube
 _POWER_ITERATIONS = 4  # of the randomized decomposition

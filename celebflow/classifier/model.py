@@ -1,20 +1,21 @@
 """The classifier that replaces VGG19's own: build it, save it with all that prediction needs, and load it."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.backbone.vgg19 import BackboneSource, count_features
 from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.layers import BlockwiseLinear, DenseLinear, SparseLinear
+from celebflow.classifier.model_files import CLASSIFIER, read_card, save_model
 from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.sparse import SparseBatch
@@ -23,8 +24,6 @@ from celebflow.params import PreprocessingParams
 
 # Increment it when the meaning of a saved file changes, so that files of earlier versions are refused.
 _FORMAT = 2
-# Of a file's metadata: what kind of model it holds.
-CLASSIFIER_KEY, VERIFIER_KEY = "celebflow", "celebflow_verifier"
 
 
 @dataclass(frozen=True)
@@ -91,17 +90,10 @@ class Classifier(nn.Module):
 
 def save_classifier(classifier: Classifier, path: Path) -> None:
     """Write weights and card to a safetensors file, the same bytes for the same values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     card = classifier.card
     models = {"transform": card.transform.to_dict(), "preprocessing": card.preprocessing.model_dump()}
-    # One key, since safetensors writes several in no fixed order.
-    values = asdict(card) | models | {"format": _FORMAT}
-    try:
-        save_file(state, path, {CLASSIFIER_KEY: json.dumps(values, sort_keys=True, allow_nan=False)})
-    except SafetensorError as error:
-        raise_shortage(error, path)
-        raise
+    save_model(state, asdict(card) | models | {"format": _FORMAT}, CLASSIFIER, path)
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -129,29 +121,16 @@ def load_card(path: Path) -> ClassifierCard:
 
     Raises CelebflowError when the file has no card, or another version of celebflow saved it.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-        if VERIFIER_KEY in metadata:
-            raise CelebflowError(
-                f"{path} compares photographs: it was trained with the task verification. Use `celebflow verify`, or "
-                "set task to recognition in params.yaml and run `dvc repro`."
-            )
-        values = json.loads(metadata[CLASSIFIER_KEY])
-        if values.get("format") != _FORMAT:
-            raise CelebflowError(
-                f"{path} was saved by another version of celebflow, in a format that this one does not read. "
-                "Run `dvc repro` to train it again."
-            )
-        return ClassifierCard(
-            class_names=tuple(values["class_names"]),
-            hidden_units=tuple(values["hidden_units"]),
-            dropout=values["dropout"],
-            transform=Transform.from_dict(values["transform"]),
-            backbone=BackboneSource(**values["backbone"]),
-            calibration=Calibration(**values["calibration"]),
-            preprocessing=PreprocessingParams(**values["preprocessing"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise_shortage(error, path)
-        raise CelebflowError(f"{path} is not a classifier that celebflow saved ({error}). Run `dvc repro`.") from None
+    return read_card(path, CLASSIFIER, _FORMAT, _make_card)
+
+
+def _make_card(values: Mapping[str, Any]) -> ClassifierCard:
+    return ClassifierCard(
+        class_names=tuple(values["class_names"]),
+        hidden_units=tuple(values["hidden_units"]),
+        dropout=values["dropout"],
+        transform=Transform.from_dict(values["transform"]),
+        backbone=BackboneSource(**values["backbone"]),
+        calibration=Calibration(**values["calibration"]),
+        preprocessing=PreprocessingParams(**values["preprocessing"]),
+    )

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-FloatArray = NDArray[np.float64]
+from celebflow.classifier.calibration import FloatArray
 
 # What a person's photographs weigh together is at most that of so many: nobody should shape the model alone.
 MAX_WEIGHT = 20.0

@@ -1,7 +1,6 @@
 """Whether two photographs show the same person: the model, its calibration, and its file."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,14 +8,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from scipy.special import expit
 from torch import Tensor
 
 from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.backbone.vgg19 import BackboneSource, count_features
-from celebflow.classifier.model import CLASSIFIER_KEY, VERIFIER_KEY
-from celebflow.classifier.plda import FloatArray, TwoCovariances
+from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.model_files import VERIFIER, read_card, save_model
+from celebflow.classifier.plda import TwoCovariances
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.sparse import SparseBatch
@@ -99,7 +100,6 @@ class Verifier:
 
     def save(self, path: Path) -> None:
         """Write weights and card to a safetensors file, the same bytes for the same values."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = {f"model.{name}": torch.from_numpy(array) for name, array in asdict(self.model).items()}
         state |= {f"preprocessor.{name}": value.contiguous() for name, value in self.preprocessor.state_dict().items()}
         card = {
@@ -108,11 +108,7 @@ class Verifier:
             "preprocessing": self.card.preprocessing.model_dump(),
             "format": _FORMAT,
         }
-        try:
-            save_file(state, path, {VERIFIER_KEY: json.dumps(card, sort_keys=True, allow_nan=False)})
-        except SafetensorError as error:
-            raise_shortage(error, path)
-            raise
+        save_model(state, card, VERIFIER, path)
 
 
 def score_pairs(first: FloatArray, second: FloatArray, model: TwoCovariances, comparison: Comparison) -> FloatArray:
@@ -124,10 +120,15 @@ def score_pairs(first: FloatArray, second: FloatArray, model: TwoCovariances, co
     return cosines
 
 
+def compute_pair_loss(log_odds: FloatArray, same: NDArray[np.bool_]) -> float:
+    """Return the mean cross-entropy of P pairs with these (P,) log odds."""
+    return float(np.logaddexp(0, np.where(same, -log_odds, log_odds)).mean())
+
+
 def format_probability(log_odds: float) -> str:
     """Write the probability of the same person in percent, with as many digits as tell it apart from 0 and 1."""
     for digits in range(1, 7):
-        text = f"{1 / (1 + np.exp(-log_odds)):.{digits}%}"
+        text = f"{expit(log_odds):.{digits}%}"
         if float(text[:-1]) not in (0.0, 100.0):
             return text
     return "more than 99.9999%" if log_odds > 0 else "less than 0.0001%"
@@ -161,31 +162,18 @@ def load_card(path: Path) -> VerifierCard:
 
     Raises CelebflowError when the file has no card, or another version of celebflow saved it.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-        if CLASSIFIER_KEY in metadata:
-            raise CelebflowError(
-                f"{path} recognizes people: it was trained with the task recognition. To compare photographs, set task "
-                "to verification in params.yaml and run `dvc repro`."
-            )
-        values: dict[str, Any] = json.loads(metadata[VERIFIER_KEY])
-        if values.get("format") != _FORMAT:
-            raise CelebflowError(
-                f"{path} was saved by another version of celebflow, in a format that this one does not read. "
-                "Run `dvc repro` to train it again."
-            )
-        return VerifierCard(
-            comparison=values["comparison"],
-            shrinkage=values["shrinkage"],
-            between_scale=values["between_scale"],
-            seed=values["seed"],
-            people_count=values["people_count"],
-            transform=Transform.from_dict(values["transform"]),
-            backbone=BackboneSource(**values["backbone"]),
-            preprocessing=PreprocessingParams(**values["preprocessing"]),
-            calibration=PairCalibration(**values["calibration"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise_shortage(error, path)
-        raise CelebflowError(f"{path} is not a verifier that celebflow saved ({error}). Run `dvc repro`.") from None
+    return read_card(path, VERIFIER, _FORMAT, _make_card)
+
+
+def _make_card(values: Mapping[str, Any]) -> VerifierCard:
+    return VerifierCard(
+        comparison=values["comparison"],
+        shrinkage=values["shrinkage"],
+        between_scale=values["between_scale"],
+        seed=values["seed"],
+        people_count=values["people_count"],
+        transform=Transform.from_dict(values["transform"]),
+        backbone=BackboneSource(**values["backbone"]),
+        preprocessing=PreprocessingParams(**values["preprocessing"]),
+        calibration=PairCalibration(**values["calibration"]),
+    )

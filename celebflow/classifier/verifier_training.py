@@ -6,14 +6,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from celebflow import paths
+from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError
 from celebflow.classifier.components import compute_products, fit_components, make_projection
 from celebflow.classifier.history import EpochResult
-from celebflow.classifier.plda import FloatArray, fit_two_covariances
+from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import fit_preprocessor
-from celebflow.classifier.verifier import Comparison, PairCalibration, Verifier, VerifierCard
+from celebflow.classifier.verifier import Comparison, PairCalibration, Verifier, VerifierCard, compute_pair_loss
 from celebflow.data.pairs import Pair, load_pairs
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams, TrainParams
@@ -120,7 +122,7 @@ def calibrate(scores: FloatArray, same: NDArray[np.bool_]) -> PairCalibration:
 
     def lose(values: FloatArray) -> tuple[float, FloatArray]:
         log_odds = np.exp(values[0]) * standard + values[1]
-        errors = weights * (1 / (1 + np.exp(-log_odds)) - targets)
+        errors = weights * (expit(log_odds) - targets)
         loss = float((weights * (np.logaddexp(0, log_odds) - targets * log_odds)).sum())
         return loss, np.array([(errors * standard).sum() * np.exp(values[0]), errors.sum()])
 
@@ -139,5 +141,4 @@ def calibrate(scores: FloatArray, same: NDArray[np.bool_]) -> PairCalibration:
 def _measure(calibration: PairCalibration, scores: FloatArray, same: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the mean loss and the accuracy of pairs."""
     log_odds = calibration.compute_log_odds(scores)
-    loss = float(np.logaddexp(0, np.where(same, -log_odds, log_odds)).mean())
-    return loss, float(((log_odds >= 0) == same).mean())
+    return compute_pair_loss(log_odds, same), float(((log_odds >= 0) == same).mean())

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.components import compute_products, fit_components
-from celebflow.classifier.plda import FloatArray, fit_two_covariances
+from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.verifier import PairCalibration, VerifierCard, score_pairs
 from celebflow.classifier.verifier_training import calibrate

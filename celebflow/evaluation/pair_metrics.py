@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.verifier import compute_pair_loss
 from celebflow.evaluation.significance import Interval, compute_percentiles, draw_weights
 
 # The false match rates at which the true match rate is reported, by the name of the metric.
@@ -75,7 +76,7 @@ def compute_pair_metrics(log_odds: FloatArray, same: NDArray[np.bool_]) -> dict[
         **{name: float(rates.find_true_match_rate(rate)[0]) for name, rate in FALSE_MATCH_RATES.items()},
         "false_match_rate": float(matches[~same].mean()),
         "false_non_match_rate": float((~matches[same]).mean()),
-        "loss": float(np.logaddexp(0, np.where(same, -log_odds, log_odds)).mean()),
+        "loss": compute_pair_loss(log_odds, same),
     }
 
 

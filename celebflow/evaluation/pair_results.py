@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from celebflow import paths
 from celebflow.classifier.calibration import FloatArray, ReliabilityBin, bin_reliability, compute_calibration_error
@@ -134,7 +135,7 @@ def save_pair_report(log_odds: FloatArray, pairs: Sequence[Pair], features: Feat
     names = [(person_of[pair.first], person_of[pair.second]) for pair in pairs]
     numbers = np.unique(names, return_inverse=True)[1].reshape(-1, 2)
     both = np.stack([-log_odds, log_odds], axis=1)  # (P, 2): different, same
-    probabilities = 1 / (1 + np.exp(-both))
+    probabilities = expit(both)
     predictions = []
     for pair, (person, _), odds, row in zip(pairs, names, log_odds, probabilities, strict=True):
         actual, predicted = (SAME if each else DIFFERENT for each in (pair.same, odds >= 0))

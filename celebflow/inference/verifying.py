@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from PIL import Image
+from scipy.special import expit
 
 from celebflow.backbone.vgg19 import count_features
-from celebflow.classifier.plda import FloatArray
+from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.verifier import Verifier, format_probability, load_verifier
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError
@@ -113,8 +113,7 @@ def verify_pairs(
             yield PairAnswer(*pair, "no face found", None, None)
             continue
         log_odds = verifier.compare(first, second)
-        probability = 1 / (1 + np.exp(-log_odds))
-        yield PairAnswer(*pair, "same" if log_odds >= 0 else "different", float(probability), log_odds)
+        yield PairAnswer(*pair, "same" if log_odds >= 0 else "different", float(expit(log_odds)), log_odds)
 
 
 def format_table(answers: Sequence[PairAnswer]) -> str:

@@ -1,9 +1,11 @@
 """A result → its page: one HTML file without a reference to another."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from celebflow.classifier.model import ClassifierCard
 from celebflow.data.photos import SPLITS, Photo
@@ -37,8 +39,21 @@ _PAGE = markup.Page("report.html.jinja", ("base.css", "report.css"), ("viewer.js
 _IN_GALLERY = ("_errors", "_low_confidence_hits")
 
 
+class ResultPage(ABC):
+    """The page of a result, whatever its task."""
+
+    @abstractmethod
+    def render(self) -> str:
+        """Return the page as HTML: one file without a reference to another."""
+
+    def save(self, file: Path) -> None:
+        """Write the page, and make its folder if it is missing."""
+        with write_whole(file) as part:
+            part.write_text(self.render(), encoding="utf-8")
+
+
 @dataclass(frozen=True)
-class PageContent:
+class PageContent(ResultPage):
     """What the page shows: `params` have dotted names, and `figures` are PNG files by name."""
 
     report: Report
@@ -49,10 +64,9 @@ class PageContent:
     examples: Sequence[Example]
     compared: ComparedResults | None = None
 
-    def save(self, file: Path) -> None:
-        """Write the page, and make its folder if it is missing."""
-        with write_whole(file) as part:
-            part.write_text(render_page(self), encoding="utf-8")
+    def render(self) -> str:
+        """Return the page as render_page does."""
+        return render_page(self)
 
 
 @dataclass(frozen=True)
@@ -76,27 +90,28 @@ def render_page(content: PageContent) -> str:
     Names of people and params cannot inject markup: they are escaped, and the Content-Security-Policy allows only the
     page's own style sheet, script and images.
     """
-    reports = content.report.splits
-    html, _ = markup.render(
-        _PAGE,
-        "img-src data:",
-        FILTERS,
-        content=content,
-        reports=reports,
-        data_splits=SPLITS,
-        metrics=order_metrics(content.report.metrics),
-        has_interval={name for report in reports.values() for name in report.intervals},
-        figures=group_figures(content.figures, list(reports)),
-        people={split: _rank_people(report.people) for split, report in reports.items()},
-        duplicates=[count for count in Counter(photo.group for photo in content.photos).values() if count > 1],
-        compared=content.compared,
-        **(describe_comparison(content.compared) if content.compared else {}),
-    )
+    html, _ = markup.render(_PAGE, "img-src data:", FILTERS, **gather_values(content))
     return html
 
 
-def group_figures(figures: Mapping[str, bytes], splits: Sequence[str]) -> dict[str, list[_Figure]]:
-    """Return figures by the headings of a page, in its order; the beginning of a name tells the split."""
+def gather_values(content: Any) -> dict[str, object]:
+    """Return what the templates of all tasks need; `content` has the fields of a PageContent."""
+    reports = content.report.splits
+    return {
+        "content": content,
+        "reports": reports,
+        "data_splits": SPLITS,
+        "metrics": order_metrics(content.report.metrics),
+        "has_interval": {name for report in reports.values() for name in report.intervals},
+        "figures": _group_figures(content.figures, list(reports)),
+        "people": {split: _rank_people(report.people) for split, report in reports.items()},
+        "duplicates": [count for count in Counter(photo.group for photo in content.photos).values() if count > 1],
+        "compared": content.compared,
+        **(describe_comparison(content.compared) if content.compared else {}),
+    }
+
+
+def _group_figures(figures: Mapping[str, bytes], splits: Sequence[str]) -> dict[str, list[_Figure]]:
     order = list(_FIGURE_TITLES)
     ranked = []
     for name, png in figures.items():

@@ -1,10 +1,8 @@
 """A result of verification → its figures and its page."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +10,21 @@ from numpy.typing import NDArray
 from celebflow import paths
 from celebflow.classifier.verifier import VerifierCard, format_probability, load_card
 from celebflow.data.duplicates import list_duplicate_groups
-from celebflow.data.photos import SPLITS, Photo
+from celebflow.data.photos import Photo
 from celebflow.evaluation.pair_results import PairPrediction, VerificationReport, load_verification_report
 from celebflow.features.store import Features
-from celebflow.paths import write_whole
 from celebflow.report import markup
-from celebflow.report.comparison_page import ComparedResults, describe_comparison
+from celebflow.report.comparison_page import ComparedResults
 from celebflow.report.contact_sheets import draw_duplicates
 from celebflow.report.figures import save_figures
 from celebflow.report.fonts import choose_fonts
-from celebflow.report.formats import FILTERS, order_metrics
-from celebflow.report.page import group_figures, load_figures
+from celebflow.report.formats import FILTERS
+from celebflow.report.page import ResultPage, gather_values, load_figures
 from celebflow.report.pair_figures import (
     SHEETS,
     draw_pair_charts,
     draw_sheets,
     list_pair_examples,
-    name_split,
 )
 from celebflow.report.style import spell
 from celebflow.report.thumbnails import load_crop
@@ -49,7 +45,7 @@ class PairExample:
 
 
 @dataclass(frozen=True)
-class VerificationPage:
+class VerificationPage(ResultPage):
     """What the page shows: `params` have dotted names, and `figures` are PNG files by name."""
 
     report: VerificationReport
@@ -60,32 +56,10 @@ class VerificationPage:
     examples: Sequence[PairExample]
     compared: ComparedResults | None = None
 
-    def save(self, file: Path) -> None:
-        """Write the page, and make its folder if it is missing."""
-        with write_whole(file) as part:
-            part.write_text(self.render(), encoding="utf-8")
-
     def render(self) -> str:
         """Return the page as HTML: one file without a reference to another."""
-        reports = self.report.splits
-        html, _ = markup.render(
-            _PAGE,
-            "img-src data:",
-            {**FILTERS, "probability": format_probability, "split": name_split},
-            content=self,
-            reports=reports,
-            data_splits=SPLITS,
-            metrics=order_metrics(self.report.metrics),
-            has_interval={name for report in reports.values() for name in report.intervals},
-            figures=group_figures(self.figures, list(reports)),
-            people={
-                split: sorted(report.people, key=lambda each: (each.recall, each.person))
-                for split, report in reports.items()
-            },
-            duplicates=[count for count in Counter(photo.group for photo in self.photos).values() if count > 1],
-            compared=self.compared,
-            **(describe_comparison(self.compared) if self.compared else {}),
-        )
+        filters = {**FILTERS, "probability": format_probability}
+        html, _ = markup.render(_PAGE, "img-src data:", filters, **gather_values(self))
         return html
 
 

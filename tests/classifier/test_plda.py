@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from celebflow.classifier.plda import FloatArray, TwoCovariances, fit_two_covariances
+from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.plda import TwoCovariances, fit_two_covariances
 
 
 def _draw_people(person_count: int, photo_count: int, dimensions: int = 4) -> tuple[FloatArray, np.ndarray]:

@@ -12,7 +12,8 @@ from sklearn.decomposition import PCA
 
 from celebflow.classifier.checkpoints import open_checkpoints
 from celebflow.classifier.components import compute_products, fit_components, make_projection
-from celebflow.classifier.model import VERIFIER_KEY, load_classifier
+from celebflow.classifier.model import load_classifier
+from celebflow.classifier.model_files import VERIFIER
 from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.verifier import PairCalibration, Verifier, format_probability, load_verifier
@@ -164,7 +165,7 @@ def test_files_that_are_no_verifier_are_refused_with_the_reason(
     with pytest.raises(CelebflowError, match="task verification.*celebflow verify"):
         load_classifier(file)
     state, content = load_file(file), file.read_bytes()
-    card = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"][VERIFIER_KEY])
+    card = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"][VERIFIER.key])
     changed = {**state, "model.mean": state["model.mean"] * np.nan}
     for tensors, values, message in (
         (state, {**card, "format": 0}, "another version"),
@@ -172,7 +173,7 @@ def test_files_that_are_no_verifier_are_refused_with_the_reason(
         ({name: value for name, value in state.items() if name != "model.mean"}, card, "do not match its card"),
         (changed, card, "not finite"),
     ):
-        save_file(tensors, file, {VERIFIER_KEY: json.dumps(values)})
+        save_file(tensors, file, {VERIFIER.key: json.dumps(values)})
         with pytest.raises(CelebflowError, match=message):
             load_verifier(file)
     save_file(state, file, {"celebflow": "{}"})

@@ -1,0 +1,71 @@
+"""The files of trained models: safetensors, each with a card that holds all that prediction needs."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from celebflow.backbone.state_dicts import save_tensors
+from celebflow.errors import CelebflowError, raise_shortage
+
+Card = TypeVar("Card")
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """A kind of model: its name, the key of its card in a file's metadata, and what to do with such a file.
+
+    `advice` completes a sentence that begins with the file's path, where another kind was expected.
+    """
+
+    name: str
+    key: str
+    advice: str
+
+
+CLASSIFIER = ModelKind(
+    "classifier",
+    "celebflow",
+    "recognizes people: it was trained with the task recognition. To compare photographs, set task to verification in "
+    "params.yaml and run `dvc repro`.",
+)
+VERIFIER = ModelKind(
+    "verifier",
+    "celebflow_verifier",
+    "compares photographs: it was trained with the task verification. Use `celebflow verify`, or set task to "
+    "recognition in params.yaml and run `dvc repro`.",
+)
+_KINDS = (CLASSIFIER, VERIFIER)
+
+
+def save_model(state: Mapping[str, Tensor], card: Mapping[str, object], kind: ModelKind, path: Path) -> None:
+    """Write a model's tensors and card, the same bytes for the same values."""
+    # One key, since safetensors writes several in no fixed order.
+    save_tensors(state, path, {kind.key: json.dumps(card, sort_keys=True, allow_nan=False)})
+
+
+def read_card(path: Path, kind: ModelKind, version: int, make: Callable[[Mapping[str, Any]], Card]) -> Card:
+    """Read the card of a model, without its tensors, and return what `make` makes of it.
+
+    Raises CelebflowError when the file has no card, is a model of another kind or version, or `make` cannot use it.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+        for other in _KINDS:
+            if other is not kind and other.key in metadata:
+                raise CelebflowError(f"{path} {other.advice}")
+        values = json.loads(metadata[kind.key])
+        if values.get("format") != version:
+            raise CelebflowError(
+                f"{path} was saved by another version of celebflow, in a format that this one does not read. "
+                "Run `dvc repro` to train it again."
+            )
+        return make(values)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise_shortage(error, path)
+        raise CelebflowError(f"{path} is not a {kind.name} that celebflow saved ({error}). Run `dvc repro`.") from None

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -284,41 +285,49 @@ def page(revision: str, output: Path) -> None:
     _echo(f"The page is in {output}.")
 
 
-@main.command("open-set", cls=_ProjectCommand)
+@main.command(cls=_ProjectCommand)
 @click.argument("folder", default="data_unknown", type=click.Path(path_type=Path, file_okay=False, exists=True))
-def open_set(folder: Path) -> None:
+@click.option("--rev", "revision", help="The model of a git revision or a DVC experiment.")
+@click.option("--sheet", type=_FILE, help="Also draw who was taken for whom, into this PNG file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
+def openset(folder: Path, revision: str | None, sheet: Path | None, as_json: bool) -> None:
     """Measure how many unknown people would get a name.
 
-    FOLDER holds photographs of people whom the workspace's classifier was not trained on. The command prints how many
-    of them reach its threshold, and how well the confidence separates them from the known people of the test split.
-    The threshold was fitted on validation, for train.false_acceptance_rate, without any unknown person.
+    FOLDER holds photographs of people whom the classifier was not trained on, best in a folder per person. The command
+    prints how many of them reach the threshold, and how well they are told apart from the known people of the test
+    split. The threshold was fitted for train.false_acceptance_rate, to people of train who were each left out of a
+    model. The interval resamples people.
 
     \b
     Examples:
-      celebflow open-set                    # the photographs in data_unknown
-      celebflow open-set ~/other-people
+      celebflow openset                    # the photographs in data_unknown
+      celebflow openset ~/other-people --sheet taken.png
+      celebflow openset --rev main --json
     """
-    from celebflow.evaluation.results import load_predictions
-    from celebflow.inference.open_set import measure_open_set
-    from celebflow.inference.predictor import Predictor
+    from celebflow.experiments.lookup import find_person_predictions
+    from celebflow.experiments.results import WORKSPACE
+    from celebflow.inference import open_set
 
-    predictions = paths.REPORTS / "test" / "predictions.csv"
-    if not predictions.exists():
-        raise errors.CelebflowError(f"{predictions} is missing. Run `dvc repro` first.")
-    predictor = Predictor.load(paths.CLASSIFIER.parent)
-    report = measure_open_set(folder, predictor, load_predictions(predictions))
-    calibration = predictor.card.calibration
+    known = find_person_predictions(revision or WORKSPACE, "test")
+    with _open_model(None, revision) as predictor:
+        report = open_set.measure_open_set(folder, predictor, known)
     for line in report.unreadable:
         _echo(f"skipped: {line}", err=True)
+    if sheet is not None and report.taken:
+        open_set.save_taken(report, folder, predictor.card.backbone.warning(), sheet)
+    if as_json:
+        _echo(json.dumps(asdict(report), indent=2, ensure_ascii=False, allow_nan=False))
+        return
     _echo(
-        f"{report.accepted} of {report.count} photographs of unknown people ({report.accepted / report.count:.1%}) "
-        f"reach the threshold {calibration.threshold:.3f}, which was fitted for "
-        f"{calibration.false_acceptance_rate:.1%}. Coverage of known people's test photographs: "
+        f"{report.accepted} of {report.count} photographs of unknown people ({report.false_acceptance_rate:.1%}, 95% "
+        f"interval {report.interval.low:.1%} to {report.interval.high:.1%}) would be given a name, where "
+        f"{report.expected_rate:.1%} is expected. Coverage of known people's test photographs: "
         f"{report.known_coverage:.1%}."
     )
     _echo(f"AUC of known against unknown people: {report.auc:.4f}")
-    if report.predicted:
-        _echo("Predicted as: " + ", ".join(f"{name} ({count})" for name, count in report.predicted))
+    if report.taken:
+        names = Counter(each.name for each in report.taken).most_common(5)
+        _echo("Taken for: " + ", ".join(f"{name} ({count})" for name, count in names))
 
 
 def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -347,10 +356,11 @@ def predict(
 
     Photographs are files, the files in FOLDERs at any depth, or standard input (-).
 
-    The model is the workspace's, or the one that --model or --rev chooses. A face whose confidence is below the model's
-    threshold is unknown. A model that detects faces predicts each face in a photograph, with its box in pixels; where
-    it finds none, nobody is guessed. Other models predict the photograph as a whole. Files that are not readable
-    photographs are reported on standard error, and the exit status is 1; the others are predicted all the same.
+    The model is the workspace's, or the one that --model or --rev chooses. A face that matches none of the model's
+    people well enough is unknown. A model that detects faces predicts each face in a photograph, with its box in
+    pixels; where it finds none, nobody is guessed. Other models predict the photograph as a whole. Files that are not
+    readable photographs are reported on standard error, and the exit status is 1; the others are predicted all the
+    same.
 
     \b
     Examples:

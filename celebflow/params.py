@@ -157,12 +157,13 @@ class TrainParams(_Section):
     lda_shrinkage: Annotated[float, Field(ge=0, le=1)] = 0.05
     """shrinkage of the covariance of lda, and of that within a person of plda"""
     plda_between_scale: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """factor of the covariance between people of plda; below 1 allows for new people, who vary more than those of train
-    """
+    """factor of the covariance between people of plda, also where it compares photographs for unknown people; below 1
+    allows for new people, who vary more than those of train"""
     logistic_c: Annotated[float, Field(gt=0)] = 1.0
     """inverse strength of the L2 penalty of logistic, scikit-learn's C"""
     false_acceptance_rate: Fraction = 0.05
-    """fraction of unknown people's photographs that may reach the threshold below which the prediction is unknown"""
+    """fraction of unknown people's photographs that may reach the threshold below which the prediction is unknown; it
+    is fitted to people of train who are left out of a comparison model"""
 
     @model_validator(mode="after")
     def _give_lda_few_dimensions(self) -> "TrainParams":

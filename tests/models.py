@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from celebflow.backbone.vgg19 import Backbone, BackboneSource
+from celebflow.backbone.vgg19 import Backbone, BackboneSource, count_features
 from celebflow.classifier.calibration import UNCALIBRATED, Calibration
+from celebflow.classifier.gallery import Gallery, LeftOutMatches
 from celebflow.classifier.model import Classifier, ClassifierCard, save_classifier
-from celebflow.classifier.preprocessing import UNCHANGED
+from celebflow.classifier.plda import TwoCovariances
+from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
 from celebflow.features.faces import Face
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
@@ -38,16 +40,35 @@ def save_model(
     backbone: Backbone,
     backbone_file: Path,
     transform: Transform,
-    threshold: float = 0.0,
+    threshold: float | None = None,
     names: Sequence[str] = NAMES,
 ) -> Path:
-    """Save a model that is not trained, and whose calibration is neither the identity nor fitted."""
+    """Save a model that is not trained, and whose calibration is neither the identity nor fitted.
+
+    With a threshold, it has a gallery.
+    """
     torch.manual_seed(0)
-    calibration = Calibration(0.5, threshold, 0.05)
+    calibration = Calibration(0.5, 0.9, threshold, 0.05)
     classifier = make_classifier(names, (32,), 0.5, transform, backbone.source, calibration=calibration)
+    if threshold is not None:
+        classifier.gallery = make_gallery(len(names), transform)
     save_classifier(classifier, folder / "classifier.safetensors")
     (folder / "backbone.safetensors").symlink_to(backbone_file)
     return folder
+
+
+def make_gallery(person_count: int, transform: Transform, dimensions: int = 4) -> Gallery:
+    """Make a gallery of random people, each of whom has another number of photographs."""
+    random = np.random.default_rng(0)
+    settings = PreprocessingParams(square_root=True, l2_normalize=True, pca_components=dimensions)
+    preprocessor = Preprocessor(settings, count_features(transform.layers))
+    assert preprocessor.projection is not None
+    preprocessor.projection.weight.copy_(torch.from_numpy(random.normal(size=preprocessor.projection.weight.shape)))
+    preprocessor.projection.bias.copy_(torch.from_numpy(random.normal(size=dimensions)))
+    people, folds = np.arange(60) % person_count, np.arange(60) % min(5, person_count)
+    left_out = LeftOutMatches(random.normal(size=60), people, folds)
+    means, counts = random.normal(size=(person_count, dimensions)), np.arange(1, person_count + 1)
+    return Gallery(preprocessor, TwoCovariances(random.uniform(0.5, 4, dimensions)), means, counts, left_out)
 
 
 def make_face(left: float, top: float, right: float, bottom: float) -> Face:

@@ -1,7 +1,7 @@
-"""Logits → probabilities that match accuracy, and the threshold below which a person is unknown; pure functions."""
+"""Logits → probabilities that match accuracy; pure functions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,30 +9,40 @@ from numpy.typing import NDArray
 from celebflow.errors import CelebflowError
 
 FloatArray = NDArray[np.float64]
-_OPEN_SET_STEPS = 200
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns logits into a prediction; fitted on validation and saved with the classifier.
+    """What turns logits into probabilities, and a photograph's match into known or unknown; saved with the classifier.
 
-    Logits are divided by `temperature`. A photograph whose confidence is below `threshold` shows an unknown person;
-    the confidence of a fraction `false_acceptance_rate` of unknown people's photographs is expected to reach it.
+    Logits are divided by `temperature`, and probabilities are moved towards equal ones until none exceeds
+    `max_confidence`. Both are fitted on val. A photograph whose match is below `threshold` shows an unknown person; of
+    unknown people's photographs, a fraction `false_acceptance_rate` is expected to reach it. The threshold is None
+    where there are too few people to know: then nobody is unknown.
 
     Raises ValueError when one of them is not a number that can be used so.
     """
 
     temperature: float
-    threshold: float
+    max_confidence: float
+    threshold: float | None
     false_acceptance_rate: float
 
     def __post_init__(self) -> None:
         """Refuse numbers that are not finite, as a damaged file could hold."""
-        if not (0 < self.temperature < np.inf and np.isfinite([self.threshold, self.false_acceptance_rate]).all()):
+        others = [0.0 if self.threshold is None else self.threshold, self.false_acceptance_rate]
+        if not (0 < self.temperature < np.inf and 0 < self.max_confidence <= 1 and np.isfinite(others).all()):
             raise ValueError(f"{self} is not a valid calibration")
 
+    def compute_probabilities(self, logits: NDArray[np.floating]) -> FloatArray:
+        """Turn (N, people) logits into probabilities, as softmax does."""
+        probabilities = softmax(logits / self.temperature)
+        equal = 1 / logits.shape[1]
+        factor = (self.max_confidence - equal) / (1 - equal) if self.max_confidence < 1 else 1.0
+        return equal + factor * (probabilities - equal) if factor < 1 else probabilities
 
-UNCALIBRATED = Calibration(temperature=1.0, threshold=0.0, false_acceptance_rate=1.0)
+
+UNCALIBRATED = Calibration(temperature=1.0, max_confidence=1.0, threshold=None, false_acceptance_rate=1.0)
 
 
 def softmax(logits: NDArray[np.floating]) -> FloatArray:
@@ -54,70 +64,38 @@ def compute_loss(probabilities: FloatArray, labels: NDArray[np.int64]) -> float:
     return float(-np.log(np.maximum(of_actual, np.finfo(np.float64).tiny)).mean())
 
 
-def fit_calibration(
-    logits: NDArray[np.floating], labels: NDArray[np.int64], false_acceptance_rate: float
-) -> Calibration:
-    """Fit temperature and threshold to the (N, people) logits and (N,) labels of validation."""
-    temperature = fit_temperature(logits, labels)
-    if logits.shape[1] < 3:  # without one of two people, only one would be left to predict
-        return Calibration(temperature, UNCALIBRATED.threshold, UNCALIBRATED.false_acceptance_rate)
-    scores = score_unknown(logits / temperature, labels)
-    return Calibration(temperature, choose_threshold(scores, false_acceptance_rate), false_acceptance_rate)
+def fit_probabilities(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> Calibration:
+    """Fit temperature and greatest confidence to the (N, people) logits and (N,) labels of val.
 
-
-def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
-    """Return the temperature that minimizes the loss of (N, people) logits divided by it (Guo et al., 2017)."""
+    Temperature scaling (Guo et al., 2017) with the targets of Platt (1999): the probability of the right person should
+    be (N + 1) / (N + 2) instead of 1, which is also the greatest confidence (Laplace's rule of succession). So N
+    photographs without an error give a temperature, and claim no more than they show.
+    """
     from scipy.optimize import minimize_scalar
 
-    if (logits.argmax(axis=1) == labels).all():  # without errors, the loss falls with the temperature without end
-        return UNCALIBRATED.temperature
+    target = (len(labels) + 1) / (len(labels) + 2)
 
     def loss(log_temperature: float) -> float:
-        return compute_loss(softmax(logits / np.exp(log_temperature)), labels)
+        probabilities = softmax(logits / np.exp(log_temperature))
+        of_actual = probabilities[np.arange(len(labels)), labels]
+        probabilities[np.arange(len(labels)), labels] = 0
+        of_others = probabilities.sum(axis=1)  # more precise than 1 - of_actual
+        least = np.finfo(np.float64).tiny
+        losses = target * np.log(np.maximum(of_actual, least)) + (1 - target) * np.log(np.maximum(of_others, least))
+        return float(-losses.mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-6}).x))
-
-
-def score_unknown(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> FloatArray:
-    """Return the (N,) confidences that the classifier would have without an output for each photograph's person.
-
-    Each person is then unknown to the others, of whom there must be at least two. But the classifier was trained on
-    that person too: the confidences of people who are really unknown may differ.
-    """
-    others = np.arange(logits.shape[1]) != labels[:, None]  # (N, people)
-    rest = logits[others].reshape(len(labels), -1)  # (N, people - 1)
-    scores: FloatArray = softmax(rest).max(axis=1)
-    return scores
+    log_temperature = minimize_scalar(loss, bounds=(-6, 6), method="bounded", options={"xatol": 1e-6}).x
+    equal = 1 / logits.shape[1]  # few photographs of many people still predict one of them
+    return replace(UNCALIBRATED, temperature=float(np.exp(log_temperature)), max_confidence=max(target, equal))
 
 
-def choose_threshold(scores: FloatArray, false_acceptance_rate: float) -> float:
-    """Return the lowest threshold that at most this fraction of unknown people's (N,) confidences reaches.
-
-    It is never above 1, so that a confidence of 1 always reaches it.
-    """
-    max_count = int(np.floor(false_acceptance_rate * len(scores)))
-    if max_count >= len(scores):
-        return 0.0
-    descending = np.sort(scores)[::-1]
-    return min(1.0, float(np.nextafter(descending[max_count], np.inf)))
-
-
-@dataclass(frozen=True)
-class OpenSetRates:
-    """The fractions of photographs of known and of unknown people whose confidence reaches a threshold."""
-
-    threshold: float
-    known: float
-    unknown: float
-
-
-def trace_open_set(known_scores: FloatArray, unknown_scores: FloatArray, threshold: float) -> list[OpenSetRates]:
-    """Return the rates at thresholds from 0 to 1, in equal steps, and at the classifier's own; scores are (N,)."""
-    thresholds = np.union1d(np.linspace(0, 1, _OPEN_SET_STEPS + 1), threshold).tolist()
-    return [
-        OpenSetRates(each, float((known_scores >= each).mean()), float((unknown_scores >= each).mean()))
-        for each in thresholds
-    ]
+def format_confidence(confidence: float) -> str:
+    """Write a confidence in percent, with as many digits as tell it apart from 100%."""
+    for digits in range(1, 7):
+        text = f"{confidence:.{digits}%}"
+        if not text.startswith("100."):
+            return text
+    return "more than 99.9999%"
 
 
 @dataclass(frozen=True)

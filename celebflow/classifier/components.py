@@ -20,19 +20,24 @@ _POWER_ITERATIONS = 4  # of the randomized decomposition
 
 @dataclass(frozen=True)
 class Components:
-    """The first C principal components of N photographs, as weights of these photographs.
+    """The first C principal components of N photographs, or another basis of them, as weights of these photographs.
 
-    `weights` (N, C) turn a photograph's inner products with the N into its coordinates, and `means` (N,) are the N
-    photographs' mean inner products, which center them.
+    `weights` (N, C) turn a photograph's inner products with the N into its coordinates. `means` (N,) are the N
+    photographs' mean inner products, which center them, and `shift` (C,) is added to the coordinates.
     """
 
     weights: FloatArray
     means: FloatArray
+    shift: FloatArray
 
     def project(self, products: NDArray[np.floating]) -> FloatArray:
         """Turn the (M, N) inner products of M photographs with the N into (M, C) coordinates."""
-        coordinates: FloatArray = (products - self.means) @ self.weights
+        coordinates: FloatArray = (products - self.means) @ self.weights + self.shift
         return coordinates
+
+    def change_basis(self, mean: FloatArray, basis: FloatArray) -> "Components":
+        """Return what projects to (coordinates - mean) @ basis, of a (C,) mean and a (C, D) basis."""
+        return Components(self.weights @ basis, self.means, (self.shift - mean) @ basis)
 
 
 def compute_products(preprocessor: Preprocessor, features: Features, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -81,7 +86,7 @@ def fit_components(products: NDArray[np.floating], count: int, seed: int) -> Com
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), range(count)])
     kept = values > values[0] * np.finfo(np.float32).eps  # those of copies of photographs hold nothing
     weights = vectors[:, kept] / np.sqrt(values[kept])
-    return Components(weights - weights.mean(axis=0), means)
+    return Components(weights - weights.mean(axis=0), means, np.zeros(weights.shape[1]))
 
 
 def _decompose(matrix: FloatArray, count: int, seed: int) -> tuple[FloatArray, FloatArray]:
@@ -112,5 +117,5 @@ def make_projection(
         mean += block.sum(axis=0, dtype=np.float64) / len(rows)
     assert projecting.projection is not None  # noqa: S101 - the settings have components
     projecting.projection.weight.copy_(torch.from_numpy(weight))
-    projecting.projection.bias.copy_(torch.from_numpy(-(mean @ weight)))
+    projecting.projection.bias.copy_(torch.from_numpy(components.shift - mean @ weight))
     return projecting

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.backbone.vgg19 import BackboneSource, count_features
 from celebflow.classifier.calibration import Calibration
+from celebflow.classifier.gallery import Gallery
 from celebflow.classifier.layers import BlockwiseLinear, DenseLinear, SparseLinear
 from celebflow.classifier.model_files import CLASSIFIER, read_card, save_model
 from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
@@ -23,7 +24,8 @@ from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
 # Increment it when the meaning of a saved file changes, so that files of earlier versions are refused.
-_FORMAT = 2
+_FORMAT = 3
+_GALLERY = "gallery."  # begins the names of the gallery's tensors
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,14 @@ class ClassifierCard:
 class Classifier(nn.Module):
     """Features → logits: a preprocessor, then a head of linear layers with ReLU and Dropout between them.
 
-    Without the argument `preprocessor`, it has one that is not fitted.
+    Without the argument `preprocessor`, it has one that is not fitted. `gallery` tells unknown people; it stays on the
+    CPU, and is None where there is nothing to fit it to.
     """
 
     def __init__(self, card: ClassifierCard, preprocessor: Preprocessor | None = None) -> None:
         super().__init__()
         self.card = card
+        self.gallery: Gallery | None = None
         self.preprocessor = preprocessor or Preprocessor(card.preprocessing, count_features(card.transform.layers))
         widths = [self.preprocessor.output_count, *card.hidden_units, len(card.class_names)]
         layers: list[nn.Module] = []
@@ -89,8 +93,10 @@ class Classifier(nn.Module):
 
 
 def save_classifier(classifier: Classifier, path: Path) -> None:
-    """Write weights and card to a safetensors file, the same bytes for the same values."""
+    """Write weights, gallery and card to a safetensors file, the same bytes for the same values."""
     state = {name: tensor.cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    if classifier.gallery is not None:
+        state |= {f"{_GALLERY}{name}": tensor for name, tensor in classifier.gallery.state().items()}
     card = classifier.card
     models = {"transform": card.transform.to_dict(), "preprocessing": card.preprocessing.model_dump()}
     save_model(state, asdict(card) | models | {"format": _FORMAT}, CLASSIFIER, path)
@@ -104,16 +110,29 @@ def load_classifier(path: Path) -> Classifier:
     with torch.device("meta"):
         classifier = Classifier(load_card(path))
     try:
-        classifier.load_state_dict(load_file(path), assign=True)
-    except (SafetensorError, RuntimeError) as error:
+        state = load_file(path)
+        of_gallery = {name.removeprefix(_GALLERY): state.pop(name) for name in [*state] if name.startswith(_GALLERY)}
+        classifier.load_state_dict(state, assign=True)
+        if of_gallery:
+            classifier.gallery = Gallery.from_state(of_gallery, classifier.preprocessor.feature_count)
+        _require_gallery(classifier)
+    except (KeyError, SafetensorError, RuntimeError) as error:
         raise_shortage(error, path)
         raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
-    if names := list_not_finite(classifier.state_dict()):
+    if names := list_not_finite(state | of_gallery):
         raise CelebflowError(
             f"{path} holds values that are not finite ({', '.join(names)}): its training diverged. Lower "
             "train.learning_rate and run `dvc repro`, or choose another model."
         )
     return classifier.eval()
+
+
+def _require_gallery(classifier: Classifier) -> None:
+    """Raise KeyError when the gallery is missing that the card's threshold needs, or has other people."""
+    needed = len(classifier.card.class_names) if classifier.card.calibration.threshold is not None else 0
+    found = 0 if classifier.gallery is None else len(classifier.gallery.means)
+    if found != needed:
+        raise KeyError(f"a gallery of {needed} people, not {found}")
 
 
 def load_card(path: Path) -> ClassifierCard:

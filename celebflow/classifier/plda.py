@@ -17,24 +17,21 @@ _LEAST_VARIANCE = 1e-6  # between people, relative to the variance within: below
 class TwoCovariances:
     """The two-covariance model (Brümmer and de Villiers, 2010): a person's vector, plus what differs by photograph.
 
-    Both are normal, with covariances that `basis` (C, D) makes diagonal at once: 1 within a person, and `between` (D,)
-    between people. `mean` (C,) is that of all people.
+    Both are normal, and their covariances are diagonal in the model's coordinates: 1 within a person, and `between`
+    (D,) between people.
     """
 
-    mean: FloatArray
-    basis: FloatArray
     between: FloatArray
 
-    def project(self, vectors: NDArray[np.floating]) -> FloatArray:
-        """Turn (N, C) vectors into the (N, D) coordinates that `score` takes.
+    def equalize(self, coordinates: NDArray[np.floating]) -> FloatArray:
+        """Bring each of (N, D) coordinates to the length that the model expects of a photograph; scores need that.
 
-        Each is brought to the length that the model expects of a photograph: unusual photographs would otherwise be
-        far from all others (as Garcia-Romero and Espy-Wilson, 2011, do in whitened coordinates).
+        Unusual photographs would otherwise be far from all others (as in Garcia-Romero and Espy-Wilson, 2011, who do
+        it in whitened coordinates).
         """
-        projected = (vectors - self.mean) @ self.basis
-        lengths = np.sqrt((projected**2 / (1 + self.between)).mean(axis=1, keepdims=True))
-        coordinates: FloatArray = projected / np.maximum(lengths, np.finfo(np.float64).tiny)
-        return coordinates
+        lengths = np.sqrt((coordinates**2 / (1 + self.between)).mean(axis=1, keepdims=True))
+        equalized: FloatArray = coordinates / np.maximum(lengths, np.finfo(np.float64).tiny)
+        return equalized
 
     def score(self, first: NDArray[np.floating], second: NDArray[np.floating]) -> FloatArray:
         """Return the (N,) log-likelihood ratios of N pairs of (N, D) coordinates: same person against two people."""
@@ -42,12 +39,19 @@ class TwoCovariances:
         scores: FloatArray = (first**2 + second**2) @ squares + (first * second) @ products + offset
         return scores
 
-    def score_all(self, first: NDArray[np.floating], second: NDArray[np.floating]) -> FloatArray:
-        """Return the (N, M) ratios of each of N coordinates (N, D) with each of M (M, D)."""
-        squares, products, offset = self._weigh()
-        own = (first**2 @ squares)[:, None] + (second**2 @ squares)[None] + offset
-        scores: FloatArray = own + (first * products) @ second.T
-        return scores
+    def describe_people(self, means: NDArray[np.floating], counts: NDArray[np.integer]) -> "DescribedPeople":
+        """Return what compares photographs with P people, of whom there are `counts` (P,) photographs.
+
+        `means` (P, D) are the means of these photographs. A person's n photographs leave the variance b / (1 + n b) of
+        the person's own vector, whose expected value is n times their mean times this variance.
+        """
+        weights = counts[:, None].astype(np.float64)
+        left = self.between / (1 + weights * self.between)  # (P, D)
+        expected = left * weights * means
+        variance = 1 + left
+        squares = 0.5 * (1 / (1 + self.between) - 1 / variance)
+        offsets = 0.5 * (np.log((1 + self.between) / variance) - expected**2 / variance).sum(axis=1)
+        return DescribedPeople(squares.T, (expected / variance).T, offsets)
 
     def _weigh(self) -> tuple[FloatArray, FloatArray, float]:
         """Return what a coordinate's squares and its product weigh in a score, (D,) each, and what is added.
@@ -62,9 +66,36 @@ class TwoCovariances:
         return squares, products, float(0.5 * (2 * np.log(total) - np.log(determinant)).sum())
 
 
+@dataclass(frozen=True)
+class DescribedPeople:
+    """What compares photographs with P people: what a coordinate's square and itself weigh, (D, P) each, and (P,)."""
+
+    squares: FloatArray
+    factors: FloatArray
+    offsets: FloatArray
+
+    def score(self, coordinates: NDArray[np.floating]) -> FloatArray:
+        """Return the (N, P) log-likelihood ratios of (N, D) coordinates: of each person against somebody new."""
+        scores: FloatArray = coordinates**2 @ self.squares + coordinates @ self.factors + self.offsets
+        return scores
+
+
+@dataclass(frozen=True)
+class FittedCovariances:
+    """A model, and what turns vectors into its coordinates: the (C,) mean of all people, and a (C, D) basis."""
+
+    mean: FloatArray
+    basis: FloatArray
+    model: TwoCovariances
+
+    def project(self, vectors: NDArray[np.floating]) -> FloatArray:
+        """Turn (N, C) vectors into the (N, D) coordinates that the model's scores take."""
+        return self.model.equalize((vectors - self.mean) @ self.basis)
+
+
 def fit_two_covariances(
     vectors: FloatArray, people: NDArray[np.int64], shrinkage: float, between_scale: float
-) -> TwoCovariances:
+) -> FittedCovariances:
     """Fit the model to (N, C) vectors of people, who are numbered from 0 in (N,).
 
     The covariance within a person is pooled over people with two photographs or more, each of whom weighs as at most
@@ -72,7 +103,7 @@ def fit_two_covariances(
     out. Then the former is shrunk by `shrinkage` towards a multiple of the identity, and the latter multiplied by
     `between_scale`: below 1, it allows for new people, who vary more than those whom the components were fitted to.
 
-    Raises ValueError when the vectors do not tell people apart at all.
+    Raises ValueError when the vectors do not tell people apart at all, or nobody has two.
     """
     counts = np.bincount(people)
     weights = np.minimum(1.0, MAX_WEIGHT / counts)[people]
@@ -84,10 +115,13 @@ def fit_two_covariances(
     differences = vectors - (sums / counts[:, None])[people]
     # A person's mean takes a degree of freedom: without this, few photographs would seem alike.
     degrees = np.minimum(1.0, MAX_WEIGHT / counts) * (counts - 1)
+    if not degrees.any():
+        raise ValueError("nobody has two photographs")
     within = (weights[:, None] * differences).T @ differences / degrees.sum()
     shrunk = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
     between, basis = eigh(total - within, shrunk)
     kept = np.flatnonzero(between > _LEAST_VARIANCE)[::-1]  # the largest first
     if not len(kept):
         raise ValueError("people do not differ")
-    return TwoCovariances(mean, np.ascontiguousarray(basis[:, kept]), between_scale * between[kept])
+    model = TwoCovariances(between_scale * between[kept])
+    return FittedCovariances(mean, np.ascontiguousarray(basis[:, kept]), model)

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from celebflow.backbone.devices import select_device
 from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.classifier.adam import ClassifierAdam
-from celebflow.classifier.calibration import UNCALIBRATED, fit_calibration
+from celebflow.classifier.calibration import UNCALIBRATED, Calibration, fit_probabilities
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError
 from celebflow.classifier.discriminants import fit_discriminant
+from celebflow.classifier.gallery import LeftOutMatches, fit_gallery
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier, ClassifierCard
 from celebflow.classifier.preprocessing import Preprocessor, fit_preprocessor
@@ -90,9 +91,23 @@ def train_classifier(
         _require_finite(history[0], params)
         log_epoch(history[0])
     _require_finite_weights(classifier.state_dict(), params)
-    calibration = fit_calibration(*compute_logits(classifier, val, params.batch_size), params.false_acceptance_rate)
+    classifier.gallery = fit_gallery(train, len(class_names), params.plda_between_scale, params.seed)
+    calibration = fit_probabilities(*compute_logits(classifier, val, params.batch_size))
+    if classifier.gallery is not None:
+        calibration = _add_threshold(calibration, classifier.gallery.left_out, params.false_acceptance_rate)
     classifier.card = replace(classifier.card, calibration=calibration)
     return classifier, history
+
+
+def _add_threshold(calibration: Calibration, left_out: LeftOutMatches, false_acceptance_rate: float) -> Calibration:
+    """Return the calibration with the threshold that keeps this rate among the people who were left out."""
+    if not left_out.can_promise(false_acceptance_rate):
+        print(
+            f"train.false_acceptance_rate ({false_acceptance_rate:g}) is too low for the {len(left_out.scores)} "
+            "photographs of train: none of them may reach the threshold for unknown people."
+        )
+    threshold = left_out.choose_threshold(false_acceptance_rate)
+    return replace(calibration, threshold=threshold, false_acceptance_rate=false_acceptance_rate)
 
 
 def _fold(

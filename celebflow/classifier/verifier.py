@@ -1,6 +1,6 @@
 """Whether two photographs show the same person: the model, its calibration, and its file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,18 +15,18 @@ from torch import Tensor
 
 from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.backbone.vgg19 import BackboneSource, count_features
-from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.calibration import FloatArray, format_confidence
+from celebflow.classifier.comparison_model import ComparisonSettings, Embedder
 from celebflow.classifier.model_files import VERIFIER, read_card, save_model
 from celebflow.classifier.plda import TwoCovariances
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.errors import CelebflowError, raise_shortage
-from celebflow.features.sparse import SparseBatch
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
 # Increment it when the meaning of a saved file changes, so that files of earlier versions are refused.
-_FORMAT = 1
-Comparison = Literal["plda", "lda"]
+_FORMAT = 2
+Score = Literal["plda", "lda"]
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,12 @@ class PairCalibration:
 class VerifierCard:
     """What a saved verifier needs to be used; inference never reads params.yaml.
 
-    `people_count` is the number of people that it was trained on. `shrinkage`, `between_scale` and `seed` are what it
-    was trained with, so that evaluation can train in the same way on other people.
+    `people_count` is the number of people that it was trained on. `settings` are what it was trained with, so that
+    evaluation can train in the same way on other people.
     """
 
-    comparison: Comparison
-    shrinkage: float
-    between_scale: float
-    seed: int
+    score: Score
+    settings: ComparisonSettings
     people_count: int
     transform: Transform
     backbone: BackboneSource
@@ -76,27 +74,19 @@ class VerifierCard:
 
 
 @dataclass(frozen=True, eq=False)
-class Verifier:
+class Verifier(Embedder):
     """Features of two photographs → a score, and the probability that they show the same person.
 
-    A photograph's coordinates are the mean of its views' components in the basis of the two-covariance model, brought
-    to one length. With "plda", a score is the log-likelihood ratio of that model; with "lda", it is the cosine of the
-    coordinates.
+    A photograph's coordinates are the mean of its views', which the preprocessor projects to those of the
+    two-covariance model, brought to one length. With "plda", a score is the log-likelihood ratio of that model; with
+    "lda", it is the cosine of the coordinates.
     """
 
     card: VerifierCard
-    preprocessor: Preprocessor
-    model: TwoCovariances
-
-    def embed(self, views: Sequence[SparseBatch]) -> FloatArray:
-        """Turn the features of the V views of N photographs into (N, D) coordinates."""
-        with torch.inference_mode():
-            projected = torch.stack([self.preprocessor(view) for view in views]).mean(0)
-        return self.model.project(projected.numpy().astype(np.float64))
 
     def score(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """Return the (N,) scores of N pairs of (N, D) coordinates."""
-        return score_pairs(first, second, self.model, self.card.comparison)
+        return score_pairs(first, second, self.model, self.card.score)
 
     def save(self, path: Path) -> None:
         """Write weights and card to a safetensors file, the same bytes for the same values."""
@@ -111,9 +101,9 @@ class Verifier:
         save_model(state, card, VERIFIER, path)
 
 
-def score_pairs(first: FloatArray, second: FloatArray, model: TwoCovariances, comparison: Comparison) -> FloatArray:
+def score_pairs(first: FloatArray, second: FloatArray, model: TwoCovariances, kind: Score) -> FloatArray:
     """Return the (N,) scores of N pairs of (N, D) coordinates."""
-    if comparison == "plda":
+    if kind == "plda":
         return model.score(first, second)
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosines: FloatArray = (first * second).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
@@ -127,11 +117,13 @@ def compute_pair_loss(log_odds: FloatArray, same: NDArray[np.bool_]) -> float:
 
 def format_probability(log_odds: float) -> str:
     """Write the probability of the same person in percent, with as many digits as tell it apart from 0 and 1."""
+    if log_odds >= 0:
+        return format_confidence(float(expit(log_odds)))
     for digits in range(1, 7):
         text = f"{expit(log_odds):.{digits}%}"
-        if float(text[:-1]) not in (0.0, 100.0):
+        if float(text[:-1]) != 0:
             return text
-    return "more than 99.9999%" if log_odds > 0 else "less than 0.0001%"
+    return "less than 0.0001%"
 
 
 def load_verifier(path: Path) -> Verifier:
@@ -150,7 +142,7 @@ def load_verifier(path: Path) -> Verifier:
         raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
     if names := list_not_finite(state):
         raise CelebflowError(f"{path} holds values that are not finite ({', '.join(names)}). Run `dvc repro`.")
-    return Verifier(card, preprocessor.eval(), model)
+    return Verifier(preprocessor.eval(), model, card)
 
 
 def _pick(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -167,10 +159,8 @@ def load_card(path: Path) -> VerifierCard:
 
 def _make_card(values: Mapping[str, Any]) -> VerifierCard:
     return VerifierCard(
-        comparison=values["comparison"],
-        shrinkage=values["shrinkage"],
-        between_scale=values["between_scale"],
-        seed=values["seed"],
+        score=values["score"],
+        settings=ComparisonSettings(**values["settings"]),
         people_count=values["people_count"],
         transform=Transform.from_dict(values["transform"]),
         backbone=BackboneSource(**values["backbone"]),

@@ -11,16 +11,15 @@ from scipy.special import expit
 from celebflow import paths
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError
-from celebflow.classifier.components import compute_products, fit_components, make_projection
+from celebflow.classifier.comparison_model import ComparisonSettings, fit_comparison_model
+from celebflow.classifier.components import compute_products, make_projection
 from celebflow.classifier.history import EpochResult
-from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import fit_preprocessor
-from celebflow.classifier.verifier import Comparison, PairCalibration, Verifier, VerifierCard, compute_pair_loss
+from celebflow.classifier.verifier import PairCalibration, Verifier, VerifierCard, compute_pair_loss
 from celebflow.data.pairs import Pair, load_pairs
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams, TrainParams
 
-_BATCH_SIZE = 256
 _UNCALIBRATED = PairCalibration(slope=1.0, offset=0.0, false_match_rate=0.0, false_non_match_rate=0.0)
 
 
@@ -36,7 +35,7 @@ def train_verifier(
     Returns the verifier and its history of one epoch. `compute` and `checkpoints` are not used: it is fitted at once,
     on the CPU. The same features and params give the same verifier, bit for bit, on one machine.
 
-    Raises DivergedError when the model is not finite.
+    Raises DivergedError when photographs do not tell people apart, or the model is not finite.
     """
     pairs = load_pairs(paths.PAIRS)
     if warning := features.origin.backbone.warning():
@@ -44,35 +43,25 @@ def train_verifier(
     people = sorted({photo.person for photo in features.photos if photo.split == "train"})
     train = select_split(features, people, "train")
     print(f"Fitting {params.classifier} to {len(train)} photographs of {len(people)} people, {train.view_count} views.")
-    settings = params.preprocessing.model_copy(update={"pca_components": None})
-    preprocessor = fit_preprocessor(train, settings, params.seed)
+    unprojected = params.preprocessing.model_copy(update={"pca_components": None})
+    preprocessor = fit_preprocessor(train, unprojected, params.seed)
     products = compute_products(preprocessor, features, train.rows)
-    component_count = params.preprocessing.pca_components or len(train)
-    components = fit_components(products, component_count, params.seed)
-    try:
-        model = fit_two_covariances(
-            components.project(products), train.labels, params.lda_shrinkage, params.plda_between_scale
-        )
-    except ValueError as error:
-        raise DivergedError(
-            f"Training failed: {error} in the features of train. Choose other extract params or weights, and run "
-            "`dvc repro`."
-        ) from None
+    settings = ComparisonSettings(
+        params.preprocessing.pca_components or len(train), params.lda_shrinkage, params.plda_between_scale, params.seed
+    )
+    comparison = fit_comparison_model(products, train.labels, settings)
     del products
-    projecting = make_projection(preprocessor, features, train.rows, components)
-    comparison: Comparison = "lda" if params.classifier == "lda" else "plda"
+    projecting = make_projection(preprocessor, features, train.rows, comparison.components)
     card = VerifierCard(
-        comparison=comparison,
-        shrinkage=params.lda_shrinkage,
-        between_scale=params.plda_between_scale,
-        seed=params.seed,
+        score="lda" if params.classifier == "lda" else "plda",
+        settings=settings,
         people_count=len(people),
         transform=features.origin.transform,
         backbone=features.origin.backbone,
         preprocessing=projecting.settings,
         calibration=_UNCALIBRATED,
     )
-    verifier = Verifier(card, projecting, model)
+    verifier = Verifier(projecting, comparison.model, card)
     scores = {split: score_split(verifier, features, pairs, split) for split in ("train", "val")}
     if not all(np.isfinite(values).all() for values, _ in scores.values()):
         raise DivergedError(
@@ -93,18 +82,9 @@ def score_split(
     row_of = {photo.path: row for row, photo in enumerate(features.photos)}
     first, second = (np.array([row_of[getattr(pair, side)] for pair in chosen]) for side in ("first", "second"))
     rows, places = np.unique(np.concatenate([first, second]), return_inverse=True)
-    coordinates = embed_rows(verifier, features, rows)
+    coordinates = verifier.embed_rows(features, rows)
     scores = verifier.score(coordinates[places[: len(first)]], coordinates[places[len(first) :]])
     return scores, np.array([bool(pair.same) for pair in chosen])
-
-
-def embed_rows(verifier: Verifier, features: Features, rows: NDArray[np.int64]) -> FloatArray:
-    """Return the (N, D) coordinates of the photographs in these rows of the features."""
-    blocks = []
-    for start in range(0, len(rows), _BATCH_SIZE):
-        block = rows[start : start + _BATCH_SIZE]
-        blocks.append(verifier.embed([features.gather(block, view) for view in range(features.view_count)]))
-    return np.concatenate(blocks)
 
 
 def calibrate(scores: FloatArray, same: NDArray[np.bool_]) -> PairCalibration:

@@ -44,16 +44,16 @@ def score_folds(
     What calibrates that model also comes from the other folds alone: from pairs of people who are left out of it, an
     eighth at a time. Its components stay those of all of these people. People without a fold train every model.
     """
-    settings = card.preprocessing.model_copy(update={"pca_components": None})
-    preprocessor = Preprocessor(settings, features.origin.feature_count)
+    unprojected = card.preprocessing.model_copy(update={"pca_components": None})
+    preprocessor = Preprocessor(unprojected, features.origin.feature_count)
+    settings = card.settings
     products = compute_products(preprocessor, features, np.arange(len(features.photos)))
     folds = np.array([fold_of.get(photo.person, 0) for photo in features.photos])
     row_of = {photo.path: row for row, photo in enumerate(features.photos)}
     results = []
     for fold in tqdm(sorted({pair.fold for pair in pairs}), "training for each fold", unit="fold", disable=None):
         trained = np.flatnonzero(folds != fold)
-        count = card.preprocessing.pca_components or len(trained)
-        components = fit_components(products[np.ix_(trained, trained)], count, card.seed)
+        components = fit_components(products[np.ix_(trained, trained)], settings.component_count, settings.seed)
         coordinates = components.project(products[:, trained])
         own = [pair for pair in pairs if pair.fold == fold]
         scores = _score(card, features, coordinates, trained, own, row_of)
@@ -71,14 +71,14 @@ def _calibrate(
 ) -> PairCalibration:
     """Fit a calibration to drawn pairs of the people in the rows `trained`, who are left out in parts."""
     people = sorted({features.photos[row].person for row in trained})
-    order = np.random.default_rng(card.seed).permutation(len(people))
+    order = np.random.default_rng(card.settings.seed).permutation(len(people))
     part_count = min(_PARTS, max(2, len(people) // 3))
     part_of = {people[place]: number % part_count for number, place in enumerate(order)}
     parts = np.array([part_of[features.photos[row].person] for row in trained])
     scores, same = [], []
     for part in range(part_count):
         left_out = [replace(features.photos[row], split=str(part)) for row in trained[parts == part]]
-        drawn = draw_pairs(left_out, str(part), card.seed, _MAX_PAIRS_PER_PART)
+        drawn = draw_pairs(left_out, str(part), card.settings.seed, _MAX_PAIRS_PER_PART)
         if drawn:
             scores.append(_score(card, features, coordinates, trained[parts != part], drawn, row_of))
             same += [bool(pair.same) for pair in drawn]
@@ -100,6 +100,8 @@ def _score(
 ) -> FloatArray:
     """Return the (P,) scores of pairs by a model that is fitted to the rows `trained` of the (N, C) coordinates."""
     people = np.unique([features.photos[row].person for row in trained], return_inverse=True)[1]
-    model = fit_two_covariances(coordinates[trained], people, card.shrinkage, card.between_scale)
-    first, second = ([row_of[getattr(pair, side)] for pair in pairs] for side in ("first", "second"))
-    return score_pairs(model.project(coordinates[first]), model.project(coordinates[second]), model, card.comparison)
+    settings = card.settings
+    fitted = fit_two_covariances(coordinates[trained], people, settings.shrinkage, settings.between_scale)
+    rows = ([row_of[getattr(pair, side)] for pair in pairs] for side in ("first", "second"))
+    first, second = (fitted.project(coordinates[side]) for side in rows)
+    return score_pairs(first, second, fitted.model, card.score)

@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 from celebflow.backbone.devices import select_device
 from celebflow.backbone.vgg19 import BackboneSource
 from celebflow.classifier.calibration import (
-    OpenSetRates,
     ReliabilityBin,
     bin_reliability,
     compute_calibration_error,
     compute_loss,
-    score_unknown,
     softmax,
-    trace_open_set,
 )
 from celebflow.classifier.history import EpochResult, load_history
 from celebflow.classifier.model import Classifier, ClassifierCard, load_classifier
@@ -39,6 +36,7 @@ from celebflow.evaluation.metrics import (
     compute_precision_recalls,
     compute_rocs,
 )
+from celebflow.evaluation.open_set import OpenSetRates, OpenSetResult, measure_open_set
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval, compute_intervals
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams
@@ -71,6 +69,16 @@ class Prediction:
     def is_hit(self) -> bool:
         """Return whether the prediction is correct."""
         return self.actual == self.predicted
+
+
+@dataclass(frozen=True)
+class PersonPrediction(Prediction):
+    """The prediction for one photograph, and the fraction of unknown people's photographs that match at least as well.
+
+    It is None where nobody is unknown.
+    """
+
+    unknown_p_value: float | None
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,13 @@ def report_splits(
         examples = select_split(features, classifier.card.class_names, split)
         logits, labels = compute_logits(classifier, examples, _BATCH_SIZE)
         photos = [features.photos[row] for row in examples.rows]
-        metrics[split] = save_split_report(logits, labels, photos, classifier.card, folder / split)
+        open_set = None
+        if classifier.gallery is not None:
+            hits = logits.argmax(axis=1) == labels
+            open_set = measure_open_set(
+                classifier.gallery, examples, hits, number_groups(photos), classifier.card.calibration
+            )
+        metrics[split] = save_split_report(logits, labels, photos, classifier.card, folder / split, open_set)
         print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics[split].items()))
     if warning := features.origin.backbone.warning():
         print(warning)
@@ -180,49 +194,58 @@ def report_splits(
 
 
 def save_split_report(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], photos: Sequence[Photo], card: ClassifierCard, folder: Path
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    photos: Sequence[Photo],
+    card: ClassifierCard,
+    folder: Path,
+    open_set: OpenSetResult | None = None,
 ) -> dict[str, float]:
     """Write the results of one split to `folder`, and return its metrics.
 
     `photos` are in the order of the (N, people) logits and (N,) labels. All results are calibrated, except those that
-    are called uncalibrated.
+    are called uncalibrated. Without `open_set`, nobody is unknown.
     """
-    calibrated = logits / card.calibration.temperature
-    probabilities = softmax(calibrated)
+    probabilities = card.calibration.compute_probabilities(logits)
     uncalibrated = softmax(logits)
     predicted = logits.argmax(axis=1)
-    confidences = probabilities.max(axis=1)
     rocs = compute_rocs(probabilities, labels, card.class_names)
     precision_recalls = compute_precision_recalls(probabilities, labels, card.class_names)
     people = compute_person_metrics(predicted, labels, card.class_names, rocs, precision_recalls)
     bins = bin_reliability(probabilities, labels)
     uncalibrated_bins = bin_reliability(uncalibrated, labels)
-    _, groups = np.unique([photo.group for photo in photos], return_inverse=True)
-    intervals = compute_intervals(predicted, probabilities, labels, groups, BOOTSTRAP_SEED)
-    open_set: list[OpenSetRates] = []
-    if len(card.class_names) > 2:  # without one of two people, only one would be left to predict
-        open_set = trace_open_set(confidences, score_unknown(calibrated, labels), card.calibration.threshold)
+    intervals = compute_intervals(predicted, probabilities, labels, number_groups(photos), BOOTSTRAP_SEED)
+    p_values: list[float | None] = [None] * len(photos)
+    if open_set is not None:
+        intervals |= open_set.intervals
+        p_values = open_set.p_values.tolist()
 
     predictions = []
-    for photo, label, guess, row in zip(photos, labels, predicted, probabilities, strict=True):
+    for photo, label, guess, row, p_value in zip(photos, labels, predicted, probabilities, p_values, strict=True):
         names = card.class_names[label], card.class_names[guess]
-        # With all digits: rounded, a confidence could be on the other side of the threshold.
-        predictions.append(Prediction(photo.path, photo.group, *names, float(row[guess]), float(row[label])))
-    save_rows(Prediction, predictions, folder / "predictions.csv")
+        confidence, of_actual = float(row[guess]), float(row[label])
+        predictions.append(PersonPrediction(photo.path, photo.group, *names, confidence, of_actual, p_value))
+    save_rows(PersonPrediction, predictions, folder / "predictions.csv")
     save_rows(PersonMetrics, people, folder / "people.csv")
     save_rows(ReliabilityBin, bins, folder / "reliability_calibrated.csv")
     save_rows(ReliabilityBin, uncalibrated_bins, folder / "reliability_uncalibrated.csv")
-    save_rows(OpenSetRates, open_set, folder / "open_set.csv")
+    save_rows(OpenSetRates, open_set.curve if open_set else [], folder / "open_set.csv")
     _save_all_curves("roc", rocs, folder)
     _save_all_curves("precision_recall", precision_recalls, folder)
     save_json({name: asdict(interval) for name, interval in intervals.items()}, folder / "intervals.json")
     return {
-        **compute_metrics(calibrated, probabilities, labels, rocs),
+        **compute_metrics(logits, probabilities, labels, rocs),
         "calibration_error": compute_calibration_error(bins),
         "uncalibrated_loss": compute_loss(uncalibrated, labels),
         "uncalibrated_calibration_error": compute_calibration_error(uncalibrated_bins),
-        "coverage": float((confidences >= card.calibration.threshold).mean()),
+        **(open_set.metrics if open_set else {"coverage": 1.0}),
     }
+
+
+def number_groups(photos: Sequence[Photo]) -> NDArray[np.int64]:
+    """Return the (N,) groups of near-duplicates of N photographs, counted from 0."""
+    numbers: NDArray[np.int64] = np.unique([photo.group for photo in photos], return_inverse=True)[1]
+    return numbers
 
 
 def load_report(history: Path, metrics: Path, folder: Path) -> Report:
@@ -267,6 +290,11 @@ def load_predictions(path: Path) -> list[Prediction]:
     Raises CelebflowError when a column is missing.
     """
     return load_rows(Prediction, path)
+
+
+def load_person_predictions(path: Path) -> list[PersonPrediction]:
+    """Read predictions.csv of recognition; errors are those of load_predictions."""
+    return load_rows(PersonPrediction, path)
 
 
 def _save_all_curves(kind: str, curves: Curves, folder: Path) -> None:

@@ -9,7 +9,13 @@ from tempfile import TemporaryDirectory
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.results import Prediction, load_metrics, load_predictions
+from celebflow.evaluation.results import (
+    PersonPrediction,
+    Prediction,
+    load_metrics,
+    load_person_predictions,
+    load_predictions,
+)
 from celebflow.experiments.registry import download_model, find_named_run
 from celebflow.experiments.results import WORKSPACE, copy_outputs
 from celebflow.params import keep_informative, load_flat_params
@@ -47,6 +53,12 @@ def find_predictions(name: str, split: str) -> list[Prediction]:
     """Read a result's predictions of one split; `name` and errors are those of find_result."""
     with _fetch(name, _predictions_file(split)) as (predictions,):
         return load_predictions(predictions)
+
+
+def find_person_predictions(name: str, split: str) -> list[PersonPrediction]:
+    """Read a result's predictions of one split with p values; `name` and errors are those of find_result."""
+    with _fetch(name, _predictions_file(split)) as (predictions,):
+        return load_person_predictions(predictions)
 
 
 def find_predictions_of_params(

@@ -30,8 +30,8 @@ class FaceRecognizer(PythonModel):
     ) -> pd.DataFrame:
         """Return the most probable name of each row's photograph, its probability, and the probability of every name.
 
-        `known` says whether the probability reaches the threshold; below it, the person is unknown. Where no face is
-        found, the name says so, and nobody has a probability.
+        Where `known` is false, the person is unknown. Where no face is found, the name says so, and nobody has a
+        probability.
 
         Raises MlflowException, which a server reports as a bad request, when a row holds no photograph in base64.
         """
@@ -42,7 +42,7 @@ class FaceRecognizer(PythonModel):
         for batch in decode_in_batches(range(len(texts)), lambda row: decode_base64(texts[row]), _refuse):
             for faces in self._predictor.predict_faces([photograph for _, photograph in batch], 1):
                 ranked = [rank_candidates(face, self._predictor.card) for face in faces]
-                face = next(iter(ranked), RankedFace(None, False, [Candidate(NO_FACE, 0.0)]))
+                face = next(iter(ranked), RankedFace(None, False, None, [Candidate(NO_FACE, 0.0)]))
                 everybody = {each.name: each.probability for ranking in ranked for each in ranking.candidates}
                 predictions.append({**asdict(face.candidates[0]), "known": face.known, "probabilities": everybody})
         return pd.DataFrame(predictions)

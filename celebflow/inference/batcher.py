@@ -14,8 +14,8 @@ from pydantic import Field, PlainSerializer
 
 from celebflow.data.decoding import decode_photograph, encode_jpeg
 from celebflow.errors import CelebflowError
+from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.extractor import NO_FACE, ExtractedFace
-from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.predictor import PredictedFace, Predictor, RankedFace, rank_candidates
 from celebflow.inference.refusals import RefusalError
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
@@ -62,7 +62,7 @@ _Jpeg = Annotated[
 
 @dataclass(frozen=True)
 class NearestPhotograph:
-    """A photograph of train that resembles a face: the cosine similarity of what the classifier sees of both.
+    """A photograph of train that resembles a face: the cosine similarity by which the gallery compares both.
 
     Its thumbnail, the center square, is None if the file can no longer be read.
     """
@@ -212,16 +212,16 @@ class Batcher:
         card = self._predictor.card
         predictions = []
         for extracted, thumbnail, face in zip(photograph.faces, photograph.thumbnails, predicted, strict=True):
-            view = self._predictor.stack(extracted.views[:1])
+            views = [self._predictor.stack([view]) for view in extracted.views]
             seen, heat_map, nearest = None, None, None
             if thumbnail is not None:
                 most_probable = np.array([face.probabilities.argmax()], np.int64)
                 compute = self._explainer.compute_heat_maps
-                (heat,) = self._classifier.submit(compute, view, most_probable).result()
+                (heat,) = self._classifier.submit(compute, views[0], most_probable).result()
                 seen = encode_jpeg(thumbnail)
                 heat_map = encode_jpeg(overlay_heat_map(thumbnail, heat))
             if request.nearest and self._training is not None:
-                (neighbors,) = self._classifier.submit(self._training.find_nearest, view, _NEAREST_COUNT).result()
+                (neighbors,) = self._classifier.submit(self._training.find_nearest, views, _NEAREST_COUNT).result()
                 nearest = [_load_neighbor(neighbor) for neighbor in neighbors]
             ranked = rank_candidates(face, card, request.max_candidates)
             predictions.append(FacePrediction(**vars(ranked), seen=seen, heat_map=heat_map, nearest=nearest))
@@ -235,4 +235,4 @@ def _load_neighbor(neighbor: Neighbor) -> NearestPhotograph:
         thumbnail = encode_jpeg(load_thumbnail(neighbor.file))
     except CelebflowError:
         thumbnail = None
-    return NearestPhotograph(neighbor.person, neighbor.similarity, thumbnail)
+    return NearestPhotograph(neighbor.photo.person, neighbor.similarity, thumbnail)

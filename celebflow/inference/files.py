@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from celebflow.classifier.calibration import format_confidence
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.files import find_files, is_folder
 from celebflow.data.formats import PhotographError
@@ -104,7 +105,7 @@ def format_table(predictions: Sequence[FilePrediction]) -> str:
         sides = " ".join(f"{side:.0f}" for side in _list_sides(face))
         name = first.name if face.known else f"unknown ({first.name}?)"
         alternatives = ", ".join(f"{other.name} {other.probability:.1%}" for other in others)
-        rows.append([prediction.photograph, sides, name, f"{first.probability:.1%}", alternatives])
+        rows.append([prediction.photograph, sides, name, format_confidence(first.probability), alternatives])
     rows = [[escape_controls(cell, keep="") for cell in row] for row in rows]
     if not any(prediction.face and prediction.face.box for prediction in predictions):
         for row in (headers, *rows):
@@ -116,7 +117,7 @@ def format_json(predictions: Sequence[FilePrediction]) -> str:
     """Return a JSON array with an object for each face, and one with a note for a photograph without any."""
     objects = []
     for prediction in predictions:
-        face = asdict(prediction.face or RankedFace(None, False, []))
+        face = asdict(prediction.face or RankedFace(None, False, None, []))
         note = {} if prediction.face else {"note": NO_FACE}
         objects.append({"photograph": prediction.photograph, **face, **note})
     return json.dumps(objects, indent=2, ensure_ascii=False, allow_nan=False)
@@ -124,17 +125,17 @@ def format_json(predictions: Sequence[FilePrediction]) -> str:
 
 def format_csv(predictions: Sequence[FilePrediction]) -> str:
     """Return a row for each candidate of each face, and one for a photograph without any."""
-    header = ["photograph", "left", "top", "right", "bottom", "known", "rank", "name", "probability"]
+    header = ["photograph", "left", "top", "right", "bottom", "known", "unknown_p_value", "rank", "name", "probability"]
     rows: list[Sequence[object]] = []
     for prediction in predictions:
         face = prediction.face
         if face is None:
-            rows.append([prediction.photograph, "", "", "", "", "false", "", NO_FACE, ""])
+            rows.append([prediction.photograph, "", "", "", "", "false", "", "", NO_FACE, ""])
             continue
         sides: Sequence[float | str] = _list_sides(face) or ("", "", "", "")
-        known = str(face.known).lower()
+        match = str(face.known).lower(), "" if face.unknown_p_value is None else face.unknown_p_value
         for rank, candidate in enumerate(face.candidates, 1):
-            rows.append([prediction.photograph, *sides, known, rank, candidate.name, candidate.probability])
+            rows.append([prediction.photograph, *sides, *match, rank, candidate.name, candidate.probability])
     file = io.StringIO()
     write_table(file, header, rows)
     return file.getvalue().rstrip("\n")

@@ -13,15 +13,18 @@ from PIL import Image
 from torch import nn
 
 from celebflow.backbone.vgg19 import Backbone
+from celebflow.classifier.gallery import Gallery
 from celebflow.classifier.layers import DenseLinear
-from celebflow.classifier.model import Classifier
+from celebflow.classifier.model import Classifier, ClassifierCard
+from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.transform import Transform
 from celebflow.inference.predictor import Predictor
 
 OPSET = 17
-MAX_DIFFERENCE = 1e-4
-INPUT, OUTPUT = "views", "probabilities"
+MAX_DIFFERENCE = 1e-4  # of probabilities
+_MAX_MATCH_DIFFERENCE = 1e-2  # of matches, which are logarithms of ratios
+INPUT, OUTPUT, MATCH = "views", "probabilities", "match"
 _MAX_WEIGHT_BYTES = 2**31 - 2**20  # leaves room for the graph
 _IR_VERSION = 8  # came with opset 17; the library's newest would exclude older runtimes
 _POOLED_SIDE = 7  # of the feature maps
@@ -32,8 +35,8 @@ def export_model(predictor: Predictor, file: Path) -> float:
     """Write a model to an ONNX file, and check the file's probabilities against the predictor's.
 
     Its input is the views of N photographs, or of faces in them, cropped and resized: (N, views, size, size, 3) pixels
-    of 8 bits. Its output is (N, people) calibrated probabilities. The metadata holds class names, transform, threshold
-    and what else a program needs.
+    of 8 bits. Its outputs are (N, people) calibrated probabilities and, where people may be unknown, their (N,)
+    matches. The metadata holds class names, transform, threshold and what else a program needs.
 
     Returns the largest difference between probabilities on a few photographs of noise.
 
@@ -73,21 +76,33 @@ def _measure_difference(file: Path, predictor: Predictor) -> float:
     for side in _NOISE_SIDES_PX:
         noise = Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8))
         photographs.append(noise.resize((240, 320), Image.Resampling.BICUBIC))
-    exported = run_model(file, predictor.card.transform, photographs)
-    return float(np.abs(exported - predictor.predict(photographs)).max())
+    expected = [faces[0] for faces in predictor.predict_faces(photographs, 1, whole=True)]
+    probabilities, matches = run_model(file, predictor.card.transform, photographs)
+    if matches is not None:
+        difference = float(np.abs(matches - np.array([face.match for face in expected])).max())
+        if not difference <= _MAX_MATCH_DIFFERENCE:
+            raise CelebflowError(f"ONNX Runtime's matches differ by {difference:.1e}, so nothing was exported.")
+    return float(np.abs(probabilities - np.stack([face.probabilities for face in expected])).max())
 
 
-def run_model(file: Path, transform: Transform, photographs: Sequence[Image.Image]) -> NDArray[np.float32]:
-    """Run ONNX Runtime on the subjects of N RGB photographs, one at a time, for (N, people) probabilities."""
+def run_model(
+    file: Path, transform: Transform, photographs: Sequence[Image.Image]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Run ONNX Runtime on the subjects of N RGB photographs, one at a time.
+
+    Returns (N, people) probabilities and the (N,) matches, or None where the model has none.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    probabilities = []
+    names = [output.name for output in session.get_outputs()]
+    results = []
     for photograph in photographs:
         views = transform.make_views(photograph, transform.find_subject(photograph))
         pixels = np.stack([np.asarray(view) for view in views])  # (views, size, size, 3)
-        probabilities.append(session.run([OUTPUT], {INPUT: pixels[None]})[0][0])
-    return np.stack(probabilities)
+        results.append([values[0] for values in session.run(names, {INPUT: pixels[None]})])
+    columns = dict(zip(names, map(np.stack, zip(*results, strict=True)), strict=True))
+    return columns[OUTPUT], columns.get(MATCH)
 
 
 class _Graph:
@@ -109,6 +124,10 @@ class _Graph:
         self.last = f"{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [self.last], name=self.last, **attributes))
         return self.last
+
+    def name_output(self, name: str) -> None:
+        """Make the last node's output one of the model's, of this name."""
+        self.nodes[-1].output[0] = name
 
     def add_constant(self, constant: torch.Tensor) -> str:
         """Add a constant and return its name."""
@@ -132,15 +151,22 @@ def _build(backbone: Backbone, classifier: Classifier) -> Any:
     graph.add("Sub", torch.tensor(transform.mean))
     graph.add("Div", torch.tensor(transform.standard_deviation))
     graph.add("Transpose", perm=[0, 3, 1, 2])
-    _add_backbone(graph, backbone, classifier)
+    features = _add_backbone(graph, backbone, classifier)
+    outputs = []
+    if classifier.gallery is not None:
+        _add_gallery(graph, classifier.gallery, views)
+        graph.name_output(MATCH)
+        outputs.append(helper.make_tensor_value_info(MATCH, TensorProto.FLOAT, ["photographs"]))
+        graph.last = features
     _add_classifier(graph, classifier)
     graph.add("Reshape", torch.tensor([-1, views, len(card.class_names)]))
     graph.add("ReduceMean", axes=[1], keepdims=0)
     graph.add("Div", torch.tensor([card.calibration.temperature]))
     graph.add("Softmax", axis=1)
-    graph.nodes[-1].output[0] = OUTPUT
+    _limit_confidence(graph, card)
+    graph.name_output(OUTPUT)
     inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["photographs", views, size, size, 3])]
-    outputs = [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["photographs", len(card.class_names)])]
+    outputs.insert(0, helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["photographs", len(card.class_names)]))
     model = helper.make_model(
         helper.make_graph(graph.nodes, "celebflow", inputs, outputs, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -152,8 +178,8 @@ def _build(backbone: Backbone, classifier: Classifier) -> Any:
     return model
 
 
-def _add_backbone(graph: _Graph, backbone: Backbone, classifier: Classifier) -> None:
-    """Add VGG19 up to the last layer whose outputs are features, and concatenate the features of all such layers."""
+def _add_backbone(graph: _Graph, backbone: Backbone, classifier: Classifier) -> str:
+    """Add VGG19 up to the last layer whose outputs are features, and return the node of the features of all layers."""
     layers = classifier.card.transform.layers
     side = classifier.card.transform.image_size_px
     features: dict[str, str] = {}  # a layer's name → its node's
@@ -170,7 +196,7 @@ def _add_backbone(graph: _Graph, backbone: Backbone, classifier: Classifier) -> 
                 graph.last = pooled
         if len(features) == len(layers):
             break
-    graph.combine("Concat", [features[name] for name in layers], axis=1)
+    return graph.combine("Concat", [features[name] for name in layers], axis=1)
 
 
 def _add_pooling(graph: _Graph, side: int) -> str:
@@ -182,17 +208,40 @@ def _add_pooling(graph: _Graph, side: int) -> str:
     return graph.add("Flatten", axis=1)
 
 
+def _add_gallery(graph: _Graph, gallery: Gallery, views: int) -> None:
+    """Add what turns features into matches."""
+    between = gallery.model.between
+    assert gallery.preprocessor.projection is not None  # noqa: S101 - a gallery projects
+    _add_normalization(graph, gallery.preprocessor)
+    graph.add("Gemm", gallery.preprocessor.projection.weight, gallery.preprocessor.projection.bias)
+    graph.add("Reshape", torch.tensor([-1, views, len(between)]))
+    coordinates = graph.add("ReduceMean", axes=[1], keepdims=0)
+    graph.combine("Mul", [coordinates, coordinates])
+    graph.add("Mul", torch.from_numpy((1 / (1 + between)).astype(np.float32)))
+    graph.add("ReduceMean", axes=[1], keepdims=1)
+    graph.add("Sqrt")
+    graph.add("Max", torch.tensor([torch.finfo(torch.float32).tiny]))
+    equalized = graph.combine("Div", [coordinates, graph.last])
+    people = gallery.people
+    products = graph.add("MatMul", torch.from_numpy(people.factors.astype(np.float32)))
+    graph.combine("Mul", [equalized, equalized])
+    squares = graph.add("MatMul", torch.from_numpy(people.squares.astype(np.float32)))
+    graph.combine("Add", [products, squares])
+    graph.add("Add", torch.from_numpy(people.offsets.astype(np.float32)))
+    graph.add("ReduceMax", axes=[1], keepdims=0)
+
+
+def _limit_confidence(graph: _Graph, card: ClassifierCard) -> None:
+    """Add what moves probabilities towards equal ones, as Calibration.compute_probabilities does."""
+    equal = 1 / len(card.class_names)
+    if card.calibration.max_confidence < 1 and equal < 1:
+        factor = (card.calibration.max_confidence - equal) / (1 - equal)
+        graph.add("Mul", torch.tensor([factor]))
+        graph.add("Add", torch.tensor([equal * (1 - factor)]))
+
+
 def _add_classifier(graph: _Graph, classifier: Classifier) -> None:
-    preprocessor = classifier.preprocessor
-    if preprocessor.settings.square_root:
-        graph.add("Sqrt")
-    if preprocessor.settings.l2_normalize:
-        features = graph.last
-        graph.add("ReduceL2", axes=[1], keepdims=1)
-        graph.add("Max", torch.tensor([torch.finfo(torch.float32).tiny]))
-        graph.combine("Div", [features, graph.last])
-    if preprocessor.settings.standardize:
-        graph.add("Mul", preprocessor.scale)
+    _add_normalization(graph, classifier.preprocessor)
     first, rest = classifier.split_at_first_product()
     graph.add("Gemm", first.weight, first.bias)
     for layer in rest:
@@ -202,6 +251,18 @@ def _add_classifier(graph: _Graph, classifier: Classifier) -> None:
             graph.add("Relu")
         elif not isinstance(layer, nn.Dropout):  # Dropout does nothing after training
             raise TypeError(layer)
+
+
+def _add_normalization(graph: _Graph, preprocessor: Preprocessor) -> None:
+    if preprocessor.settings.square_root:
+        graph.add("Sqrt")
+    if preprocessor.settings.l2_normalize:
+        features = graph.last
+        graph.add("ReduceL2", axes=[1], keepdims=1)
+        graph.add("Max", torch.tensor([torch.finfo(torch.float32).tiny]))
+        graph.combine("Div", [features, graph.last])
+    if preprocessor.settings.standardize:
+        graph.add("Mul", preprocessor.scale)
 
 
 def _describe_model(classifier: Classifier) -> dict[str, str]:
@@ -219,7 +280,7 @@ def _describe_model(classifier: Classifier) -> dict[str, str]:
         "side of the crop is resized to image_size_px (bilinear, antialiased), and the center square is kept."
     )
     metadata["output"] = (
-        "Calibrated probabilities in the order of class_names. If all are below the threshold, the face is unknown."
+        "Calibrated probabilities in the order of class_names. A face whose match is below the threshold is unknown."
     )
     if card.backbone.warning():
         metadata["warning"] = card.backbone.warning()

@@ -1,47 +1,83 @@
 """Predict photographs of unknown people, and measure how well the threshold separates them from known people."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from celebflow.classifier.calibration import format_confidence
 from celebflow.data.files import find_files, read_file
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.results import Prediction
+from celebflow.evaluation.open_set import compute_auc, measure_interval
+from celebflow.evaluation.results import PersonPrediction
+from celebflow.evaluation.significance import Interval
 from celebflow.inference.files import decode_in_batches
 from celebflow.inference.predictor import Predictor
+from celebflow.paths import write_whole
+from celebflow.report.contact_sheets import Tile, draw_contact_sheet
+from celebflow.report.fonts import ignore_missing_glyphs
+from celebflow.report.style import ORANGE, spell
+from celebflow.report.thumbnails import load_thumbnail
+
+_MAX_TILES = 60
+_RESOLUTION_DPI = 150
+
+
+@dataclass(frozen=True)
+class UnknownPrediction:
+    """The prediction for a photograph of an unknown person, and whether it was taken for the one of that name."""
+
+    photograph: str
+    taken: bool
+    name: str
+    confidence: float
+    unknown_p_value: float
 
 
 @dataclass(frozen=True)
 class OpenSetReport:
-    """The predictions for `count` photographs of unknown people at the classifier's threshold.
+    """What became of photographs of unknown people, where a fraction `expected_rate` should be given a name.
 
-    `accepted` of them reach it, and the fraction `known_coverage` of known people's photographs does. `auc` is the
-    area under the ROC curve of confidence as a score for known against unknown people. `predicted` lists the names
-    most often predicted for unknown people, with counts. `unreadable` lists the files left out, with reasons.
+    `accepted` of them were, which is the fraction `false_acceptance_rate`; its interval resamples people, who are the
+    folders. Of known people's photographs of test, the fraction `known_coverage` was not called unknown. `auc` is the
+    fraction of pairs of a known and an unknown person's photograph in which the former matches better. `unreadable`
+    lists the files left out, with reasons.
     """
 
     count: int
+    people_count: int
     accepted: int
+    expected_rate: float
+    false_acceptance_rate: float
+    interval: Interval
     known_coverage: float
     auc: float
-    predicted: list[tuple[str, int]]
+    predictions: list[UnknownPrediction]
     unreadable: list[str]
 
+    @property
+    def taken(self) -> list[UnknownPrediction]:
+        """Return the photographs that were taken for somebody, those that match best first."""
+        return sorted((each for each in self.predictions if each.taken), key=lambda each: each.unknown_p_value)
 
-def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[Prediction]) -> OpenSetReport:
+
+def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonPrediction]) -> OpenSetReport:
     """Predict every photograph in `folder`, at any depth, and compare with the predictions for known people.
 
-    Raises CelebflowError when there is no photograph.
+    Raises CelebflowError when there is no photograph, or the classifier calls nobody unknown.
     """
-    from sklearn.metrics import roc_auc_score
-
+    calibration, gallery = predictor.card.calibration, predictor.classifier.gallery
+    known_p_values = np.array([each.unknown_p_value for each in known if each.unknown_p_value is not None])
+    if calibration.threshold is None or gallery is None or not len(known_p_values):
+        raise CelebflowError(
+            "The classifier calls nobody unknown: it was trained on fewer than three people, or on photographs that do "
+            "not tell them apart."
+        )
     files, _ = find_files(folder)
-    confidences: list[float] = []
-    names: list[str] = []
+    predictions: list[UnknownPrediction] = []
     unreadable: list[str] = []
 
     def refuse(file: str, reason: str) -> None:
@@ -49,22 +85,45 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[Predict
 
     progress = tqdm(files, "predicting", unit="photograph", disable=None)
     for batch in decode_in_batches(progress, lambda file: read_file(folder / file), refuse):
-        probabilities = predictor.predict([photograph for _, photograph in batch])
-        confidences += probabilities.max(axis=1).tolist()
-        names += [predictor.card.class_names[person] for person in probabilities.argmax(axis=1)]
-    if not confidences:
+        faces = predictor.predict_faces([photograph for _, photograph in batch], 1, whole=True)
+        # Without a name for the photographs: the last one would stay in memory while the next batch is read.
+        for file, (face,) in zip([name for name, _ in batch], faces, strict=True):
+            person = int(face.probabilities.argmax())
+            name, confidence = predictor.card.class_names[person], float(face.probabilities[person])
+            predictions.append(UnknownPrediction(file, face.known, name, confidence, face.unknown_p_value or 0.0))
+    if not predictions:
         raise CelebflowError(
             f"{folder} holds no photograph. Put photographs of people there whom the classifier was not trained on."
         )
-    threshold = predictor.card.calibration.threshold
-    known_confidences = np.array([prediction.confidence for prediction in known])
-    is_known = [1] * len(known_confidences) + [0] * len(confidences)
-    accepted = [name for name, confidence in zip(names, confidences, strict=True) if confidence >= threshold]
+    people = [str(Path(each.photograph).parent) for each in predictions]
+    p_values = np.array([each.unknown_p_value for each in predictions])
+    (of_threshold,) = gallery.left_out.compute_p_values(np.array([calibration.threshold]))
+    accepted = np.array([each.taken for each in predictions])
     return OpenSetReport(
-        count=len(confidences),
-        accepted=len(accepted),
-        known_coverage=float((known_confidences >= threshold).mean()),
-        auc=float(roc_auc_score(is_known, np.concatenate([known_confidences, confidences]))),
-        predicted=Counter(accepted).most_common(5),
+        count=len(predictions),
+        people_count=len(set(people)),
+        accepted=int(accepted.sum()),
+        expected_rate=calibration.false_acceptance_rate,
+        false_acceptance_rate=float(accepted.mean()),
+        interval=measure_interval(accepted, people),
+        known_coverage=float((known_p_values <= of_threshold).mean()),
+        auc=compute_auc(-known_p_values, -p_values),
+        predictions=predictions,
         unreadable=unreadable,
     )
+
+
+def save_taken(report: OpenSetReport, folder: Path, warning: str, file: Path) -> None:
+    """Draw what draw_taken does into a PNG file."""
+    with write_whole(file) as part, ignore_missing_glyphs():
+        draw_taken(report, folder, warning).savefig(part, format="png", dpi=_RESOLUTION_DPI)
+
+
+def draw_taken(report: OpenSetReport, folder: Path, warning: str) -> Figure:
+    """Draw the photographs of unknown people who were taken for somebody, with that name, the best match first."""
+    tiles = []
+    for each in report.taken[:_MAX_TILES]:
+        caption = f"taken for {spell(each.name)}\nconfidence {format_confidence(each.confidence)}"
+        tiles.append(Tile(load_thumbnail(folder / each.photograph), caption, ORANGE))
+    title = f"Unknown people who were given a name: {len(tiles)} of {report.accepted}, the best match first"
+    return draw_contact_sheet(title, [("", tiles)], warning)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from celebflow.backbone.vgg19 import count_features
-from celebflow.classifier.calibration import FloatArray, softmax
+from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.model import Classifier, ClassifierCard, load_classifier
 from celebflow.features.faces import Face
 from celebflow.features.sparse import SparseBatch, SparseRow
@@ -20,10 +20,17 @@ from celebflow.inference.extractor import ExtractedFace, Extractor, find_model_f
 
 @dataclass(frozen=True, eq=False)
 class PredictedFace:
-    """A face, None for the photograph as a whole, and its (people,) probabilities."""
+    """A face, None for the photograph as a whole, and its (people,) probabilities.
+
+    `known` says whether its match, as Gallery describes it, reaches the threshold. `unknown_p_value` is the fraction of
+    unknown people's photographs that match at least as well. Both figures are None where nobody is unknown.
+    """
 
     face: Face | None
     probabilities: FloatArray
+    known: bool
+    match: float | None
+    unknown_p_value: float | None
 
 
 @dataclass(frozen=True)
@@ -48,22 +55,23 @@ class Candidate:
 class RankedFace:
     """A face's most probable people, the most probable first.
 
-    `known` says whether the first reaches the threshold; if not, the face is unknown. `box` is None for the
-    photograph as a whole.
+    `box` is None for the photograph as a whole; `known` and `unknown_p_value` are those of PredictedFace. The most
+    probable person of a face that is not known is only the one whom it resembles most.
     """
 
     box: Box | None
     known: bool
+    unknown_p_value: float | None
     candidates: list[Candidate]
 
 
 def rank_candidates(predicted: PredictedFace, card: ClassifierCard, max_candidates: int | None = None) -> RankedFace:
-    """Rank the people whom a face may show, and compare the first with the threshold."""
+    """Rank the people whom a face may show."""
     face = predicted.face
     box = None if face is None else Box(face.left, face.top, face.right, face.bottom)
     ranked = np.argsort(-predicted.probabilities, kind="stable")[:max_candidates]
     candidates = [Candidate(card.class_names[person], float(predicted.probabilities[person])) for person in ranked]
-    return RankedFace(box, candidates[0].probability >= card.calibration.threshold, candidates)
+    return RankedFace(box, predicted.known, predicted.unknown_p_value, candidates)
 
 
 class Predictor:
@@ -87,8 +95,7 @@ class Predictor:
     def predict(self, photographs: Sequence[Image.Image]) -> FloatArray:
         """Return (N, people) probabilities for the subjects of N RGB photographs, in the order of the class names.
 
-        Where a row's confidence is below `card.calibration.threshold`, the subject is unknown. A photograph without a
-        face is predicted as a whole, as evaluate does.
+        A photograph without a face is predicted as a whole, as evaluate does.
         """
         return np.stack([faces[0].probabilities for faces in self.predict_faces(photographs, 1, whole=True)])
 
@@ -118,10 +125,23 @@ class Predictor:
         if not faces:
             return [[] for _ in photographs]
         view_numbers = range(len(self.card.transform.views))
-        views = (self.stack([face.views[number] for face in faces]) for number in view_numbers)
-        probabilities = softmax(self.classifier.average(views).numpy() / self.card.calibration.temperature)
-        predicted = (PredictedFace(face.face, row) for face, row in zip(faces, probabilities, strict=True))
+        views = [self.stack([face.views[number] for face in faces]) for number in view_numbers]
+        probabilities = self.card.calibration.compute_probabilities(self.classifier.average(views).numpy())
+        matches = self._match(views, len(faces))
+        predicted = (
+            PredictedFace(face.face, row, *match)
+            for face, row, match in zip(faces, probabilities, matches, strict=True)
+        )
         return [list(islice(predicted, len(extracted))) for extracted in photographs]
+
+    def _match(self, views: Sequence[SparseBatch], face_count: int) -> list[tuple[bool, float | None, float | None]]:
+        """Return for each face whether it is known, its match, and the p value of that."""
+        gallery, threshold = self.classifier.gallery, self.card.calibration.threshold
+        if gallery is None or threshold is None:
+            return [(True, None, None)] * face_count
+        matches = gallery.people.score(gallery.embed(views)).max(axis=1)
+        p_values = gallery.left_out.compute_p_values(matches)
+        return [(match >= threshold, match, p) for match, p in zip(matches.tolist(), p_values.tolist(), strict=True)]
 
     def stack(self, rows: list[SparseRow]) -> SparseBatch:
         """Return the features of one view of several faces, as the classifier takes them."""

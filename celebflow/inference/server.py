@@ -17,10 +17,10 @@ from starlette.requests import ClientDisconnect
 from celebflow import paths
 from celebflow.data.formats import PhotographError, list_formats
 from celebflow.errors import CelebflowError
+from celebflow.evaluation.neighbors import TrainingPhotographs
 from celebflow.features.store import load_features
 from celebflow.inference.access import Access, HostCheck
 from celebflow.inference.batcher import Batcher, Limits, PredictionRequest, PredictionResponse
-from celebflow.inference.neighbors import TrainingPhotographs
 from celebflow.inference.predictor import Predictor
 from celebflow.inference.refusals import RefusalError, add_refusals, describe_refusals
 from celebflow.inference.request_metrics import Metrics, RequestCounter

@@ -1,13 +1,17 @@
 """The photographs of a result that are worth looking at: built once, for the figures and the page."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
+from functools import cache
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from celebflow.classifier.model import Classifier
+from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
 from celebflow.evaluation.results import Prediction, Report
 from celebflow.features.store import Features
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
@@ -15,32 +19,67 @@ from celebflow.report.thumbnails import load_crop
 
 _MAX_ERRORS = 120
 _MAX_HITS = 30
+_NEAREST_COUNT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class NearestExample:
+    """A photograph of train, (side, side, 3), that resembles an example."""
+
+    person: str
+    image: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A photograph of a split: what the network saw, and the same below the heat map, each (side, side, 3)."""
+    """A photograph of a split: what the network saw, and the same below the heat map, each (side, side, 3).
+
+    For an error, `nearest` are the photographs of train that resemble it most, as the network saw them.
+    """
 
     prediction: Prediction
     split: str
     image: NDArray[np.uint8]
     heat_map: NDArray[np.uint8]
+    nearest: list[NearestExample]
 
 
-def build_examples(report: Report, explainer: Explainer, features: Features, folder: Path) -> list[Example]:
+def build_examples(
+    report: Report, classifier: Classifier, explainer: Explainer, features: Features, folder: Path
+) -> list[Example]:
     """Build for each split the most confident errors, then the least confident hits, from the photographs in `folder`.
 
     The heat map shows which parts support the prediction.
     """
     transform, subjects = explainer.card.transform, features.subjects
+    training = None if classifier.gallery is None else TrainingPhotographs(classifier, features, folder)
 
-    def build(split: str, prediction: Prediction, heat: NDArray[np.float32]) -> Example:
-        image = load_crop(folder / prediction.path, transform, subjects.get(prediction.path))
-        return Example(prediction, split, image, overlay_heat_map(image, heat))
+    @cache
+    def crop(path: str) -> NDArray[np.uint8]:
+        return load_crop(folder / path, transform, subjects.get(path))
+
+    def build(split: str, prediction: Prediction, heat: NDArray[np.float32], neighbors: Sequence[Neighbor]) -> Example:
+        image = crop(prediction.path)
+        nearest = [NearestExample(each.photo.person, crop(each.photo.path)) for each in neighbors]
+        return Example(prediction, split, image, overlay_heat_map(image, heat), nearest)
 
     examples: list[Example] = []
     with ThreadPoolExecutor() as workers:
         for split, content in report.splits.items():
-            chosen = [*content.errors()[:_MAX_ERRORS], *content.hits()[:_MAX_HITS]]
-            examples += workers.map(build, repeat(split), chosen, explainer.explain(chosen, features))
+            errors, hits = content.errors()[:_MAX_ERRORS], content.hits()[:_MAX_HITS]
+            nearest = chain(_find_nearest(errors, training, features), repeat([]))
+            chosen = [*errors, *hits]
+            examples += workers.map(build, repeat(split), chosen, explainer.explain(chosen, features), nearest)
     return examples
+
+
+def _find_nearest(
+    predictions: Sequence[Prediction], training: TrainingPhotographs | None, features: Features
+) -> list[list[Neighbor]]:
+    """Return the photographs of train that are nearest to each prediction's."""
+    if training is None or not predictions:
+        return [[] for _ in predictions]
+    row_of = {photo.path: row for row, photo in enumerate(features.photos)}
+    rows = np.array([row_of[prediction.path] for prediction in predictions], np.int64)
+    views = [features.gather(rows, view) for view in range(features.view_count)]
+    return training.find_nearest(views, _NEAREST_COUNT)

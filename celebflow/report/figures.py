@@ -11,14 +11,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from celebflow.classifier.calibration import OpenSetRates, ReliabilityBin, compute_calibration_error
+from celebflow.classifier.calibration import ReliabilityBin, compute_calibration_error
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import ClassifierCard
 from celebflow.evaluation.metrics import Curves, PersonMetrics
+from celebflow.evaluation.open_set import OpenSetRates
 from celebflow.evaluation.results import Prediction, Report
 from celebflow.report.fonts import ignore_missing_glyphs
 from celebflow.report.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, new_blank_figure, new_figure, plain
@@ -54,7 +55,9 @@ def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
             figures[f"{name}_roc"] = draw_roc(split.rocs, name, warning)
             figures[f"{name}_precision_recall"] = draw_precision_recall(split.precision_recalls, name, warning)
         if split.open_set:
-            figures[f"{name}_open_set"] = draw_open_set(split.open_set, card.calibration.threshold, name, warning)
+            figures[f"{name}_open_set"] = draw_open_set(
+                split.open_set, card.calibration.false_acceptance_rate, name, warning
+            )
     return figures
 
 
@@ -303,24 +306,29 @@ def draw_reliability(
     return figure
 
 
-def draw_open_set(rates: Sequence[OpenSetRates], threshold: float, split: str, warning: str) -> Figure:
-    """Draw which fractions of known and of unknown people's photographs reach the threshold."""
+def draw_open_set(rates: Sequence[OpenSetRates], false_acceptance_rate: float, split: str, warning: str) -> Figure:
+    """Draw what becomes of known people's photographs, by the rate at which unknown people are given a name."""
     figure, axes = new_figure(6.4, 4.6, warning)
-    axes.set(title=f"Coverage of known and unknown people, {split}")
-    thresholds = [point.threshold for point in rates]
-    known, unknown = [point.known for point in rates], [point.unknown for point in rates]
-    for name, fractions, color, style in (("known", known, BLUE, "-"), ("unknown", unknown, ORANGE, "--")):
-        at_threshold = float(np.interp(threshold, thresholds, fractions))
-        label = f"{name} people: {at_threshold:.1%} at the threshold"
-        axes.plot(thresholds, fractions, color=color, linestyle=style, label=label)
-        axes.plot([threshold], [at_threshold], color=color, marker="o", clip_on=False)
-    label = f"the classifier's threshold: {threshold:.3f}"
-    axes.axvline(threshold, color="black", linewidth=0.8, linestyle=":", label=label)
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.set(xlabel="Confidence threshold", ylabel="Fraction of photographs at or above it")
+    axes.set(title=f"Known and unknown people, {split}")
+    x = [point.false_acceptance_rate for point in rates]
+    covered, identified = [point.coverage for point in rates], [point.identified for point in rates]
+    for name, fractions, color, style in (
+        ("accepted", covered, ORANGE, "--"),
+        ("named correctly", identified, BLUE, "-"),
+    ):
+        at_rate = float(np.interp(false_acceptance_rate, x, fractions))
+        axes.step(x, fractions, where="post", color=color, linestyle=style, label=f"{name}: {at_rate:.1%}")
+        axes.plot([false_acceptance_rate], [at_rate], color=color, marker="o", clip_on=False)
+    label = f"the classifier's rate: {false_acceptance_rate:.1%}"
+    axes.axvline(false_acceptance_rate, color="black", linewidth=0.8, linestyle=":", label=label)
+    axes.set(xscale="log", xlim=(x[0], 1), ylim=(-0.01, 1.01))
+    axes.set(xlabel="Fraction of unknown people's photographs that are given a name (FAR)")
+    axes.set(ylabel="Fraction of known people's photographs")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
-    axes.legend()
-    note = "Unknown people are simulated: the same photographs, scored without the output for their own person."
-    figure.supxlabel(note, fontsize=7.5)
+    axes.legend(loc="lower right")
+    figure.supxlabel(
+        "Unknown people are those of train, each left out of a model that then compares them.", fontsize=7.5
+    )
     return figure

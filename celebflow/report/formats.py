@@ -7,6 +7,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from celebflow.classifier.calibration import format_confidence
 from celebflow.data.decoding import encode_jpeg
 from celebflow.report.style import spell
 
@@ -29,7 +30,22 @@ METRIC_LABELS = {
     "uncalibrated_loss": "Loss before calibration",
     "uncalibrated_calibration_error": "Calibration error before calibration",
     "coverage": "Coverage (the others are “unknown”)",
+    "false_acceptance_rate": "False acceptance rate (FAR) of unknown people, cross-validated (lower is better)",
+    "open_set_auc": "AUC of known against unknown people",
+    "coverage_at_far_5_percent": "Coverage at a FAR of 5%",
+    "coverage_at_far_1_percent": "Coverage at a FAR of 1%",
+    "dir_at_far_5_percent": "Detection and identification rate at a FAR of 5%",
+    "dir_at_far_1_percent": "Detection and identification rate at a FAR of 1%",
+    "measured_far_at_5_percent": "Cross-validated FAR where 5% is expected",
+    "measured_far_at_1_percent": "Cross-validated FAR where 1% is expected",
 }
+# The beginnings of the names of metrics that stand in a page's table, though they have an interval.
+_DETAILS = ("coverage_at", "dir_at", "measured_far_at")
+
+
+def is_headline(name: str) -> bool:
+    """Return whether pages show a metric with an interval as a tile."""
+    return not name.startswith(_DETAILS)
 
 
 def order_metrics(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -95,6 +111,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "number": format_number,
     "signed": format_signed,
     "percent": format_percent,
+    "confidence": format_confidence,
     "value": format_value,
     "jpeg": to_jpeg_uri,
     "png": to_png_uri,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from celebflow.classifier.calibration import format_confidence
 from celebflow.classifier.model import ClassifierCard
 from celebflow.data.duplicates import list_duplicate_groups
 from celebflow.evaluation.results import Prediction, Report
@@ -67,7 +68,7 @@ def _draw_examples(examples: Sequence[Example], total: int, subject: str, superl
     for example in examples[:_MAX_PHOTOGRAPHS]:
         prediction = example.prediction
         said = "confidence" if prediction.is_hit else f"predicted: {spell(prediction.predicted)},"
-        caption = f"{spell(prediction.actual)}\n{said} {prediction.confidence:.1%}"
+        caption = f"{spell(prediction.actual)}\n{said} {format_confidence(prediction.confidence)}"
         pair = np.concatenate([example.image, example.heat_map], axis=1)
         tiles.append(Tile(pair, caption, GREEN if prediction.is_hit else ORANGE))
     title = (
@@ -89,7 +90,9 @@ def _list_pairs(
         own = [error for error in errors if (error.actual, error.predicted) == (actual, predicted)]
         tiles = []
         for error in own[:_MAX_ERRORS_PER_PAIR]:
-            tiles.append(Tile(load_thumbnail(folder / error.path), f"confidence {error.confidence:.1%}", ORANGE))
+            tiles.append(
+                Tile(load_thumbnail(folder / error.path), f"confidence {format_confidence(error.confidence)}", ORANGE)
+            )
         trained_on = [photo for photo in features.photos if (photo.person, photo.split) == (predicted, "train")]
         for photo in trained_on[: min(_MAX_COMPARED_PER_PAIR, _TILES_PER_PAIR - len(tiles))]:
             tiles.append(Tile(load_thumbnail(folder / photo.path), f"{spell(predicted)} (train)", BLUE))

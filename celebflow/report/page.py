@@ -15,7 +15,7 @@ from celebflow.paths import write_whole
 from celebflow.report import markup
 from celebflow.report.comparison_page import ComparedResults, describe_comparison
 from celebflow.report.examples import Example
-from celebflow.report.formats import FILTERS, order_metrics
+from celebflow.report.formats import FILTERS, is_headline, order_metrics
 from celebflow.report.style import spell
 
 # File name without the split → group and title, in the order of the page; figures without a title come last.
@@ -102,7 +102,7 @@ def gather_values(content: Any) -> dict[str, object]:
         "reports": reports,
         "data_splits": SPLITS,
         "metrics": order_metrics(content.report.metrics),
-        "has_interval": {name for report in reports.values() for name in report.intervals},
+        "headline": {name for report in reports.values() for name in report.intervals if is_headline(name)},
         "figures": _group_figures(content.figures, list(reports)),
         "people": {split: _rank_people(report.people) for split, report in reports.items()},
         "duplicates": [count for count in Counter(photo.group for photo in content.photos).values() if count > 1],

@@ -26,9 +26,10 @@ def publish(
 
     `params` have dotted names. With a resolution of None, draw nothing and use the figures that stage plot drew.
     """
-    explainer = Explainer(load_classifier(paths.CLASSIFIER))
+    classifier = load_classifier(paths.CLASSIFIER)
+    explainer = Explainer(classifier)
     report = load_report(paths.HISTORY, paths.ALL_METRICS, paths.REPORTS)
-    examples = build_examples(report, explainer, features, paths.DATA)
+    examples = build_examples(report, classifier, explainer, features, paths.DATA)
     if resolution_dpi is not None:
         if hint := choose_fonts(spell(person) for person in explainer.card.class_names):
             print(hint)

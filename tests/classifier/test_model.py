@@ -29,7 +29,7 @@ SOURCE = BackboneSource("untrained", False, "0" * 64)
 
 def _save(path: Path) -> Path:
     preprocessing = PreprocessingParams(square_root=True, pca_components=4)
-    calibration = Calibration(0.5, 0.25, 0.05)
+    calibration = Calibration(0.5, 0.9, None, 0.05)
     classifier = make_classifier(PEOPLE, (8,), 0.5, Transform(64), SOURCE, preprocessing, calibration)
     save_classifier(classifier, path)
     return path

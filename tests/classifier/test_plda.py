@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from celebflow.classifier.calibration import FloatArray
-from celebflow.classifier.plda import TwoCovariances, fit_two_covariances
+from celebflow.classifier.plda import FittedCovariances, fit_two_covariances
 
 
 def _draw_people(person_count: int, photo_count: int, dimensions: int = 4) -> tuple[FloatArray, np.ndarray]:
@@ -18,10 +18,10 @@ def _draw_people(person_count: int, photo_count: int, dimensions: int = 4) -> tu
 
 
 def _evaluate_directly(
-    model: TwoCovariances, between: FloatArray, within: FloatArray, pair: tuple[FloatArray, FloatArray]
+    fitted: FittedCovariances, between: FloatArray, within: FloatArray, pair: tuple[FloatArray, FloatArray]
 ) -> float:
     """Return the log-likelihood ratio from the densities of both photographs together."""
-    mean = np.concatenate([model.mean, model.mean])
+    mean = np.concatenate([fitted.mean, fitted.mean])
     nothing = np.zeros_like(between)
     same = np.block([[between + within, between], [between, between + within]])
     different = np.block([[between + within, nothing], [nothing, between + within]])
@@ -32,28 +32,28 @@ def _evaluate_directly(
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3])
 def test_scores_are_log_likelihood_ratios(shrinkage: float) -> None:
     vectors, people = _draw_people(30, 5)
-    model = fit_two_covariances(vectors, people, shrinkage, 0.7)
-    inverse = np.linalg.inv(model.basis)
+    fitted = fit_two_covariances(vectors, people, shrinkage, 0.7)
+    model = fitted.model
+    inverse = np.linalg.inv(fitted.basis)
     within = inverse.T @ inverse
     between = inverse.T @ np.diag(model.between) @ inverse
-    coordinates = model.project(vectors)
+    coordinates = fitted.project(vectors)
     np.testing.assert_allclose((coordinates**2 / (1 + model.between)).mean(axis=1), 1)
-    vectors = coordinates @ inverse + model.mean  # of the length that the model expects
+    vectors = coordinates @ inverse + fitted.mean  # of the length that the model expects
     first, second = coordinates[:20], coordinates[3:23]
-    expected = [_evaluate_directly(model, between, within, (vectors[row], vectors[row + 3])) for row in range(20)]
+    expected = [_evaluate_directly(fitted, between, within, (vectors[row], vectors[row + 3])) for row in range(20)]
     np.testing.assert_allclose(model.score(first, second), expected, rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(model.score(second, first), expected, rtol=1e-8, atol=1e-8)
-    np.testing.assert_allclose(np.diagonal(model.score_all(first, second)), expected, rtol=1e-8, atol=1e-8)
 
 
 def test_the_covariances_that_made_the_vectors_are_found() -> None:
     vectors, people = _draw_people(4000, 4)
-    model = fit_two_covariances(vectors, people, 0, 1)
+    fitted = fit_two_covariances(vectors, people, 0, 1)
     random = np.random.default_rng(0)
     true_between, true_within = random.normal(size=(2, 4, 4)) + 2 * np.eye(4)
-    inverse = np.linalg.inv(model.basis)
+    inverse = np.linalg.inv(fitted.basis)
     np.testing.assert_allclose(inverse.T @ inverse, true_within @ true_within.T, rtol=0.1, atol=0.3)
-    between = inverse.T @ np.diag(model.between) @ inverse
+    between = inverse.T @ np.diag(fitted.model.between) @ inverse
     np.testing.assert_allclose(between, true_between @ true_between.T, rtol=0.1, atol=0.4)
 
 
@@ -69,8 +69,8 @@ def test_a_person_with_many_photographs_does_not_shape_the_model_alone() -> None
 def test_coordinates_that_do_not_tell_people_apart_are_left_out() -> None:
     vectors, people = _draw_people(200, 5)
     noise = np.random.default_rng(1).normal(size=(len(vectors), 3))
-    model = fit_two_covariances(np.concatenate([vectors, noise], axis=1), people, 0, 1)
-    assert model.basis.shape[1] == len(model.between) < 7
+    fitted = fit_two_covariances(np.concatenate([vectors, noise], axis=1), people, 0, 1)
+    assert fitted.basis.shape[1] == len(fitted.model.between) < 7
     with pytest.raises(ValueError, match="do not differ"):
         fit_two_covariances(np.tile(vectors[:5], (200, 1)), people, 0.1, 1)
 
@@ -82,3 +82,26 @@ def test_people_with_one_photograph_leave_the_covariance_within_as_it_is() -> No
     without = fit_two_covariances(vectors, people, 0, 1)
     one, other = (np.linalg.inv(each.basis).T @ np.linalg.inv(each.basis) for each in (with_them, without))
     np.testing.assert_allclose(one, other, rtol=1e-8)
+
+
+def test_a_person_s_photographs_together_are_weighed_as_their_densities_say() -> None:
+    vectors, people = _draw_people(30, 5)
+    fitted = fit_two_covariances(vectors, people, 0.1, 0.7)
+    model, dimensions = fitted.model, len(fitted.model.between)
+    coordinates = fitted.project(vectors)
+    counts = np.array([1, 3, 5])
+    groups = [coordinates[5 * person : 5 * person + count] for person, count in enumerate(counts)]
+    photographs = coordinates[40:44]
+    scores = model.describe_people(np.array([group.mean(axis=0) for group in groups]), counts).score(photographs)
+    between, within = np.diag(model.between), np.eye(dimensions)
+    for person, group in enumerate(groups):
+        size = len(group)
+        of_person = multivariate_normal(cov=np.kron(np.ones((size, size)), between) + np.kron(np.eye(size), within))
+        both = np.kron(np.ones((size + 1, size + 1)), between) + np.kron(np.eye(size + 1), within)
+        of_both, of_anybody = multivariate_normal(cov=both), multivariate_normal(cov=between + within)
+        for number, photograph in enumerate(photographs):
+            together = of_both.logpdf(np.concatenate([group.ravel(), photograph]))
+            expected = together - of_person.logpdf(group.ravel()) - of_anybody.logpdf(photograph)
+            assert scores[number, person] == pytest.approx(expected, abs=1e-8)
+    alone = model.describe_people(coordinates[:4], np.ones(4, int)).score(photographs)
+    np.testing.assert_allclose(np.diagonal(alone), model.score(photographs, coordinates[:4]), atol=1e-8)

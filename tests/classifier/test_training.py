@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from celebflow.backbone.vgg19 import FEATURE_COUNT, Backbone, BackboneSource, fingerprint_state
 from celebflow.classifier import training
 from celebflow.classifier.adam import ClassifierAdam
-from celebflow.classifier.calibration import fit_calibration
+from celebflow.classifier.calibration import fit_probabilities
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier, save_classifier
@@ -177,13 +177,17 @@ def test_test_photographs_influence_neither_classifier_nor_calibration() -> None
     _assert_equal(again, classifier)
 
 
-def test_calibration_is_fitted_on_validation() -> None:
+def test_calibration_is_fitted_on_val_and_the_threshold_to_people_left_out_of_train() -> None:
     params = _make_params()
     features = draw_features()
     classifier, _ = train(features, params)
     logits, labels = compute_logits(classifier, select_split(features, PEOPLE, "val"), 8)
-    assert classifier.card.calibration == fit_calibration(logits, labels, params.false_acceptance_rate)
-    assert classifier.card.calibration.threshold > 0
+    calibration, gallery = classifier.card.calibration, classifier.gallery
+    fitted = fit_probabilities(logits, labels)
+    assert (calibration.temperature, calibration.max_confidence) == (fitted.temperature, fitted.max_confidence)
+    assert gallery is not None
+    assert calibration.threshold == gallery.left_out.choose_threshold(params.false_acceptance_rate)
+    assert calibration.false_acceptance_rate == params.false_acceptance_rate
 
 
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])

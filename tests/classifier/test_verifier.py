@@ -17,7 +17,7 @@ from celebflow.classifier.model_files import VERIFIER
 from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.verifier import PairCalibration, Verifier, format_probability, load_verifier
-from celebflow.classifier.verifier_training import calibrate, embed_rows, score_split, train_verifier
+from celebflow.classifier.verifier_training import calibrate, score_split, train_verifier
 from celebflow.data.pairs import Pair, save_pairs
 from celebflow.errors import CelebflowError
 from celebflow.features.store import Features
@@ -108,8 +108,8 @@ def test_a_photograph_s_coordinates_do_not_depend_on_others(
     features: Features, pairs: list[Pair], tmp_path: Path
 ) -> None:
     verifier = train(features, pairs, tmp_path)
-    together = embed_rows(verifier, features, np.arange(10))
-    alone = np.concatenate([embed_rows(verifier, features, np.array([row])) for row in range(10)])
+    together = verifier.embed_rows(features, np.arange(10))
+    alone = np.concatenate([verifier.embed_rows(features, np.array([row])) for row in range(10)])
     np.testing.assert_allclose(alone, together, atol=1e-4)
 
 
@@ -122,7 +122,9 @@ def test_nobody_of_val_and_test_is_trained_on(features: Features, pairs: list[Pa
         if photo.path not in kept:
             values[features.offsets[2 * row] : features.offsets[2 * row + 2]] *= 7
     other = train(replace(features, values=values), pairs, tmp_path)
-    np.testing.assert_array_equal(other.model.basis, verifier.model.basis)
+    np.testing.assert_array_equal(other.model.between, verifier.model.between)
+    for name, value in verifier.preprocessor.state_dict().items():
+        np.testing.assert_array_equal(other.preprocessor.state_dict()[name], value)
     assert other.card.people_count == 6
 
 
@@ -166,11 +168,11 @@ def test_files_that_are_no_verifier_are_refused_with_the_reason(
         load_classifier(file)
     state, content = load_file(file), file.read_bytes()
     card = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"][VERIFIER.key])
-    changed = {**state, "model.mean": state["model.mean"] * np.nan}
+    changed = {**state, "model.between": state["model.between"] * np.nan}
     for tensors, values, message in (
         (state, {**card, "format": 0}, "another version"),
         (state, {**card, "calibration": {}}, "is not a verifier"),
-        ({name: value for name, value in state.items() if name != "model.mean"}, card, "do not match its card"),
+        ({name: value for name, value in state.items() if name != "model.between"}, card, "do not match its card"),
         (changed, card, "not finite"),
     ):
         save_file(tensors, file, {VERIFIER.key: json.dumps(values)})
@@ -192,4 +194,4 @@ def test_the_model_is_fitted_as_the_direct_way_fits_it(features: Features, pairs
     coordinates = PCA(12, svd_solver="full").fit_transform(dense.astype(np.float64))
     people = np.unique([features.photos[row].person for row in rows], return_inverse=True)[1]
     direct = fit_two_covariances(coordinates, people, 0.1, 0.5)
-    np.testing.assert_allclose(verifier.model.between, direct.between, rtol=0.02)
+    np.testing.assert_allclose(verifier.model.between, direct.model.between, rtol=0.02)

@@ -77,7 +77,7 @@ def test_folds_are_reported_with_their_mean_and_standard_error(
     assert metrics[FOLDS]["accuracy"] == pytest.approx(np.mean(accuracies))
     assert metrics[FOLDS]["standard_error"] == pytest.approx(np.std(accuracies, ddof=1) / np.sqrt(3))
     assert (tmp_path / "reports" / "test" / "folds" / "predictions.csv").exists()
-    assert PARAMS.classifier == verifier.card.comparison == "plda"
+    assert PARAMS.classifier == verifier.card.score == "plda"
     for split in ("val", "test"):
         count = len((tmp_path / "reports" / split / "predictions.csv").read_text().splitlines()) - 1
         assert count == sum(pair.split == split for pair in pairs)

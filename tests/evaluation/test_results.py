@@ -14,12 +14,13 @@ from celebflow.errors import CelebflowError
 from celebflow.evaluation.metrics import compute_person_metrics, compute_precision_recalls, compute_rocs
 from celebflow.evaluation.results import (
     load_metrics,
+    load_person_predictions,
     load_predictions,
     load_report,
     save_metrics,
     save_split_report,
 )
-from tests.results import HISTORY, draw_logits, list_photos, make_card, write_result
+from tests.results import HISTORY, draw_logits, list_photos, make_card, make_open_set, write_result
 
 NAMES = ["Ann", 'Bo, "the second"', "Cy"]
 
@@ -106,7 +107,7 @@ def test_metrics_warn_of_an_untrained_backbone(tmp_path: Path, trained: bool) ->
 def test_logits_that_are_not_finite_leave_no_result(tmp_path: Path, scale: float, temperature: float) -> None:
     logits, labels = draw_logits(3)
     logits[2] *= np.float32(scale)
-    card = replace(make_card(NAMES), calibration=Calibration(temperature, 0.5, 0.05))
+    card = replace(make_card(NAMES), calibration=Calibration(temperature, 1.0, None, 0.05))
     with pytest.raises(CelebflowError, match="not finite"), np.errstate(over="ignore"):
         save_split_report(logits, labels, list_photos(card.class_names, labels, "val"), card, tmp_path / "val")
     assert list(tmp_path.iterdir()) == []
@@ -116,7 +117,7 @@ def test_files_agree_with_the_logits_and_with_one_another(tmp_path: Path) -> Non
     logits, labels = draw_logits(3)
     report, card = write_result(tmp_path, make_card(NAMES), logits, labels)
     assert report.history == HISTORY
-    probabilities = softmax(logits / card.calibration.temperature)
+    probabilities = card.calibration.compute_probabilities(logits)
     confidences = probabilities.max(axis=1)
     split, metrics = report.splits["val"], report.metrics["val"]
     assert metrics["accuracy"] == pytest.approx(np.mean([p.is_hit for p in split.predictions]), abs=1e-6)
@@ -128,7 +129,12 @@ def test_files_agree_with_the_logits_and_with_one_another(tmp_path: Path) -> Non
     assert [p.probability_of_actual for p in split.predictions] == of_actual.tolist()
     assert [p.predicted for p in split.predictions] == [NAMES[guess] for guess in logits.argmax(axis=1)]
     assert [p.actual for p in split.predictions] == [NAMES[label] for label in labels]
-    assert metrics["coverage"] == pytest.approx((confidences >= card.calibration.threshold).mean(), abs=1e-6)
+    open_set = make_open_set(logits.argmax(axis=1) == labels)
+    assert metrics | open_set.metrics == metrics
+    assert split.intervals | open_set.intervals == split.intervals
+    assert split.open_set == open_set.curve
+    matched = load_person_predictions(tmp_path / "val" / "predictions.csv")
+    assert [each.unknown_p_value for each in matched] == open_set.p_values.tolist()
     rocs = compute_rocs(probabilities, labels, NAMES)
     precision_recalls = compute_precision_recalls(probabilities, labels, NAMES)
     people = compute_person_metrics(logits.argmax(axis=1), labels, NAMES, rocs, precision_recalls)
@@ -145,7 +151,7 @@ def test_files_agree_with_the_logits_and_with_one_another(tmp_path: Path) -> Non
             np.testing.assert_allclose(curve.y, original.y, atol=1e-6)
             assert curve.area == pytest.approx(original.area, abs=1e-6)
     assert split.rocs.means[0].area == pytest.approx(metrics["macro_auc"], abs=1e-6)
-    assert set(split.intervals) == {"accuracy", "balanced_accuracy", "macro_auc"}
+    assert set(split.intervals) == {"accuracy", "balanced_accuracy", "macro_auc", *open_set.intervals}
     for name, interval in split.intervals.items():
         assert interval.low <= metrics[name] <= interval.high
 
@@ -168,6 +174,9 @@ def test_a_person_absent_from_a_split_is_read_as_written(tmp_path: Path) -> None
 
 
 def test_a_classifier_of_two_people_has_no_open_set_rates(tmp_path: Path) -> None:
-    report, _ = write_result(tmp_path, make_card(NAMES[:2]), *draw_logits(2))
-    assert report.splits["val"].open_set == []
-    assert report.metrics["val"]["coverage"] == 1.0
+    card, (logits, labels) = make_card(NAMES[:2]), draw_logits(2)
+    photos = list_photos(card.class_names, labels, "val")
+    metrics = save_split_report(logits, labels, photos, card, tmp_path / "val")
+    assert metrics["coverage"] == 1.0
+    assert "false_acceptance_rate" not in metrics
+    assert load_person_predictions(tmp_path / "val" / "predictions.csv")[0].unknown_p_value is None

@@ -30,7 +30,7 @@ class _Predictor:
 
     def predict_faces(self, photographs: Sequence[Image.Image], max_faces: int) -> list[list[PredictedFace]]:
         self.counts.append(len(photographs))
-        face = PredictedFace(None, np.array([0.25, 0.75]))
+        face = PredictedFace(None, np.array([0.25, 0.75]), True, None, None)
         return [[face] if photograph.width > photograph.height else [] for photograph in photographs]
 
 

@@ -263,7 +263,7 @@ def test_celebflow_s_server_and_onnx_predict_what_evaluate_predicted(
     metadata = onnxruntime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map
     transform = Transform.from_dict(json.loads(metadata["transform"]))
     class_names = json.loads(metadata["class_names"])
-    probabilities = run_model(file, transform, [decode_photograph(content) for content in contents])
+    probabilities, _ = run_model(file, transform, [decode_photograph(content) for content in contents])
     assert [class_names[person] for person in probabilities.argmax(axis=1)] == names
     assert probabilities.max(axis=1).tolist() == pytest.approx(confidences, abs=1e-4)
 

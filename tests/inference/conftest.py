@@ -14,8 +14,8 @@ from tests.models import save_model
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone, backbone_file: Path) -> Path:
-    """Save a model for whole photographs, whose threshold lies between the confidences of those that tests draw."""
-    return save_model(tmp_path_factory.mktemp("model"), backbone, backbone_file, Transform(32), threshold=0.508)
+    """Save a model for whole photographs, whose threshold lies between the matches of those that tests draw."""
+    return save_model(tmp_path_factory.mktemp("model"), backbone, backbone_file, Transform(32), threshold=-1.4)
 
 
 @pytest.fixture(scope="session")

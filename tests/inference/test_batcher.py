@@ -13,11 +13,12 @@ from PIL import Image
 
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError
+from celebflow.data.photos import Photo
+from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
 from celebflow.features.sparse import SparseBatch
 from celebflow.inference import batcher as batchers
 from celebflow.inference.batcher import Batcher, NearestPhotograph, PredictionRequest, PredictionResponse
 from celebflow.inference.extractor import ExtractedFace
-from celebflow.inference.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.predictor import PredictedFace, Predictor
 from celebflow.inference.refusals import RefusalError
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
@@ -146,8 +147,10 @@ def test_a_photograph_of_train_that_is_gone_still_has_its_name(predictor: Predic
         def __init__(self) -> None:
             pass
 
-        def find_nearest(self, faces: SparseBatch, count: int) -> list[list[Neighbor]]:
-            return [[Neighbor("Ann", tmp_path / "gone.png", 0.9), Neighbor("Bo", tmp_path / "damaged.png", 0.8)]]
+        def find_nearest(self, views: Sequence[SparseBatch], count: int) -> list[list[Neighbor]]:
+            photos = [Photo(f"{name}.png", name, "train", "", "") for name in ("Ann", "Bo")]
+            files = (tmp_path / "gone.png", tmp_path / "damaged.png")
+            return [[Neighbor(*each) for each in zip(photos, files, (0.9, 0.8), strict=True)]]
 
     (tmp_path / "damaged.png").write_bytes(draw_noise(0)[:100])
     batcher = Batcher(predictor, LIMITS, Training(), lambda count: None)

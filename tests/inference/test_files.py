@@ -18,6 +18,7 @@ from celebflow.classifier.model import load_classifier
 from celebflow.cli import main
 from celebflow.data.decoding import decode_photograph
 from celebflow.errors import CelebflowError
+from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.transform import Transform
 from celebflow.inference.files import FilePrediction, format_csv, format_json, format_table, list_photographs
 from celebflow.inference.predictor import Box, Candidate, RankedFace
@@ -54,11 +55,16 @@ def test_json_and_csv_hold_the_probabilities_of_a_plain_forward_pass(
         features = torch.from_numpy(backbone.extract(image, ("pool5",)))
         with torch.inference_mode():
             logits = rest((features @ first.weight + first.bias)[None])[0] / 0.5
-        expected = torch.softmax(logits, 0).numpy()
+        expected = 1 / 3 + (torch.softmax(logits, 0).numpy() - 1 / 3) * (0.9 - 1 / 3) / (1 - 1 / 3)
         probabilities = {candidate["name"]: candidate["probability"] for candidate in face["candidates"]}
         assert list(probabilities) == [NAMES[person] for person in np.argsort(-expected)]
         assert [probabilities[name] for name in NAMES] == pytest.approx(expected.tolist(), abs=1e-5)
-        assert (face["known"], face["box"]) == (bool(expected.max() >= classifier.card.calibration.threshold), None)
+        assert classifier.gallery is not None and classifier.card.calibration.threshold is not None
+        views = [SparseBatch.from_rows([SparseRow.from_dense(features.numpy())], len(features))]
+        match = classifier.gallery.people.score(classifier.gallery.embed(views)).max()
+        (p_value,) = classifier.gallery.left_out.compute_p_values(np.array([match]))
+        assert (face["known"], face["box"]) == (bool(match >= classifier.card.calibration.threshold), None)
+        assert face["unknown_p_value"] == p_value
 
     photograph = Path(files[1]).read_bytes()
     red = tmp_path / "\x1b[31mred.jpg"
@@ -138,9 +144,9 @@ def test_wrong_arguments_are_explained(
 
 def test_the_table_shows_unknown_faces_and_boxes_if_there_are_any() -> None:
     candidates = [Candidate("Ann", 0.5), Candidate("Bo", 0.25)]
-    known = FilePrediction("a.jpg", RankedFace(None, True, candidates))
-    unknown = FilePrediction("b.jpg", RankedFace(None, False, candidates))
-    boxed = FilePrediction("a.jpg", RankedFace(Box(1.2, 2, 3, 4), True, candidates))
+    known = FilePrediction("a.jpg", RankedFace(None, True, 0.01, candidates))
+    unknown = FilePrediction("b.jpg", RankedFace(None, False, 0.5, candidates))
+    boxed = FilePrediction("a.jpg", RankedFace(Box(1.2, 2, 3, 4), True, None, candidates))
     table = format_table([known, unknown])
     assert table.splitlines()[1].split() == ["a.jpg", "Ann", "50.0%", "Bo", "25.0%"]
     assert "unknown (Ann?)" in table
@@ -163,20 +169,22 @@ def test_folders_are_searched_at_any_depth_in_order(tmp_path: Path) -> None:
 
 
 def test_a_photograph_without_a_face_is_told_in_every_format() -> None:
-    face = RankedFace(Box(1, 2, 3, 4), True, [Candidate("=Ann", 0.75)])
+    face = RankedFace(Box(1, 2, 3, 4), True, 0.01, [Candidate("=Ann", 0.75)])
     predictions = [FilePrediction("none.jpg", None), FilePrediction("+one.jpg", face)]
     table = format_table(predictions).splitlines()
     assert table[1].split() == ["none.jpg", "no", "face", "found"]
     none, one = json.loads(format_json(predictions))
-    assert none == {"photograph": "none.jpg", "box": None, "known": False, "candidates": [], "note": "no face found"}
+    nothing: dict[str, object] = {"box": None, "known": False, "unknown_p_value": None, "candidates": []}
+    assert none == {"photograph": "none.jpg", **nothing, "note": "no face found"}
     assert "note" not in one
     first, second = csv.DictReader(io.StringIO(format_csv(predictions)))
     assert (first["name"], first["known"], first["probability"], first["left"]) == ("no face found", "false", "", "")
+    assert (first["unknown_p_value"], second["unknown_p_value"]) == ("", "0.01")
     assert (second["photograph"], second["name"]) == ("'+one.jpg", "'=Ann"), "no formulas"
 
 
 def test_no_name_breaks_the_table() -> None:
-    face = RankedFace(None, True, [Candidate("Ann\tAnn", 0.5)])
+    face = RankedFace(None, True, None, [Candidate("Ann\tAnn", 0.5)])
     table = format_table([FilePrediction("a.jpg\nb.jpg  Bo  99.0%", face)])
     assert len(table.splitlines()) == 2
     assert "Ann\\u0009Ann" in table

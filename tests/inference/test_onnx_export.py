@@ -13,16 +13,17 @@ from click.testing import CliRunner
 from PIL import Image
 
 from celebflow.backbone.vgg19 import Backbone
+from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.model import save_classifier
 from celebflow.classifier.preprocessing import UNCHANGED
 from celebflow.cli import main
 from celebflow.errors import CelebflowError
 from celebflow.features.transform import WHOLE, Transform
 from celebflow.inference import onnx_export
-from celebflow.inference.onnx_export import INPUT, OUTPUT, export_model, run_model
+from celebflow.inference.onnx_export import INPUT, MATCH, OUTPUT, export_model, run_model
 from celebflow.inference.predictor import Predictor
 from celebflow.params import PreprocessingParams
-from tests.models import NAMES, make_classifier
+from tests.models import NAMES, make_classifier, make_gallery
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,9 @@ CASES: dict[str, tuple[Transform, tuple[int, ...], PreprocessingParams]] = {
 def _load(folder: Path, backbone: Backbone, backbone_file: Path, case: str) -> Predictor:
     transform, hidden_units, preprocessing = CASES[case]
     torch.manual_seed(0)
-    classifier = make_classifier(NAMES, hidden_units, 0.5, transform, backbone.source, preprocessing)
+    calibration = Calibration(0.8, 0.95, 0.0, 0.05)
+    classifier = make_classifier(NAMES, hidden_units, 0.5, transform, backbone.source, preprocessing, calibration)
+    classifier.gallery = make_gallery(len(NAMES), transform)
     with torch.no_grad():
         for parameter in classifier.parameters():  # so that the probabilities are far from equal
             parameter.mul_(20)
@@ -83,11 +86,16 @@ def test_onnx_runtime_computes_the_predictor_s_probabilities(
     expected = predictor.predict(photographs)
     assert expected.max(axis=1).mean() > 0.5, "similar probabilities would hide a difference"
     transform = predictor.card.transform
-    np.testing.assert_allclose(run_model(file, transform, photographs), expected, atol=1e-4)
+    found, matches = run_model(file, transform, photographs)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    faces = [face for (face,) in predictor.predict_faces(photographs, 1, whole=True)]
+    assert matches is not None
+    np.testing.assert_allclose(matches, np.array([face.match for face in faces], float), atol=1e-3)
     views = [[np.asarray(view) for view in transform.make_views(photograph, None)] for photograph in photographs]
     session = onnxruntime.InferenceSession(str(file))
-    (probabilities,) = session.run([OUTPUT], {INPUT: np.array(views)})
+    probabilities, of_batch = session.run([OUTPUT, MATCH], {INPUT: np.array(views)})
     np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+    np.testing.assert_allclose(of_batch, matches, atol=1e-3)
 
 
 def test_the_file_describes_itself(face_predictor: Predictor, tmp_path: Path) -> None:
@@ -103,7 +111,7 @@ def test_the_file_describes_itself(face_predictor: Predictor, tmp_path: Path) ->
     assert metadata["warning"].startswith("UNTRAINED")
     (views,) = session.get_inputs()
     assert (views.name, views.type, views.shape) == ("views", "tensor(uint8)", ["photographs", 2, 32, 32, 3])
-    (probabilities,) = session.get_outputs()
+    (probabilities,) = session.get_outputs()  # nobody is unknown to this model
     assert (probabilities.name, probabilities.shape) == ("probabilities", ["photographs", 3])
     (opset,) = onnx.load(str(file)).opset_import
     assert opset.version == 17

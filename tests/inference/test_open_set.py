@@ -4,43 +4,57 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
-from celebflow.classifier.calibration import Calibration, softmax
-from celebflow.classifier.model import ClassifierCard
+from celebflow.classifier.calibration import Calibration
+from celebflow.classifier.gallery import LeftOutMatches
 from celebflow.data import decoding
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.results import Prediction, load_predictions, save_split_report
+from celebflow.evaluation.results import PersonPrediction
 from celebflow.inference import files
-from celebflow.inference.open_set import OpenSetReport, measure_open_set
-from celebflow.inference.predictor import Predictor
-from tests.results import draw_logits, list_photos, make_card
+from celebflow.inference.open_set import OpenSetReport, measure_open_set, save_taken
+from celebflow.inference.predictor import PredictedFace, Predictor
+from tests.results import make_card
 
-KNOWN = [Prediction("Ann/1", "1", "Ann", "Ann", 0.9, 0.9), Prediction("Bo/1", "2", "Bo", "Bo", 0.6, 0.6)]
+KNOWN = [
+    PersonPrediction("Ann/1", "1", "Ann", "Ann", 0.9, 0.9, 0.02),
+    PersonPrediction("Bo/1", "2", "Bo", "Bo", 0.6, 0.6, 0.4),
+]
+LEFT_OUT = LeftOutMatches(np.linspace(0, 1, 99), np.arange(99) % 3, np.arange(99) % 3)
 
 
 class _Predictor:
-    """Predicts by the red of a photograph, and notes how many pixels the photographs of each call have."""
+    """Predicts and matches by the red of a photograph, and notes how many pixels the photographs of each call have."""
 
-    def __init__(self, card: ClassifierCard) -> None:
-        self.card = card
+    def __init__(self, threshold: float | None) -> None:
+        calibration = Calibration(1.0, 1.0, threshold, 0.05)
+        self.card = replace(make_card(["Ann", "Bo"]), calibration=calibration)
+        self.classifier = SimpleNamespace(gallery=SimpleNamespace(left_out=LEFT_OUT))
         self.pixels: list[list[int]] = []
 
-    def predict(self, photographs: Sequence[Image.Image]) -> NDArray[np.float64]:
+    def predict_faces(
+        self, photographs: Sequence[Image.Image], max_faces: int, *, whole: bool
+    ) -> list[list[PredictedFace]]:
+        assert (max_faces, whole) == (1, True)
         self.pixels.append([photograph.width * photograph.height for photograph in photographs])
-        red = np.array([np.asarray(photograph)[0, 0, 0] / 255 for photograph in photographs])
-        return np.stack([red, 1 - red], axis=1)
+        faces = []
+        for photograph in photographs:
+            red = float(np.asarray(photograph)[0, 0, 0] / 255)
+            (p_value,) = LEFT_OUT.compute_p_values(np.array([red])).tolist()
+            known = red >= (self.card.calibration.threshold or 0)
+            faces.append([PredictedFace(None, np.array([red, 1 - red]), known, red, p_value)])
+        return faces
 
 
 def _measure(
-    folder: Path, known: Sequence[Prediction] = KNOWN, threshold: float = 0.0
+    folder: Path, known: Sequence[PersonPrediction] = KNOWN, threshold: float | None = 0.0
 ) -> tuple[OpenSetReport, list[list[int]]]:
-    predictor = _Predictor(replace(make_card(["Ann", "Bo"]), calibration=Calibration(1.0, threshold, 0.05)))
+    predictor = _Predictor(threshold)
     return measure_open_set(folder, cast(Predictor, predictor), known), predictor.pixels
 
 
@@ -57,7 +71,8 @@ def test_photographs_are_found_at_any_depth_and_other_files_reported(tmp_path: P
     (tmp_path / "a" / "Thumbs.db").touch()
     (tmp_path / "link").symlink_to(tmp_path / "a", target_is_directory=True)
     report, _ = _measure(tmp_path)
-    assert (report.count, report.accepted, report.predicted) == (3, 3, [("Ann", 2), ("Bo", 1)])
+    assert (report.count, report.people_count, report.accepted) == (3, 1, 3)
+    assert [each.name for each in report.taken] == ["Ann", "Ann", "Bo"], "the best match first"
     files_left_out = [line.partition(": ")[0] for line in report.unreadable]
     assert files_left_out == [str(tmp_path / "a/notes.txt"), str(tmp_path / "link")]
     assert report.unreadable[1].endswith("is a folder, or a link to one, which is not followed")
@@ -68,13 +83,27 @@ def test_photographs_are_found_at_any_depth_and_other_files_reported(tmp_path: P
         _measure(tmp_path / "missing")
 
 
-def test_confidences_are_compared_with_those_of_known_people(tmp_path: Path) -> None:
-    _draw(tmp_path, 230, 51, 140)  # confidences of 0.90, 0.80 and 0.55
-    report, _ = _measure(tmp_path, threshold=0.7)
-    assert (report.count, report.accepted, report.known_coverage) == (3, 2, 0.5)
-    assert report.predicted == [("Ann", 1), ("Bo", 1)]
-    # 0.9 beats two, as 230 / 255 is 0.902; 0.6 beats one.
-    assert report.auc == pytest.approx(3 / 6)
+def test_matches_are_compared_with_those_of_known_people(tmp_path: Path) -> None:
+    _draw(tmp_path / "a", 255, 51)
+    _draw(tmp_path / "b", 140)
+    report, _ = _measure(tmp_path, threshold=0.9)
+    assert (report.count, report.people_count, report.accepted) == (3, 2, 1)
+    assert report.false_acceptance_rate == pytest.approx(1 / 3)
+    assert report.interval.low == 0.0 and report.interval.high == 0.5, "it resamples people"
+    assert report.known_coverage == 0.5, "of p values of 0.02 and 0.4, one is at most that of the threshold"
+    # Their p values are 0.02, 0.8 and 0.46: 0.02 equals one and beats two, and 0.4 beats two.
+    assert report.auc == pytest.approx(4.5 / 6)
+    save_taken(report, tmp_path, "", tmp_path / "taken.png")
+    with Image.open(tmp_path / "taken.png") as sheet:
+        assert sheet.width > 200
+
+
+def test_a_model_to_which_nobody_is_unknown_is_refused(tmp_path: Path) -> None:
+    _draw(tmp_path, 255)
+    with pytest.raises(CelebflowError, match="calls nobody unknown"):
+        _measure(tmp_path, threshold=None)
+    with pytest.raises(CelebflowError, match="calls nobody unknown"):
+        _measure(tmp_path, [replace(known, unknown_p_value=None) for known in KNOWN])
 
 
 def test_few_photographs_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,18 +126,3 @@ def test_few_photographs_are_in_memory_at_once(tmp_path: Path, monkeypatch: pyte
     assert report.count == 45
     assert pixels == [[100] * 16, [100] * 16, [100] * 8 + [10_000] * 2, [10_000] * 2, [10_000]]
     assert max_pixels == 8 * 100 + 2 * 10_000
-
-
-@pytest.mark.slow
-def test_the_coverage_of_known_people_is_that_of_the_metrics(tmp_path: Path) -> None:
-    """The threshold may equal the confidence of a photograph, in more digits than a table needs."""
-    card = make_card(["Ann", "Bo", "Cy"])
-    logits, labels = draw_logits(3, 20)
-    photos = list_photos(card.class_names, labels, "test")
-    _draw(tmp_path / "unknown", 255)
-    for confidence in np.sort(softmax(logits).max(axis=1))[::4].tolist():
-        calibrated = replace(card, calibration=Calibration(1.0, confidence, 0.05))
-        metrics = save_split_report(logits, labels, photos, calibrated, tmp_path / "test")
-        known = load_predictions(tmp_path / "test" / "predictions.csv")
-        report, _ = _measure(tmp_path / "unknown", known, confidence)
-        assert report.known_coverage == metrics["coverage"]

@@ -54,13 +54,15 @@ def _draw_blue(kind: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("content", "known"),
-    [(draw_noise(), False), (draw_noise(1, kind="JPEG"), False), (_draw_blue("WEBP"), True)],
+    [(draw_noise(), True), (draw_noise(1, kind="JPEG"), True), (_draw_blue("WEBP"), False)],
     ids=["PNG", "JPEG", "WebP"],
 )
 def test_form_and_base64_get_the_prediction_of_the_predictor(
     address: str, predictor: Predictor, content: bytes, known: bool
 ) -> None:
-    (expected,) = predictor.predict([decode_photograph(content)])
+    ((of_face,),) = predictor.predict_faces([decode_photograph(content)])
+    assert of_face.known == known
+    expected = of_face.probabilities
     for response in (
         post_form(address, content, query="top=9"),
         post_json(address, content, "top=9"),
@@ -73,7 +75,7 @@ def test_form_and_base64_get_the_prediction_of_the_predictor(
         (face,) = prediction["faces"]
         assert [candidate["name"] for candidate in face["candidates"]] == [NAMES[n] for n in np.argsort(-expected)]
         assert _read_probabilities(response) == pytest.approx(expected.tolist(), abs=1e-6)
-        assert face["known"] == known
+        assert (face["known"], face["unknown_p_value"]) == (known, pytest.approx(of_face.unknown_p_value))
         assert (face["box"], face["seen"], face["heat_map"], face["nearest"]) == (None, None, None, None)
 
 

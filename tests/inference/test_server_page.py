@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,12 +232,14 @@ def test_the_warning_of_an_untrained_backbone_is_shown(page: Chrome) -> None:
 
 
 def test_a_face_below_the_threshold_is_unknown(predictor: Predictor, browser: Chrome) -> None:
-    with start_server(predictor) as address:
+    strict = copy(predictor)
+    strict.card = replace(predictor.card, calibration=replace(predictor.card.calibration, threshold=1e6))
+    with start_server(strict) as address:
         browser.get(address)
         _drop(browser, TALL)
         _wait_for(browser, "#result")
         assert _texts(browser, ".face h2") == ["Unknown"]
-        assert "probable enough" in browser.find_element(By.CSS_SELECTOR, ".verdict").text
+        assert "none of these people" in browser.find_element(By.CSS_SELECTOR, ".verdict").text
 
 
 def test_a_token_is_required(page_predictor: Predictor, browser: Chrome) -> None:

@@ -50,7 +50,7 @@ def test_a_project_in_a_sub_folder_has_its_results_and_experiments(project: Repo
 
 def test_outside_of_a_project_commands_say_so_and_make_nothing(template: Repository, tmp_path: Path) -> None:
     outside = Repository(tmp_path)
-    for command in ("runs", "cache", "register", "recipe", "compare HEAD", "predict x.jpg", "open-set .", "export"):
+    for command in ("runs", "cache", "register", "recipe", "compare HEAD", "predict x.jpg", "openset .", "export"):
         assert "no dvc.yaml" in outside.invoke(*command.split(), fails=True)
     assert list(tmp_path.iterdir()) == []
     inside = Repository(template.folder / "data")

@@ -84,10 +84,10 @@ def test_unknown_people_are_measured_at_the_threshold(repository: Repository) ->
             invented_people.draw_photograph(person, number).save(folder / str(person) / f"{number}.png")
     (folder / "6" / "broken.png").write_bytes(b"nothing")
     (folder / ".DS_Store").touch()
-    unknown = repository.invoke("open-set")
-    known = repository.invoke("open-set", "data")
+    unknown = repository.invoke("openset")
+    known = repository.invoke("openset", "data")
     (folder / "empty").mkdir()
-    assert "data_unknown/empty" in repository.invoke("open-set", "data_unknown/empty", fails=True)
+    assert "data_unknown/empty" in repository.invoke("openset", "data_unknown/empty", fails=True)
     found = re.search(r"(\d+) of 12 ", unknown)
     assert found and int(found[1]) < 12
     assert "broken.png" in unknown and "DS_Store" not in unknown

@@ -107,7 +107,7 @@ def test_what_cannot_be_compared_is_told(verified: Repository, repository: Repos
     output = verified.invoke("verify", photograph, "dvc.yaml", fails=True)
     assert "dvc.yaml: is not" in output and "1 files are not readable photographs" in output
     assert "task recognition" in repository.invoke("verify", photograph, photograph, fails=True)
-    for command in (("predict", photograph), ("export",), ("open-set", "data")):
+    for command in (("predict", photograph), ("export",), ("openset", "data")):
         assert "celebflow verify" in verified.invoke(*command, fails=True)
 
 

@@ -23,8 +23,9 @@ from celebflow.evaluation.results import REPORTED_SPLITS, Prediction, load_repor
 from celebflow.evaluation.significance import Interval, PairedTest
 from celebflow.features.transform import Transform
 from celebflow.report.comparison_page import ChangedPhotograph, ComparedResults
-from celebflow.report.examples import Example
+from celebflow.report.examples import Example, NearestExample
 from celebflow.report.page import PageContent
+from tests.results import make_open_set
 
 MakeContent = Callable[[tuple[str, ...]], PageContent]
 Show = Callable[[str], Chrome]
@@ -57,7 +58,7 @@ def make_page_content(folder: Path, names: Sequence[str]) -> PageContent:
     """Make the result of a classifier that is more often right than wrong; val lacks the last person."""
     names = sorted(names)
     source = BackboneSource("imagenet", True, "0" * 64)
-    card = ClassifierCard(tuple(names), (8,), 0.5, Transform(224), source, Calibration(1.5, 0.25, 0.05))
+    card = ClassifierCard(tuple(names), (8,), 0.5, Transform(224), source, Calibration(1.5, 0.99, 0.25, 0.05))
     photos: list[Photo] = []
     metrics = {}
     for number, split in enumerate(REPORTED_SPLITS):
@@ -69,13 +70,16 @@ def make_page_content(folder: Path, names: Sequence[str]) -> PageContent:
             Photo(f"{names[label]}/{split}{row}.jpg", names[label], split, "", f"{split}{max(row, 1)}")
             for row, label in enumerate(labels)
         ]
-        metrics[split] = save_split_report(logits, labels, own, card, folder / split)
+        metrics[split] = save_split_report(
+            logits, labels, own, card, folder / split, make_open_set(logits.argmax(axis=1) == labels)
+        )
         photos += own
     save_metrics(metrics, source, folder / "metrics.json", folder / "all_metrics.json")
     save_history([EpochResult(1, 2.0, 0.25, 1.5, 0.5)], folder / "history.csv")
     report = load_report(folder / "history.csv", folder / "all_metrics.json", folder)
+    nearest = [NearestExample(name, draw_image(number)) for number, name in enumerate(names[:2])]
     examples = [
-        Example(prediction, split, draw_image(number), draw_image(number + 100))
+        Example(prediction, split, draw_image(number), draw_image(number + 100), nearest)
         for split, content in report.splits.items()
         for number, prediction in enumerate(content.predictions[:60])
     ]

@@ -14,6 +14,7 @@ from celebflow.features.origin import FeatureOrigin
 from celebflow.features.store import Features
 from celebflow.report.examples import Example, build_examples
 from celebflow.report.grad_cam import Explainer
+from tests.models import make_gallery
 from tests.results import list_photos, make_card, write_result
 
 
@@ -22,6 +23,7 @@ class PhotographedResult:
     """A result on photographs in `folder`, with its examples."""
 
     report: Report
+    classifier: Classifier
     explainer: Explainer
     features: Features
     folder: Path
@@ -53,9 +55,11 @@ def make_result(
         origin=FeatureOrigin(card.backbone, card.transform, "torch"),
         subjects={},
     )
-    explainer = Explainer(Classifier(card).eval())
-    examples = build_examples(report, explainer, features, folder / "data")
-    return PhotographedResult(report, explainer, features, folder / "data", examples)
+    classifier = Classifier(card).eval()
+    classifier.gallery = make_gallery(len(names), card.transform)
+    explainer = Explainer(classifier)
+    examples = build_examples(report, classifier, explainer, features, folder / "data")
+    return PhotographedResult(report, classifier, explainer, features, folder / "data", examples)
 
 
 def find_row(image: NDArray[np.uint8]) -> int:

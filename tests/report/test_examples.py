@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from celebflow.evaluation.neighbors import TrainingPhotographs
 from celebflow.features.transform import Transform
 from celebflow.params import FaceParams
 from celebflow.report import examples
@@ -33,8 +34,21 @@ def test_examples_are_those_of_the_report_in_its_order(
         expected += [(split, prediction) for prediction in [*errors[:3], *hits[:2]]]
     monkeypatch.setattr(examples, "_MAX_ERRORS", 3)
     monkeypatch.setattr(examples, "_MAX_HITS", 2)
-    built = build_examples(result.report, result.explainer, result.features, result.folder)
+    built = build_examples(result.report, result.classifier, result.explainer, result.features, result.folder)
     assert [(example.split, example.prediction) for example in built] == expected
+
+
+def test_errors_stand_beside_the_photographs_of_train_that_resemble_them_most(result: PhotographedResult) -> None:
+    training = TrainingPhotographs(result.classifier, result.features, result.folder)
+    for example in result.examples:
+        if example.prediction.is_hit:
+            assert example.nearest == []
+            continue
+        row = find_row(example.image)
+        (neighbors,) = training.find_nearest([result.features.gather(np.array([row]))], 2)
+        shown = [result.features.photos[find_row(each.image)] for each in example.nearest]
+        assert shown == [neighbor.photo for neighbor in neighbors]
+        assert [each.person for each in example.nearest] == [photo.person for photo in shown]
 
 
 def test_heat_map_is_of_the_predicted_person(result: PhotographedResult) -> None:
@@ -56,10 +70,10 @@ def test_example_shows_the_face_that_the_network_saw(result: PhotographedResult,
     Image.fromarray(pixels).save(tmp_path / example.prediction.path)
     card = result.explainer.card
     transform = Transform(224, FaceParams(crop="detect", center_fraction=0.5, margin=0.0, align=False))
-    explainer = Explainer(make_classifier(card.class_names, (8,), 0.5, transform, card.backbone).eval())
+    classifier = make_classifier(card.class_names, (8,), 0.5, transform, card.backbone).eval()
     features = replace(result.features, subjects={example.prediction.path: make_face(50, 50, 80, 80)})
     report = replace(
         result.report, splits={"val": replace(result.report.splits["val"], predictions=[example.prediction])}
     )
-    (shown,) = build_examples(report, explainer, features, tmp_path)
+    (shown,) = build_examples(report, classifier, Explainer(classifier), features, tmp_path)
     assert (shown.image[4:-4, 4:-4] == (200, 100, 50)).all()

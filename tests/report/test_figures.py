@@ -13,10 +13,10 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from celebflow.backbone.vgg19 import UNTRAINED_WARNING
-from celebflow.classifier.calibration import OpenSetRates
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import ClassifierCard
 from celebflow.evaluation.metrics import Curve, Curves, PersonMetrics
+from celebflow.evaluation.open_set import OpenSetRates
 from celebflow.evaluation.results import Prediction, Report
 from celebflow.report.figures import (
     draw_charts,
@@ -72,7 +72,7 @@ def test_every_figure_is_drawn_and_legible_at_any_number_of_people(tmp_path: Pat
 
 
 def test_figures_are_saved_in_their_resolution(tmp_path: Path) -> None:
-    rates = [OpenSetRates(0.0, 1.0, 1.0), OpenSetRates(1.0, 0.0, 0.0)]
+    rates = [OpenSetRates(0.01, 0.5, 0.5), OpenSetRates(1.0, 1.0, 1.0)]
     figures = {"one": draw_open_set(rates, 0.5, "val", ""), "other": draw_open_set(rates, 0.25, "val", "")}
     save_figures(figures, 40, tmp_path / "figures")
     for name, figure in figures.items():
@@ -220,19 +220,16 @@ def test_reliability_has_both_calibration_errors_and_counts_every_photograph(
     assert set(heights) == {to_rgba(line.get_color()) for line in axes.lines[1:]}
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_there_is_no_open_set_figure_of_two_people(tmp_path: Path, count: int) -> None:
-    figures = draw_charts(*write_result(tmp_path, make_card([f"P{n}" for n in range(count)]), *draw_logits(count)))
-    assert ("val_open_set" in figures) == ("test_open_set" in figures) == (count == 3)
+def test_there_is_no_open_set_figure_where_nobody_is_unknown(tmp_path: Path) -> None:
+    report, card = write_result(tmp_path, make_card(["Ann", "Bo", "Cy"]), *draw_logits(3))
+    assert {"val_open_set", "test_open_set"} <= set(draw_charts(report, card))
+    splits = {name: replace(split, open_set=[]) for name, split in report.splits.items()}
+    assert not [name for name in draw_charts(replace(report, splits=splits), card) if "open_set" in name]
 
 
-def test_open_set_figure_marks_the_fractions_at_the_threshold() -> None:
-    rates = [OpenSetRates(0.0, 1.0, 1.0), OpenSetRates(0.5, 0.8, 0.1), OpenSetRates(1.0, 0.0, 0.0)]
-    (axes,) = draw_open_set(rates, 0.5, "val", "").axes
-    assert _legend(axes) == [
-        "known people: 80.0% at the threshold",
-        "unknown people: 10.0% at the threshold",
-        "the classifier's threshold: 0.500",
-    ]
+def test_open_set_figure_marks_the_fractions_at_the_classifiers_rate() -> None:
+    rates = [OpenSetRates(0.001, 0.2, 0.1), OpenSetRates(0.05, 0.8, 0.7), OpenSetRates(1.0, 1.0, 0.9)]
+    (axes,) = draw_open_set(rates, 0.05, "val", "").axes
+    assert _legend(axes) == ["accepted: 80.0%", "named correctly: 70.0%", "the classifier's rate: 5.0%"]
     marks = [tuple(np.asarray(line.get_xydata())[0]) for line in axes.lines if len(np.asarray(line.get_xydata())) == 1]
-    assert marks == [(0.5, 0.8), (0.5, 0.1)]
+    assert marks == [(0.05, 0.8), (0.05, 0.7)]

@@ -2,7 +2,11 @@
 
 const find = (selector, root = document) => root.querySelector(selector);
 const formatName = (name) => name.replaceAll("_", " ");
-const formatPercent = (fraction) => `${(100 * fraction).toFixed(1)}\u00a0%`;
+const formatPercent = (fraction) => {
+  let digits = 1;
+  while (digits < 6 && Number((100 * fraction).toFixed(digits)) === 100) digits += 1; // tell it apart from 100%
+  return `${(100 * fraction).toFixed(digits)}\u00a0%`;
+};
 const formatMegabytes = (bytes) => `${Number((bytes / 1e6).toFixed(1))} MB`;
 const base = document.body.dataset.base; // of the addresses of requests
 const uploadBytes = Number(document.body.dataset.uploadBytes);
@@ -120,7 +124,7 @@ function makeFaceEntry(face, number) {
   entry.classList.toggle("unknown", !face.known);
   const name = face.known ? makeName(face.candidates[0].name) : "Unknown";
   find("h2", entry).append(number ? `${number}. ` : "", name);
-  find(".verdict", entry).textContent = face.known ? "" : "None of these people is probable enough.";
+  find(".verdict", entry).textContent = face.known ? "" : "It resembles none of these people enough.";
   find("tbody", entry).append(...face.candidates.map(makeCandidateRow));
   find(".seen", entry).src = `data:image/jpeg;base64,${face.seen}`;
   find(".heat", entry).src = `data:image/jpeg;base64,${face.heat_map}`;

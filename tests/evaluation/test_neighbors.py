@@ -1,4 +1,4 @@
-"""The nearest photographs are those of train at the smallest angle to a face."""
+"""The nearest photographs are those of train at the smallest angle to a face, in the gallery's coordinates."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,25 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from celebflow.classifier.model import Classifier
 from celebflow.errors import CelebflowError
+from celebflow.evaluation.neighbors import TrainingPhotographs
+from celebflow.features.sparse import SparseBatch
 from celebflow.features.store import Features
 from celebflow.features.transform import Transform
-from celebflow.inference.neighbors import TrainingPhotographs
 from tests.conftest import draw_features
-from tests.models import make_classifier
+from tests.models import make_classifier, make_gallery
 
 DATA = Path("data")
 
 
-def _make(
-    hidden_units: tuple[int, ...] = (16, 8), names: tuple[str, ...] = ("Ann", "Bo", "Cy")
-) -> tuple[Classifier, Features]:
+def _make(names: tuple[str, ...] = ("Ann", "Bo", "Cy")) -> tuple[Classifier, Features]:
     torch.manual_seed(0)
-    features = draw_features()
-    classifier = make_classifier(names, hidden_units, 0.5, features.origin.transform, features.origin.backbone)
+    features = draw_features(views=("original", "mirrored"))
+    classifier = make_classifier(names, (8,), 0.5, features.origin.transform, features.origin.backbone)
+    classifier.gallery = make_gallery(len(names), features.origin.transform)
     return classifier.eval(), features
 
 
@@ -32,26 +32,24 @@ def _find_train_rows(features: Features) -> list[int]:
     return [row for row, photo in enumerate(features.photos) if photo.split == "train"]
 
 
-@pytest.mark.parametrize("hidden_units", [(16, 8), ()])
-def test_the_nearest_are_those_at_the_smallest_angle(hidden_units: tuple[int, ...]) -> None:
-    classifier, features = _make(hidden_units)
-    rows = np.array([2, 3])
-    found = TrainingPhotographs(classifier, features, DATA).find_nearest(features.gather(rows), 4)
+def _gather(features: Features, rows: NDArray[np.int64]) -> list[SparseBatch]:
+    return [features.gather(rows, view) for view in range(2)]
 
-    first, rest = classifier.split_at_first_product()
-    embedded: Tensor = (
-        torch.from_numpy(features.gather(np.arange(len(features.photos))).to_dense()) @ first.weight + first.bias
-    )
-    for layer in rest[:-1]:
-        embedded = layer(embedded)
-    unit = torch.nn.functional.normalize(embedded).detach().numpy()
+
+def test_the_nearest_are_those_at_the_smallest_angle() -> None:
+    classifier, features = _make()
+    rows = np.array([2, 3])
+    found = TrainingPhotographs(classifier, features, DATA).find_nearest(_gather(features, rows), 4)
+    assert classifier.gallery is not None
+    coordinates = classifier.gallery.embed(_gather(features, np.arange(len(features.photos))))
+    unit = coordinates / np.linalg.norm(coordinates, axis=1, keepdims=True)
     train = _find_train_rows(features)
     for row, neighbors in zip(rows, found, strict=True):
         similarities = unit[train] @ unit[row]
         order = np.argsort(-similarities)[:4]
         photos = [features.photos[train[place]] for place in order]
         assert [neighbor.file for neighbor in neighbors] == [DATA / photo.path for photo in photos]
-        assert [neighbor.person for neighbor in neighbors] == [photo.person for photo in photos]
+        assert [neighbor.photo for neighbor in neighbors] == photos
         assert [neighbor.similarity for neighbor in neighbors] == pytest.approx(similarities[order], abs=1e-5)
 
 
@@ -59,9 +57,16 @@ def test_a_photograph_of_train_is_nearest_to_itself() -> None:
     classifier, features = _make()
     row = _find_train_rows(features)[0]
     training = TrainingPhotographs(classifier, features, DATA)
-    ((first, *_),) = training.find_nearest(features.gather(np.array([row])), 3)
+    ((first, *_),) = training.find_nearest(_gather(features, np.array([row])), 3)
     assert first.file == DATA / features.photos[row].path
     assert first.similarity == pytest.approx(1, abs=1e-5)
+
+
+def test_a_model_that_compares_nothing_is_refused() -> None:
+    classifier, features = _make()
+    classifier.gallery = None
+    with pytest.raises(CelebflowError, match="compares no photographs"):
+        TrainingPhotographs(classifier, features, DATA)
 
 
 def test_features_of_another_transform_are_refused() -> None:
@@ -77,7 +82,7 @@ def test_features_of_another_backbone_are_refused() -> None:
 
 
 def test_features_of_other_people_are_refused() -> None:
-    _check_refused(*_make(names=("Ann", "Bo", "Di")))
+    _check_refused(*_make(("Ann", "Bo", "Di")))
 
 
 def _check_refused(classifier: Classifier, features: Features) -> None:

@@ -1,0 +1,84 @@
+"""Photographs of people → what compares any two photographs: components, and the two-covariance model on them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.checkpoints import DivergedError
+from celebflow.classifier.components import Components, fit_components
+from celebflow.classifier.plda import TwoCovariances, fit_two_covariances
+from celebflow.classifier.preprocessing import Preprocessor
+from celebflow.features.sparse import SparseBatch
+from celebflow.features.store import Features
+
+_BATCH_SIZE = 256
+
+
+class IndistinctPeopleError(DivergedError):
+    """The photographs do not tell people apart."""
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """How a comparison is fitted: at most `component_count` components, and the arguments of fit_two_covariances."""
+
+    component_count: int
+    shrinkage: float
+    between_scale: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class ComparisonModel:
+    """A two-covariance model, and the components of N photographs that are its coordinates."""
+
+    components: Components
+    model: TwoCovariances
+
+    def embed(self, products: NDArray[np.floating]) -> FloatArray:
+        """Turn the (M, N) inner products of M photographs with the N into the (M, D) coordinates that scores take."""
+        return self.model.equalize(self.components.project(products))
+
+
+def fit_comparison_model(
+    products: NDArray[np.floating], people: NDArray[np.int64], settings: ComparisonSettings
+) -> ComparisonModel:
+    """Fit a comparison model to N photographs: `products` (N, N) are their inner products; (N,) people count from 0.
+
+    Raises IndistinctPeopleError when the photographs do not tell people apart.
+    """
+    components = fit_components(products, settings.component_count, settings.seed)
+    try:
+        fitted = fit_two_covariances(components.project(products), people, settings.shrinkage, settings.between_scale)
+    except ValueError as error:
+        raise IndistinctPeopleError(
+            f"In the features of train, {error}. Choose other extract params or weights, or add photographs, and run "
+            "`dvc repro`."
+        ) from None
+    return ComparisonModel(components.change_basis(fitted.mean, fitted.basis), fitted.model)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedder:
+    """Features → the coordinates that a two-covariance model's scores take; the preprocessor projects to them."""
+
+    preprocessor: Preprocessor
+    model: TwoCovariances
+
+    def embed(self, views: Sequence[SparseBatch]) -> FloatArray:
+        """Turn the features of the V views of N photographs into (N, D) coordinates: the mean of the views'."""
+        with torch.inference_mode():
+            projected = torch.stack([self.preprocessor(view) for view in views]).mean(0)
+        return self.model.equalize(projected.numpy().astype(np.float64))
+
+    def embed_rows(self, features: Features, rows: NDArray[np.int64]) -> FloatArray:
+        """Return the (N, D) coordinates of the photographs in these rows of the features."""
+        blocks = []
+        for start in range(0, len(rows), _BATCH_SIZE):
+            block = rows[start : start + _BATCH_SIZE]
+            blocks.append(self.embed([features.gather(block, view) for view in range(features.view_count)]))
+        return np.concatenate(blocks)

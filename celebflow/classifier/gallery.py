@@ -1,0 +1,189 @@
+"""How well photographs match the people of train, and how often those of unknown people match as well."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.comparison_model import (
+    ComparisonModel,
+    ComparisonSettings,
+    Embedder,
+    IndistinctPeopleError,
+    fit_comparison_model,
+)
+from celebflow.classifier.components import compute_products, make_projection
+from celebflow.classifier.plda import DescribedPeople, TwoCovariances
+from celebflow.classifier.preprocessing import Preprocessor
+from celebflow.features.store import LabeledFeatures
+from celebflow.params import PreprocessingParams
+
+MIN_PEOPLE = 3  # without one of them, two can still be told apart
+_FOLDS = 5
+_MAX_PHOTOGRAPHS = 4000  # whose inner products are kept: 64 MB
+_PREPROCESSING = PreprocessingParams(square_root=True, l2_normalize=True)
+_MAX_COMPONENTS = 300
+_PHOTOGRAPHS_PER_COMPONENT = 2  # with more components, known people's new photographs hardly match
+_SHRINKAGE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOutMatches:
+    """The matches of N photographs of train, each by a model that was fitted without the photograph's person.
+
+    `scores` (N,) are the matches, `people` (N,) the people as indices of the class names, and `folds` (N,) the people
+    who were left out together.
+    """
+
+    scores: FloatArray
+    people: NDArray[np.int64]
+    folds: NDArray[np.int64]
+
+    def compute_p_values(self, scores: FloatArray) -> FloatArray:
+        """Return for (M,) matches the fraction of unknown people's photographs that match at least as well.
+
+        It is a conformal p value (Vovk et al., 2005): never below 1 / (N + 1).
+        """
+        at_least = len(self.scores) - np.searchsorted(np.sort(self.scores), scores, side="left")
+        p_values: FloatArray = (1 + at_least) / (len(self.scores) + 1)
+        return p_values
+
+    def choose_threshold(self, false_acceptance_rate: float, fold: int | None = None) -> float:
+        """Return the lowest match whose p value is at most this rate, judged by the people outside of `fold`.
+
+        Where there are too few photographs for such a p value, it is just above all their matches.
+        """
+        descending = np.sort(self.scores if fold is None else self.scores[self.folds != fold])[::-1]
+        may_reach = max(0, int(np.floor(false_acceptance_rate * (len(descending) + 1))) - 1)
+        return float(np.nextafter(descending[may_reach], np.inf))
+
+    def can_promise(self, false_acceptance_rate: float) -> bool:
+        """Return whether there are enough photographs for a p value as small as this rate."""
+        return false_acceptance_rate * (len(self.scores) + 1) >= 1
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery(Embedder):
+    """The people of train in the coordinates of a two-covariance model, and the matches of those who were left out.
+
+    A photograph's match is the greatest of its log-likelihood ratios with all people: how much more likely it shows
+    that person than somebody new. `means` (people, D) and `counts` (people,) describe the photographs of each person.
+    """
+
+    means: FloatArray
+    counts: NDArray[np.int64]
+    left_out: LeftOutMatches
+
+    @cached_property
+    def people(self) -> DescribedPeople:
+        """Return what compares photographs with the people: the greatest score is a photograph's match."""
+        return self.model.describe_people(self.means, self.counts)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all tensors, by name."""
+        arrays = {
+            "between": self.model.between,
+            "means": self.means,
+            "counts": self.counts,
+            "left_out.scores": self.left_out.scores,
+            "left_out.people": self.left_out.people,
+            "left_out.folds": self.left_out.folds,
+        }
+        state = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        return state | {f"preprocessor.{name}": value for name, value in self.preprocessor.state_dict().items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], feature_count: int) -> "Gallery":
+        """Make a gallery of what `state` returned; raise KeyError or RuntimeError when tensors do not fit."""
+        arrays: dict[str, Any] = {name: state[name].numpy() for name in state if not name.startswith("preprocessor.")}
+        settings = _PREPROCESSING.model_copy(update={"pca_components": len(arrays["between"])})
+        preprocessor = Preprocessor(settings, feature_count)
+        names = preprocessor.state_dict()
+        preprocessor.load_state_dict({name: state[f"preprocessor.{name}"] for name in names}, assign=True)
+        left_out = LeftOutMatches(*(arrays[f"left_out.{name}"] for name in ("scores", "people", "folds")))
+        return cls(preprocessor, TwoCovariances(arrays["between"]), arrays["means"], arrays["counts"], left_out)
+
+
+def fit_gallery(train: LabeledFeatures, person_count: int, between_scale: float, seed: int) -> Gallery | None:
+    """Fit a gallery to the photographs of train; return None, and say why, when too few differ.
+
+    The model is fitted to all photographs, or to a sample of them that holds everybody. For what unknown people match,
+    it is fitted again without a fifth of the people, and compares their photographs with the others', for each fifth.
+    """
+    if person_count < MIN_PEOPLE:
+        return None
+    preprocessor = Preprocessor(_PREPROCESSING, train.features.origin.feature_count)
+    sample = _draw_sample(train.labels, seed)
+    rows, labels = train.rows[sample], train.labels[sample]
+    products = compute_products(preprocessor, train.features, rows)
+    component_count = max(1, min(_MAX_COMPONENTS, len(rows) // _PHOTOGRAPHS_PER_COMPONENT))
+    settings = ComparisonSettings(component_count, _SHRINKAGE, between_scale, seed)
+    try:
+        left_out = _match_left_out(products, labels, person_count, settings)
+        fitted = fit_comparison_model(products, labels, settings)
+    except IndistinctPeopleError as error:
+        print(f"Nobody will be unknown, since there is nothing to fit a threshold to: {error}.")
+        return None
+    del products
+    preprocessor = make_projection(preprocessor, train.features, rows, fitted.components)
+    coordinates = Embedder(preprocessor, fitted.model).embed_rows(train.features, train.rows)
+    return Gallery(preprocessor, fitted.model, *average_people(coordinates, train.labels, person_count), left_out)
+
+
+def average_people(
+    coordinates: FloatArray, labels: NDArray[np.int64], person_count: int
+) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return the (people, D) means of (N, D) coordinates and the (people,) counts, by (N,) labels."""
+    counts = np.bincount(labels, minlength=person_count)
+    sums = np.zeros((person_count, coordinates.shape[1]))
+    np.add.at(sums, labels, coordinates)
+    return sums / np.maximum(counts, 1)[:, None], counts
+
+
+def _draw_sample(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return up to _MAX_PHOTOGRAPHS positions of (N,) labels, ascending: everybody has one before anybody has two."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    turns = np.empty(len(labels), np.int64)
+    for person in np.unique(labels):
+        own = order[labels[order] == person]
+        turns[own] = np.arange(len(own))
+    by_turn = order[np.argsort(turns[order], kind="stable")]
+    return np.sort(by_turn[:_MAX_PHOTOGRAPHS])
+
+
+def _match_left_out(
+    products: NDArray[np.float32], labels: NDArray[np.int64], person_count: int, settings: ComparisonSettings
+) -> LeftOutMatches:
+    """Match N photographs, of which `products` (N, N) are the inner products, without their people."""
+    fold_of = np.empty(person_count, np.int64)
+    fold_count = min(_FOLDS, person_count)
+    fold_of[np.random.default_rng(settings.seed).permutation(person_count)] = np.arange(person_count) % fold_count
+    folds = fold_of[labels]
+    scores = np.empty(len(labels))
+    for fold in range(fold_count):
+        known = folds != fold
+        people, own = np.unique(labels[known], return_inverse=True)
+        model = fit_comparison_model(products[np.ix_(known, known)], own, settings)
+        scores[~known] = _match(model, products, known, own, len(people))
+    return LeftOutMatches(scores, labels, folds)
+
+
+def _match(
+    model: ComparisonModel,
+    products: NDArray[np.float32],
+    known: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    person_count: int,
+) -> FloatArray:
+    """Return the matches of the photographs that are not known."""
+    people = model.model.describe_people(
+        *average_people(model.embed(products[np.ix_(known, known)]), labels, person_count)
+    )
+    matches: FloatArray = people.score(model.embed(products[np.ix_(~known, known)])).max(axis=1)
+    return matches

@@ -1,0 +1,68 @@
+"""Find the photographs of train that resemble a face most, as the classifier's gallery compares them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.model import Classifier
+from celebflow.data.photos import Photo
+from celebflow.errors import CelebflowError
+from celebflow.features.sparse import SparseBatch
+from celebflow.features.store import Features
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """A photograph of train and its cosine similarity to a face, from -1 to 1."""
+
+    photo: Photo
+    file: Path
+    similarity: float
+
+
+class TrainingPhotographs:
+    """The photographs of train in the coordinates of a classifier's gallery, scaled to length 1."""
+
+    def __init__(self, classifier: Classifier, features: Features, folder: Path) -> None:
+        """Take the features, and the folder of their photographs.
+
+        Raises CelebflowError when their backbone, transform or people are not the classifier's, or it has no gallery.
+        """
+        rows = np.array([row for row, photo in enumerate(features.photos) if photo.split == "train"], np.int64)
+        self._photos = [features.photos[row] for row in rows]
+        self._folder = folder
+        card, origin = classifier.card, features.origin
+        if (
+            card.backbone.fingerprint != origin.backbone.fingerprint
+            or card.transform != origin.transform
+            or set(card.class_names) != {photo.person for photo in self._photos}
+        ):
+            raise CelebflowError(
+                "The model was not trained on the photographs of train here: its backbone, transform or people "
+                "differ. Run `dvc repro`."
+            )
+        if classifier.gallery is None:
+            raise CelebflowError(
+                "The model compares no photographs: it was trained on fewer than three people, or on photographs that "
+                "do not tell them apart."
+            )
+        self._gallery = classifier.gallery
+        self._unit = _scale(classifier.gallery.embed_rows(features, rows))  # (photographs, D)
+
+    def find_nearest(self, views: Sequence[SparseBatch], count: int) -> list[list[Neighbor]]:
+        """Return the photographs nearest to each of N faces, the nearest first; `views` holds each view of all."""
+        similarities = _scale(self._gallery.embed(views)) @ self._unit.T  # (N, photographs)
+        return [self._rank(row, count) for row in similarities]
+
+    def _rank(self, similarities: FloatArray, count: int) -> list[Neighbor]:
+        nearest = [(self._photos[row], similarities[row]) for row in np.argsort(-similarities, kind="stable")[:count]]
+        return [Neighbor(photo, self._folder / photo.path, float(similarity)) for photo, similarity in nearest]
+
+
+def _scale(coordinates: FloatArray) -> FloatArray:
+    lengths = np.linalg.norm(coordinates, axis=1, keepdims=True)
+    unit: FloatArray = coordinates / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return unit

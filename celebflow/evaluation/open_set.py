@@ -1,0 +1,120 @@
+"""How well known and unknown people are told apart: rates, their intervals, and the curve of one by the other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from celebflow.classifier.calibration import Calibration, FloatArray
+from celebflow.classifier.gallery import Gallery, LeftOutMatches
+from celebflow.evaluation.significance import (
+    BOOTSTRAP_SEED,
+    Interval,
+    compute_percentiles,
+    draw_weights,
+    weigh_accuracy,
+)
+from celebflow.features.store import LabeledFeatures
+
+_CURVE_POINTS = 200
+# The false acceptance rates that are reported, whatever the classifier's own is: the ends of their metrics' names.
+_RATES = {"5_percent": 0.05, "1_percent": 0.01}
+
+
+@dataclass(frozen=True)
+class OpenSetRates:
+    """What is expected at a threshold: the fractions of unknown and of known people's photographs that reach it.
+
+    `identified` is the fraction of known people's photographs that reach it and whose prediction is right: the
+    detection and identification rate (Phillips et al., 2011).
+    """
+
+    false_acceptance_rate: float
+    coverage: float
+    identified: float
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSetResult:
+    """What a split says of unknown people: metrics with intervals, a curve, and (N,) p values of its photographs.
+
+    A p value is the fraction of unknown people's photographs that match at least as well.
+    """
+
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    curve: list[OpenSetRates]
+    p_values: FloatArray
+
+
+def measure_open_set(
+    gallery: Gallery,
+    examples: LabeledFeatures,
+    hits: NDArray[np.bool_],
+    groups: NDArray[np.int64],
+    calibration: Calibration,
+) -> OpenSetResult:
+    """Measure the N photographs of a split against the people who were left out while the gallery was fitted.
+
+    A false acceptance rate is cross-validated: the photographs of each fold of people meet the threshold of the other
+    folds. `hits` (N,) says whether the prediction is right. Intervals resample the (N,) groups of near-duplicates, and
+    for the false acceptance rates the people who were left out.
+    """
+    left_out = gallery.left_out
+    matches = gallery.people.score(gallery.embed_rows(examples.features, examples.rows)).max(axis=1)
+    rate = calibration.false_acceptance_rate
+    fractions = {"coverage": matches >= left_out.choose_threshold(rate)}
+    accepted = {"false_acceptance_rate": _accept_left_out(left_out, rate)}
+    for name, rate in _RATES.items():
+        reached = matches >= left_out.choose_threshold(rate)
+        fractions[f"coverage_at_far_{name}"] = reached
+        fractions[f"dir_at_far_{name}"] = reached & hits
+        accepted[f"measured_far_at_{name}"] = _accept_left_out(left_out, rate)
+    metrics = {name: float(reached.mean()) for name, reached in (fractions | accepted).items()}
+    metrics["open_set_auc"] = compute_auc(matches, left_out.scores)
+    _, people = np.unique(left_out.people, return_inverse=True)
+    intervals = _resample(fractions, groups) | _resample(accepted, people)
+    p_values = left_out.compute_p_values(matches)
+    return OpenSetResult(metrics, intervals, _trace(p_values, hits, len(left_out.scores)), p_values)
+
+
+def _accept_left_out(left_out: LeftOutMatches, rate: float) -> NDArray[np.bool_]:
+    """Return for each photograph whether it reaches the threshold that the people of the other folds give."""
+    accepted = np.zeros(len(left_out.scores), bool)
+    for fold in np.unique(left_out.folds).tolist():
+        own = left_out.folds == fold
+        accepted[own] = left_out.scores[own] >= left_out.choose_threshold(rate, fold)
+    return accepted
+
+
+def _resample(fractions: Mapping[str, NDArray[np.bool_]], groups: NDArray[np.int64]) -> dict[str, Interval]:
+    """Return the interval of each fraction of N photographs, by (N,) groups."""
+    blocks: dict[str, list[FloatArray]] = {name: [] for name in fractions}
+    for weights in draw_weights(groups, BOOTSTRAP_SEED):
+        for name, reached in fractions.items():
+            blocks[name].append(weigh_accuracy(reached, weights))
+    return compute_percentiles({name: np.concatenate(values) for name, values in blocks.items()})
+
+
+def measure_interval(reached: NDArray[np.bool_], people: Sequence[str]) -> Interval:
+    """Return the interval of the fraction of N photographs that reach a threshold; it resamples their people."""
+    _, numbers = np.unique(people, return_inverse=True)
+    return _resample({"": reached}, numbers)[""]
+
+
+def compute_auc(known: FloatArray, unknown: FloatArray) -> float:
+    """Return the fraction of pairs of a known and an unknown person's photograph in which the former matches better."""
+    ordered = np.sort(unknown)
+    below = np.searchsorted(ordered, known, side="left") + np.searchsorted(ordered, known, side="right")
+    return float(below.mean() / (2 * len(unknown)))
+
+
+def _trace(p_values: FloatArray, hits: NDArray[np.bool_], left_out_count: int) -> list[OpenSetRates]:
+    """Return the rates at false acceptance rates from the least that can be judged to 1, in equal ratios."""
+    rates = np.geomspace(1 / (left_out_count + 1), 1, _CURVE_POINTS)
+    rates[-1] = 1.0  # all photographs reach it, without rounding
+    return [
+        OpenSetRates(rate, float((p_values <= rate).mean()), float(((p_values <= rate) & hits).mean()))
+        for rate in rates.tolist()
+    ]

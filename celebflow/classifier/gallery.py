@@ -21,7 +21,7 @@ from celebflow.classifier.comparison_model import (
 from celebflow.classifier.components import compute_products, make_projection
 from celebflow.classifier.plda import DescribedPeople, TwoCovariances
 from celebflow.classifier.preprocessing import Preprocessor
-from celebflow.features.store import LabeledFeatures
+from celebflow.features.store import Features, LabeledFeatures
 from celebflow.params import PreprocessingParams
 
 MIN_PEOPLE = 3  # without one of them, two can still be told apart
@@ -84,6 +84,11 @@ class Gallery(Embedder):
     def people(self) -> DescribedPeople:
         """Return what compares photographs with the people: the greatest score is a photograph's match."""
         return self.model.describe_people(self.means, self.counts)
+
+    def match_rows(self, features: Features, rows: NDArray[np.int64]) -> FloatArray:
+        """Return the (N,) matches of the photographs in these rows of the features."""
+        matches: FloatArray = self.people.score(self.embed_rows(features, rows)).max(axis=1)
+        return matches
 
     def state(self) -> dict[str, Tensor]:
         """Return all tensors, by name."""

@@ -7,13 +7,15 @@ from pathlib import Path
 from celebflow.data.tables import load_rows, save_rows
 
 SPLITS = ("train", "val", "test")
+UNKNOWN = "unknown"  # the split of people who are not to be known
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
     """One photograph; `path` is relative to the data folder, with forward slashes, and starts with the person.
 
-    `group` is the smallest SHA-256 among the photograph and its near-duplicates.
+    `group` is the smallest SHA-256 among the photograph and its near-duplicates. `person` is the folder of the
+    photograph where its split is UNKNOWN.
     """
 
     path: str
@@ -24,8 +26,8 @@ class Photo:
 
 
 def list_people(photos: Iterable[Photo]) -> list[str]:
-    """Return the class names: the sorted folder names."""
-    return sorted({photo.person for photo in photos})
+    """Return the class names: the sorted folder names, without those of unknown people."""
+    return sorted({photo.person for photo in photos if photo.split != UNKNOWN})
 
 
 def save_photos(photos: Iterable[Photo], path: Path) -> None:

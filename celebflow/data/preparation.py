@@ -17,7 +17,7 @@ from celebflow.data.files import explain_system_file, find_files, is_folder, is_
 from celebflow.data.formats import PhotographError
 from celebflow.data.layout import check_layout, list_notes
 from celebflow.data.pairs import TABLES
-from celebflow.data.photos import Photo
+from celebflow.data.photos import UNKNOWN, Photo
 from celebflow.data.splits import Split, Splitter
 from celebflow.data.tables import save_rows
 from celebflow.errors import CelebflowError, escape_controls
@@ -57,13 +57,14 @@ def prepare_photographs(folder: Path, params: PrepareParams, split: Splitter) ->
         )
     found, system_files = find_files(folder)
     paths = [path for path in found if path not in TABLES]
-    check_layout(folder, paths)
+    unknown_prefix = _find_unknown(folder, params.unknown_folder)
+    check_layout(folder, [path for path in paths if not path.startswith(unknown_prefix)])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         checks = pool.map(lambda path: _check_file(folder, path), paths)
         results = list(tqdm(checks, "checking", len(paths), unit="photograph", disable=None))
     unreadable = [result for result in results if isinstance(result, LeftOut)]
     usable = [result for result in results if not isinstance(result, LeftOut)]
-    photos = [photo for photo, _ in usable]
+    photos = [_mark_unknown(photo, unknown_prefix) for photo, _ in usable]
     listing = "\n".join(f"  {folder / file.path}: {file.reason}" for file in unreadable)
     if unreadable and params.unreadable == "stop":
         raise CelebflowError(
@@ -77,18 +78,43 @@ def prepare_photographs(folder: Path, params: PrepareParams, split: Splitter) ->
     people = sorted(
         escape_controls(entry.name, keep="")
         for entry in folder.iterdir()
-        if is_folder(entry) and not is_system_file(entry.name)
+        if is_folder(entry) and not is_system_file(entry.name) and f"{entry.name}/" not in unknown_prefix
     )
+    known = [photo for photo in photos if photo.split != UNKNOWN]
+    unknown = [photo for photo in photos if photo.split == UNKNOWN]
     left_out = unreadable + [
         LeftOut(escape_controls(path, keep=""), explain_system_file(path)) for path in system_files
     ]
     left_out += [LeftOut(path, "is a table for the task verification") for path in found if path in TABLES]
     try:
-        return split(photos, people, params, folder), sorted(left_out, key=lambda file: file.path)
+        prepared = replace(split(known, people, params, folder), unknown=unknown)
+        return prepared, sorted(left_out, key=lambda file: file.path)
     except CelebflowError as error:
         if unreadable:
             raise CelebflowError(f"{error}\nThese files are not used:\n{listing}") from None
         raise
+
+
+def _find_unknown(folder: Path, unknown_folder: str | None) -> tuple[str, ...]:
+    """Return what the paths of unknown people's photographs begin with: one text, or none.
+
+    Raises CelebflowError when there is no such folder in `folder`.
+    """
+    if unknown_folder is None:
+        return ()
+    name = unknown_folder.partition("/")[2].strip("/")
+    if not name or "/" in name or not is_folder(folder / name):
+        raise CelebflowError(
+            f"prepare.unknown_folder is {unknown_folder}, which is not a folder directly in {folder}. Move the "
+            f"photographs of unknown people there, so that DVC tracks them with the others, or set it to null."
+        )
+    return (f"{name}/",)
+
+
+def _mark_unknown(photo: Photo, unknown_prefix: tuple[str, ...]) -> Photo:
+    if not photo.path.startswith(unknown_prefix):
+        return photo
+    return replace(photo, split=UNKNOWN, person=photo.path.rpartition("/")[0])
 
 
 def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
@@ -113,6 +139,9 @@ def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
 def report(split: Split, left_out: Sequence[LeftOut], duplicates: str) -> None:
     """Print how many photographs are ready, and what the user should know about them."""
     print(f"{len(split.photos)} photographs are ready. {len(left_out)} files are left out, see {paths.LEFT_OUT}.")
+    if split.unknown:
+        people_count = len({photo.person for photo in split.unknown})
+        print(f"{len(split.unknown)} photographs of {people_count} unknown people measure the threshold.")
     for note in [duplicates, *split.notes, *list_notes(photo.path for photo in split.photos)]:
         print(note)
 

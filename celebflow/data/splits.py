@@ -17,17 +17,19 @@ from celebflow.params import PrepareParams
 class Split:
     """The photographs with their splits, sorted by path, the pairs to compare, and notes for the user.
 
-    `fold_of` is the fold of each person in a k-fold protocol, for those who have one.
+    `fold_of` is the fold of each person in a k-fold protocol, for those who have one. `unknown` are the photographs of
+    people who are not to be known.
     """
 
     photos: list[Photo]
     pairs: list[Pair] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fold_of: dict[str, int] = field(default_factory=dict)
+    unknown: list[Photo] = field(default_factory=list)
 
     def save(self) -> None:
         """Write photos.csv, pairs.csv and folds.csv; without pairs or folds, only the headers of these."""
-        save_photos(self.photos, paths.PHOTOS)
+        save_photos([*self.photos, *self.unknown], paths.PHOTOS)
         save_pairs(self.pairs, paths.PAIRS)
         save_folds(self.fold_of, paths.FOLDS)
 

@@ -1,13 +1,14 @@
 """How well known and unknown people are told apart: rates, their intervals, and the curve of one by the other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import Calibration, FloatArray
 from celebflow.classifier.gallery import Gallery, LeftOutMatches
+from celebflow.data.photos import UNKNOWN
 from celebflow.evaluation.significance import (
     BOOTSTRAP_SEED,
     Interval,
@@ -15,7 +16,7 @@ from celebflow.evaluation.significance import (
     draw_weights,
     weigh_accuracy,
 )
-from celebflow.features.store import LabeledFeatures
+from celebflow.features.store import Features, LabeledFeatures
 
 _CURVE_POINTS = 200
 # The false acceptance rates that are reported, whatever the classifier's own is: the ends of their metrics' names.
@@ -62,7 +63,7 @@ def measure_open_set(
     for the false acceptance rates the people who were left out.
     """
     left_out = gallery.left_out
-    matches = gallery.people.score(gallery.embed_rows(examples.features, examples.rows)).max(axis=1)
+    matches = gallery.match_rows(examples.features, examples.rows)
     rate = calibration.false_acceptance_rate
     fractions = {"coverage": matches >= left_out.choose_threshold(rate)}
     accepted = {"false_acceptance_rate": _accept_left_out(left_out, rate)}
@@ -77,6 +78,22 @@ def measure_open_set(
     intervals = _resample(fractions, groups) | _resample(accepted, people)
     p_values = left_out.compute_p_values(matches)
     return OpenSetResult(metrics, intervals, _trace(p_values, hits, len(left_out.scores)), p_values)
+
+
+def add_unknown_people(
+    result: OpenSetResult, gallery: Gallery, features: Features, calibration: Calibration
+) -> OpenSetResult:
+    """Add what the photographs of prepare.unknown_folder say, if there are any; intervals resample their people."""
+    rows = np.array([row for row, photo in enumerate(features.photos) if photo.split == UNKNOWN], np.int64)
+    if not len(rows):
+        return result
+    matches = gallery.match_rows(features, rows)
+    accepted = matches >= gallery.left_out.choose_threshold(calibration.false_acceptance_rate)
+    auc = compute_auc(-result.p_values, -gallery.left_out.compute_p_values(matches))
+    metrics = {"unknown_folder_far": float(accepted.mean()), "unknown_folder_auc": auc}
+    people = [features.photos[row].person for row in rows]
+    intervals = {"unknown_folder_far": measure_interval(accepted, people)}
+    return replace(result, metrics=result.metrics | metrics, intervals=result.intervals | intervals)
 
 
 def _accept_left_out(left_out: LeftOutMatches, rate: float) -> NDArray[np.bool_]:

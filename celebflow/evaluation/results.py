@@ -36,7 +36,7 @@ from celebflow.evaluation.metrics import (
     compute_precision_recalls,
     compute_rocs,
 )
-from celebflow.evaluation.open_set import OpenSetRates, OpenSetResult, measure_open_set
+from celebflow.evaluation.open_set import OpenSetRates, OpenSetResult, add_unknown_people, measure_open_set
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval, compute_intervals
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams
@@ -186,6 +186,7 @@ def report_splits(
             open_set = measure_open_set(
                 classifier.gallery, examples, hits, number_groups(photos), classifier.card.calibration
             )
+            open_set = add_unknown_people(open_set, classifier.gallery, features, classifier.card.calibration)
         metrics[split] = save_split_report(logits, labels, photos, classifier.card, folder / split, open_set)
         print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics[split].items()))
     if warning := features.origin.backbone.warning():

@@ -31,6 +31,8 @@ METRIC_LABELS = {
     "uncalibrated_calibration_error": "Calibration error before calibration",
     "coverage": "Coverage (the others are “unknown”)",
     "false_acceptance_rate": "False acceptance rate (FAR) of unknown people, cross-validated (lower is better)",
+    "unknown_folder_far": "FAR of the photographs in prepare.unknown_folder (lower is better)",
+    "unknown_folder_auc": "AUC of known against the people in prepare.unknown_folder",
     "open_set_auc": "AUC of known against unknown people",
     "coverage_at_far_5_percent": "Coverage at a FAR of 5%",
     "coverage_at_far_1_percent": "Coverage at a FAR of 1%",

@@ -13,8 +13,9 @@ from PIL import Image
 
 from celebflow.data.duplicates import list_duplicate_groups
 from celebflow.data.invented_people import draw_photograph
-from celebflow.data.photos import load_photos, save_photos
-from celebflow.data.preparation import LeftOut, save_left_out
+from celebflow.data.photos import list_people, load_photos, save_photos
+from celebflow.data.preparation import LeftOut, prepare_photographs, save_left_out
+from celebflow.data.splits import split_each_person
 from celebflow.data.tables import load_rows, load_table
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
@@ -198,3 +199,23 @@ def test_without_a_distance_only_equal_files_are_near_duplicates(
         image.resize((60, 60)).save(data / "Ann" / "larger.jpg")
     photos, _ = prepare(data, PrepareParams(duplicate_distance_bits=distance_bits))
     assert [len(group.photos) for group in list_duplicate_groups(photos)] == expected
+
+
+def test_unknown_people_are_set_apart_from_those_who_are_split(draw_people: Draw) -> None:
+    data = draw_people("Ann", "Bo", "Cy", "Di", count=5)
+    known, _ = prepare(data, PARAMS)
+    unknown_folder = data / "un known"
+    unknown_folder.mkdir()
+    for name in ("Cy", "Di"):
+        (data / name).rename(unknown_folder / name)
+    (unknown_folder / "stray.jpg").write_bytes((unknown_folder / "Cy" / "0.jpg").read_bytes())
+    params = PARAMS.model_copy(update={"unknown_folder": "data/un known"})
+    split, left_out = prepare_photographs(data, params, split_each_person)
+    assert left_out == []
+    assert split.photos == [photo for photo in known if photo.person in ("Ann", "Bo")]
+    assert {photo.split for photo in split.unknown} == {"unknown"}
+    assert sorted(photo.person for photo in split.unknown) == ["un known"] + ["un known/Cy"] * 5 + ["un known/Di"] * 5
+    assert list_people([*split.photos, *split.unknown]) == ["Ann", "Bo"]
+    for folder in ("data/elsewhere", "data/un known/Cy", "data/Ann/0.jpg"):
+        with pytest.raises(CelebflowError, match=f"prepare.unknown_folder is {folder}.*directly in"):
+            prepare_photographs(data, PARAMS.model_copy(update={"unknown_folder": folder}), split_each_person)

@@ -9,8 +9,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -213,6 +213,24 @@ def run_to_exit(main: Callable[[], None]) -> None:
         sys.exit(128 + signal.SIGTERM)
     finally:
         gc.freeze()  # otherwise the interpreter spends a second on collecting torch's and MLflow's objects as it ends
+
+
+@contextmanager
+def defer_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM take effect only at the end of a `with` block, which they would leave half done."""
+    arrived: list[int] = []
+    handlers = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers[number] = signal.getsignal(number)
+            # A mask would not do: any thread of the process may receive a signal.
+            signal.signal(number, lambda number, _: arrived.append(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for each in arrived:
+            signal.raise_signal(each)
 
 
 def _raise_terminated(signal_number: int, frame: FrameType | None) -> None:

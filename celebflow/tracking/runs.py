@@ -80,18 +80,19 @@ class Run:
 
     def _create(self, tags: Mapping[str, str]) -> None:
         """Make a run with the params that make a difference to a result; end the runs whose process was killed."""
-        experiment_id = stores.select_experiment(self._client, self._params.tracking.experiment)
-        for run in self._client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-            if not may_be_running(run.data.tags.get(PROCESS_TAG, "")):
-                self._client.set_terminated(run.info.run_id, "KILLED")
-        provenance = find_provenance()
-        params = list_informative(self._params)
-        before = find_last_result(provenance.commit)
-        name = name_run(provenance, self._source, find_changed_params(params, before), describe_data_change(before))
-        all_tags = {**describe_origin(provenance, self._source), PROCESS_TAG: name_process(os.getpid()), **tags}
-        created = self._client.create_run(experiment_id, tags=all_tags, run_name=name)
-        self.run_id = created.info.run_id
-        self._client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in params.items()])
+        with stores.finish_actions(self._client):
+            experiment_id = stores.select_experiment(self._client, self._params.tracking.experiment)
+            for run in self._client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+                if not may_be_running(run.data.tags.get(PROCESS_TAG, "")):
+                    self._client.set_terminated(run.info.run_id, "KILLED")
+            provenance = find_provenance()
+            params = list_informative(self._params)
+            before = find_last_result(provenance.commit)
+            name = name_run(provenance, self._source, find_changed_params(params, before), describe_data_change(before))
+            all_tags = {**describe_origin(provenance, self._source), PROCESS_TAG: name_process(os.getpid()), **tags}
+            created = self._client.create_run(experiment_id, tags=all_tags, run_name=name)
+            self.run_id = created.info.run_id
+            self._client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in params.items()])
 
     def _wait(self, error: Exception) -> None:
         """Continue in the store of the waiting runs, because the user's store failed.
@@ -115,11 +116,15 @@ class Run:
         """Call `action` with a client of the run's store and the run's id."""
         try:
             with nullcontext() if self._params.tracking.required else stores.short_timeouts():
-                action(self._client, self.run_id)
+                self._finish(action)
         except stores.STORE_ERRORS as error:
             if stores.is_waiting_store(self._client):
                 raise
             self._wait(error)
+            self._finish(action)
+
+    def _finish(self, action: Callable[[MlflowClient, str], object]) -> None:
+        with stores.finish_actions(self._client):
             action(self._client, self.run_id)
 
     def log_epoch(self, result: EpochResult) -> None:

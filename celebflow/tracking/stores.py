@@ -23,7 +23,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from celebflow import paths
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, defer_signals
 from celebflow.tracking.addresses import (
     describe_address,
     find_database,
@@ -185,6 +185,15 @@ def _waiting_uri() -> str:
 
 def _waiting_database() -> Path:
     return paths.waiting_runs() / "mlflow.db"
+
+
+def finish_actions(client: MlflowClient) -> AbstractContextManager[None]:
+    """Let Ctrl-C and SIGTERM wait for the actions of a `with` block, if the client's store is a SQLite database.
+
+    An exception amid a statement could leave the database locked, so that nothing could end the run. Other stores may
+    take long, and are not locked by it.
+    """
+    return defer_signals() if is_sqlite(str(client.tracking_uri)) else nullcontext()
 
 
 def lock_waiting_runs() -> AbstractContextManager[object]:

@@ -1,0 +1,48 @@
+"""Runs end as what they were, at whatever moment they are interrupted."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import Pool
+
+from celebflow import errors
+from celebflow.params import Params
+from celebflow.tracking import stores
+from celebflow.tracking.runs import start_run
+from tests.conftest import draw_features
+
+
+@pytest.mark.slow  # MLflow takes seconds to make the tables of a store
+def test_a_run_that_is_interrupted_amid_a_statement_ends_as_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    interruptions = {signal.SIGTERM: errors.Terminated, signal.SIGINT: KeyboardInterrupt}
+    pending: list[signal.Signals] = []
+
+    def interrupt(*arguments: object, **keywords: object) -> None:
+        if pending:
+            os.kill(os.getpid(), pending.pop())
+
+    before = signal.signal(signal.SIGTERM, errors._raise_terminated)
+    try:
+        for target, moment in ((Engine, "after_cursor_execute"), (Pool, "reset")):
+            event.listen(target, moment, interrupt)
+            for number, exception in interruptions.items():
+                with pytest.raises(exception), start_run(Params(), draw_features()) as run:
+                    pending.append(number)
+                    run.set_tags({"logged": "whole"})
+                    pytest.fail("the signal was lost")
+                newest = next(stores.list_runs(stores.open_store()))
+                assert newest.info.status == "KILLED"
+                assert newest.data.tags["logged"] == "whole"
+            event.remove(target, moment, interrupt)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "Traceback" not in capfd.readouterr().err

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from celebflow.features.face_table import load_subjects
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin, origin_file
 from celebflow.features.sparse import SparseBatch, SparseRow
+
+_Number = TypeVar("_Number", np.int64, np.uint16, np.float32)
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,19 @@ class Features:
         return len(self.origin.transform.views)
 
     def gather(self, rows: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> SparseBatch:
-        """Return the features of B photographs, in the view of this number: one for all, or (B,) numbers."""
+        """Return the features of B photographs, in the view of this number: one for all, or (B,) numbers.
+
+        Raises CelebflowError when the files hold what no features can be.
+        """
         places = rows * self.view_count + views
         parts = [slice(self.offsets[place], self.offsets[place + 1]) for place in places]
         found = [SparseRow(self.indices[part], self.values[part]) for part in parts]
-        return SparseBatch.from_rows(found, self.origin.feature_count)
+        batch = SparseBatch.from_rows(found, self.origin.feature_count)
+        if batch.columns.max(initial=0) >= batch.column_count:
+            raise _make_damage_error(paths.FEATURES / "indices.npy", "a position is beyond the last feature")
+        if not np.isfinite(batch.values).all():
+            raise _make_damage_error(paths.FEATURES / "values.npy", "a feature is not finite")
+        return batch
 
 
 def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) -> None:
@@ -84,23 +95,44 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
 def load_features(folder: Path, photos_file: Path) -> Features:
     """Open what save_features and save_faces wrote about the photographs in `photos_file`.
 
-    Raises CelebflowError when an earlier version of celebflow wrote it, or for another number of photographs.
+    Raises CelebflowError when an earlier version of celebflow wrote it, when it is damaged, or for another number of
+    photographs.
     """
     photos = load_photos(photos_file)
     origin = FeatureOrigin.load(origin_file(folder))
-    offsets, indices, values = (_map(folder / f"{name}.npy") for name in ("offsets", "indices", "values"))
+    offsets = _map(folder / "offsets.npy", np.int64)
+    indices = _map(folder / "indices.npy", np.uint16)
+    values = _map(folder / "values.npy", np.float32)
     subjects = load_subjects(folder / paths.FACES.name)
     features = Features(offsets, indices, values, photos, origin, subjects)
     if len(photos) * features.view_count != len(offsets) - 1:
         raise CelebflowError(f"{folder} does not match the photographs in {photos_file}. Run `dvc repro`.")
+    if offsets[0] != 0 or (np.diff(offsets) < 0).any() or not offsets[-1] == len(indices) == len(values):
+        raise _make_damage_error(folder / "offsets.npy", "it does not match indices.npy and values.npy")
     return features
 
 
-def _map(file: Path) -> Any:
+def _map(file: Path, number_type: type[_Number]) -> NDArray[_Number]:
     try:
-        return np.load(file, "r")
-    except (EOFError, ValueError) as error:
-        raise CelebflowError(f"{file} is damaged ({error}). Run `dvc repro` to make it again.") from None
+        array = np.lib.format.open_memmap(file, mode="r")
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        SyntaxError,
+        TokenError,
+    ) as error:  # NumPy parses its header as Python
+        raise _make_damage_error(file, str(error)) from None
+    if array.dtype != number_type or array.ndim != 1:
+        raise _make_damage_error(file, f"its values are {array.dtype}, its shape {array.shape}")
+    return array
+
+
+def _make_damage_error(file: Path, reason: str) -> CelebflowError:
+    # DVC does not look into a file of the same size and time, so that without --force it would do nothing.
+    return CelebflowError(
+        f"{file} is damaged ({reason}). Run `dvc repro --force --single-item extract` to make it again."
+    )
 
 
 @dataclass(frozen=True)

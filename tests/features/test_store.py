@@ -131,3 +131,40 @@ def test_features_of_an_earlier_version_are_refused_with_the_remedy(
     (tmp_path / "features" / "faces.csv").unlink()  # which earlier versions did not write
     with pytest.raises(CelebflowError, match="older celebflow.*`dvc repro`"):
         load_features(tmp_path / "features", tmp_path / "photos.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("indices", np.uint16(60000)),
+        ("values", np.float32(np.nan)),
+        ("values", np.float32(np.inf)),
+        ("offsets", np.int64(10**9)),
+        ("offsets", np.int64(-1)),
+    ],
+)
+def test_damaged_content_is_told_with_the_file_and_the_remedy(
+    tmp_path: Path, store: Callable[[Transform], Features], name: str, content: np.generic
+) -> None:
+    features = store(VIEWS)
+    file = tmp_path / "features" / f"{name}.npy"
+    array = np.load(file)
+    array[2] = content
+    np.save(file, array)
+    with pytest.raises(CelebflowError, match=rf"features/{name}\.npy is damaged.*`dvc repro --force"):
+        load_features(tmp_path / "features", tmp_path / "photos.csv").gather(np.arange(len(features.photos)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"{", b"("), (b"'", b"("), (b"}", b"("), (b"<f4", b"<i4"), (b",)", b",1"), (b"\x93", b"P")]
+)
+def test_a_damaged_header_is_told_with_the_file_and_the_remedy(
+    tmp_path: Path, store: Callable[[Transform], Features], old: bytes, new: bytes
+) -> None:
+    store(VIEWS)
+    file = tmp_path / "features" / "values.npy"
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content.replace(old, new, 1))
+    with pytest.raises(CelebflowError, match=r"features/values\.npy is damaged.*`dvc repro --force"):
+        load_features(tmp_path / "features", tmp_path / "photos.csv")

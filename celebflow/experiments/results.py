@@ -1,6 +1,7 @@
 """Results of commits and DVC experiments, each with its MLflow run; no other module imports DVC."""
 
 import re
+import shlex
 import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,15 @@ from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError
 from dvc_data.index import DataIndexError
+from pygit2 import GitError
+from pygit2 import Repository as GitRepository
 from tabulate import tabulate
 
 from celebflow import paths
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.params import Params, load_flat_params
 from celebflow.tracking import stores
-from celebflow.tracking.git import find_prefix, list_commits_with_results
+from celebflow.tracking.git import find_prefix, list_commits_with_results, run_git
 from celebflow.tracking.provenance import read_locked_md5s
 
 WORKSPACE = "workspace"
@@ -55,6 +58,7 @@ def list_results(max_commits: int) -> list[Result]:
     load_flat_params(paths.PARAMS)
     read_locked_md5s()
     commits = list_commits_with_results(max_commits)
+    require_trust()
     try:
         rows = dvc.api.exp_show(revs=commits)
     except (DvcException, RevError) as error:
@@ -106,6 +110,24 @@ def _list_stored_runs() -> dict[str, str] | None:
     return continued | {run.info.run_id: run.info.run_id for run in runs}
 
 
+def require_trust() -> None:
+    """Raise CelebflowError where DVC refuses to read a repository that git reads, because another user owns it.
+
+    DVC reads it with libgit2, which takes safe.directory from files alone, and not from the environment.
+    """
+    folder = run_git("rev-parse", "--absolute-git-dir")
+    try:
+        if folder:
+            GitRepository(folder)
+    except GitError as error:
+        if "not owned" in str(error):
+            top = run_git("rev-parse", "--show-toplevel") or folder
+            raise CelebflowError(
+                f"DVC does not read {top}, because another user owns it. If you trust that user, run "
+                f"`git config --global --add safe.directory {shlex.quote(top)}`."
+            ) from None
+
+
 def find_cached_file(md5: str) -> Path | None:
     """Return the file with this md5 in DVC's cache, or None when the cache lacks it.
 
@@ -132,6 +154,7 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
     prefix = find_prefix()
     if prefix is None:
         return None
+    require_trust()
     copies = [folder / file.name for file in files]
     file = files[0]
     try:

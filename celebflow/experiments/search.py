@@ -23,7 +23,7 @@ from celebflow.errors import CelebflowError
 from celebflow.evaluation.metrics import is_lower_better
 from celebflow.evaluation.results import load_metrics
 from celebflow.experiments.recipes import list_arguments
-from celebflow.experiments.results import copy_outputs
+from celebflow.experiments.results import copy_outputs, require_trust
 from celebflow.experiments.search_record import Proposal, RecordedTrial, RunningTrial, SearchRecord, open_record
 from celebflow.params import Params, flatten, list_informative
 from celebflow.report.formats import METRIC_LABELS
@@ -154,7 +154,8 @@ def search(
     repeated = [param for param, count in Counter(space.name for space in spaces).items() if count > 1]
     if repeated:
         raise CelebflowError(f"{', '.join(repeated)} is given more than once. Write all its values after one =.")
-    find_prefix()  # says the remedy where git does not read the repository
+    find_prefix()  # says the remedy where git does not read the repository,
+    require_trust()  # and this where DVC does not
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize" if is_lower_better(metric) else "maximize")
     start = {**list_informative(params), **fixed}

@@ -50,8 +50,15 @@ def project() -> Path:
 
 
 def require_project() -> None:
-    """Raise CelebflowError when the working directory is not that of a project."""
+    """Raise CelebflowError when the working directory is not that of a project, or has a name that DVC cannot use."""
     here = Path.cwd()
+    try:
+        str(here).encode()
+    except UnicodeEncodeError:
+        raise CelebflowError(
+            f"The name of {here} is not in UTF-8, and DVC and MLflow cannot use it. Rename that folder, or move the "
+            "project elsewhere."
+        ) from None
     if (here / PIPELINE).exists():
         return
     found = next((str(folder) for folder in here.parents if (folder / PIPELINE).exists()), "")

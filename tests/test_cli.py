@@ -39,6 +39,22 @@ def _start(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.parametrize(
+    "command", ["runs", "compare HEAD", "page --against HEAD", "predict --rev HEAD x.jpg", "search train.dropout=0,0.5"]
+)
+def test_a_project_whose_path_is_not_utf_8_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    (folder / "dvc.yaml").touch()
+    monkeypatch.chdir(folder)
+    error = CliRunner().invoke(cli.main, command.split()).exception
+    assert isinstance(error, CelebflowError)
+    for part in (str(folder), "not in UTF-8", "Rename"):
+        assert part in str(error)
+
+
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_lists_the_commands_with_a_line_each(option: str) -> None:
     help_text = _run(option)

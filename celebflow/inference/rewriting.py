@@ -1,4 +1,4 @@
-"""Rewrite requests for the application: HEAD becomes GET, and every path begins with that of a reverse proxy."""
+"""Rewrite requests for the application, so that all of a kind look alike, whoever sends them."""
 
 import re
 
@@ -6,6 +6,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from celebflow.errors import CelebflowError
 from celebflow.inference.request_metrics import PATHS
+
+_ADDRESS = re.compile("https?://(?P<host>[^/]*)(?P<path>.*)", re.IGNORECASE | re.DOTALL)
 
 
 def parse_root_path(path: str) -> str:
@@ -25,9 +27,10 @@ def parse_root_path(path: str) -> str:
 
 
 class RequestRewriter:
-    """Middleware after which no request is HEAD, and every path begins with `root_path`.
+    """Middleware after which no request is HEAD or names a whole address, and every path begins with `root_path`.
 
-    A reverse proxy may have removed that path or not. The HTTP server sends no body to a client that sent HEAD.
+    A reverse proxy may have removed that path or not. The HTTP server sends no body to a client that sent HEAD. Who
+    takes the server for a proxy sends `GET http://host/path`, in which the host counts, and not the header (RFC 9112).
     """
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
@@ -37,9 +40,14 @@ class RequestRewriter:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on as rewritten."""
         if scope["type"] == "http":
-            path = scope["path"]
+            path, headers = scope["path"], scope["headers"]
+            if address := _ADDRESS.fullmatch(path):
+                path = address["path"] or "/"
+                headers = [header for header in headers if header[0] != b"host"]
+                headers.append((b"host", address["host"].encode()))
             if f"{path}/".startswith(f"{self._root_path}/"):
                 path = path.removeprefix(self._root_path) or "/"
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            scope = {**scope, "method": method, "root_path": self._root_path, "path": self._root_path + path}
+            path = self._root_path + path
+            scope = {**scope, "method": method, "headers": headers, "root_path": self._root_path, "path": path}
         await self._app(scope, receive, send)

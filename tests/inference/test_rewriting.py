@@ -48,6 +48,23 @@ def test_head_needs_the_host_name_and_the_token_that_get_needs(predictor: Predic
         assert head(address, "/metrics", {"Authorization": "Bearer secret"}).ok
 
 
+def test_a_request_to_a_whole_address_gets_what_one_to_its_path_gets(address: str) -> None:
+    port = address.rpartition(":")[2]
+    with requests.Session() as session:
+        session.trust_env = False
+        session.proxies = {"http": address}  # so the request line has the whole address
+        for url, path in ((f"HTTP://LocalHost:{port}/docs?a=b", "/docs"), ("http://127.0.0.1", "/")):
+            assert session.get(url, timeout=60).text == get(address, path).text
+        assert session.head("http://localhost/healthz", timeout=60).ok
+        files = {"photograph": draw_noise()}
+        assert session.post("http://localhost/predict", files=files, timeout=60).ok
+        for other in ("http://evil.example/healthz", "http://a%2Flocalhost/healthz"):
+            refused = session.get(other, headers={"Host": "localhost"}, timeout=60)
+            assert read_refusal(refused) == (421, "wrong_host")
+    counted = get(address, "/metrics").text
+    assert 'path="/docs",status="200"' in counted and 'path="/predict",status="200"' in counted
+
+
 def test_everything_is_below_the_path_of_a_proxy_whether_it_removes_it_or_not(predictor: Predictor) -> None:
     with start_server(predictor, root_path="/faces") as address:
         for removed in ("", "/faces"):

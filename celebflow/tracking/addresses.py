@@ -2,6 +2,7 @@
 
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -88,6 +89,19 @@ def describe_address(address: str) -> str:
     address = _LOGIN_WITHOUT_HOST.sub(f"{_HIDDEN}@", address)
     ends = "[?;]" if is_sqlite(address) else "[?;#]"  # a file's name may hold #
     return re.sub(f"({ends}).*", rf"\1{_HIDDEN}", address, flags=re.DOTALL)
+
+
+def identify_address(address: str) -> str:
+    """Return an address as describe_address does; options that may mean another store are told apart by a checksum.
+
+    User and password, also one among the options, say who asks and not which store: they are not in the checksum.
+    """
+    parts = urlsplit(address)
+    store = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if is_sqlite(address) or not re.search("[?;#]", store):
+        return describe_address(address)
+    checksum = sha256(_PASSWORD.sub("", store).encode()).hexdigest()[:8]
+    return f"{describe_address(address)} (options {checksum})"
 
 
 def hide_secrets(text: str, address: str) -> str:

@@ -110,7 +110,7 @@ class Run:
             if not self._continue_waiting_run():
                 continued = {stores.CONTINUES: self.run_id} if self.run_id else {}
                 self._client = stores.open_waiting_store()
-                self._create({**continued, stores.MEANT_FOR: stores.describe_store()})
+                self._create({**continued, stores.MEANT_FOR: stores.identify_store()})
 
     def log(self, action: Callable[[MlflowClient, str], object]) -> None:
         """Call `action` with a client of the run's store and the run's id."""

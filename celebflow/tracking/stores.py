@@ -28,6 +28,7 @@ from celebflow.tracking.addresses import (
     describe_address,
     find_database,
     hide_secrets,
+    identify_address,
     is_sqlite,
     make_sqlite_address,
     resolve_address,
@@ -86,6 +87,11 @@ def store_uri() -> str:
 def describe_store() -> str:
     """Return the address of the user's store without what may be secret in it."""
     return describe_address(store_uri())
+
+
+def identify_store() -> str:
+    """Return what tells the user's store from others, without what may be secret."""
+    return identify_address(store_uri())
 
 
 def store_exists() -> bool:

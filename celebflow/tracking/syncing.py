@@ -45,7 +45,7 @@ def _try_to_sync(run_id: str, here: bool) -> Outcome:
         return Outcome(name, run.data.tags[stores.SYNCED_AS])
     if run.info.status not in _FINAL and may_be_running(run.data.tags.get(PROCESS_TAG, "")):
         return Outcome(name, reason="is still running")
-    if meant_for != stores.describe_store() and not here:
+    if meant_for != stores.identify_store() and not here:
         return Outcome(name, reason=f"is meant for {meant_for}: set MLFLOW_TRACKING_URI to it, or pass --here")
     try:
         return Outcome(name, _sync(waiting, stores.open_store(), run))

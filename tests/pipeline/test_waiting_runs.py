@@ -26,6 +26,8 @@ def test_run_waits_when_its_store_is_away_and_is_synced_once(repository: Reposit
         output = repository.run("dvc", "repro")
         assert AWAY in output and "celebflow runs sync" in output
         assert "1 runs still wait" in repository.invoke("runs", "sync", fails=True)
+    with repository.variables(MLFLOW_TRACKING_URI=f"{AWAY}?other"):
+        assert "is meant for" in repository.invoke("runs", "sync", fails=True), "other options are another store"
     assert AWAY in repository.invoke("runs", "sync", fails=True), "it is meant for another store"
     waiting_id = repository.run_id()
     assert len(repository.runs()) == 1

@@ -16,6 +16,7 @@ from celebflow.tracking.addresses import (
     describe_address,
     find_database,
     hide_secrets,
+    identify_address,
     make_sqlite_address,
     resolve_address,
 )
@@ -127,6 +128,36 @@ def test_a_login_without_the_slashes_before_it_is_refused_and_never_shown(beginn
     with pytest.raises(CelebflowError, match="MLFLOW_TRACKING_URI.*not a valid address.*http://") as caught:
         resolve_address(address, PROJECT)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (
+            "postgresql://db/mlflow?options=-c%20search_path=a",
+            "postgresql://db/mlflow?options=-c%20search_path=b",
+            False,
+        ),
+        ("postgresql:///mlflow?host=/run/a", "postgresql:///mlflow?host=/run/b", False),
+        ("postgresql://one/mlflow?user=a@b", "postgresql://two/mlflow?user=a@b", False),
+        ("mssql+pyodbc://server;DATABASE=a", "mssql+pyodbc://server;DATABASE=b", False),
+        ("postgresql://db/mlflow?options=x", "postgresql://db/mlflow", False),
+        ("postgresql://ann:one@db/mlflow?options=x", "postgresql://ann:two@db/mlflow?options=x", True),
+        (
+            "mssql+pyodbc:///?odbc_connect=UID%3Da%3BPWD%3Done",
+            "mssql+pyodbc:///?odbc_connect=UID%3Da%3BPWD%3Dtwo",
+            True,
+        ),
+        ("sqlite:////my.db?timeout=20", "sqlite:////my.db?timeout=30", True),
+    ],
+)
+def test_stores_are_told_apart_by_their_options_without_showing_them(one: str, other: str, same: bool) -> None:
+    assert (identify_address(one) == identify_address(other)) == same
+    for address in (one, other):
+        options = address.partition("?")[2]
+        shown = identify_address(address)
+        assert shown.startswith(describe_address(address))
+        assert not options or options not in shown
 
 
 def test_a_fragment_is_not_shown() -> None:

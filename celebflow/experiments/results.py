@@ -140,8 +140,9 @@ def find_cached_file(md5: str) -> Path | None:
             cache = repository.cache.local
             return Path(cache.oid_to_path(md5)) if cache.exists(md5) else None
     except DvcException as error:
+        command = "dvc" if find_prefix() is not None else "git"
         raise CelebflowError(
-            f"DVC's cache cannot be read: {error}. Run `dvc init`, or run this in the project's folder."
+            f"DVC's cache cannot be read: {error}. Run `{command} init`, or run this in the project's folder."
         ) from None
 
 

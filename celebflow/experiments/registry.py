@@ -71,7 +71,9 @@ def download_model(address: str, folder: Path) -> Path:
         )
     try:
         with stores.short_timeouts():
-            mlflow.set_tracking_uri(stores.open_store().tracking_uri)
+            client = stores.open_store()
+            client.search_experiments(max_results=1)  # a download is tried again for minutes, so first see who responds
+            mlflow.set_tracking_uri(client.tracking_uri)
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder)))
     except stores.STORE_ERRORS as error:
         raise CelebflowError(

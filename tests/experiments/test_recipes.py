@@ -215,6 +215,12 @@ def test_a_recipe_that_is_not_valid_is_refused_with_its_file_and_key(
         assert part in str(caught.value)
 
 
+def test_a_recipe_that_is_not_utf_8_is_refused_with_its_file(folder: Path) -> None:
+    (folder / "recipes" / "zooming.yaml").write_bytes(b"# caf\xe9\ntrain: {}\n")
+    with pytest.raises(CelebflowError, match="recipes/zooming.yaml"):
+        list_recipes()
+
+
 def test_a_recipe_that_is_not_valid_ends_the_command_without_a_traceback(folder: Path) -> None:
     _write_recipe("zooming", "prepare:\n  seed: 1\n")
     command = [sys.executable, "-m", "celebflow.cli", "recipe", "zooming"]

@@ -417,7 +417,21 @@ def test_a_search_that_is_running_is_not_run_twice(params: Params, monkeypatch: 
         _search(params, Experiments(0.5), monkeypatch)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"trials": [{}], "running": null}'])
+_RECORD = '{"settings": {}, "start_params": {}, "start_commit": "", "trials": [], "running": null}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"trials": [{}], "running": null}',
+        _RECORD.replace("{}", "[]", 1),
+        _RECORD.replace("[]", '[{"proposal": {}, "metric": "0.5"}]'),
+        _RECORD.replace("null", "3"),
+    ],
+)
 def test_a_damaged_record_is_a_clear_error(params: Params, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
     paths.searches().mkdir(parents=True)
     (paths.searches() / "tuning.json").write_text(content)

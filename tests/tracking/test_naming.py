@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from celebflow.backbone.vgg19 import BackboneSource
-from celebflow.tracking.data_changes import describe_data_change
+from celebflow.tracking.data_changes import describe_data_change, read_data_md5
 from celebflow.tracking.naming import name_run
 from celebflow.tracking.provenance import Provenance
 from tests.repository import Repository
@@ -22,6 +22,14 @@ def test_the_shortest_change_is_first_and_no_path_is_named() -> None:
     assert name_run(WORKSPACE, TRAINED, {}, "data changed (+1 person)") == "data changed (+1 person)"
     assert name_run(experiment, TRAINED, {}, "") == "best"
     assert name_run(WORKSPACE, UNTRAINED, {}, "") == "committed params (UNTRAINED BACKBONE)"
+
+
+def test_a_record_of_the_photographs_that_is_not_utf_8_records_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.dvc").write_bytes(b"caf\xe9: [\n")
+    assert read_data_md5() == ""
 
 
 @pytest.mark.slow

@@ -201,7 +201,7 @@ def sync(here: bool) -> None:
 @click.option("--metric", default="val/final_accuracy", help="The metric that chooses a run without RUN.")
 @click.option("--alias", default="champion", help="The alias of the version.")
 def register(run: str | None, metric: str, alias: str) -> None:
-    """Register a run's model in MLflow as a version of celebflow.
+    """Register a run's model in MLflow as a version of celebflow, or of celebflow-verification for that task.
 
     RUN is the id of an MLflow run, the beginning of the id, or the name of a DVC experiment. Without RUN, a metric of
     validation chooses the best run on the photographs and split of dvc.lock.
@@ -219,8 +219,8 @@ def register(run: str | None, metric: str, alias: str) -> None:
     details = chosen.info.run_id
     if metric in chosen.data.metrics:
         details += f", {metric} {chosen.data.metrics[metric]:.4f}"
-    _echo(f"{chosen.info.run_name} ({details}) is version {version.version} of {registry.NAME}, alias {alias}.")
-    _echo(f"Serve it: mlflow models serve -m models:/{registry.NAME}@{alias} --env-manager local")
+    _echo(f"{chosen.info.run_name} ({details}) is version {version.version} of {version.name}, alias {alias}.")
+    _echo(f"Serve it: mlflow models serve -m models:/{version.name}@{alias} --env-manager local")
 
 
 @main.command(cls=_ProjectCommand)
@@ -434,6 +434,7 @@ def verify(
     from tqdm import tqdm
 
     from celebflow.inference import verifying
+    from celebflow.inference.pair_verifier import PairVerifier
 
     pairs = verifying.list_pairs(photographs, table)
     refused = []
@@ -443,7 +444,7 @@ def verify(
         _show_refusal(name, reason)
 
     with _open_folder(model, revision) as folder:
-        verifier = verifying.PairVerifier.load(folder)
+        verifier = PairVerifier.load(folder)
         progress = tqdm(pairs, "comparing", unit="pair", disable=True if len(pairs) == 1 else None)
         answers = list(verifying.verify_pairs(progress, _read_photograph, verifier, refuse, whole=whole))
     formats = {"json": verifying.format_json, "csv": verifying.format_csv, None: verifying.format_table}
@@ -545,7 +546,7 @@ def _open_folder(model: str | None, revision: str | None) -> Iterator[Path]:
     "--queue",
     default=128,
     type=click.IntRange(1),
-    help="The number of requests that may wait, each with its photograph in memory.",
+    help="The number of requests that may wait, each with its photographs in memory.",
 )
 def serve(
     model: str | None,
@@ -562,9 +563,10 @@ def serve(
     timeout: float,
     queue: int,
 ) -> None:
-    """Predict who is in photographs over HTTP.
+    """Predict who is in photographs over HTTP, or compare two photographs.
 
-    People open the page at /, programs use /predict, which /docs describes.
+    People open the page at /. Programs use /predict, or /verify where the model was trained with the task verification;
+    /docs describes it.
 
     The model is the workspace's, or the one that --model or --rev chooses; it is loaded once. /healthz says that the
     server is up, and /metrics counts its requests for Prometheus. Photographs are never written to disk and never
@@ -574,22 +576,24 @@ def serve(
     Examples:
       celebflow serve
       curl -F photograph=@holiday.jpg http://127.0.0.1:8000/predict
+      curl -F first=@passport.jpg -F second=@selfie.jpg http://127.0.0.1:8000/verify
       celebflow serve --model models:/celebflow@champion --port 8080
       CELEBFLOW_TOKEN=$(openssl rand -hex 16) celebflow serve --host 0.0.0.0
       celebflow serve --allow-host faces.example --root-path /faces    # behind a reverse proxy
     """
     from celebflow.inference import connections, server
     from celebflow.inference.access import make_access
-    from celebflow.inference.batcher import Limits
+    from celebflow.inference.loading import load_model
+    from celebflow.inference.request_queue import Limits
     from celebflow.inference.rewriting import parse_root_path
 
     access = make_access(host, token, allowed_hosts)
     root_path = parse_root_path(root_path)
     limits = Limits(round(max_upload_mb * 1e6), max_megapixels * 1_000_000, max_faces, timeout, queue)
-    with connections.listen(host, port) as listening, _open_model(model, revision) as predictor:
-        app = server.make_app(predictor, limits, access, show_training, root_path)
+    with connections.listen(host, port) as listening, _open_folder(model, revision) as folder:
+        app = server.make_app(load_model(folder), limits, access, show_training, root_path)
         address = connections.describe_address(host, listening)
-        _echo(f"Recognizing {len(predictor.card.class_names)} people on {address} (press Ctrl-C to stop).")
+        _echo(f"{app.summary} on {address} (press Ctrl-C to stop).")
         connections.run(app, listening, limits)
 
 
@@ -599,21 +603,24 @@ def serve(
 def export(file: Path, model: str | None, revision: str | None) -> None:
     """Export the model to ONNX, and check it with ONNX Runtime.
 
-    FILE is celebflow.onnx by default. It holds backbone and classifier, from 8-bit pixels to calibrated probabilities;
-    it does not detect or crop faces. Its metadata give the class names, the transform, the threshold, and the format of
-    the input.
+    FILE is celebflow.onnx by default. It holds the backbone and what was trained on it: from 8-bit pixels to calibrated
+    probabilities, or for the task verification to coordinates by which pairs of faces are scored. It does not detect or
+    crop faces. Its metadata give the transform, the format of the input, and what its output means.
 
     \b
     Examples:
       celebflow export
       celebflow export --rev main people.onnx
     """
-    from celebflow.inference.onnx_export import OPSET, export_model
+    from celebflow.inference.loading import load_model
+    from celebflow.inference.onnx_graph import OPSET
+    from celebflow.tasks import load_step
 
-    with _open_model(model, revision) as predictor:
-        difference = export_model(predictor, file)
+    with _open_folder(model, revision) as folder:
+        loaded = load_model(folder)
+        difference = load_step(loaded.task, "export")(loaded, file)
     _echo(
-        f"{file}: {file.stat().st_size / 1e6:,.0f} MB, ONNX opset {OPSET}. ONNX Runtime's probabilities differ by at "
+        f"{file}: {file.stat().st_size / 1e6:,.0f} MB, ONNX opset {OPSET}. What ONNX Runtime computes differs by at "
         f"most {difference:.1e}."
     )
 

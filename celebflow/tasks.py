@@ -1,13 +1,14 @@
-"""The tasks of params.yaml: what each of them does in each stage, as module:function."""
+"""The tasks of params.yaml: what each of them does in each stage, and with a trained model, as module:function."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from operator import attrgetter
 from typing import Any, Literal
 
 from celebflow.params import TaskName
 
-Step = Literal["split", "train", "evaluate", "publish"]
+Step = Literal["split", "train", "evaluate", "publish", "model", "service", "export", "mlflow_model"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,12 @@ class Task:
     features, flat params, the resolution of the figures or None to keep those that are there, and perhaps a comparison;
     it draws the figures, and returns a page, which has a method `save`. `picture` names the figure that describes a
     result in MLflow.
+
+    `model` loads a trained model with its backbone from a folder. `service` is the class of the Service that answers
+    requests with it; it takes the model, Limits, whether it may show photographs of train, and Metrics. `path` is where
+    the server has it. `export` takes the model and the ONNX file to write; it returns the largest difference to what
+    ONNX Runtime computes. `mlflow_model` is the class of what MLflow serves, in a module of its own, and
+    `registered_name` the name of the model of which runs become versions.
     """
 
     split: str
@@ -28,6 +35,12 @@ class Task:
     evaluate: str
     publish: str
     picture: str
+    model: str
+    service: str
+    path: str
+    export: str
+    mlflow_model: str
+    registered_name: str
 
 
 TASKS: dict[TaskName, Task] = {
@@ -37,6 +50,12 @@ TASKS: dict[TaskName, Task] = {
         evaluate="celebflow.evaluation.results:evaluate_classifier",
         publish="celebflow.report.publication:publish",
         picture="val_confusion_matrix",
+        model="celebflow.inference.predictor:Predictor.load",
+        service="celebflow.inference.recognition_service:RecognitionService",
+        path="/predict",
+        export="celebflow.inference.onnx_export:export_model",
+        mlflow_model="celebflow.experiments.mlflow_model:FaceRecognizer",
+        registered_name="celebflow",
     ),
     "verification": Task(
         split="celebflow.data.person_splits:split_people",
@@ -44,12 +63,18 @@ TASKS: dict[TaskName, Task] = {
         evaluate="celebflow.evaluation.pair_results:evaluate_verifier",
         publish="celebflow.report.pair_publication:publish_pairs",
         picture="val_scores",
+        model="celebflow.inference.pair_verifier:PairVerifier.load",
+        service="celebflow.inference.verification_service:VerificationService",
+        path="/verify",
+        export="celebflow.inference.onnx_verifier:export_verifier",
+        mlflow_model="celebflow.experiments.mlflow_verifier:PairComparer",
+        registered_name="celebflow-verification",
     ),
 }
 
 
 def load_step(name: TaskName, step: Step) -> Callable[..., Any]:
-    """Import the function of a task for a stage; Task describes its arguments."""
+    """Import a function or class of a task; Task describes what it takes."""
     module, _, function = getattr(TASKS[name], step).partition(":")
-    loaded: Callable[..., Any] = getattr(import_module(module), function)
+    loaded: Callable[..., Any] = attrgetter(function)(import_module(module))
     return loaded

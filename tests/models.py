@@ -10,10 +10,12 @@ from PIL import Image
 
 from celebflow.backbone.vgg19 import Backbone, BackboneSource, count_features
 from celebflow.classifier.calibration import UNCALIBRATED, Calibration
+from celebflow.classifier.comparison_model import ComparisonSettings
 from celebflow.classifier.gallery import Gallery, LeftOutMatches
 from celebflow.classifier.model import Classifier, ClassifierCard, save_classifier
 from celebflow.classifier.plda import TwoCovariances
 from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
+from celebflow.classifier.verifier import PairCalibration, Score, Verifier, VerifierCard
 from celebflow.features.faces import Face
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
@@ -60,21 +62,57 @@ def save_model(
 def make_gallery(person_count: int, transform: Transform, dimensions: int = 4) -> Gallery:
     """Make a gallery of random people, each of whom has another number of photographs."""
     random = np.random.default_rng(0)
-    settings = PreprocessingParams(square_root=True, l2_normalize=True, pca_components=dimensions)
-    preprocessor = Preprocessor(settings, count_features(transform.layers))
-    assert preprocessor.projection is not None
-    preprocessor.projection.weight.copy_(torch.from_numpy(random.normal(size=preprocessor.projection.weight.shape)))
-    preprocessor.projection.bias.copy_(torch.from_numpy(random.normal(size=dimensions)))
+    preprocessor = _make_projection(transform, dimensions)
     people, folds = np.arange(60) % person_count, np.arange(60) % min(5, person_count)
     left_out = LeftOutMatches(random.normal(size=60), people, folds)
     means, counts = random.normal(size=(person_count, dimensions)), np.arange(1, person_count + 1)
     return Gallery(preprocessor, TwoCovariances(random.uniform(0.5, 4, dimensions)), means, counts, left_out)
 
 
+def make_verifier(transform: Transform, backbone: BackboneSource, score: Score = "plda") -> Verifier:
+    """Build a verifier that is not trained; all that draw_noise draws is one person to it, and plain blue another."""
+    preprocessor = _make_projection(transform, 8)
+    card = VerifierCard(
+        score=score,
+        settings=ComparisonSettings(8, 0.1, 0.5, 0),
+        people_count=20,
+        transform=transform,
+        backbone=backbone,
+        preprocessing=preprocessor.settings,
+        calibration=PairCalibration(slope=2.0, offset=-3.0, false_match_rate=0.125, false_non_match_rate=0.25),
+    )
+    return Verifier(preprocessor, TwoCovariances(np.random.default_rng(0).uniform(0.5, 2, 8)), card)
+
+
+def _make_projection(transform: Transform, dimensions: int) -> Preprocessor:
+    random = np.random.default_rng(0)
+    settings = PreprocessingParams(square_root=True, l2_normalize=True, pca_components=dimensions)
+    preprocessor = Preprocessor(settings, count_features(transform.layers))
+    assert preprocessor.projection is not None
+    preprocessor.projection.weight.copy_(torch.from_numpy(random.normal(size=preprocessor.projection.weight.shape)))
+    return preprocessor.eval()
+
+
+def save_verifier(
+    folder: Path, backbone: Backbone, backbone_file: Path, transform: Transform, score: Score = "plda"
+) -> Path:
+    """Save such a verifier and its backbone."""
+    make_verifier(transform, backbone.source, score).save(folder / "classifier.safetensors")
+    (folder / "backbone.safetensors").symlink_to(backbone_file)
+    return folder
+
+
 def make_face(left: float, top: float, right: float, bottom: float) -> Face:
     """Return a face in this box."""
     landmarks = ((left, top), (right, top), (left + 4, top + 4), (left + 1, bottom), (right - 1, bottom))
     return Face(left, top, right, bottom, score=0.9, landmarks=landmarks)
+
+
+def draw_blue(kind: str = "PNG") -> bytes:
+    """Return an image file that is blue all over."""
+    content = io.BytesIO()
+    Image.new("RGB", (60, 40), "blue").save(content, kind)
+    return content.getvalue()
 
 
 def draw_noise(seed: int = 0, size: tuple[int, int] = (60, 40), kind: str = "PNG") -> bytes:

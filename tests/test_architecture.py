@@ -109,6 +109,7 @@ def test_a_wrong_arrow_is_found(number: int, tmp_path: Path) -> None:
                 "experiments/packaging",
                 "experiments/registry",
                 "experiments/mlflow_model",
+                "experiments/mlflow_verifier",
             },
         ),
         ("dvc", {"experiments/results"}),

@@ -11,30 +11,34 @@ from torch import Tensor
 
 from celebflow.backbone.state_dicts import save_tensors
 from celebflow.errors import CelebflowError, raise_shortage
+from celebflow.params import TaskName
 
 Card = TypeVar("Card")
 
 
 @dataclass(frozen=True)
 class ModelKind:
-    """A kind of model: its name, the key of its card in a file's metadata, and what to do with such a file.
+    """A kind of model: its name and task, the key of its card in a file's metadata, and what to do with such a file.
 
     `advice` completes a sentence that begins with the file's path, where another kind was expected.
     """
 
     name: str
+    task: TaskName
     key: str
     advice: str
 
 
 CLASSIFIER = ModelKind(
     "classifier",
+    "recognition",
     "celebflow",
     "recognizes people: it was trained with the task recognition. To compare photographs, set task to verification in "
     "params.yaml and run `dvc repro`.",
 )
 VERIFIER = ModelKind(
     "verifier",
+    "verification",
     "celebflow_verifier",
     "compares photographs: it was trained with the task verification. Use `celebflow verify`, or set task to "
     "recognition in params.yaml and run `dvc repro`.",
@@ -54,8 +58,7 @@ def read_card(path: Path, kind: ModelKind, version: int, make: Callable[[Mapping
     Raises CelebflowError when the file has no card, is a model of another kind or version, or `make` cannot use it.
     """
     try:
-        with safe_open(path, "pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
+        metadata = _read_metadata(path)
         for other in _KINDS:
             if other is not kind and other.key in metadata:
                 raise CelebflowError(f"{path} {other.advice}")
@@ -69,3 +72,21 @@ def read_card(path: Path, kind: ModelKind, version: int, make: Callable[[Mapping
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise_shortage(error, path)
         raise CelebflowError(f"{path} is not a {kind.name} that celebflow saved ({error}). Run `dvc repro`.") from None
+
+
+def find_task(path: Path) -> TaskName:
+    """Return the task that a model was trained for; raise CelebflowError when the file is not a model."""
+    try:
+        metadata = _read_metadata(path)
+    except (OSError, SafetensorError) as error:
+        raise_shortage(error, path)
+        raise CelebflowError(f"{path} is not a model that celebflow saved ({error}). Run `dvc repro`.") from None
+    for kind in _KINDS:
+        if kind.key in metadata:
+            return kind.task
+    raise CelebflowError(f"{path} is not a model that celebflow saved (it has no card). Run `dvc repro`.")
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}

@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.types.schema import ColSpec, DataType, Map, Schema
 
 from celebflow.data.decoding import decode_base64
 from celebflow.inference.extractor import NO_FACE
@@ -20,6 +21,16 @@ COLUMN = "photograph"
 
 class FaceRecognizer(PythonModel):
     """Predicts who is in each photograph."""
+
+    columns: ClassVar[tuple[str, ...]] = (COLUMN,)
+    outputs: ClassVar[Schema] = Schema(
+        [
+            ColSpec(DataType.string, "name"),
+            ColSpec(DataType.double, "probability"),
+            ColSpec(DataType.boolean, "known"),
+            ColSpec(Map(DataType.double), "probabilities"),
+        ]
+    )
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load classifier and backbone from the model's artifacts."""

@@ -1,32 +1,34 @@
 """A run's result → an MLflow model with everything that prediction needs: code, weights and card, without pickle."""
 
 import base64
+import inspect
 import io
 import shutil
 from html import escape
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import mlflow
 import pandas as pd
-from jinja2 import Template
+from jinja2 import Environment, FileSystemLoader
 from mlflow import MlflowClient, pyfunc
 from mlflow.entities import Run
 from mlflow.models import Model, ModelSignature
-from mlflow.types.schema import ColSpec, DataType, Map, Schema
+from mlflow.types.schema import ColSpec, DataType, Schema
 from PIL import Image
 
 from celebflow import paths
 from celebflow.experiments.imports import PACKAGE, find_libraries, find_reached
-from celebflow.experiments.mlflow_model import COLUMN
 from celebflow.features.faces import DETECTOR_LIBRARIES
 from celebflow.features.runtimes import choose_runtime
-from celebflow.inference.predictor import Predictor
+from celebflow.inference.loading import load_model
+from celebflow.params import TaskName
+from celebflow.tasks import load_step
 
 _MODEL = "model"  # the model's name in its run
-_MODEL_SCRIPT = Path(__file__).with_name("mlflow_model.py")
-_MODEL_CARD = Path(__file__).parent / "templates" / "model_card.md.jinja"
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Path, chosen_by: str = "") -> str:
@@ -48,28 +50,35 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
         files = {artifact: Path(folder) / name for artifact, name in names.items()}
         _link(classifier, files["classifier"])
         _link(backbone, files["backbone"])
-        predictor = Predictor.load(Path(folder))  # raises an error for a model that could not predict
-        libraries = list_libraries(predictor.card.transform.detects_faces)
+        model = load_model(Path(folder))  # raises an error for a model that could not predict
+        served: Any = load_step(model.task, "mlflow_model")
+        script = Path(inspect.getfile(served))
+        libraries = list_libraries(script, model.card.transform.detects_faces)
         files["model_card"].write_text(describe_model(run, chosen_by), encoding="utf-8")
         info = Model.log(
             None,
             pyfunc,
             name=_MODEL,
             run_id=run.info.run_id,
-            python_model=str(_MODEL_SCRIPT),
+            python_model=str(script),
             code_paths=[str(PACKAGE)],
             artifacts={name: str(file) for name, file in files.items()},
-            signature=_describe_signature(),
-            input_example=pd.DataFrame({COLUMN: [_draw_example()]}),
+            signature=ModelSignature(
+                Schema([ColSpec(DataType.string, name) for name in served.columns]), served.outputs
+            ),
+            input_example=pd.DataFrame({name: [_draw_example()] for name in served.columns}),
             pip_requirements=[f"{library}=={version(library).partition('+')[0]}" for library in libraries],
         )
     return str(info.model_id)
 
 
-def list_libraries(detects_faces: bool) -> list[str]:
-    """Return the distributions that a packaged model needs: those that its code imports, its runtime and detector."""
+def list_libraries(script: Path, detects_faces: bool) -> list[str]:
+    """Return the distributions that a packaged model needs: those that its code imports, its runtime and detector.
+
+    `script` is the file that MLflow runs.
+    """
     distributions = packages_distributions()
-    names = find_libraries({_MODEL_SCRIPT, *find_reached(_MODEL_SCRIPT)})
+    names = find_libraries({script, *find_reached(script)})
     # Several distributions may provide a name, such as mlflow and mlflow-skinny; celebflow requires the plain one.
     libraries = {min(distributions[name], key=len) for name in names}
     if choose_runtime("auto", "cpu") == "ncnn":
@@ -90,16 +99,15 @@ def describe_model(run: Run, chosen_by: str = "") -> str:
 
     `chosen_by` is the metric of validation that chose the run, or empty.
     """
-    template = Template(_MODEL_CARD.read_text(encoding="utf-8"), trim_blocks=True)
-    card: str = template.render(run=run, chosen_by=chosen_by, escape=escape)
-    return card
+    # A card in Markdown, in which only what people wrote is escaped.
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), trim_blocks=True)  # noqa: S701
+    template = environment.get_template(f"{find_task(run)}_card.md.jinja")
+    return template.render(run=run, chosen_by=chosen_by, escape=escape)
 
 
-def _describe_signature() -> ModelSignature:
-    kinds: dict[str, DataType | Map] = {"name": DataType.string, "probability": DataType.double}
-    kinds |= {"known": DataType.boolean, "probabilities": Map(DataType.double)}
-    outputs = Schema([ColSpec(kind, name) for name, kind in kinds.items()])
-    return ModelSignature(Schema([ColSpec(DataType.string, COLUMN)]), outputs)
+def find_task(run: Run) -> TaskName:
+    """Return the task of a run; runs of earlier versions have no param that says it."""
+    return cast(TaskName, run.data.params.get("task", "recognition"))
 
 
 def _draw_example() -> str:

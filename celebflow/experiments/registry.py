@@ -1,4 +1,4 @@
-"""An MLflow run → a version of the registered model celebflow."""
+"""An MLflow run → a version of the registered model of its task."""
 
 import re
 import sys
@@ -12,16 +12,15 @@ from mlflow.entities.model_registry import ModelVersion
 from celebflow import paths
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.evaluation.metrics import is_lower_better
-from celebflow.experiments.packaging import describe_model, package_model
+from celebflow.experiments.packaging import describe_model, find_task, package_model
 from celebflow.experiments.results import find_cached_file
+from celebflow.tasks import TASKS
 from celebflow.tracking import stores
 from celebflow.tracking.provenance import read_locked_md5s
 
-NAME = "celebflow"
-
 
 def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelVersion]:
-    """Register a run's model as a version of celebflow, give that an alias, and return the run and the version.
+    """Register a run's model as a version of its task's, give that an alias, and return the run and the version.
 
     Without a name, `metric` chooses the best run. A run that is already registered keeps its version.
 
@@ -44,7 +43,7 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
                 "`celebflow runs` lists them."
             )
         model_version = _find_version(client, run) or _register(client, run, "" if run_name else metric)
-        client.set_registered_model_alias(NAME, alias, model_version.version)
+        client.set_registered_model_alias(model_version.name, alias, model_version.version)
     except stores.STORE_ERRORS as error:
         raise_shortage(error, stores.describe_store())
         raise CelebflowError(f"{stores.describe_failure(error)}. {stores.advise_on_failure()}") from None
@@ -53,9 +52,10 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
 
 def _find_version(client: MlflowClient, run: Run) -> ModelVersion | None:
     """Return the version that a run is registered as, or None."""
-    if not client.search_registered_models(f"name = '{NAME}'"):
+    name = TASKS[find_task(run)].registered_name
+    if not client.search_registered_models(f"name = '{name}'"):
         return None
-    versions = client.search_model_versions(f"name = '{NAME}' and run_id = '{run.info.run_id}'")
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
     return next(iter(versions), None)
 
 
@@ -145,8 +145,8 @@ def find_named_run(client: MlflowClient, name: str) -> Run:
 def _register(client: MlflowClient, run: Run, chosen_by: str) -> ModelVersion:
     model_id = package_model(client, run, _find_file(run, "classifier"), _find_file(run, "backbone"), chosen_by)
     mlflow.set_tracking_uri(client.tracking_uri)
-    registered = mlflow.register_model(f"models:/{model_id}", NAME)
-    return client.update_model_version(NAME, registered.version, describe_model(run, chosen_by))
+    registered = mlflow.register_model(f"models:/{model_id}", TASKS[find_task(run)].registered_name)
+    return client.update_model_version(registered.name, registered.version, describe_model(run, chosen_by))
 
 
 def _find_file(run: Run, name: str) -> Path:

@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from celebflow.errors import CelebflowError
-from celebflow.inference.batcher import Limits
 from celebflow.inference.refusals import RefusalError
+from celebflow.inference.request_queue import Limits
 
 _HEAD_SECONDS = 10.0  # that the head of a request may take
 # Its warnings about a malformed form quote what the client sent.

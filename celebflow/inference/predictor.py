@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from celebflow.classifier.model import Classifier, ClassifierCard, load_classifi
 from celebflow.features.faces import Face
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.inference.extractor import ExtractedFace, Extractor, find_model_files
+from celebflow.params import TaskName
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,8 @@ def rank_candidates(predicted: PredictedFace, card: ClassifierCard, max_candidat
 
 class Predictor:
     """A classifier with its backbone on the CPU, ready for photographs; its card holds all that it needs."""
+
+    task: ClassVar[TaskName] = "recognition"
 
     def __init__(self, classifier: Classifier, backbone_file: Path) -> None:
         self.card = classifier.card

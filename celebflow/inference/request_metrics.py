@@ -5,7 +5,9 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PATHS = ("/", "/predict", "/healthz", "/metrics", "/openapi.json", "/docs", "/redoc")
+from celebflow.tasks import TASKS
+
+PATHS = ("/", *(task.path for task in TASKS.values()), "/healthz", "/metrics", "/openapi.json", "/docs", "/redoc")
 
 
 class Metrics:
@@ -20,8 +22,8 @@ class Metrics:
         )
         seconds = "From the head of a request to the end of its response."
         self._seconds = Histogram("celebflow_request_seconds", seconds, ["path"], registry=registry)
-        self.faces = Counter("celebflow_faces", "Predicted faces, known or unknown.", registry=registry)
-        photographs = "Photographs in one pass of the classifier."
+        self.faces = Counter("celebflow_faces", "Faces that were predicted or compared.", registry=registry)
+        photographs = "Photographs in one pass of the model."
         sizes = (1, 2, 4, 8, 16)
         self.batches = Histogram("celebflow_batch_photographs", photographs, buckets=sizes, registry=registry)
         self.waiting = Gauge("celebflow_waiting_requests", "Requests that wait for their responses.", registry=registry)

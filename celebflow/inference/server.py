@@ -1,76 +1,63 @@
-"""The HTTP server: a photograph in a request → the people in it. It keeps no photograph, in no file and in no log."""
+"""The HTTP server: photographs in a request → what its model says. It keeps no photograph, in no file and in no log."""
 
-import asyncio
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Response
 from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
-from PIL import Image
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, Field, TypeAdapter
-from starlette.requests import ClientDisconnect
+from pydantic import BaseModel, Field
 
-from celebflow import paths
-from celebflow.data.formats import PhotographError, list_formats
-from celebflow.errors import CelebflowError
-from celebflow.evaluation.neighbors import TrainingPhotographs
-from celebflow.features.store import load_features
+from celebflow.data.formats import list_formats
 from celebflow.inference.access import Access, HostCheck
-from celebflow.inference.batcher import Batcher, Limits, PredictionRequest, PredictionResponse
-from celebflow.inference.predictor import Predictor
+from celebflow.inference.loading import Model
 from celebflow.inference.refusals import RefusalError, add_refusals, describe_refusals
 from celebflow.inference.request_metrics import Metrics, RequestCounter
+from celebflow.inference.request_queue import Limits
 from celebflow.inference.rewriting import RequestRewriter
-from celebflow.inference.uploads import JSON_TYPE, describe_request, read_photograph
+from celebflow.inference.service import Service
+from celebflow.inference.uploads import describe_request
+from celebflow.params import TaskName
 from celebflow.report import markup
-
-_PAGE = markup.Page(
-    "predict.html.jinja", ("base.css", "predict.css"), ("predict.js",), Path(__file__).parent / "templates"
-)
-_RESPONSE = TypeAdapter(PredictionResponse)
-_MAX_CANDIDATES = 1000
+from celebflow.tasks import TASKS, load_step
 
 
 class HealthBody(BaseModel):
     """The server is up."""
 
     status: Literal["ok"]
-    people: int
+    task: TaskName = Field(description="what the model was trained for")
+    people: int = Field(description="people that the model was trained on")
     waiting: int = Field(description="requests that wait for their responses")
 
 
-def make_app(predictor: Predictor, limits: Limits, access: Access, show_training: bool, root_path: str = "") -> FastAPI:
+def make_app(model: Model, limits: Limits, access: Access, show_training: bool, root_path: str = "") -> FastAPI:
     """Make the application that serves a model; `show_training` lets it show the workspace's photographs of train.
 
     A reverse proxy may serve it below `root_path`. Raises CelebflowError when the model was not trained on these.
     """
     metrics = Metrics()
-    training = _load_training(predictor) if show_training else None
-    batcher = Batcher(predictor, limits, training, metrics.batches.observe)
-    metrics.waiting.set_function(lambda: batcher.waiting)
-    # A predictor's first photograph takes longer, because it is computed twice.
-    predictor.predict([Image.new("RGB", (predictor.card.transform.image_size_px,) * 2)])
-    card = predictor.card
+    service: Service = load_step(model.task, "service")(model, limits, show_training, metrics)
+    metrics.waiting.set_function(lambda: service.queue.waiting)
     html, policy = markup.render(
-        _PAGE,
+        service.page,
         "img-src blob: data:; connect-src 'self'",
         {},
         base=f"{root_path}/" if root_path else "",  # or relative to the page's own address
-        people=len(card.class_names),
-        warning=card.backbone.warning(),
+        people=service.people,
+        warning=service.warning,
         needs_token=access.token is not None,
-        shows_training=show_training,
         upload_bytes=limits.upload_bytes,
         formats=list_formats(),
+        **service.page_values,
     )
     app = FastAPIOffline(
         title="celebflow",
         version=version("celebflow"),
-        description="Who is in a photograph: names with their probabilities.",
+        summary=service.summary,
+        description=service.description,
         redirect_slashes=False,
     )
     add_refusals(app)
@@ -87,7 +74,7 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
     @app.get("/healthz", responses=describe_refusals(421))
     async def report_health() -> HealthBody:
         """Report that the server is up."""
-        return HealthBody(status="ok", people=len(card.class_names), waiting=batcher.waiting)
+        return HealthBody(status="ok", task=service.task, people=service.people, waiting=service.queue.waiting)
 
     @app.get(
         "/metrics",
@@ -99,46 +86,26 @@ def make_app(predictor: Predictor, limits: Limits, access: Access, show_training
         """Report counts and times for Prometheus."""
         return Response(metrics.format(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.post(
-        "/predict",
-        response_model=PredictionResponse,
+    app.post(
+        TASKS[service.task].path,
+        response_model=service.response_type,
         responses=describe_refusals(400, 401, 403, 408, 413, 415, 421, 422, 429, 503),
-        openapi_extra=describe_request(),
-        dependencies=token,
-    )
-    async def predict(
-        request: Request,
-        top: Annotated[int, Query(ge=1, le=_MAX_CANDIDATES, description="how many candidates to return per face")] = 3,
-        heat_map: Annotated[bool, Query(description="return what the network saw, and where it looked")] = False,
-        nearest: Annotated[bool, Query(description="return similar photographs of train, if the owner allows")] = False,
-        whole: Annotated[bool, Query(description="predict a photograph without a face as a whole")] = False,
-    ) -> Response:
-        """Predict who is in a photograph; its content decides its format, not its name."""
-        message = f"The request took longer than {limits.seconds:g} seconds to arrive."
-        late = RefusalError(408, "too_slow", message, Connection="close")
-        try:
-            async with asyncio.timeout(limits.seconds):
-                access.check_token(request)
-                if nearest and not show_training:
-                    raise RefusalError(403, "not_shown", "This server does not show the photographs of train.")
-                with batcher.enter_queue():
-                    content = await read_photograph(request, limits.upload_bytes)
-                    message = f"The prediction took longer than {limits.seconds:g} seconds."
-                    late = RefusalError(503, "timed_out", message, **{"Retry-After": "5"})
-                    response = await batcher.predict(PredictionRequest(content, top, heat_map, nearest, whole))
-        except TimeoutError:
-            raise late from None
-        except PhotographError as error:
-            raise RefusalError(422, "not_a_photograph", f"The file {error}.") from None
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody receives it
-        metrics.faces.inc(len(response.faces))
-        return Response(_RESPONSE.dump_json(response), headers={"Cache-Control": "no-store"}, media_type=JSON_TYPE)
-
+        openapi_extra=describe_request(service.fields),
+        dependencies=[*token, Depends(access.check_token)],
+    )(service.answer)
+    for name, task in TASKS.items():
+        if name != service.task:
+            _refuse_task(app, task.path, service)
     return app
 
 
-def _load_training(predictor: Predictor) -> TrainingPhotographs:
-    if not (paths.FEATURES / "offsets.npy").exists():
-        raise CelebflowError(f"--show-training needs {paths.FEATURES}, which is missing. Run `dvc repro`.")
-    return TrainingPhotographs(predictor.classifier, load_features(paths.FEATURES, paths.PHOTOS), paths.DATA)
+def _refuse_task(app: FastAPI, path: str, service: Service) -> None:
+    """Say at the path of another task what this server does instead."""
+    message = (
+        f"This server's model was trained for {service.task}, so it does not serve {path}. Send "
+        f"{' and '.join(service.fields)} to {TASKS[service.task].path}."
+    )
+
+    @app.api_route(path, methods=["GET", "POST"], include_in_schema=False)
+    async def refuse() -> None:
+        raise RefusalError(404, "other_task", message)

@@ -1,12 +1,12 @@
-"""Read the photograph from a request's body, or refuse it; nothing of it is written to disk."""
+"""Read the photographs from a request's body, or refuse it; nothing of it is written to disk."""
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -16,18 +16,12 @@ from celebflow.inference.refusals import RefusalError
 
 JSON_TYPE = "application/json"
 _FORM_TYPE = "multipart/form-data"
-_FIELD = "photograph"
-_ENVELOPE_BYTES = 16_384  # that a form or JSON may add to its photograph
+_ENVELOPE_BYTES = 16_384  # that a form or JSON may add to its photographs
 # Of JSON per byte of a photograph: base64 takes 4/3, and an escaped line break (\r\n) every 64 digits and escaped
 # slashes (\/) another tenth.
 _JSON_BYTES = 1.5
 _UNSPECIFIC_TYPES = ("", "application/octet-stream")  # that a form's file may have instead of image/…
-
-
-class _EncodedPhotograph(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    photograph: str
+_TEXTS = TypeAdapter(dict[str, str])
 
 
 class _InMemoryParser(MultiPartParser):
@@ -41,8 +35,8 @@ class _InMemoryParser(MultiPartParser):
             file.close()
 
 
-async def read_photograph(request: Request, max_bytes: int) -> bytes:
-    """Return the photograph in a request; raise RefusalError when there is none, or when it is too large.
+async def read_photographs(request: Request, fields: Sequence[str], max_bytes: int) -> list[bytes]:
+    """Return the photographs in a request, one a field; raise RefusalError when one is missing or too large.
 
     uvicorn discards the rest of a body that is refused, so that the client gets to read the reason.
     """
@@ -52,17 +46,17 @@ async def read_photograph(request: Request, max_bytes: int) -> bytes:
     too_large = RefusalError(413, "too_large", f"A photograph may have up to {max_bytes / 1e6:g} MB.")
     media_type = _parse_media_type(headers.get("content-type", ""))
     if media_type == _FORM_TYPE:
-        body = await _read_body(request, max_bytes + _ENVELOPE_BYTES, too_large)
-        content = await asyncio.to_thread(_parse_form, headers, body)
+        body = await _read_body(request, len(fields) * max_bytes + _ENVELOPE_BYTES, too_large)
+        contents = await asyncio.to_thread(_parse_form, headers, body, fields)
     elif media_type == JSON_TYPE:
-        body = await _read_body(request, round(max_bytes * _JSON_BYTES) + _ENVELOPE_BYTES, too_large)
-        content = await asyncio.to_thread(_parse_json, body)
+        body = await _read_body(request, round(len(fields) * max_bytes * _JSON_BYTES) + _ENVELOPE_BYTES, too_large)
+        contents = await asyncio.to_thread(_parse_json, body, fields)
     else:
-        message = f"Send the photograph as {_FORM_TYPE}, or in base64 as {JSON_TYPE}."
+        message = f"Send {' and '.join(fields)} as {_FORM_TYPE}, or in base64 as {JSON_TYPE}."
         raise RefusalError(415, "wrong_content_type", message)
-    if len(content) > max_bytes:
+    if max(map(len, contents)) > max_bytes:
         raise too_large
-    return content
+    return contents
 
 
 async def _read_body(request: Request, max_bytes: int, too_large: RefusalError) -> bytes:
@@ -77,15 +71,15 @@ async def _read_body(request: Request, max_bytes: int, too_large: RefusalError) 
     return bytes(body)
 
 
-def describe_request() -> dict[str, Any]:
-    """Return the body that read_photograph takes, for the OpenAPI description."""
+def describe_request(fields: Sequence[str]) -> dict[str, Any]:
+    """Return the body that read_photographs takes, for the OpenAPI description."""
 
     def describe(**photograph: str) -> dict[str, Any]:
-        properties = {_FIELD: {"type": "string", **photograph}}
-        return {"type": "object", "required": [_FIELD], "properties": properties, "additionalProperties": False}
+        properties = {field: {"type": "string", **photograph} for field in fields}
+        return {"type": "object", "required": [*fields], "properties": properties, "additionalProperties": False}
 
     form = describe(format="binary", description=f"a {list_formats()} file")
-    encoding = {_FIELD: {"contentType": "image/*, application/octet-stream"}}
+    encoding = {field: {"contentType": "image/*, application/octet-stream"} for field in fields}
     kinds = "It may be a data URL, have line breaks, use the URL-safe alphabet, and lack its padding."
     description = f"a {list_formats()} file in base64. {kinds}"
     encoded = describe(contentEncoding="base64", format="byte", description=description)
@@ -97,29 +91,31 @@ def _parse_media_type(header: str) -> str:
     return header.partition(";")[0].strip().lower()
 
 
-def _parse_form(headers: Headers, body: bytes) -> bytes:
+def _parse_form(headers: Headers, body: bytes, fields: Sequence[str]) -> list[bytes]:
     # In an event loop of its own: a form that consists of boundaries alone takes seconds.
-    return asyncio.run(_parse_form_in_memory(headers, body))
+    return asyncio.run(_parse_form_in_memory(headers, body, fields))
 
 
-async def _parse_form_in_memory(headers: Headers, body: bytes) -> bytes:
+async def _parse_form_in_memory(headers: Headers, body: bytes, fields: Sequence[str]) -> list[bytes]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = _InMemoryParser(headers, stream(), max_files=1, max_fields=0)
+    parser = _InMemoryParser(headers, stream(), max_files=len(fields), max_fields=0)
     try:
         form = await parser.parse()
-        return await _read_file(form.get(_FIELD))
+        return [await _read_file(field, form.get(field)) for field in fields]
     except (MultiPartException, ValueError, KeyError) as error:
         detail = error.message if isinstance(error, MultiPartException) else "it cannot be read"
-        raise RefusalError(400, "malformed", f"This is not a form with one file: {detail.rstrip('.')}.") from None
+        raise RefusalError(
+            400, "malformed", f"This is not a form with {' and '.join(fields)}, a file each: {detail.rstrip('.')}."
+        ) from None
     finally:
         parser.close()
 
 
-async def _read_file(file: UploadFile | str | None) -> bytes:
+async def _read_file(field: str, file: UploadFile | str | None) -> bytes:
     if not isinstance(file, UploadFile):
-        raise RefusalError(400, "malformed", f"The form has no file in the field {_FIELD}.")
+        raise RefusalError(400, "malformed", f"The form has no file in the field {field}.")
     if re.search(r"[/\\\0]", file.filename or ""):
         raise RefusalError(400, "malformed", "The file name is a path; send the name alone, or none.")
     media_type = _parse_media_type(file.content_type or "")
@@ -128,13 +124,21 @@ async def _read_file(file: UploadFile | str | None) -> bytes:
     return await file.read()
 
 
-def _parse_json(body: bytes) -> bytes:
+def _parse_json(body: bytes, fields: Sequence[str]) -> list[bytes]:
     # A shell puts the lines that `base64` breaks into a string as they are, where JSON has none.
     joined = body.translate(None, b"\r\n")
     try:
-        return decode_base64(_EncodedPhotograph.model_validate_json(joined).photograph)
+        texts = _TEXTS.validate_json(joined, strict=True)
     except ValidationError:
-        message = f'The body must be {{"{_FIELD}": "…"}} with a file in base64.'
+        texts = {}
+    if texts.keys() != set(fields):
+        example = ", ".join(f'"{field}": "…"' for field in fields)
+        raise RefusalError(400, "malformed", f"The body must be {{{example}}}, each a file in base64.")
+    return [_decode_text(field, texts[field]) for field in fields]
+
+
+def _decode_text(field: str, text: str) -> bytes:
+    try:
+        return decode_base64(text)
     except PhotographError as error:
-        message = f"{_FIELD} {error}."
-    raise RefusalError(400, "malformed", message)
+        raise RefusalError(400, "malformed", f"{field} {error}.") from None

@@ -1,70 +1,30 @@
-"""Pairs of photographs → whether they show the same person, with a trained verifier and its backbone."""
+"""Pairs of files → whether each shows the same person, for people and for programs."""
 
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
-from PIL import Image
-from scipy.special import expit
-
-from celebflow.backbone.vgg19 import count_features
 from celebflow.classifier.calibration import FloatArray
-from celebflow.classifier.verifier import Verifier, format_probability, load_verifier
+from celebflow.classifier.verifier import format_probability
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError
 from celebflow.data.pairs import read_pair_rows
 from celebflow.data.tables import write_table
 from celebflow.errors import CelebflowError, escape_controls
-from celebflow.features.sparse import SparseBatch
-from celebflow.inference.extractor import Extractor, find_model_files
+from celebflow.inference.pair_verifier import Answer, PairVerifier
 
 
 @dataclass(frozen=True)
 class PairAnswer:
-    """Whether two photographs show the same person.
-
-    `probability` is that of the same person, with both answers equally likely before the photographs are seen, and
-    `log_odds` are its log odds; both are None where no face was found.
-    """
+    """Two files and, as in a Verdict, whether they show the same person."""
 
     first: str
     second: str
-    answer: Literal["same", "different", "no face found"]
+    answer: Answer
     probability: float | None
     log_odds: float | None
-
-
-class PairVerifier:
-    """A verifier with its backbone on the CPU, ready for photographs; its card holds all that it needs."""
-
-    def __init__(self, verifier: Verifier, backbone_file: Path) -> None:
-        self.card = verifier.card
-        self._verifier = verifier
-        self._extractor = Extractor(self.card.transform, self.card.backbone, backbone_file)
-
-    @classmethod
-    def load(cls, folder: Path) -> "PairVerifier":
-        """Load the model in a folder, as find_model_files finds it.
-
-        Raises CelebflowError when the folder holds no verifier.
-        """
-        verifier, backbone = find_model_files(folder)
-        return cls(load_verifier(verifier), backbone)
-
-    def embed(self, photograph: Image.Image, *, whole: bool = False) -> FloatArray | None:
-        """Return the (1, D) coordinates of the subject of an RGB photograph, or None when no face is found in it."""
-        faces = self._extractor.extract(photograph, 1, whole=whole)
-        if not faces:
-            return None
-        count = count_features(self.card.transform.layers)
-        return self._verifier.embed([SparseBatch.from_rows([view], count) for view in faces[0].views])
-
-    def compare(self, first: FloatArray, second: FloatArray) -> float:
-        """Return the log odds that the coordinates of two photographs are those of the same person."""
-        return float(self.card.calibration.compute_log_odds(self._verifier.score(first, second))[0])
 
 
 def list_pairs(photographs: Sequence[str], table: Path | None) -> list[tuple[str, str]]:
@@ -108,12 +68,7 @@ def verify_pairs(
                 refuse(name, reason)
         if refused & set(pair):
             continue
-        first, second = (known[name] for name in pair)
-        if first is None or second is None:
-            yield PairAnswer(*pair, "no face found", None, None)
-            continue
-        log_odds = verifier.compare(first, second)
-        yield PairAnswer(*pair, "same" if log_odds >= 0 else "different", float(expit(log_odds)), log_odds)
+        yield PairAnswer(*pair, **vars(verifier.compare(*(known[name] for name in pair))))
 
 
 def format_table(answers: Sequence[PairAnswer]) -> str:

@@ -11,11 +11,12 @@ import pytest
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 
 from celebflow.experiments import packaging
-from celebflow.experiments.imports import find_libraries, find_reached
+from celebflow.experiments.imports import PACKAGE, find_libraries, find_reached
 from celebflow.experiments.packaging import describe_model, list_libraries
 from celebflow.features.faces import DETECTOR_LIBRARIES
 
 DISTRIBUTIONS = packages_distributions()
+SCRIPTS = [PACKAGE / "experiments" / f"{name}.py" for name in ("mlflow_model", "mlflow_verifier")]
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +26,10 @@ def distributions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow  # Python starts anew and imports MLflow and torch
-def test_every_library_that_the_model_s_code_imports_is_pinned() -> None:
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_library_that_the_model_s_code_imports_is_pinned(script: Path) -> None:
     # What Python is told to import, in the place of what celebflow.experiments.imports reads from the code.
-    code = """
+    code = f"""
 import builtins, json, sys
 import_module, imported = builtins.__import__, set()
 
@@ -37,13 +39,13 @@ def record(name, globals=None, locals=None, fromlist=(), level=0):
     return import_module(name, globals, locals, fromlist, level)
 
 builtins.__import__ = record
-import celebflow.experiments.mlflow_model
-print(json.dumps(sorted(imported - sys.stdlib_module_names - {"celebflow"})))
+import celebflow.experiments.{script.stem}
+print(json.dumps(sorted(imported - sys.stdlib_module_names - {{"celebflow"}})))
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     imported = set(json.loads(output.splitlines()[-1]))
     assert {"mlflow", "torch", "numpy", "PIL", "pandas"} <= imported
-    pinned = set(list_libraries(detects_faces=False))
+    pinned = set(list_libraries(script, detects_faces=False))
     for name in imported:
         assert pinned & set(DISTRIBUTIONS[name]), name
 
@@ -51,18 +53,18 @@ print(json.dumps(sorted(imported - sys.stdlib_module_names - {"celebflow"})))
 @pytest.mark.parametrize("runtime", ["ncnn", "torch"])
 def test_ncnn_is_pinned_where_it_computes_the_features(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packaging, "choose_runtime", lambda runtime_name, device: runtime)
-    assert ("ncnn" in list_libraries(detects_faces=False)) == (runtime == "ncnn")
+    assert ("ncnn" in list_libraries(SCRIPTS[0], detects_faces=False)) == (runtime == "ncnn")
 
 
 @pytest.mark.parametrize("detects_faces", [True, False])
 def test_the_detector_is_pinned_where_it_detects_faces(detects_faces: bool) -> None:
-    pinned = set(list_libraries(detects_faces))
+    pinned = set(list_libraries(SCRIPTS[0], detects_faces))
     assert pinned & set(DETECTOR_LIBRARIES) == (set(DETECTOR_LIBRARIES) if detects_faces else set())
 
 
 def test_pinned_libraries_are_installed_and_required_by_celebflow() -> None:
     required = {re.split(r"[^\w.-]", requirement)[0] for requirement in requires("celebflow") or []}
-    pinned = list_libraries(detects_faces=True)
+    pinned = list_libraries(SCRIPTS[0], detects_faces=True)
     assert pinned == sorted(set(pinned))
     assert set(pinned) <= required
     for library in pinned:
@@ -134,3 +136,15 @@ def test_the_card_of_a_detecting_model_says_that_it_sees_faces_alone() -> None:
     assert "does not detect faces" not in card
     assert "chosen by" not in card
     assert "See the run's params.yaml." in card
+
+
+def test_the_card_of_a_verifier_says_what_it_answers_and_how_often_it_is_wrong() -> None:
+    params = {"task": "verification", "extract.face.crop": "detect"}
+    card = describe_model(_make_run(params, {"celebflow.warning": "UNTRAINED BACKBONE"}), "val/final_accuracy")
+    lines = card.splitlines()
+    assert lines[0] == "# Whether two photographs show the same person"
+    assert "**UNTRAINED BACKBONE**" in lines and "| accuracy | 0.7500 | 0.5000 |" in lines
+    assert "## Data" in lines and "## Limits" in lines, "nothing runs into a heading"
+    for part in ("A verifier", "log odds", "equally likely", "false match rate", "no answer", "val/final_accuracy"):
+        assert part in card
+    assert "always predicts" not in card

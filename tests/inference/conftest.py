@@ -7,15 +7,16 @@ import pytest
 
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.features.transform import WHOLE, Transform
+from celebflow.inference.pair_verifier import PairVerifier
 from celebflow.inference.predictor import Predictor
 from tests.inference.serving import start_server
-from tests.models import save_model
+from tests.models import save_model, save_verifier
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone, backbone_file: Path) -> Path:
     """Save a model for whole photographs, whose threshold lies between the matches of those that tests draw."""
-    return save_model(tmp_path_factory.mktemp("model"), backbone, backbone_file, Transform(32), threshold=-1.4)
+    return save_model(tmp_path_factory.mktemp("model"), backbone, backbone_file, Transform(32), threshold=0.8)
 
 
 @pytest.fixture(scope="session")
@@ -35,4 +36,24 @@ def face_predictor(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone,
 def address(predictor: Predictor) -> Iterator[str]:
     """Serve it; yield the server's address."""
     with start_server(predictor) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def verifier_model(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone, backbone_file: Path) -> Path:
+    """Save a verifier that detects faces, and takes two views of each."""
+    transform = Transform(32, WHOLE.model_copy(update={"crop": "detect"}), ("original", "mirrored"))
+    return save_verifier(tmp_path_factory.mktemp("verifier"), backbone, backbone_file, transform)
+
+
+@pytest.fixture(scope="session")
+def pair_verifier(verifier_model: Path) -> PairVerifier:
+    """Load it."""
+    return PairVerifier.load(verifier_model)
+
+
+@pytest.fixture(scope="session")
+def verifier_address(pair_verifier: PairVerifier) -> Iterator[str]:
+    """Serve it; yield the server's address."""
+    with start_server(pair_verifier) as address:
         yield address

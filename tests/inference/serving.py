@@ -17,8 +17,8 @@ import uvicorn
 
 from celebflow.inference import connections, server
 from celebflow.inference.access import Access, make_access
-from celebflow.inference.batcher import Limits
-from celebflow.inference.predictor import Predictor
+from celebflow.inference.loading import Model
+from celebflow.inference.request_queue import Limits
 
 LIMITS = Limits(upload_bytes=1_000_000, pixels=1_000_000, faces=20, seconds=20.0, waiting=64)
 OPEN = make_access("127.0.0.1", None)
@@ -26,11 +26,9 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 @contextmanager
-def start_server(
-    predictor: Predictor, limits: Limits = LIMITS, access: Access = OPEN, root_path: str = ""
-) -> Iterator[str]:
+def start_server(model: Model, limits: Limits = LIMITS, access: Access = OPEN, root_path: str = "") -> Iterator[str]:
     """Serve from a thread of this process; yield the server's address."""
-    app = server.make_app(predictor, limits, access, False, root_path)
+    app = server.make_app(model, limits, access, False, root_path)
     with connections.listen("127.0.0.1", 0) as listening:
         running = uvicorn.Server(connections.configure(app, limits))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
@@ -76,6 +74,14 @@ def post_json(address: str, content: bytes, query: str = "") -> requests.Respons
     """Send a photograph in base64."""
     encoded = base64.b64encode(content).decode()
     return requests.post(f"{address}/predict?{query}", json={"photograph": encoded}, timeout=60)
+
+
+def post_pair(
+    address: str, first: bytes, second: bytes, *, query: str = "", headers: Mapping[str, str | bytes] | None = None
+) -> requests.Response:
+    """Send two photographs as a browser's form does."""
+    files = {"first": ("first", first), "second": ("second", second)}
+    return requests.post(f"{address}/verify?{query}", files=files, headers=headers, timeout=60)
 
 
 def head(address: str, path: str, headers: Mapping[str, str | bytes] | None = None) -> requests.Response:

@@ -16,7 +16,7 @@ from celebflow.data.formats import PhotographError
 from celebflow.data.photos import Photo
 from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
 from celebflow.features.sparse import SparseBatch
-from celebflow.inference import batcher as batchers
+from celebflow.inference import request_queue
 from celebflow.inference.batcher import Batcher, NearestPhotograph, PredictionRequest, PredictionResponse
 from celebflow.inference.extractor import ExtractedFace
 from celebflow.inference.predictor import PredictedFace, Predictor
@@ -46,7 +46,7 @@ def _make_request(seed: int, *, heat_map: bool = False, nearest: bool = False) -
 def test_requests_at_the_same_time_are_classified_together(
     batcher: Batcher, predictor: Predictor, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchers, "_MAX_WAIT_SECONDS", 60)  # a busy machine fills passes slowly
+    monkeypatch.setattr(request_queue, "_MAX_WAIT_SECONDS", 60)  # a busy machine fills passes slowly
 
     async def predict_all() -> list[PredictionResponse]:
         return await asyncio.gather(*(batcher.predict(_make_request(seed)) for seed in range(40)))

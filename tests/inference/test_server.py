@@ -21,7 +21,7 @@ from celebflow.cli import main
 from celebflow.data.decoding import decode_photograph
 from celebflow.errors import CelebflowError
 from celebflow.features import transform as transform_module
-from celebflow.inference import batcher
+from celebflow.inference import request_queue
 from celebflow.inference.access import make_access
 from celebflow.inference.extractor import ExtractedFace
 from celebflow.inference.predictor import Predictor
@@ -36,7 +36,7 @@ from tests.inference.serving import (
     read_response,
     start_server,
 )
-from tests.models import NAMES, draw_noise, make_face
+from tests.models import NAMES, draw_blue, draw_noise, make_face
 
 
 def _read_probabilities(response: requests.Response) -> list[float]:
@@ -46,15 +46,9 @@ def _read_probabilities(response: requests.Response) -> list[float]:
     return [probabilities[name] for name in NAMES]
 
 
-def _draw_blue(kind: str) -> bytes:
-    content = io.BytesIO()
-    Image.new("RGB", (60, 40), "blue").save(content, kind)
-    return content.getvalue()
-
-
 @pytest.mark.parametrize(
     ("content", "known"),
-    [(draw_noise(), True), (draw_noise(1, kind="JPEG"), True), (_draw_blue("WEBP"), False)],
+    [(draw_noise(), False), (draw_noise(1, kind="JPEG"), False), (draw_blue("WEBP"), True)],
     ids=["PNG", "JPEG", "WebP"],
 )
 def test_form_and_base64_get_the_prediction_of_the_predictor(
@@ -112,7 +106,7 @@ def test_without_a_face_nobody_is_guessed_unless_the_client_wants_it(
 
 
 def test_health_counts_people_and_waiting_requests(address: str) -> None:
-    assert get(address, "/healthz").json() == {"status": "ok", "people": 3, "waiting": 0}
+    assert get(address, "/healthz").json() == {"status": "ok", "task": "recognition", "people": 3, "waiting": 0}
 
 
 def test_requests_beyond_the_queue_are_refused(predictor: Predictor) -> None:
@@ -148,7 +142,7 @@ def test_a_prediction_that_takes_too_long_is_refused(predictor: Predictor, monke
 
 @pytest.mark.slow
 def test_many_clients_at_once_get_what_each_gets_alone(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batcher, "_MAX_WAIT_SECONDS", 60)  # a busy machine fills passes slowly
+    monkeypatch.setattr(request_queue, "_MAX_WAIT_SECONDS", 60)  # a busy machine fills passes slowly
     contents = [draw_noise(seed) for seed in range(16)]
 
     def count_passes() -> float:
@@ -176,16 +170,19 @@ def test_the_documentation_needs_no_network(address: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("token", "root_path"), [(None, ""), ("secret", "/faces")])
+@pytest.mark.parametrize(
+    ("name", "token", "root_path"),
+    [("predictor", None, ""), ("predictor", "secret", "/faces"), ("pair_verifier", "secret", "")],
+)
 def test_schemathesis_finds_no_contradiction(
-    predictor: Predictor, tmp_path: Path, token: str | None, root_path: str
+    request: pytest.FixtureRequest, tmp_path: Path, name: str, token: str | None, root_path: str
 ) -> None:
     (tmp_path / "schemathesis.toml").write_text(
         # By the schema, a photograph is any bytes; few bytes are a photograph.
         '[checks]\npositive_data_acceptance.expected-statuses = ["2xx", "4xx"]\n'
     )
     access = make_access("127.0.0.1", token)
-    with start_server(predictor, access=access, root_path=root_path) as address:
+    with start_server(request.getfixturevalue(name), access=access, root_path=root_path) as address:
         command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{address}{root_path}/openapi.json"]
         command += ["--checks", "all", "--max-examples", "20", "--seed", "1", "--no-color"]
         if token:
@@ -202,13 +199,20 @@ def test_schemathesis_finds_no_contradiction(
         (["--allow-host", "https://faces.example"], "--allow-host"),
         (["--root-path", "faces"], "--root-path"),
         (["--model", "MODEL", "--show-training"], "features, which is missing"),
+        (["--model", "VERIFIER", "--show-training"], "compares photographs"),
     ],
 )
 def test_the_command_says_why_it_cannot_serve(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+    model: Path,
+    verifier_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = [str(model) if argument == "MODEL" else argument for argument in arguments]
+    folders = {"MODEL": str(model), "VERIFIER": str(verifier_model)}
+    arguments = [folders.get(argument, argument) for argument in arguments]
     result = CliRunner().invoke(main, ["serve", "--port", "0", *arguments])
     assert isinstance(result.exception, CelebflowError), result.output
     assert message in str(result.exception)

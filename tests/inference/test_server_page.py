@@ -1,6 +1,5 @@
 """In a real browser, the server's page takes a photograph in every way, and shows the prediction or the reason."""
 
-import base64
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
@@ -19,6 +18,7 @@ from celebflow.features.transform import WHOLE, Transform
 from celebflow.inference.access import make_access
 from celebflow.inference.predictor import Predictor
 from tests.browser import emulate_phone, has_alert, take_console, take_requests
+from tests.inference.pages import transfer_files, wait_for
 from tests.inference.serving import LIMITS, start_server
 from tests.models import draw_noise, make_face, save_model
 
@@ -30,19 +30,6 @@ WIDE_SIZE, TALL_SIZE = (60, 40), (40, 60)
 WIDE = draw_noise(size=WIDE_SIZE)  # two faces, see page_predictor
 TALL = draw_noise(size=TALL_SIZE)  # one face
 SQUARE = draw_noise(size=(40, 40))  # no face
-# Hands over files as a drop or a paste does: the event with the files that it transfers.
-TRANSFER = """
-const [kind, files] = arguments;
-const transfer = new DataTransfer();
-for (const [name, content] of files) {
-  const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
-  transfer.items.add(new File([bytes], name));
-}
-const event = kind === "paste"
-  ? new ClipboardEvent(kind, { clipboardData: transfer, bubbles: true, cancelable: true })
-  : new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true });
-document.querySelector("#drop").dispatchEvent(event);
-"""
 
 
 @pytest.fixture(scope="module")
@@ -83,24 +70,13 @@ def page(page_address: str, browser: Chrome) -> Iterator[Chrome]:
     assert not has_alert(browser)
 
 
-def _wait_for(page: Chrome, selector: str) -> None:
-    def is_shown(driver: Chrome) -> bool:
-        return any(element.is_displayed() for element in driver.find_elements(By.CSS_SELECTOR, selector))
-
-    WebDriverWait(page, 30).until(is_shown)
-
-
 def _upload(page: Chrome, folder: Path, content: bytes) -> None:
     (folder / "photograph.png").write_bytes(content)
     page.find_element(By.ID, "file").send_keys(str(folder / "photograph.png"))
 
 
-def _transfer(page: Chrome, kind: str, *files: tuple[str, bytes]) -> None:
-    page.execute_script(TRANSFER, kind, [(name, base64.b64encode(content).decode()) for name, content in files])
-
-
 def _drop(page: Chrome, content: bytes) -> None:
-    _transfer(page, "drop", ("photograph.png", content))
+    transfer_files(page, "#drop", "drop", ("photograph.png", content))
 
 
 def _texts(page: Chrome, selector: str) -> list[str]:
@@ -109,11 +85,11 @@ def _texts(page: Chrome, selector: str) -> list[str]:
 
 def test_without_a_face_nobody_is_guessed_until_one_asks(page: Chrome, tmp_path: Path) -> None:
     _upload(page, tmp_path, SQUARE)
-    _wait_for(page, "#no-face")
+    wait_for(page, "#no-face")
     assert page.find_element(By.ID, "status").text == "No face found."
     assert not page.find_elements(By.CSS_SELECTOR, ".face")
     page.find_element(By.ID, "whole").click()
-    _wait_for(page, ".face")
+    wait_for(page, ".face")
     assert not page.find_element(By.ID, "no-face").is_displayed()
     assert not page.find_elements(By.CSS_SELECTOR, ".box"), "the prediction is for the photograph as a whole"
     assert len(_texts(page, ".face:first-child .candidates th")) == 5
@@ -121,7 +97,7 @@ def test_without_a_face_nobody_is_guessed_until_one_asks(page: Chrome, tmp_path:
 
 def test_an_upload_shows_the_candidates_of_each_face(page: Chrome, tmp_path: Path) -> None:
     _upload(page, tmp_path, WIDE)
-    _wait_for(page, "#result")
+    wait_for(page, "#result")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 2
     first = _texts(page, ".face:first-child .candidates th")
     assert len(first) == 5
@@ -142,7 +118,7 @@ def test_an_upload_shows_the_candidates_of_each_face(page: Chrome, tmp_path: Pat
 
 def test_an_upload_shows_the_box_of_each_face(page: Chrome, tmp_path: Path) -> None:
     _upload(page, tmp_path, WIDE)
-    _wait_for(page, "#result")
+    wait_for(page, "#result")
     photograph = page.find_element(By.ID, "photograph").rect
     scale = photograph["width"] / 60
     boxes = {element.text: element.rect for element in page.find_elements(By.CSS_SELECTOR, ".box")}
@@ -156,8 +132,8 @@ def test_an_upload_shows_the_box_of_each_face(page: Chrome, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_a_photograph_is_dropped_or_pasted(page: Chrome, kind: str) -> None:
-    _transfer(page, kind, ("tall.png", TALL))
-    _wait_for(page, "#result")
+    transfer_files(page, "#drop", kind, ("tall.png", TALL))
+    wait_for(page, "#result")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
     assert len(page.find_elements(By.CSS_SELECTOR, ".box")) == 1
     assert not page.find_element(By.CSS_SELECTOR, ".face h2").text.startswith("1.")
@@ -165,10 +141,10 @@ def test_a_photograph_is_dropped_or_pasted(page: Chrome, kind: str) -> None:
 
 def test_a_photograph_is_taken(page: Chrome) -> None:
     page.find_element(By.ID, "open-camera").click()
-    _wait_for(page, "video")
+    wait_for(page, "video")
     WebDriverWait(page, 30).until(lambda driver: driver.find_element(By.ID, "capture").is_enabled())
     page.find_element(By.ID, "capture").click()
-    _wait_for(page, "#result")
+    wait_for(page, "#result")
     assert not page.find_element(By.CSS_SELECTOR, "video").is_displayed()
     assert page.execute_script("return find('video').srcObject") is None, "the camera is off"
 
@@ -186,21 +162,21 @@ def test_an_error_is_shown_until_the_next_photograph(
     page: Chrome, files: list[tuple[str, bytes]], message: str
 ) -> None:
     _drop(page, TALL)
-    _wait_for(page, "#result")
-    _transfer(page, "drop", *files)
-    _wait_for(page, "#error")
+    wait_for(page, "#result")
+    transfer_files(page, "#drop", "drop", *files)
+    wait_for(page, "#error")
     assert message in page.find_element(By.ID, "error").text
     assert not page.find_element(By.ID, "result").is_displayed()
     assert not page.find_element(By.ID, "status").text
     _drop(page, TALL)
-    _wait_for(page, "#result")
+    wait_for(page, "#result")
     assert not page.find_element(By.ID, "error").is_displayed()
 
 
 def test_the_later_of_two_photographs_is_shown(page: Chrome) -> None:
     _drop(page, WIDE)
     _drop(page, TALL)
-    _wait_for(page, "#result")
+    wait_for(page, "#result")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
 
 
@@ -211,7 +187,7 @@ def test_a_response_that_comes_too_late_is_not_shown(page: Chrome) -> None:
     page.execute_script("delete photograph.decode")
     _drop(page, TALL)
     page.execute_script("finish()")
-    _wait_for(page, "#result")
+    wait_for(page, "#result")
     assert len(page.find_elements(By.CSS_SELECTOR, ".face")) == 1
     assert len(page.find_elements(By.CSS_SELECTOR, ".box")) == 1
 
@@ -220,7 +196,7 @@ def test_the_page_fits_a_phone(page: Chrome, tmp_path: Path) -> None:
     with emulate_phone(page, PHONE_WIDTH_PX):
         page.refresh()
         _upload(page, tmp_path, WIDE)
-        _wait_for(page, "#result")
+        wait_for(page, "#result")
         assert page.execute_script("return document.documentElement.scrollWidth") <= PHONE_WIDTH_PX
         photograph, faces = (page.find_element(By.ID, name).rect for name in ("photograph", "faces"))
         assert faces["y"] > photograph["y"], "the faces are listed below the photograph"
@@ -237,7 +213,7 @@ def test_a_face_below_the_threshold_is_unknown(predictor: Predictor, browser: Ch
     with start_server(strict) as address:
         browser.get(address)
         _drop(browser, TALL)
-        _wait_for(browser, "#result")
+        wait_for(browser, "#result")
         assert _texts(browser, ".face h2") == ["Unknown"]
         assert "none of these people" in browser.find_element(By.CSS_SELECTOR, ".verdict").text
 
@@ -246,23 +222,23 @@ def test_a_token_is_required(page_predictor: Predictor, browser: Chrome) -> None
     with start_server(page_predictor, access=make_access("127.0.0.1", "secret")) as address:
         browser.get(address)
         _drop(browser, TALL)
-        _wait_for(browser, "#error")
+        wait_for(browser, "#error")
         assert "token" in browser.find_element(By.ID, "error").text
         browser.find_element(By.ID, "token").send_keys("s\u00e9cret")
         _drop(browser, TALL)
-        _wait_for(browser, "#error")
+        wait_for(browser, "#error")
         assert "token" in browser.find_element(By.ID, "error").text
         browser.find_element(By.ID, "token").clear()
         browser.find_element(By.ID, "token").send_keys("secret")
         _drop(browser, TALL)
-        _wait_for(browser, "#result")
+        wait_for(browser, "#result")
 
 
 def test_a_response_of_a_proxy_is_not_taken_for_the_server_s(page: Chrome) -> None:
     proxy = 'async () => new Response("<h1>Too large</h1>", {status: 413, headers: {"Content-Type": "text/html"}})'
     page.execute_script(f"window.fetch = {proxy}")
     _drop(page, TALL)
-    _wait_for(page, "#error")
+    wait_for(page, "#error")
     assert "413" in page.find_element(By.ID, "error").text
     assert not page.find_element(By.ID, "status").text
 
@@ -273,9 +249,9 @@ def test_the_page_works_below_the_path_of_a_proxy(page_predictor: Predictor, bro
         browser.get(f"{address}{path}")  # "/" is what arrives if the proxy removes its path
         take_requests(browser)
         _drop(browser, TALL)
-        _wait_for(browser, "#result")
+        wait_for(browser, "#result")
         browser.find_element(By.LINK_TEXT, "For programs").click()
-        _wait_for(browser, ".opblock")
+        wait_for(browser, ".opblock")
         requested = [each for each in take_requests(browser) if not each.startswith("blob:")]
         assert all(each.startswith(f"{address}/faces/") for each in requested), requested
         assert len(requested) > 3
@@ -285,5 +261,5 @@ def test_a_server_that_does_not_respond_is_an_error(page_predictor: Predictor, b
     with start_server(page_predictor, replace(LIMITS, seconds=1.0)) as address:
         browser.get(address)
     _drop(browser, TALL)
-    _wait_for(browser, "#error")
+    wait_for(browser, "#error")
     assert "does not respond" in browser.find_element(By.ID, "error").text

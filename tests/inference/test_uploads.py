@@ -20,7 +20,7 @@ from PIL import Image
 from starlette.types import Message
 
 from celebflow.inference.refusals import RefusalError
-from celebflow.inference.uploads import read_photograph
+from celebflow.inference.uploads import read_photographs
 from tests.images import make_chunk, repeat_last_scan
 from tests.inference.serving import FORM, LIMITS, post_form, post_json, read_refusal, run_server
 from tests.models import draw_noise
@@ -183,7 +183,7 @@ def test_no_more_of_a_large_body_is_read_than_the_limit(content_type: str) -> No
 
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type.encode())]}
     with pytest.raises(RefusalError) as refusal:
-        asyncio.run(read_photograph(Request(scope, receive), LIMITS.upload_bytes))
+        asyncio.run(read_photographs(Request(scope, receive), ["photograph"], LIMITS.upload_bytes))
     assert refusal.value.status == 413
 
 
@@ -193,7 +193,8 @@ def test_a_body_that_states_its_size_is_refused_before_it_is_read() -> None:
 
     headers = [(b"content-type", b"application/json"), (b"content-length", b"200000000")]
     with pytest.raises(RefusalError) as refusal:
-        asyncio.run(read_photograph(Request({"type": "http", "headers": headers}, receive), LIMITS.upload_bytes))
+        request = Request({"type": "http", "headers": headers}, receive)
+        asyncio.run(read_photographs(request, ["photograph"], LIMITS.upload_bytes))
     assert refusal.value.status == 413
 
 

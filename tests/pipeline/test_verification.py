@@ -1,11 +1,14 @@
 """The pipeline with task verification: real stages, the page in a browser, and the command that compares."""
 
+import base64
 import csv
 import json
 import shutil
 from pathlib import Path
 
+import mlflow
 import pytest
+import requests
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
@@ -107,7 +110,7 @@ def test_what_cannot_be_compared_is_told(verified: Repository, repository: Repos
     output = verified.invoke("verify", photograph, "dvc.yaml", fails=True)
     assert "dvc.yaml: is not" in output and "1 files are not readable photographs" in output
     assert "task recognition" in repository.invoke("verify", photograph, photograph, fails=True)
-    for command in (("predict", photograph), ("export",), ("openset", "data")):
+    for command in (("predict", photograph), ("openset", "data")):
         assert "celebflow verify" in verified.invoke(*command, fails=True)
 
 
@@ -124,3 +127,33 @@ def test_results_are_compared_pair_by_pair(verified: Repository) -> None:
         file = verified.folder / name
         assert "Both results are correct on the same photographs." in file.read_text(encoding="utf-8")
         file.unlink()
+
+
+def test_a_run_is_registered_and_mlflow_serves_what_the_command_line_answers(
+    verified: Repository, tmp_path: Path
+) -> None:
+    repository = clone_repository(verified, tmp_path / "registered")
+    output = repository.run("celebflow", "register")
+    assert "val/final_accuracy" in output and "version 1 of celebflow-verification, alias champion" in output
+    model = "models:/celebflow-verification@champion"
+    client = mlflow.MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
+    description = client.get_model_version_by_alias("celebflow-verification", "champion").description or ""
+    assert "A verifier" in description and "| false match rate | " in description
+    rows = _read(repository.folder / "reports" / "test" / "predictions.csv")[:6]
+    files = [str(repository.folder / "data" / row[side]) for row in rows for side in ("first", "second")]
+    expected = json.loads(repository.invoke("verify", "--model", model, "--json", *files, only_output=True))
+    texts = [base64.b64encode(Path(file).read_bytes()).decode() for file in files]
+    records = [{"first": first, "second": second} for first, second in zip(texts[::2], texts[1::2], strict=True)]
+    command = ("mlflow", "models", "serve", "-m", model, "--env-manager", "local")
+    uri = f"sqlite:///{repository.folder / 'mlflow.db'}"
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = Repository(tmp_path / "elsewhere")  # the model brings its own code
+    with elsewhere.variables(MLFLOW_TRACKING_URI=uri), elsewhere.serve(*command, path="/ping") as address:
+        response = requests.post(f"{address}/invocations", json={"dataframe_records": records}, timeout=60)
+        bad = requests.post(f"{address}/invocations", json={"dataframe_records": [{"first": texts[0]}]}, timeout=60)
+    predictions = response.json()["predictions"]
+    assert [each["answer"] for each in predictions] == [each["answer"] for each in expected]
+    for found, answer in zip(predictions, expected, strict=True):
+        assert found["log_odds"] == pytest.approx(answer["log_odds"], abs=1e-3)
+        assert found["probability"] == pytest.approx(answer["probability"], abs=1e-3)
+    assert bad.status_code == 400 and "second" in bad.text

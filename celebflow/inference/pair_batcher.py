@@ -1,0 +1,112 @@
+"""Requests for comparisons that arrive one by one → responses, through passes of the verifier."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from celebflow.classifier.calibration import FloatArray
+from celebflow.data.decoding import decode_photograph
+from celebflow.data.formats import PhotographError
+from celebflow.inference.extractor import NO_FACE, ExtractedFace
+from celebflow.inference.pair_verifier import PairVerifier, Verdict
+from celebflow.inference.predictor import Box
+from celebflow.inference.request_queue import Limits, RequestQueue
+from celebflow.inference.service import refuse_file
+
+NAMES = ("first", "second")
+
+
+@dataclass(frozen=True)
+class ComparedPhotograph:
+    """The upright photograph's size, and what of it was compared: its subject's face, which has a box, or all of it."""
+
+    width_px: int
+    height_px: int
+    compared: Annotated[
+        Literal["face", "whole photograph", "nothing"], Field(description="nothing where no face was found")
+    ]
+    box: Box | None
+
+
+@dataclass(frozen=True)
+class ComparisonResponse(Verdict):
+    """Whether two photographs show the same person; without a face in both, probability and log odds are null.
+
+    `false_match_rate` of val's pairs of two people were called same, and `false_non_match_rate` of its pairs of the
+    same person different. A note says where no face was found, and a warning is about the model.
+    """
+
+    false_match_rate: float
+    false_non_match_rate: float
+    first: ComparedPhotograph
+    second: ComparedPhotograph
+    note: str | None
+    warning: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class _ExtractedPhotograph:
+    """A photograph's size, and the face that is compared with its features, if any; its pixels are gone."""
+
+    width_px: int
+    height_px: int
+    face: ExtractedFace | None
+
+    def describe(self) -> ComparedPhotograph:
+        if self.face is None:
+            return ComparedPhotograph(self.width_px, self.height_px, "nothing", None)
+        face = self.face.face
+        if face is None:
+            return ComparedPhotograph(self.width_px, self.height_px, "whole photograph", None)
+        box = Box(face.left, face.top, face.right, face.bottom)
+        return ComparedPhotograph(self.width_px, self.height_px, "face", box)
+
+
+class PairBatcher(RequestQueue[_ExtractedPhotograph, FloatArray | None]):
+    """A verifier and the requests that wait for it."""
+
+    def __init__(self, verifier: PairVerifier, limits: Limits, observe_batch: Callable[[int], object]) -> None:
+        """Take a model and its limits; `observe_batch` gets the number of photographs in each pass of the verifier."""
+        super().__init__(limits, verifier.workers, observe_batch)
+        self._verifier = verifier
+
+    async def compare(self, contents: Sequence[bytes], *, whole: bool = False) -> ComparisonResponse:
+        """Compare the subjects of two photographs; with `whole`, a photograph without a face is compared as a whole.
+
+        Raises RefusalError when one of them cannot be read or is too large.
+        """
+        extractions = (self._process(partial(self._extract, content, whole)) for content in contents)
+        processed = await asyncio.gather(*extractions, return_exceptions=True)
+        photographs, coordinates = [], []
+        for name, result in zip(NAMES, processed, strict=True):
+            if isinstance(result, PhotographError):
+                raise refuse_file(result, name)
+            if isinstance(result, BaseException):
+                raise result
+            photographs.append(result[0].describe())
+            coordinates.append(result[1])
+        missing = [name for name, found in zip(NAMES, coordinates, strict=True) if found is None]
+        card = self._verifier.card
+        return ComparisonResponse(
+            **vars(self._verifier.compare(*coordinates)),
+            false_match_rate=card.calibration.false_match_rate,
+            false_non_match_rate=card.calibration.false_non_match_rate,
+            first=photographs[0],
+            second=photographs[1],
+            note=f"{NO_FACE} in {' and '.join(missing)}" if missing else None,
+            warning=card.backbone.warning() or None,
+        )
+
+    def _extract(self, content: bytes, whole: bool) -> _ExtractedPhotograph:
+        photograph = decode_photograph(content, self.limits.pixels, self.limits.seconds)
+        face = self._verifier.extract(photograph, whole=whole)
+        return _ExtractedPhotograph(photograph.width, photograph.height, face)
+
+    def _run_pass(self, photographs: Sequence[_ExtractedPhotograph]) -> list[FloatArray | None]:
+        faces = [photograph.face for photograph in photographs if photograph.face is not None]
+        coordinates = iter(self._verifier.embed_faces(faces)[:, None] if faces else ())  # (1, D) each
+        return [None if photograph.face is None else next(coordinates) for photograph in photographs]

@@ -1,0 +1,80 @@
+"""What the server does with its model: an endpoint and a page, and what every request with photographs goes through."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from fastapi import Request, Response
+from pydantic import TypeAdapter
+from starlette.requests import ClientDisconnect
+
+from celebflow.data.formats import PhotographError
+from celebflow.inference.refusals import RefusalError
+from celebflow.inference.request_queue import RequestQueue
+from celebflow.inference.uploads import JSON_TYPE, read_photographs
+from celebflow.params import TaskName
+from celebflow.report.markup import Page
+
+Body = TypeVar("Body")
+
+
+class Service(Protocol):
+    """A model at work in the server.
+
+    `summary` is a headline such as "Recognizing 31 people", and `people` how many the model was trained on. The page
+    gets `page_values` beside what all pages get. `answer` is the endpoint for photographs in `fields`; it makes a
+    `response_type`.
+    """
+
+    task: TaskName
+    fields: tuple[str, ...]
+    summary: str
+    description: str
+    people: int
+    warning: str
+    page: Page
+    page_values: dict[str, object]
+    queue: RequestQueue[Any, Any]
+    response_type: type
+    answer: Callable[..., Awaitable[Response]]
+
+
+def make_page(name: str) -> Page:
+    """Return the page of a service; its style sheet, script and template add to those that the pages share."""
+    folder = Path(__file__).parent / "templates"
+    return Page(f"{name}.html.jinja", ("base.css", "upload.css", f"{name}.css"), ("upload.js", f"{name}.js"), folder)
+
+
+class Gate(Generic[Body]):
+    """Give a request a place in the queue and a time limit, read its photographs, and turn failures into refusals."""
+
+    def __init__(self, fields: tuple[str, ...], queue: RequestQueue[Any, Any], response_type: type[Body]) -> None:
+        self._fields = fields
+        self._queue = queue
+        self._response = TypeAdapter(response_type)
+
+    async def serve(self, request: Request, answer: Callable[[list[bytes]], Awaitable[Body]]) -> Response:
+        """Return what `answer` makes of the photographs in a request; raise RefusalError when there is no response."""
+        limits = self._queue.limits
+        message = f"The request took longer than {limits.seconds:g} seconds to arrive."
+        late = RefusalError(408, "too_slow", message, Connection="close")
+        try:
+            async with asyncio.timeout(limits.seconds):
+                with self._queue.enter_queue():
+                    contents = await read_photographs(request, self._fields, limits.upload_bytes)
+                    message = f"The response took longer than {limits.seconds:g} seconds."
+                    late = RefusalError(503, "timed_out", message, **{"Retry-After": "5"})
+                    body = await answer(contents)
+        except TimeoutError:
+            raise late from None
+        except PhotographError as error:
+            raise refuse_file(error) from None
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody receives it
+        return Response(self._response.dump_json(body), headers={"Cache-Control": "no-store"}, media_type=JSON_TYPE)
+
+
+def refuse_file(error: PhotographError, which: str = "") -> RefusalError:
+    """Return the refusal of a file that is not a photograph; of several files, `which` says the first or second."""
+    return RefusalError(422, "not_a_photograph", f"The {which}{' ' if which else ''}file {error}.")

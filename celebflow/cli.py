@@ -201,10 +201,11 @@ def sync(here: bool) -> None:
 @click.option("--metric", default="val/final_accuracy", help="The metric that chooses a run without RUN.")
 @click.option("--alias", default="champion", help="The alias of the version.")
 def register(run: str | None, metric: str, alias: str) -> None:
-    """Register a run's model in MLflow as a version of celebflow, or of celebflow-verification for that task.
+    """Register a run's model in MLflow as a version of celebflow.
 
     RUN is the id of an MLflow run, the beginning of the id, or the name of a DVC experiment. Without RUN, a metric of
-    validation chooses the best run on the photographs and split of dvc.lock.
+    validation chooses the best run on the photographs and split of dvc.lock. Models of the task verification become
+    versions of celebflow-verification.
 
     \b
     Examples:
@@ -563,7 +564,7 @@ def serve(
     timeout: float,
     queue: int,
 ) -> None:
-    """Predict who is in photographs over HTTP, or compare two photographs.
+    """Predict or compare photographs over HTTP.
 
     People open the page at /. Programs use /predict, or /verify where the model was trained with the task verification;
     /docs describes it.

@@ -117,7 +117,7 @@ def test_a_run_is_registered_as_the_champion_by_its_accuracy_of_val(monkeypatch:
 
     def register(run_name: str | None, metric: str, alias: str) -> tuple[SimpleNamespace, SimpleNamespace]:
         calls.append((run_name, metric, alias))
-        return run, SimpleNamespace(version=3)
+        return run, SimpleNamespace(version=3, name="celebflow")
 
     monkeypatch.setattr(registry, "register", register)
     output = _run("register")

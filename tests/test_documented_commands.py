@@ -34,8 +34,10 @@ NOT_RUN = {
             "dvc exp run $(celebflow recipe verification)",
             "celebflow verify one.jpg other.jpg",
             "celebflow verify --pairs pairs.csv --csv > answers.csv",
+            "curl -s -F first=@passport.jpg -F second=@selfie.jpg http://127.0.0.1:8000/verify",
         ),
-        "tests/pipeline/test_verification.py runs the task in small",
+        "tests/pipeline/test_verification.py runs the task in small, and tests/inference/"
+        "test_verification_service.py the server",
     ),
     "celebflow search --recipe fast train.lda_shrinkage=0.02..0.8 train.preprocessing.pca_components=100,300,600 "
     "--trials 12 --name shrinkage": "tests/experiments/test_search.py runs a search in small",

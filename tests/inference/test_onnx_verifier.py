@@ -21,21 +21,24 @@ from celebflow.inference import onnx_graph
 from celebflow.inference.onnx_graph import INPUT
 from celebflow.inference.onnx_verifier import OUTPUT, export_verifier
 from celebflow.inference.pair_verifier import PairVerifier
+from tests import REPOSITORY
+from tests.documentation import list_blocks
 from tests.models import draw_blue, draw_noise, save_verifier
 
 pytestmark = pytest.mark.slow
 
+COSINE = "first @ second / numpy.linalg.norm(first) / numpy.linalg.norm(second)"
 
-def _score(first: FloatArray, second: FloatArray, metadata: dict[str, str]) -> float:
-    """Return the log odds as docs/prediction.md says."""
-    between, slope, offset = (np.array(json.loads(metadata[name])) for name in ("between", "slope", "offset"))
+
+def _compute_probability(first: FloatArray, second: FloatArray, metadata: dict[str, str]) -> float:
+    """Run the code in the documentation, or for the score lda what it says about that."""
+    (code,) = list_blocks(REPOSITORY / "docs" / "verification.md", "py")
     if json.loads(metadata["score"]) == "lda":
-        score = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
-    else:
-        total, both = 1 + between, 1 + 2 * between
-        score = ((first**2 + second**2) @ (1 / total - total / both)) / 2 + (first * second) @ (between / both)
-        score += np.sum(np.log(total) - np.log(both) / 2)
-    return float(slope * score + offset)
+        lines = code.splitlines()
+        code = "\n".join([lines[0], f"score = {COSINE}", lines[-1]])
+    names: dict[str, Any] = {"first": first, "second": second, "metadata": metadata, "json": json, "numpy": np}
+    exec(code, names)  # noqa: S102 - the documentation's own
+    return float(names["probability"])
 
 
 @pytest.mark.parametrize("score", ["plda", "lda"])
@@ -46,6 +49,7 @@ def test_coordinates_and_log_odds_are_the_verifier_s(
     verifier = PairVerifier.load(save_verifier(tmp_path, backbone, backbone_file, transform, score))
     file = tmp_path / "model.onnx"
     assert export_verifier(verifier, file) <= 1e-3
+    assert COSINE in (REPOSITORY / "docs" / "verification.md").read_text(encoding="utf-8")
     onnx.checker.check_model(str(file), full_check=True)
     photographs = [decode_photograph(content) for content in (draw_noise(), draw_noise(1), draw_blue())]
     views = np.array([[np.asarray(view) for view in transform.make_views(each, None)] for each in photographs])
@@ -55,8 +59,8 @@ def test_coordinates_and_log_odds_are_the_verifier_s(
     np.testing.assert_allclose(found, np.concatenate([each for each in expected if each is not None]), atol=5e-3)
     metadata = session.get_modelmeta().custom_metadata_map
     for first, second in ((0, 1), (0, 2), (1, 2)):
-        log_odds = verifier.compare(expected[first], expected[second]).log_odds
-        assert _score(found[first], found[second], metadata) == pytest.approx(log_odds, abs=1e-2)
+        probability = verifier.compare(expected[first], expected[second]).probability
+        assert _compute_probability(found[first], found[second], metadata) == pytest.approx(probability, abs=1e-3)
 
 
 def test_the_command_writes_a_file_that_describes_itself(

@@ -63,18 +63,19 @@ def test_the_subjects_are_compared_and_each_photograph_is_extracted_once(
     detected = {(60, 40): [make_face(30, 5, 50, 25), make_face(0, 3, 14, 16)], (40, 60): [make_face(5, 5, 25, 30)]}
     monkeypatch.setattr(transform_module, "detect_faces", lambda photograph: detected[photograph.size])
     extract = Extractor.extract
-    sizes: list[tuple[int, int]] = []
+    extracted: list[tuple[tuple[int, int], int]] = []  # a photograph's size, and the faces that are extracted
 
     def count(self: Extractor, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False) -> object:
-        sizes.append(photograph.size)
-        return extract(self, photograph, max_faces, whole=whole)
+        faces = extract(self, photograph, max_faces, whole=whole)
+        extracted.append((photograph.size, len(faces)))
+        return faces
 
     monkeypatch.setattr(Extractor, "extract", count)
     found = post_pair(verifier_address, draw_noise(), draw_noise(size=(40, 60))).json()
     assert found["first"]["box"] == {"left": 30, "top": 5, "right": 50, "bottom": 25}
     assert found["second"]["box"] == {"left": 5, "top": 5, "right": 25, "bottom": 30}
     assert (found["second"]["width_px"], found["second"]["compared"]) == (40, "face")
-    assert sorted(sizes) == [(40, 60), (60, 40)]
+    assert sorted(extracted) == [((40, 60), 1), ((60, 40), 1)]
 
 
 @pytest.mark.parametrize(("first", "second"), [(True, False), (False, True), (False, False)])

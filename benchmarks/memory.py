@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.compare import REPOSITORY, run, time_stage
 from celebflow import paths
-from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.backbone.source import BackboneSource
 from celebflow.data.photos import Photo, save_photos
 from celebflow.features.face_table import save_faces
 from celebflow.features.origin import FeatureOrigin, origin_file

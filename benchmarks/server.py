@@ -25,7 +25,8 @@ import torch
 from benchmarks.compare import alternate
 from celebflow import paths
 from celebflow.data.decoding import decode_photograph
-from celebflow.features.runtimes import build_runtime, choose_runtime
+from celebflow.features.origin import choose_runtime
+from celebflow.features.runtimes import build_runtime
 from celebflow.features.sparse import SparseRow
 from celebflow.inference.files import list_photographs
 from celebflow.inference.predictor import Predictor

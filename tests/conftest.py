@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from selenium.webdriver import Chrome
 
-from celebflow.backbone.vgg19 import Backbone, BackboneSource
+from celebflow.backbone.source import BackboneSource
+from celebflow.backbone.vgg19 import Backbone
 from celebflow.backbone.weights import load_backbone, make_backbone, save_backbone
 from celebflow.data.photos import Photo
 from celebflow.features.origin import FeatureOrigin

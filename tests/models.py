@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from celebflow.backbone.vgg19 import Backbone, BackboneSource, count_features
+from celebflow.backbone.source import BackboneSource, count_features
+from celebflow.backbone.vgg19 import Backbone
 from celebflow.classifier.calibration import UNCALIBRATED, Calibration
 from celebflow.classifier.comparison_model import ComparisonSettings
 from celebflow.classifier.gallery import Gallery, LeftOutMatches

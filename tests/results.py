@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.calibration import UNCALIBRATED, Calibration, fit_probabilities
 from celebflow.classifier.history import EpochResult, save_history
 from celebflow.classifier.model import ClassifierCard

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier

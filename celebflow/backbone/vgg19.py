@@ -2,39 +2,18 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from celebflow.backbone.source import BASE_LAYERS, BackboneSource
 from celebflow.params import LayerName
 
-FEATURE_COUNT = 512 * 7 * 7  # of one layer, pool4 or pool5, flattened channel-first like torchvision
-BASE_LAYERS: tuple[LayerName, ...] = ("pool5",)
 _POOLINGS: tuple[LayerName | None, ...] = (None, None, None, "pool4", "pool5")
 # Filters of each 3×3 convolution of VGG19, five groups with max-pooling after each (Simonyan and Zisserman, 2015).
 _GROUPS = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
-UNTRAINED_WARNING = (
-    "UNTRAINED BACKBONE: random filters, no ImageNet weights; these figures say nothing about real faces."
-)
-
-
-@dataclass(frozen=True)
-class BackboneSource:
-    """Where a backbone's weights came from; saved with it and with every classifier that was trained on it.
-
-    `fingerprint` is the SHA-256 of the values: backbones with equal fingerprints compute the same features.
-    """
-
-    weights: str
-    trained: bool
-    fingerprint: str
-
-    def warning(self) -> str:
-        """Return the warning to show with every result; it is empty for trained weights."""
-        return "" if self.trained else UNTRAINED_WARNING
 
 
 class Backbone(nn.Module):
@@ -84,11 +63,6 @@ class Backbone(nn.Module):
         device = next(self.parameters()).device
         features: NDArray[np.float32] = self(torch.from_numpy(image)[None].to(device), layers)[0].cpu().numpy()
         return features
-
-
-def count_features(layers: Sequence[LayerName]) -> int:
-    """Return the number of features of all `layers` together."""
-    return FEATURE_COUNT * len(layers)
 
 
 def build_layers() -> nn.Sequential:

@@ -7,15 +7,15 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from celebflow.backbone.devices import select_device
+from celebflow.backbone.source import BackboneSource, load_backbone_source
 from celebflow.backbone.state_dicts import keep_convolutions, load_tensors, save_tensors
 from celebflow.backbone.untrained import initialize_untrained
-from celebflow.backbone.vgg19 import Backbone, BackboneSource, fingerprint_state
-from celebflow.errors import CelebflowError, describe_shortage, raise_shortage
+from celebflow.backbone.vgg19 import Backbone, fingerprint_state
+from celebflow.errors import CelebflowError, describe_shortage
 
 
 def make_backbone(weights: str, seed: int, folder: Path) -> Backbone:
@@ -93,20 +93,3 @@ def load_backbone(path: Path, device: str) -> Backbone:
             f"{path} is damaged: its values do not have the fingerprint that it states. Remove it, and run `dvc repro`."
         )
     return Backbone(state, source).to(select_device(device))
-
-
-def load_backbone_source(path: Path) -> BackboneSource:
-    """Read where a saved backbone came from, without loading its weights.
-
-    Raises CelebflowError when the file is missing or damaged, or an earlier version of celebflow wrote it.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            return BackboneSource(**json.loads((file.metadata() or {})["celebflow"]))
-    except (SafetensorError, OSError) as error:
-        raise_shortage(error, path)
-        raise CelebflowError(f"{path} is damaged or missing: {error}. Remove it, and run `dvc repro`.") from None
-    except (KeyError, TypeError, ValueError):
-        raise CelebflowError(
-            f"{path} does not state where its weights came from: an older celebflow wrote it. Run `dvc repro`."
-        ) from None

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from celebflow.backbone.source import BackboneSource, count_features
 from celebflow.backbone.state_dicts import list_not_finite
-from celebflow.backbone.vgg19 import BackboneSource, count_features
 from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.gallery import Gallery
 from celebflow.classifier.layers import BlockwiseLinear, DenseLinear, SparseLinear

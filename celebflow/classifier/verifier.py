@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from scipy.special import expit
 from torch import Tensor
 
+from celebflow.backbone.source import BackboneSource, count_features
 from celebflow.backbone.state_dicts import list_not_finite
-from celebflow.backbone.vgg19 import BackboneSource, count_features
 from celebflow.classifier.calibration import FloatArray, format_confidence
 from celebflow.classifier.comparison_model import ComparisonSettings, Embedder
 from celebflow.classifier.model_files import VERIFIER, read_card, save_model

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import Calibration, FloatArray
-from celebflow.classifier.gallery import Gallery, LeftOutMatches
 from celebflow.data.photos import UNKNOWN
 from celebflow.evaluation.significance import (
     BOOTSTRAP_SEED,
@@ -17,6 +17,9 @@ from celebflow.evaluation.significance import (
     weigh_accuracy,
 )
 from celebflow.features.store import Features, LabeledFeatures
+
+if TYPE_CHECKING:
+    from celebflow.classifier.gallery import Gallery, LeftOutMatches
 
 _CURVE_POINTS = 200
 # The false acceptance rates that are reported, whatever the classifier's own is: the ends of their metrics' names.
@@ -50,7 +53,7 @@ class OpenSetResult:
 
 
 def measure_open_set(
-    gallery: Gallery,
+    gallery: "Gallery",
     examples: LabeledFeatures,
     hits: NDArray[np.bool_],
     groups: NDArray[np.int64],
@@ -81,7 +84,7 @@ def measure_open_set(
 
 
 def add_unknown_people(
-    result: OpenSetResult, gallery: Gallery, features: Features, calibration: Calibration
+    result: OpenSetResult, gallery: "Gallery", features: Features, calibration: Calibration
 ) -> OpenSetResult:
     """Add what the photographs of prepare.unknown_folder say, if there are any; intervals resample their people."""
     rows = np.array([row for row, photo in enumerate(features.photos) if photo.split == UNKNOWN], np.int64)
@@ -96,7 +99,7 @@ def add_unknown_people(
     return replace(result, metrics=result.metrics | metrics, intervals=result.intervals | intervals)
 
 
-def _accept_left_out(left_out: LeftOutMatches, rate: float) -> NDArray[np.bool_]:
+def _accept_left_out(left_out: "LeftOutMatches", rate: float) -> NDArray[np.bool_]:
     """Return for each photograph whether it reaches the threshold that the people of the other folds give."""
     accepted = np.zeros(len(left_out.scores), bool)
     for fold in np.unique(left_out.folds).tolist():

@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from celebflow.backbone.devices import select_device
-from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.calibration import (
     ReliabilityBin,
     bin_reliability,
@@ -22,8 +21,6 @@ from celebflow.classifier.calibration import (
     softmax,
 )
 from celebflow.classifier.history import EpochResult, load_history
-from celebflow.classifier.model import Classifier, ClassifierCard, load_classifier
-from celebflow.classifier.training import compute_logits
 from celebflow.data.photos import Photo
 from celebflow.data.tables import load_rows, load_table, save_rows, save_table
 from celebflow.errors import CelebflowError
@@ -41,6 +38,9 @@ from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval, compute_
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams
 from celebflow.paths import write_whole
+
+if TYPE_CHECKING:
+    from celebflow.classifier.model import Classifier, ClassifierCard
 
 REPORTED_SPLITS = ("val", "test")
 # What `dvc metrics show` and `dvc exp show` list, in one line of a terminal: a column per split each.
@@ -162,16 +162,22 @@ def evaluate_classifier(
     model_file: Path, features: Features, compute: ComputeParams, folder: Path
 ) -> dict[str, dict[str, float]]:
     """Evaluate the classifier in a file, as report_splits does."""
+    # These imports load PyTorch, which takes seconds and which those who only read results do not need.
+    from celebflow.classifier.model import load_classifier
+
     return report_splits(load_classifier(model_file), features, compute, folder)
 
 
 def report_splits(
-    classifier: Classifier, features: Features, compute: ComputeParams, folder: Path
+    classifier: "Classifier", features: Features, compute: ComputeParams, folder: Path
 ) -> dict[str, dict[str, float]]:
     """Evaluate val and test; write the files of each to folder/<split>, and return each one's metrics.
 
     Raises CelebflowError when the classifier was trained on the features of another backbone.
     """
+    from celebflow.backbone.devices import select_device
+    from celebflow.classifier.training import compute_logits
+
     if classifier.card.backbone.fingerprint != features.origin.backbone.fingerprint:
         raise CelebflowError("The classifier was trained on the features of another backbone. Run `dvc repro`.")
     classifier.to(select_device(compute.device))
@@ -198,7 +204,7 @@ def save_split_report(
     logits: NDArray[np.float32],
     labels: NDArray[np.int64],
     photos: Sequence[Photo],
-    card: ClassifierCard,
+    card: "ClassifierCard",
     folder: Path,
     open_set: OpenSetResult | None = None,
 ) -> dict[str, float]:

@@ -16,10 +16,8 @@ from celebflow.evaluation.results import (
     load_person_predictions,
     load_predictions,
 )
-from celebflow.experiments.registry import download_model, find_named_run
 from celebflow.experiments.results import WORKSPACE, copy_outputs
 from celebflow.params import keep_informative, load_flat_params
-from celebflow.tracking import stores
 from celebflow.tracking.git import require_commit
 from celebflow.tracking.provenance import read_locked_md5s, read_locked_params
 
@@ -107,6 +105,9 @@ def _fetch(name: str, *files: Path) -> Iterator[Sequence[Path]]:
 
 def _download(name: str, files: Sequence[Path], folder: str) -> list[Path]:
     """Fetch files of an MLflow run."""
+    from celebflow.experiments.registry import find_named_run  # imports MLflow, which takes seconds
+    from celebflow.tracking import stores
+
     try:
         with stores.short_timeouts():
             client = stores.open_store()
@@ -129,6 +130,8 @@ def fetch_model(address: str | None, revision: str | None) -> Iterator[Path]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         if revision is None:
+            from celebflow.experiments.registry import download_model
+
             folder = download_model(str(address), folder)
         elif not copy_outputs([paths.CLASSIFIER, paths.BACKBONE], revision, folder):
             raise CelebflowError(f"--rev is {revision}, which is not a git revision or a DVC experiment here.")

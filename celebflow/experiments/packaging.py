@@ -22,7 +22,7 @@ from PIL import Image
 from celebflow import paths
 from celebflow.experiments.imports import PACKAGE, find_libraries, find_reached
 from celebflow.features.faces import DETECTOR_LIBRARIES
-from celebflow.features.runtimes import choose_runtime
+from celebflow.features.origin import choose_runtime
 from celebflow.inference.loading import load_model
 from celebflow.params import TaskName
 from celebflow.tasks import load_step

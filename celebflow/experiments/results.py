@@ -21,7 +21,6 @@ from tabulate import tabulate
 from celebflow import paths
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.params import Params, load_flat_params
-from celebflow.tracking import stores
 from celebflow.tracking.git import find_prefix, list_commits_with_results, run_git
 from celebflow.tracking.provenance import read_locked_md5s
 
@@ -98,6 +97,8 @@ def _list_stored_runs() -> dict[str, str] | None:
 
     Returns None when the store cannot be read; this is reported on standard error.
     """
+    from celebflow.tracking import stores  # imports MLflow, which takes seconds; most who look for files do not need it
+
     runs = stores.list_waiting_runs()
     if stores.store_exists():
         try:
@@ -193,6 +194,8 @@ def _has_file(content: dvc.api.DVCFileSystem, path: str) -> bool:
 
 
 def _make_result(row: Mapping[str, Any], before: Mapping[str, object], stored: dict[str, str] | None) -> Result:
+    from celebflow.tracking import stores
+
     values = {name.rpartition(":")[2]: value for name, value in row.items()}
     changed_params = {name: value for name, value in _pick_params(row).items() if before.get(name, value) != value}
     run_id, _ = stores.follow_run(_read_run_id(row["rev"]))

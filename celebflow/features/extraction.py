@@ -4,20 +4,22 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from tqdm import tqdm
 
-from celebflow.backbone.weights import load_backbone
 from celebflow.data.decoding import load_photograph
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
 from celebflow.features.cache import FeatureCache
 from celebflow.features.faces import Face
-from celebflow.features.runtimes import Runtime, build_runtime
 from celebflow.features.sparse import SparseRow
 from celebflow.features.transform import Transform
 from celebflow.params import ComputeParams, View
+
+if TYPE_CHECKING:
+    from celebflow.features.runtimes import Runtime
 
 
 def extract_missing(
@@ -33,6 +35,10 @@ def extract_missing(
     missing = list({photo.sha256: photo for photo in photos if not cache.is_complete(photo)}.values())
     if not missing:
         return 0
+    # They import PyTorch, which takes seconds and is of no use when nothing is missing.
+    from celebflow.backbone.weights import load_backbone
+    from celebflow.features.runtimes import build_runtime
+
     transform = cache.origin.transform
     backbone = load_backbone(backbone_file, compute.device)
     runtime = build_runtime(cache.origin.runtime, backbone, transform.layers)
@@ -59,7 +65,7 @@ def extract_missing(
 
 
 def extract_views(
-    photograph: Image.Image, face: Face | None, transform: Transform, runtime: Runtime
+    photograph: Image.Image, face: Face | None, transform: Transform, runtime: "Runtime"
 ) -> list[SparseRow]:
     """Turn an RGB photograph, or a face in it, into the features of each of the transform's views.
 

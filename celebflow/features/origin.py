@@ -3,14 +3,15 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
-from celebflow.backbone.vgg19 import BackboneSource, count_features
-from celebflow.backbone.weights import load_backbone_source
+from celebflow.backbone.source import BackboneSource, count_features, load_backbone_source
 from celebflow.errors import CelebflowError
-from celebflow.features.runtimes import RuntimeName, choose_runtime
 from celebflow.features.transform import WHOLE, Transform
 from celebflow.params import ComputeParams, ExtractParams, FaceParams
 from celebflow.paths import write_whole
+
+RuntimeName = Literal["ncnn", "torch"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,28 @@ def determine_origin(backbone_file: Path, extract: ExtractParams, compute: Compu
     runtime = choose_runtime(extract.runtime, compute.device)
     transform = Transform(extract.image_size_px, _keep_effective(extract.face), extract.views, extract.layers)
     return FeatureOrigin(load_backbone_source(backbone_file), transform, runtime)
+
+
+def choose_runtime(name: Literal["auto", "ncnn", "torch"], device: str) -> RuntimeName:
+    """Return the runtime that extract.runtime names; for "auto", the fastest that is installed for the device.
+
+    Raises CelebflowError when it is ncnn, and ncnn is not installed or the device is not a CPU.
+    """
+    usable = device == "cpu" and _can_import_ncnn()
+    if name == "auto":
+        return "ncnn" if usable else "torch"
+    if name == "ncnn" and not usable:
+        reason = f"compute.device is {device}" if device != "cpu" else "it cannot be imported (pip install ncnn)"
+        raise CelebflowError(f"extract.runtime is ncnn, which runs on the CPU only: {reason}. Or set it to auto.")
+    return name
+
+
+def _can_import_ncnn() -> bool:
+    try:
+        import ncnn  # noqa: F401
+    except (ImportError, OSError):  # not installed, or built for another machine
+        return False
+    return True
 
 
 def _keep_effective(face: FaceParams) -> FaceParams:

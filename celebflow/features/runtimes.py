@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from torch import nn
 
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.errors import CelebflowError
+from celebflow.features.origin import RuntimeName
 from celebflow.params import LayerName
 
-RuntimeName = Literal["ncnn", "torch"]
 MAX_RELATIVE_ERROR = 1e-5
 
 
@@ -31,28 +31,6 @@ class Runtime(Protocol):
     def extract(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Turn one (3, size, size) transformed photograph into its (25088 · layers,) features."""
         ...
-
-
-def choose_runtime(name: Literal["auto", "ncnn", "torch"], device: str) -> RuntimeName:
-    """Return the runtime that extract.runtime names; for "auto", the fastest that is installed for the device.
-
-    Raises CelebflowError when it is ncnn, and ncnn is not installed or the device is not a CPU.
-    """
-    usable = device == "cpu" and _can_import_ncnn()
-    if name == "auto":
-        return "ncnn" if usable else "torch"
-    if name == "ncnn" and not usable:
-        reason = f"compute.device is {device}" if device != "cpu" else "it cannot be imported (pip install ncnn)"
-        raise CelebflowError(f"extract.runtime is ncnn, which runs on the CPU only: {reason}. Or set it to auto.")
-    return name
-
-
-def _can_import_ncnn() -> bool:
-    try:
-        import ncnn  # noqa: F401
-    except (ImportError, OSError):  # not installed, or built for another machine
-        return False
-    return True
 
 
 def build_runtime(name: RuntimeName, backbone: Backbone, layers: Sequence[LayerName]) -> Runtime:

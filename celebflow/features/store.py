@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from celebflow import paths
 from celebflow.data.photos import Photo, load_photos
@@ -19,6 +17,9 @@ from celebflow.features.face_table import load_subjects
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin, origin_file
 from celebflow.features.sparse import SparseBatch, SparseRow
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _Number = TypeVar("_Number", np.int64, np.uint16, np.float32)
 
@@ -151,8 +152,10 @@ class LabeledFeatures:
         """Return the number of views of each photograph."""
         return self.features.view_count
 
-    def gather(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> tuple[SparseBatch, Tensor]:
+    def gather(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> tuple[SparseBatch, "Tensor"]:
         """Return the features of B photographs, as Features.gather does, and their (B,) labels."""
+        import torch  # as in sparse.py
+
         return self.features.gather(self.rows[positions], views), torch.from_numpy(self.labels[positions])
 
 

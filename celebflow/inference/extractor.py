@@ -8,12 +8,13 @@ from pathlib import Path
 from PIL import Image
 
 from celebflow import paths
-from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.backbone.source import BackboneSource
 from celebflow.backbone.weights import load_backbone
 from celebflow.errors import CelebflowError
 from celebflow.features.extraction import extract_views
 from celebflow.features.faces import Face
-from celebflow.features.runtimes import build_runtime, choose_runtime
+from celebflow.features.origin import choose_runtime
+from celebflow.features.runtimes import build_runtime
 from celebflow.features.sparse import SparseRow
 from celebflow.features.transform import Transform
 

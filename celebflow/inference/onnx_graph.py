@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from celebflow.backbone.vgg19 import Backbone, BackboneSource
+from celebflow.backbone.source import BackboneSource
+from celebflow.backbone.vgg19 import Backbone
 from celebflow.classifier.comparison_model import Embedder
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.errors import CelebflowError, raise_shortage

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from PIL import Image
 from scipy.special import expit
 
-from celebflow.backbone.vgg19 import count_features
+from celebflow.backbone.source import count_features
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.verifier import Verifier, load_verifier
 from celebflow.features.sparse import SparseBatch

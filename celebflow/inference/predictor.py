@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from celebflow.backbone.vgg19 import count_features
+from celebflow.backbone.source import count_features
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.model import Classifier, ClassifierCard, load_classifier
 from celebflow.features.faces import Face

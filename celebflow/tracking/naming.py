@@ -1,16 +1,20 @@
 """Name and describe an MLflow run."""
 
 import os
+import platform
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
 from jinja2 import Template
 
-from celebflow.backbone.vgg19 import BackboneSource
-from celebflow.tracking.provenance import Provenance, describe_machine, read_lock
+from celebflow.backbone.source import BackboneSource
+from celebflow.tracking.provenance import Provenance, read_lock
 
 # The environment variable through which a search tells its experiments the id of its own run.
 PARENT_VARIABLE = "CELEBFLOW_PARENT_RUN"
+_LIBRARIES = ("torch", "ncnn", "dvc", "mlflow")
 _DESCRIPTION = Path(__file__).parent / "templates" / "run.md.jinja"
 
 
@@ -60,3 +64,20 @@ def describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str,
         **{f"celebflow.{name}": value for name, value in describe_machine().items()},
     }
     return {name: value for name, value in tags.items() if value}
+
+
+def describe_machine() -> dict[str, str]:
+    """Return what rounding and speed depend on: libraries, Python, threads and machine."""
+    return {
+        **{library: _version(library) for library in _LIBRARIES},
+        "python": platform.python_version(),
+        "threads": str(torch.get_num_threads()),
+        "machine": f"{platform.node()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,16 +1,13 @@
-"""What made a result: code, data, libraries and machine; and how to restore it."""
+"""What made a result: code, data and params; and how to restore it."""
 
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -18,8 +15,6 @@ from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.params import flatten
 from celebflow.tracking.git import find_prefix, run_git
-
-_LIBRARIES = ("torch", "ncnn", "dvc", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -120,23 +115,6 @@ def _make_lock_error() -> CelebflowError:
         f"{paths.LOCK} cannot be read: it is empty or damaged, or a merge left conflict marks in it. Restore it by "
         f"`git checkout HEAD -- {paths.LOCK}`, and run `dvc repro`."
     )
-
-
-def describe_machine() -> dict[str, str]:
-    """Return what rounding and speed depend on: libraries, Python, threads and machine."""
-    return {
-        **{library: _version(library) for library in _LIBRARIES},
-        "python": platform.python_version(),
-        "threads": str(torch.get_num_threads()),
-        "machine": f"{platform.node()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def find_last_result(commit: str) -> str:

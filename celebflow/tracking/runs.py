@@ -15,7 +15,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from celebflow import paths
-from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.history import EpochResult
 from celebflow.errors import CelebflowError, Terminated, raise_shortage
 from celebflow.features.store import Features

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from celebflow.backbone.source import load_backbone_source
 from celebflow.backbone.vgg19 import Backbone, fingerprint_state
 from celebflow.backbone.weights import (
     fetch_imagenet_weights,
     load_backbone,
-    load_backbone_source,
     make_backbone,
     save_backbone,
 )

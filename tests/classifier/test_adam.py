@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from celebflow.backbone.vgg19 import FEATURE_COUNT, BackboneSource
+from celebflow.backbone.source import FEATURE_COUNT, BackboneSource
 from celebflow.classifier.adam import ClassifierAdam
 from celebflow.classifier.layers import BlockwiseLinear, SparseLinear
 from celebflow.classifier.model import Classifier

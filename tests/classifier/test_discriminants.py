@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
-from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier import discriminants, training
 from celebflow.classifier.calibration import softmax
 from celebflow.classifier.checkpoints import DivergedError

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier import gallery as gallery_module
 from celebflow.classifier.gallery import Gallery, LeftOutMatches, average_people, fit_gallery
 from celebflow.classifier.plda import TwoCovariances, fit_two_covariances

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from celebflow.backbone.vgg19 import FEATURE_COUNT, BackboneSource
+from celebflow.backbone.source import FEATURE_COUNT, BackboneSource
 from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.layers import DenseLinear, SparseLinear
 from celebflow.classifier.model import load_card, load_classifier, save_classifier

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier import preprocessing
 from celebflow.classifier.model import load_classifier, save_classifier
 from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor, fit_preprocessor

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from celebflow.backbone.vgg19 import FEATURE_COUNT, Backbone, BackboneSource, fingerprint_state
+from celebflow.backbone.source import FEATURE_COUNT, BackboneSource
+from celebflow.backbone.vgg19 import Backbone, fingerprint_state
 from celebflow.classifier import training
 from celebflow.classifier.adam import ClassifierAdam
 from celebflow.classifier.calibration import fit_probabilities

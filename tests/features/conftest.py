@@ -8,10 +8,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.backbone import weights
+from celebflow.backbone.source import BackboneSource
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.photos import Photo
-from celebflow.features import extraction, transform
+from celebflow.features import runtimes, transform
 from celebflow.features.cache import open_cache
 from celebflow.features.extraction import extract_missing
 from celebflow.features.faces import Face
@@ -62,8 +63,8 @@ def decoded(data: Path, photos: list[Photo]) -> list[Image.Image]:
 def runtime(monkeypatch: pytest.MonkeyPatch) -> CountingRuntime:
     """Replace the backbone with a runtime that counts."""
     counting = CountingRuntime()
-    monkeypatch.setattr(extraction, "load_backbone", lambda *_: None)
-    monkeypatch.setattr(extraction, "build_runtime", lambda *_: counting)
+    monkeypatch.setattr(weights, "load_backbone", lambda *_: None)
+    monkeypatch.setattr(runtimes, "build_runtime", lambda *_: counting)
     return counting
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 
-from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.backbone.source import BackboneSource
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
 from celebflow.features import cache as cache_module

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from celebflow.backbone.vgg19 import BASE_LAYERS, Backbone
+from celebflow.backbone import weights
+from celebflow.backbone.source import BASE_LAYERS
+from celebflow.backbone.vgg19 import Backbone
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
-from celebflow.features import extraction
 from celebflow.features import transform as transform_module
 from celebflow.features.cache import measure_cache, open_cache
 from celebflow.features.crops import crop_center, crop_square
 from celebflow.features.extraction import collect_faces, extract_missing, extract_views
 from celebflow.features.faces import Face
-from celebflow.features.origin import FeatureOrigin
-from celebflow.features.runtimes import RuntimeName, build_runtime
+from celebflow.features.origin import FeatureOrigin, RuntimeName
+from celebflow.features.runtimes import build_runtime
 from celebflow.features.transform import Transform
 from celebflow.inference import extractor
 from celebflow.params import FaceParams, View
@@ -60,7 +61,7 @@ def test_nothing_is_computed_twice(
     assert extract(photos[:5], SMALL) == 5
     assert extract(photos, SMALL) == 3
     assert len(runtime.images) == 8
-    monkeypatch.setattr(extraction, "load_backbone", lambda *_: pytest.fail("the backbone is loaded"))
+    monkeypatch.setattr(weights, "load_backbone", lambda *_: pytest.fail("the backbone is loaded"))
     assert extract(photos[::-1], SMALL) == 0
 
 

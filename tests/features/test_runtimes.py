@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from celebflow.backbone.vgg19 import BASE_LAYERS, Backbone
+from celebflow.backbone.source import BASE_LAYERS
+from celebflow.backbone.vgg19 import Backbone
 from celebflow.errors import CelebflowError
-from celebflow.features.runtimes import NcnnRuntime, TorchRuntime, build_runtime, choose_runtime
+from celebflow.features.origin import choose_runtime
+from celebflow.features.runtimes import NcnnRuntime, TorchRuntime, build_runtime
 from celebflow.params import LayerName
 
 Layers = tuple[LayerName, ...]

@@ -11,7 +11,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from celebflow.backbone.vgg19 import UNTRAINED_WARNING, Backbone
+from celebflow.backbone.source import UNTRAINED_WARNING
+from celebflow.backbone.vgg19 import Backbone
 from celebflow.features import transform as transform_module
 from celebflow.features.faces import Face
 from celebflow.features.transform import WHOLE, Transform

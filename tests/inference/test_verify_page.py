@@ -9,7 +9,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from celebflow.backbone.vgg19 import UNTRAINED_WARNING
+from celebflow.backbone.source import UNTRAINED_WARNING
 from celebflow.classifier.verifier import format_probability
 from celebflow.features import transform as transform_module
 from celebflow.features.faces import Face

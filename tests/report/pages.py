@@ -13,7 +13,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.history import EpochResult, save_history
 from celebflow.classifier.model import ClassifierCard

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from celebflow.backbone.vgg19 import FEATURE_COUNT
+from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier.model import Classifier
 from celebflow.evaluation.results import Report
 from celebflow.features.origin import FeatureOrigin

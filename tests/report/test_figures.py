@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from celebflow.backbone.vgg19 import UNTRAINED_WARNING
+from celebflow.backbone.source import UNTRAINED_WARNING
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import ClassifierCard
 from celebflow.evaluation.metrics import Curve, Curves, PersonMetrics

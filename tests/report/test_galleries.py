@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from celebflow.backbone.vgg19 import UNTRAINED_WARNING
+from celebflow.backbone.source import UNTRAINED_WARNING
 from celebflow.report.galleries import draw_all, draw_galleries
 from celebflow.report.style import BLUE, ORANGE
 from tests.report.photographs import PhotographedResult, find_row, make_result

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from celebflow.backbone.vgg19 import FEATURE_COUNT, BackboneSource
+from celebflow.backbone.source import FEATURE_COUNT, BackboneSource
 from celebflow.classifier.layers import DenseLinear
 from celebflow.classifier.model import Classifier
 from celebflow.classifier.preprocessing import UNCHANGED

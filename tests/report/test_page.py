@@ -8,7 +8,7 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from celebflow.backbone.vgg19 import UNTRAINED_WARNING, BackboneSource
+from celebflow.backbone.source import UNTRAINED_WARNING, BackboneSource
 from celebflow.evaluation.results import REPORTED_SPLITS, Prediction
 from celebflow.report.page import PageContent, render_page
 from tests.browser import emulate_media, emulate_phone, has_alert, require_browser, take_console, take_requests

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from celebflow.backbone.vgg19 import BackboneSource
+from celebflow.backbone.source import BackboneSource
 from celebflow.tracking.data_changes import describe_data_change, read_data_md5
-from celebflow.tracking.naming import name_run
+from celebflow.tracking.naming import describe_machine, name_run
 from celebflow.tracking.provenance import Provenance
 from tests.repository import Repository
 
@@ -60,3 +60,9 @@ def test_changes_of_the_photographs_are_counted(tmp_path: Path, monkeypatch: pyt
     assert describe_data_change("HEAD") == "data changed (-1 photograph)"
     (tmp_path / "data.dvc").write_text("<<<<<<< HEAD\n")
     assert describe_data_change("HEAD") == ""
+
+
+def test_machine_names_libraries_and_threads() -> None:
+    described = describe_machine()
+    assert {"torch", "ncnn", "dvc", "mlflow", "python", "threads", "machine"} <= set(described)
+    assert int(described["threads"]) >= 1

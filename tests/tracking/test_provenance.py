@@ -8,7 +8,6 @@ import pytest
 from celebflow.params import flatten
 from celebflow.tracking.provenance import (
     Provenance,
-    describe_machine,
     find_changed_params,
     find_last_result,
     find_provenance,
@@ -102,9 +101,3 @@ def test_md5s_of_the_lock_are_used_only_when_dvc_runs_the_stage(
     assert read_lock() == {}
     monkeypatch.setenv("DVC_STAGE", "train")
     assert read_lock() == {"data": "11.dir", "features": "33.dir"}
-
-
-def test_machine_names_libraries_and_threads() -> None:
-    described = describe_machine()
-    assert {"torch", "ncnn", "dvc", "mlflow", "python", "threads", "machine"} <= set(described)
-    assert int(described["threads"]) >= 1

@@ -114,9 +114,9 @@ class Repository:
         return f"{output}error: {error}" if error else output
 
     def run_queued(self, **experiments: str) -> None:
-        """Queue an experiment for each name and change of the params, and run them with two workers."""
+        """Queue an experiment for each name and change of the params, and run them until evaluate with two workers."""
         for name, change in experiments.items():
-            self.run("dvc", "exp", "run", "--queue", "--set-param", change, "--name", name)
+            self.run("dvc", "exp", "run", "--queue", "--set-param", change, "--name", name, "evaluate")
         # The workers of DVC outlive this command and keep its output open, so a pipe would never end.
         assert self.start("dvc", "queue", "start", "--jobs", "2", log=subprocess.DEVNULL).wait(300) == 0
         deadline = time.monotonic() + 300

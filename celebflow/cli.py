@@ -309,8 +309,8 @@ def openset(folder: Path, revision: str | None, sheet: Path | None, as_json: boo
     from celebflow.experiments.results import WORKSPACE
     from celebflow.inference import open_set
 
-    known = find_person_predictions(revision or WORKSPACE, "test")
     with _open_model(None, revision) as predictor:
+        known = find_person_predictions(revision or WORKSPACE, "test")
         report = open_set.measure_open_set(folder, predictor, known)
     for line in report.unreadable:
         _echo(f"skipped: {line}", err=True)

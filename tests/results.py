@@ -50,7 +50,7 @@ def write_result(
     metrics = {}
     for split in ("val", "test"):
         photos = list_photos(card.class_names, labels, split)
-        open_set = make_open_set(logits.argmax(axis=1) == labels)
+        open_set = make_open_set(logits.argmax(axis=1) == labels) if logits.shape[1] > 2 else None
         metrics[split] = save_split_report(logits, labels, photos, card, folder / split, open_set)
     save_history(HISTORY, folder / "history.csv")
     save_metrics(metrics, card.backbone, folder / "metrics.json", folder / "all_metrics.json")

@@ -18,12 +18,15 @@ pytestmark = pytest.mark.slow
 def test_results_are_there_and_readable(repository: Repository) -> None:
     metrics = repository.read_metrics()
     assert metrics["backbone"] == "UNTRAINED"
-    names = ["accuracy", "balanced_accuracy", "calibration_error", "coverage", "loss", "macro_auc", "top_5_accuracy"]
-    names += ["uncalibrated_calibration_error", "uncalibrated_loss"]
-    assert sorted(metrics["val"]) == sorted(metrics["test"]) == names
+    names = ["accuracy", "balanced_accuracy", "calibration_error", "loss", "macro_auc", "top_5_accuracy"]
+    names += ["uncalibrated_calibration_error", "uncalibrated_loss", "coverage", "false_acceptance_rate"]
+    names += [
+        f"{kind}_{rate}_percent" for kind in ("coverage_at_far", "dir_at_far", "measured_far_at") for rate in (1, 5)
+    ]
+    assert sorted(metrics["val"]) == sorted(metrics["test"]) == sorted([*names, "open_set_auc"])
     for split in ("val", "test"):
         intervals = json.loads((repository.folder / "reports" / split / "intervals.json").read_text())
-        for name in ("accuracy", "balanced_accuracy", "macro_auc"):
+        for name in ("accuracy", "balanced_accuracy", "macro_auc", "coverage", "false_acceptance_rate"):
             assert intervals[name]["low"] <= metrics[split][name] <= intervals[name]["high"]
     header, *_ = repository.run("dvc", "metrics", "show").splitlines()
     headline = ["accuracy", "balanced_accuracy", "loss", "macro_auc"]

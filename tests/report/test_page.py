@@ -89,12 +89,21 @@ def test_headlines_have_both_splits_and_their_intervals(show: Show, make_content
     content = make_content(list_names(5))
     driver = show(render_page(content))
     shown = list_texts(driver, ".headline")
-    assert [text.split("\n")[0] for text in shown] == ["Accuracy", "Balanced accuracy", "Macro AUC"]
+    assert [text.split("\n")[0] for text in shown] == [
+        *("Accuracy", "Balanced accuracy", "Macro AUC", "Coverage (the others are “unknown”)"),
+        "False acceptance rate (FAR) of unknown people, cross-validated (lower is better)",
+    ]
     for split, report in content.report.splits.items():
         interval = report.intervals["accuracy"]
         for number in (content.report.metrics[split]["accuracy"], interval.low, interval.high):
             assert f"{number:.3f}" in shown[0]
-    assert f"{content.report.metrics['test']['loss']:.3f}" in list_texts(driver, "#result table")[0]
+    table = list_texts(driver, "#result table")[0]
+    assert f"{content.report.metrics['test']['loss']:.3f}" in table
+    assert "Coverage at a FAR of 1%\t0.750 (0.740–0.760)" in table
+    assert (
+        "Of photographs of known people, 25.0% would be called “unknown” (95% interval 24.0% to 26.0%, test)"
+        in (list_texts(driver, "#result p")[0])
+    )
 
 
 def test_page_warns_of_an_untrained_backbone(show: Show, make_content: MakeContent) -> None:
@@ -102,7 +111,9 @@ def test_page_warns_of_an_untrained_backbone(show: Show, make_content: MakeConte
         content = make_content(list_names(5))
         backbone = BackboneSource("imagenet" if trained else "untrained", trained, "0" * 64)
         driver = show(render_page(replace(content, card=replace(content.card, backbone=backbone))))
-        assert list_texts(driver, ".warning") == ([] if trained else [UNTRAINED_WARNING])
+        count = len(content.report.splits["val"].predictions)
+        expected = [f"Val has only {count} photographs: confidences and intervals say little."]
+        assert list_texts(driver, ".warning") == ([] if trained else [UNTRAINED_WARNING]) + expected
         assert driver.title.startswith("UNTRAINED") is not trained
 
 
@@ -225,7 +236,7 @@ def test_example_opens_moves_with_arrows_and_closes_with_escape(show: Show, make
         for probability in (example.prediction.confidence, example.prediction.probability_of_actual):
             assert f", {100 * probability:.1f}%" in text
         images = find(driver, "dialog img")
-        assert len(images) == 2, "the photograph and its heat map"
+        assert len(images) == 4, "the photograph, its heat map, and the two most similar photographs of train"
         assert all(image.get_property("naturalWidth") == 60 for image in images)
 
     assert list_texts(driver, "dialog") == []

@@ -201,7 +201,9 @@ def test_without_a_distance_only_equal_files_are_near_duplicates(
     assert [len(group.photos) for group in list_duplicate_groups(photos)] == expected
 
 
-def test_unknown_people_are_set_apart_from_those_who_are_split(draw_people: Draw) -> None:
+def test_unknown_people_are_set_apart_from_those_who_are_split(
+    draw_people: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = draw_people("Ann", "Bo", "Cy", "Di", count=5)
     known, _ = prepare(data, PARAMS)
     unknown_folder = data / "un known"
@@ -215,7 +217,11 @@ def test_unknown_people_are_set_apart_from_those_who_are_split(draw_people: Draw
     assert split.photos == [photo for photo in known if photo.person in ("Ann", "Bo")]
     assert {photo.split for photo in split.unknown} == {"unknown"}
     assert sorted(photo.person for photo in split.unknown) == ["un known"] + ["un known/Cy"] * 5 + ["un known/Di"] * 5
-    assert list_people([*split.photos, *split.unknown]) == ["Ann", "Bo"]
+    monkeypatch.chdir(tmp_path)
+    split.save()
+    saved = load_photos(Path("splits/photos.csv"))
+    assert saved == [*split.photos, *split.unknown]
+    assert list_people(saved) == ["Ann", "Bo"]
     for folder in ("data/elsewhere", "data/un known/Cy", "data/Ann/0.jpg"):
         with pytest.raises(CelebflowError, match=f"prepare.unknown_folder is {folder}.*directly in"):
             prepare_photographs(data, PARAMS.model_copy(update={"unknown_folder": folder}), split_each_person)

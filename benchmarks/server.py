@@ -28,6 +28,7 @@ from celebflow.data.decoding import decode_photograph
 from celebflow.features.origin import choose_runtime
 from celebflow.features.runtimes import build_runtime
 from celebflow.features.sparse import SparseRow
+from celebflow.inference.extractor import ExtractedFace
 from celebflow.inference.files import list_photographs
 from celebflow.inference.predictor import Predictor
 
@@ -90,8 +91,8 @@ def compare_latencies(predictor: Predictor, photographs: Sequence[bytes], addres
     @torch.inference_mode()
     def run_bare() -> None:
         for views in inputs:
-            rows = [[SparseRow.from_dense(runtime.extract(view))] for view in views]
-            predictor.classifier.average(predictor.stack(row) for row in rows)
+            face = ExtractedFace(None, [SparseRow.from_dense(runtime.extract(view)) for view in views])
+            predictor.classifier.average(predictor.stack_views([face]))
 
     def predict() -> None:
         for content in contents:

@@ -37,9 +37,16 @@ class Calibration:
     def compute_probabilities(self, logits: NDArray[np.floating]) -> FloatArray:
         """Turn (N, people) logits into probabilities, as softmax does."""
         probabilities = softmax(logits / self.temperature)
+        if self.max_confidence == 1:
+            return probabilities
         equal = 1 / logits.shape[1]
-        factor = (self.max_confidence - equal) / (1 - equal) if self.max_confidence < 1 else 1.0
-        return equal + factor * (probabilities - equal) if factor < 1 else probabilities
+        shrunk: FloatArray = equal + self.shrink_factor(logits.shape[1]) * (probabilities - equal)
+        return shrunk
+
+    def shrink_factor(self, person_count: int) -> float:
+        """Return what the differences of probabilities from equal ones are multiplied by."""
+        equal = 1 / person_count
+        return (self.max_confidence - equal) / (1 - equal)
 
 
 UNCALIBRATED = Calibration(temperature=1.0, max_confidence=1.0, threshold=None, false_acceptance_rate=1.0)
@@ -89,13 +96,13 @@ def fit_probabilities(logits: NDArray[np.floating], labels: NDArray[np.int64]) -
     return replace(UNCALIBRATED, temperature=float(np.exp(log_temperature)), max_confidence=max(target, equal))
 
 
-def format_confidence(confidence: float) -> str:
-    """Write a confidence in percent, with as many digits as tell it apart from 100%."""
+def format_confidence(confidence: float, ends: tuple[float, ...] = (100.0,)) -> str:
+    """Write a confidence in percent, with as many digits as tell it apart from 100%, or from all of `ends`."""
     for digits in range(1, 7):
         text = f"{confidence:.{digits}%}"
-        if not text.startswith("100."):
+        if float(text[:-1]) not in ends:
             return text
-    return "more than 99.9999%"
+    return "more than 99.9999%" if confidence > 0.5 else "less than 0.0001%"
 
 
 @dataclass(frozen=True)

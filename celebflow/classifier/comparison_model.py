@@ -1,11 +1,12 @@
 """Photographs of people → what compares any two photographs: components, and the two-covariance model on them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.checkpoints import DivergedError
@@ -14,8 +15,10 @@ from celebflow.classifier.plda import TwoCovariances, fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.features.sparse import SparseBatch
 from celebflow.features.store import Features
+from celebflow.params import PreprocessingParams
 
 _BATCH_SIZE = 256
+_MODEL, _PREPROCESSOR = "model.", "preprocessor."  # begin the names of their tensors
 
 
 class IndistinctPeopleError(DivergedError):
@@ -62,6 +65,13 @@ def fit_comparison_model(
     return ComparisonModel(components.change_basis(fitted.mean, fitted.basis), fitted.model)
 
 
+def divide_people(person_count: int, part_count: int, seed: int) -> NDArray[np.int64]:
+    """Return the part of each of P people, (P,), so that parts of them can be left out, one after the other."""
+    parts = np.empty(person_count, np.int64)
+    parts[np.random.default_rng(seed).permutation(person_count)] = np.arange(person_count) % part_count
+    return parts
+
+
 @dataclass(frozen=True, eq=False)
 class Embedder:
     """Features → the coordinates that a two-covariance model's scores take; the preprocessor projects to them."""
@@ -82,3 +92,24 @@ class Embedder:
             block = rows[start : start + _BATCH_SIZE]
             blocks.append(self.embed([features.gather(block, view) for view in range(features.view_count)]))
         return np.concatenate(blocks)
+
+    def embedder_state(self) -> dict[str, Tensor]:
+        """Return the tensors that load_embedder takes."""
+        state = {f"{_MODEL}{name}": torch.from_numpy(array) for name, array in asdict(self.model).items()}
+        weights = self.preprocessor.state_dict()
+        return state | {f"{_PREPROCESSOR}{name}": value.contiguous() for name, value in weights.items()}
+
+
+def load_embedder(state: Mapping[str, Tensor], settings: PreprocessingParams, feature_count: int) -> Embedder:
+    """Make an embedder of what `embedder_state` returned, and maybe others.
+
+    Raises TypeError or RuntimeError when tensors are missing or do not fit.
+    """
+    preprocessor = Preprocessor(settings, feature_count)
+    preprocessor.load_state_dict(_pick(state, _PREPROCESSOR), assign=True)
+    model = TwoCovariances(**{name: tensor.numpy() for name, tensor in _pick(state, _MODEL).items()})
+    return Embedder(preprocessor.eval(), model)
+
+
+def _pick(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

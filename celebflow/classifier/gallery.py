@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +15,12 @@ from celebflow.classifier.comparison_model import (
     ComparisonSettings,
     Embedder,
     IndistinctPeopleError,
+    divide_people,
     fit_comparison_model,
+    load_embedder,
 )
 from celebflow.classifier.components import compute_products, make_projection
-from celebflow.classifier.plda import DescribedPeople, TwoCovariances
+from celebflow.classifier.plda import DescribedPeople
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.features.store import Features, LabeledFeatures
 from celebflow.params import PreprocessingParams
@@ -45,12 +46,16 @@ class LeftOutMatches:
     people: NDArray[np.int64]
     folds: NDArray[np.int64]
 
+    @cached_property
+    def _ascending(self) -> FloatArray:
+        return np.sort(self.scores)
+
     def compute_p_values(self, scores: FloatArray) -> FloatArray:
         """Return for (M,) matches the fraction of unknown people's photographs that match at least as well.
 
         It is a conformal p value (Vovk et al., 2005): never below 1 / (N + 1).
         """
-        at_least = len(self.scores) - np.searchsorted(np.sort(self.scores), scores, side="left")
+        at_least = len(self.scores) - np.searchsorted(self._ascending, scores, side="left")
         p_values: FloatArray = (1 + at_least) / (len(self.scores) + 1)
         return p_values
 
@@ -93,26 +98,21 @@ class Gallery(Embedder):
     def state(self) -> dict[str, Tensor]:
         """Return all tensors, by name."""
         arrays = {
-            "between": self.model.between,
             "means": self.means,
             "counts": self.counts,
             "left_out.scores": self.left_out.scores,
             "left_out.people": self.left_out.people,
             "left_out.folds": self.left_out.folds,
         }
-        state = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        return state | {f"preprocessor.{name}": value for name, value in self.preprocessor.state_dict().items()}
+        return self.embedder_state() | {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], feature_count: int) -> "Gallery":
         """Make a gallery of what `state` returned; raise KeyError or RuntimeError when tensors do not fit."""
-        arrays: dict[str, Any] = {name: state[name].numpy() for name in state if not name.startswith("preprocessor.")}
-        settings = _PREPROCESSING.model_copy(update={"pca_components": len(arrays["between"])})
-        preprocessor = Preprocessor(settings, feature_count)
-        names = preprocessor.state_dict()
-        preprocessor.load_state_dict({name: state[f"preprocessor.{name}"] for name in names}, assign=True)
-        left_out = LeftOutMatches(*(arrays[f"left_out.{name}"] for name in ("scores", "people", "folds")))
-        return cls(preprocessor, TwoCovariances(arrays["between"]), arrays["means"], arrays["counts"], left_out)
+        settings = _PREPROCESSING.model_copy(update={"pca_components": len(state["model.between"])})
+        embedder = load_embedder(state, settings, feature_count)
+        left_out = LeftOutMatches(*(state[f"left_out.{name}"].numpy() for name in ("scores", "people", "folds")))
+        return cls(embedder.preprocessor, embedder.model, state["means"].numpy(), state["counts"].numpy(), left_out)
 
 
 def fit_gallery(train: LabeledFeatures, person_count: int, between_scale: float, seed: int) -> Gallery | None:
@@ -133,7 +133,7 @@ def fit_gallery(train: LabeledFeatures, person_count: int, between_scale: float,
         left_out = _match_left_out(products, labels, person_count, settings)
         fitted = fit_comparison_model(products, labels, settings)
     except IndistinctPeopleError as error:
-        print(f"Nobody will be unknown, since there is nothing to fit a threshold to: {error}.")
+        print(f"Nobody will be unknown, since there is nothing to fit a threshold to: {error}")
         return None
     del products
     preprocessor = make_projection(preprocessor, train.features, rows, fitted.components)
@@ -166,10 +166,8 @@ def _match_left_out(
     products: NDArray[np.float32], labels: NDArray[np.int64], person_count: int, settings: ComparisonSettings
 ) -> LeftOutMatches:
     """Match N photographs, of which `products` (N, N) are the inner products, without their people."""
-    fold_of = np.empty(person_count, np.int64)
     fold_count = min(_FOLDS, person_count)
-    fold_of[np.random.default_rng(settings.seed).permutation(person_count)] = np.arange(person_count) % fold_count
-    folds = fold_of[labels]
+    folds = divide_people(person_count, fold_count, settings.seed)[labels]
     scores = np.empty(len(labels))
     for fold in range(fold_count):
         known = folds != fold

@@ -24,7 +24,7 @@ from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
 # Increment it when the meaning of a saved file changes, so that files of earlier versions are refused.
-_FORMAT = 3
+_FORMAT = 4
 _GALLERY = "gallery."  # begins the names of the gallery's tensors
 
 

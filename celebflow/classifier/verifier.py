@@ -6,20 +6,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from scipy.special import expit
-from torch import Tensor
 
 from celebflow.backbone.source import BackboneSource, count_features
 from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.classifier.calibration import FloatArray, format_confidence
-from celebflow.classifier.comparison_model import ComparisonSettings, Embedder
+from celebflow.classifier.comparison_model import ComparisonSettings, Embedder, load_embedder
 from celebflow.classifier.model_files import VERIFIER, read_card, save_model
 from celebflow.classifier.plda import TwoCovariances
-from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
@@ -90,15 +87,13 @@ class Verifier(Embedder):
 
     def save(self, path: Path) -> None:
         """Write weights and card to a safetensors file, the same bytes for the same values."""
-        state = {f"model.{name}": torch.from_numpy(array) for name, array in asdict(self.model).items()}
-        state |= {f"preprocessor.{name}": value.contiguous() for name, value in self.preprocessor.state_dict().items()}
         card = {
             **asdict(self.card),
             "transform": self.card.transform.to_dict(),
             "preprocessing": self.card.preprocessing.model_dump(),
             "format": _FORMAT,
         }
-        save_model(state, card, VERIFIER, path)
+        save_model(self.embedder_state(), card, VERIFIER, path)
 
 
 def score_pairs(first: FloatArray, second: FloatArray, model: TwoCovariances, kind: Score) -> FloatArray:
@@ -117,13 +112,7 @@ def compute_pair_loss(log_odds: FloatArray, same: NDArray[np.bool_]) -> float:
 
 def format_probability(log_odds: float) -> str:
     """Write the probability of the same person in percent, with as many digits as tell it apart from 0 and 1."""
-    if log_odds >= 0:
-        return format_confidence(float(expit(log_odds)))
-    for digits in range(1, 7):
-        text = f"{expit(log_odds):.{digits}%}"
-        if float(text[:-1]) != 0:
-            return text
-    return "less than 0.0001%"
+    return format_confidence(float(expit(log_odds)), (0.0, 100.0))
 
 
 def load_verifier(path: Path) -> Verifier:
@@ -134,19 +123,13 @@ def load_verifier(path: Path) -> Verifier:
     card = load_card(path)
     try:
         state = load_file(path)
-        preprocessor = Preprocessor(card.preprocessing, count_features(card.transform.layers))
-        preprocessor.load_state_dict(_pick(state, "preprocessor."), assign=True)
-        model = TwoCovariances(**{name: tensor.numpy() for name, tensor in _pick(state, "model.").items()})
+        embedder = load_embedder(state, card.preprocessing, count_features(card.transform.layers))
     except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise_shortage(error, path)
         raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
     if names := list_not_finite(state):
         raise CelebflowError(f"{path} holds values that are not finite ({', '.join(names)}). Run `dvc repro`.")
-    return Verifier(preprocessor.eval(), model, card)
-
-
-def _pick(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return Verifier(embedder.preprocessor, embedder.model, card)
 
 
 def load_card(path: Path) -> VerifierCard:

@@ -79,8 +79,9 @@ def score_split(
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return the (P,) scores of the pairs of a split, in their order, and whether each shows the same person."""
     chosen = [pair for pair in pairs if pair.split == split]
-    row_of = {photo.path: row for row, photo in enumerate(features.photos)}
-    first, second = (np.array([row_of[getattr(pair, side)] for pair in chosen]) for side in ("first", "second"))
+    first, second = (
+        np.array([features.row_of[getattr(pair, side)] for pair in chosen]) for side in ("first", "second")
+    )
     rows, places = np.unique(np.concatenate([first, second]), return_inverse=True)
     coordinates = verifier.embed_rows(features, rows)
     scores = verifier.score(coordinates[places[: len(first)]], coordinates[places[len(first) :]])

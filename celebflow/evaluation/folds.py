@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.comparison_model import divide_people
 from celebflow.classifier.components import compute_products, fit_components
 from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
@@ -49,15 +50,14 @@ def score_folds(
     settings = card.settings
     products = compute_products(preprocessor, features, np.arange(len(features.photos)))
     folds = np.array([fold_of.get(photo.person, 0) for photo in features.photos])
-    row_of = {photo.path: row for row, photo in enumerate(features.photos)}
     results = []
     for fold in tqdm(sorted({pair.fold for pair in pairs}), "training for each fold", unit="fold", disable=None):
         trained = np.flatnonzero(folds != fold)
         components = fit_components(products[np.ix_(trained, trained)], settings.component_count, settings.seed)
         coordinates = components.project(products[:, trained])
         own = [pair for pair in pairs if pair.fold == fold]
-        scores = _score(card, features, coordinates, trained, own, row_of)
-        calibration = _calibrate(card, features, coordinates, trained, row_of)
+        scores = _score(card, features, coordinates, trained, own)
+        calibration = _calibrate(card, features, coordinates, trained)
         results.append(FoldScores(own, calibration.compute_log_odds(scores)))
     return results
 
@@ -67,20 +67,17 @@ def _calibrate(
     features: Features,
     coordinates: FloatArray,
     trained: NDArray[np.int64],
-    row_of: Mapping[str, int],
 ) -> PairCalibration:
     """Fit a calibration to drawn pairs of the people in the rows `trained`, who are left out in parts."""
-    people = sorted({features.photos[row].person for row in trained})
-    order = np.random.default_rng(card.settings.seed).permutation(len(people))
+    people, labels = np.unique([features.photos[row].person for row in trained], return_inverse=True)
     part_count = min(_PARTS, max(2, len(people) // 3))
-    part_of = {people[place]: number % part_count for number, place in enumerate(order)}
-    parts = np.array([part_of[features.photos[row].person] for row in trained])
+    parts = divide_people(len(people), part_count, card.settings.seed)[labels]
     scores, same = [], []
     for part in range(part_count):
         left_out = [replace(features.photos[row], split=str(part)) for row in trained[parts == part]]
         drawn = draw_pairs(left_out, str(part), card.settings.seed, _MAX_PAIRS_PER_PART)
         if drawn:
-            scores.append(_score(card, features, coordinates, trained[parts != part], drawn, row_of))
+            scores.append(_score(card, features, coordinates, trained[parts != part], drawn))
             same += [bool(pair.same) for pair in drawn]
     if not scores:
         raise CelebflowError(
@@ -96,12 +93,11 @@ def _score(
     coordinates: FloatArray,
     trained: NDArray[np.int64],
     pairs: Sequence[Pair],
-    row_of: Mapping[str, int],
 ) -> FloatArray:
     """Return the (P,) scores of pairs by a model that is fitted to the rows `trained` of the (N, C) coordinates."""
     people = np.unique([features.photos[row].person for row in trained], return_inverse=True)[1]
     settings = card.settings
     fitted = fit_two_covariances(coordinates[trained], people, settings.shrinkage, settings.between_scale)
-    rows = ([row_of[getattr(pair, side)] for pair in pairs] for side in ("first", "second"))
+    rows = ([features.row_of[getattr(pair, side)] for pair in pairs] for side in ("first", "second"))
     first, second = (fitted.project(coordinates[side]) for side in rows)
     return score_pairs(first, second, fitted.model, card.score)

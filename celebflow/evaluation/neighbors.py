@@ -31,7 +31,7 @@ class TrainingPhotographs:
 
         Raises CelebflowError when their backbone, transform or people are not the classifier's, or it has no gallery.
         """
-        rows = np.array([row for row, photo in enumerate(features.photos) if photo.split == "train"], np.int64)
+        rows = features.find_rows("train")
         self._photos = [features.photos[row] for row in rows]
         self._folder = folder
         card, origin = classifier.card, features.origin

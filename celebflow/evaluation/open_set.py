@@ -1,7 +1,7 @@
 """How well known and unknown people are told apart: rates, their intervals, and the curve of one by the other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,10 +40,22 @@ class OpenSetRates:
 
 
 @dataclass(frozen=True, eq=False)
-class OpenSetResult:
-    """What a split says of unknown people: metrics with intervals, a curve, and (N,) p values of its photographs.
+class UnknownPeople:
+    """What becomes of unknown people's photographs, the same for every split: metrics, and their intervals.
 
-    A p value is the fraction of unknown people's photographs that match at least as well.
+    `folder_p_values` (M,) are those of the photographs of prepare.unknown_folder.
+    """
+
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    folder_p_values: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSetResult:
+    """What a split says of known and unknown people: metrics with intervals, a curve, and (N,) p values.
+
+    A p value is the fraction of unknown people's photographs that match at least as well as one of the split.
     """
 
     metrics: dict[str, float]
@@ -52,51 +64,57 @@ class OpenSetResult:
     p_values: FloatArray
 
 
+def measure_unknown_people(gallery: "Gallery", features: Features, calibration: Calibration) -> UnknownPeople:
+    """Measure the people who were left out while the gallery was fitted, and those of prepare.unknown_folder, if any.
+
+    The former are cross-validated: the photographs of each fold of people meet the threshold of the other folds.
+    Intervals resample people.
+    """
+    left_out = gallery.left_out
+    accepted = {"false_acceptance_rate": _accept_left_out(left_out, calibration.false_acceptance_rate)}
+    for name, rate in _RATES.items():
+        accepted[f"measured_far_at_{name}"] = _accept_left_out(left_out, rate)
+    _, people = np.unique(left_out.people, return_inverse=True)
+    metrics, intervals = _average(accepted), _resample(accepted, people)
+    rows = features.find_rows(UNKNOWN)
+    if not len(rows):
+        return UnknownPeople(metrics, intervals, np.empty(0))
+    matches = gallery.match_rows(features, rows)
+    reached = matches >= left_out.choose_threshold(calibration.false_acceptance_rate)
+    metrics["unknown_folder_far"] = float(reached.mean())
+    intervals["unknown_folder_far"] = measure_interval(reached, [features.photos[row].person for row in rows])
+    return UnknownPeople(metrics, intervals, left_out.compute_p_values(matches))
+
+
 def measure_open_set(
     gallery: "Gallery",
     examples: LabeledFeatures,
     hits: NDArray[np.bool_],
     groups: NDArray[np.int64],
     calibration: Calibration,
+    unknown: UnknownPeople,
 ) -> OpenSetResult:
-    """Measure the N photographs of a split against the people who were left out while the gallery was fitted.
+    """Measure the N photographs of a split against unknown people.
 
-    A false acceptance rate is cross-validated: the photographs of each fold of people meet the threshold of the other
-    folds. `hits` (N,) says whether the prediction is right. Intervals resample the (N,) groups of near-duplicates, and
-    for the false acceptance rates the people who were left out.
+    `hits` (N,) says whether the prediction is right. Intervals resample the (N,) groups of near-duplicates.
     """
     left_out = gallery.left_out
     matches = gallery.match_rows(examples.features, examples.rows)
-    rate = calibration.false_acceptance_rate
-    fractions = {"coverage": matches >= left_out.choose_threshold(rate)}
-    accepted = {"false_acceptance_rate": _accept_left_out(left_out, rate)}
+    fractions = {"coverage": matches >= left_out.choose_threshold(calibration.false_acceptance_rate)}
     for name, rate in _RATES.items():
         reached = matches >= left_out.choose_threshold(rate)
         fractions[f"coverage_at_far_{name}"] = reached
         fractions[f"dir_at_far_{name}"] = reached & hits
-        accepted[f"measured_far_at_{name}"] = _accept_left_out(left_out, rate)
-    metrics = {name: float(reached.mean()) for name, reached in (fractions | accepted).items()}
-    metrics["open_set_auc"] = compute_auc(matches, left_out.scores)
-    _, people = np.unique(left_out.people, return_inverse=True)
-    intervals = _resample(fractions, groups) | _resample(accepted, people)
     p_values = left_out.compute_p_values(matches)
+    metrics = _average(fractions) | unknown.metrics | {"open_set_auc": compute_auc(matches, left_out.scores)}
+    if len(unknown.folder_p_values):
+        metrics["unknown_folder_auc"] = compute_auc(-p_values, -unknown.folder_p_values)
+    intervals = _resample(fractions, groups) | unknown.intervals
     return OpenSetResult(metrics, intervals, _trace(p_values, hits, len(left_out.scores)), p_values)
 
 
-def add_unknown_people(
-    result: OpenSetResult, gallery: "Gallery", features: Features, calibration: Calibration
-) -> OpenSetResult:
-    """Add what the photographs of prepare.unknown_folder say, if there are any; intervals resample their people."""
-    rows = np.array([row for row, photo in enumerate(features.photos) if photo.split == UNKNOWN], np.int64)
-    if not len(rows):
-        return result
-    matches = gallery.match_rows(features, rows)
-    accepted = matches >= gallery.left_out.choose_threshold(calibration.false_acceptance_rate)
-    auc = compute_auc(-result.p_values, -gallery.left_out.compute_p_values(matches))
-    metrics = {"unknown_folder_far": float(accepted.mean()), "unknown_folder_auc": auc}
-    people = [features.photos[row].person for row in rows]
-    intervals = {"unknown_folder_far": measure_interval(accepted, people)}
-    return replace(result, metrics=result.metrics | metrics, intervals=result.intervals | intervals)
+def _average(fractions: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+    return {name: float(reached.mean()) for name, reached in fractions.items()}
 
 
 def _accept_left_out(left_out: "LeftOutMatches", rate: float) -> NDArray[np.bool_]:

@@ -33,7 +33,7 @@ from celebflow.evaluation.metrics import (
     compute_precision_recalls,
     compute_rocs,
 )
-from celebflow.evaluation.open_set import OpenSetRates, OpenSetResult, add_unknown_people, measure_open_set
+from celebflow.evaluation.open_set import OpenSetRates, OpenSetResult, measure_open_set, measure_unknown_people
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval, compute_intervals
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams
@@ -181,18 +181,18 @@ def report_splits(
     if classifier.card.backbone.fingerprint != features.origin.backbone.fingerprint:
         raise CelebflowError("The classifier was trained on the features of another backbone. Run `dvc repro`.")
     classifier.to(select_device(compute.device))
+    gallery = classifier.gallery
+    unknown = None if gallery is None else measure_unknown_people(gallery, features, classifier.card.calibration)
     metrics = {}
     for split in REPORTED_SPLITS:
         examples = select_split(features, classifier.card.class_names, split)
         logits, labels = compute_logits(classifier, examples, _BATCH_SIZE)
         photos = [features.photos[row] for row in examples.rows]
         open_set = None
-        if classifier.gallery is not None:
+        if gallery is not None and unknown is not None:
             hits = logits.argmax(axis=1) == labels
-            open_set = measure_open_set(
-                classifier.gallery, examples, hits, number_groups(photos), classifier.card.calibration
-            )
-            open_set = add_unknown_people(open_set, classifier.gallery, features, classifier.card.calibration)
+            groups = number_groups(photos)
+            open_set = measure_open_set(gallery, examples, hits, groups, classifier.card.calibration, unknown)
         metrics[split] = save_split_report(logits, labels, photos, classifier.card, folder / split, open_set)
         print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics[split].items()))
     if warning := features.origin.backbone.warning():

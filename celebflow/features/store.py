@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING, TypeVar
@@ -44,6 +45,15 @@ class Features:
     def view_count(self) -> int:
         """Return V."""
         return len(self.origin.transform.views)
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Return the row of each photograph, by path."""
+        return {photo.path: row for row, photo in enumerate(self.photos)}
+
+    def find_rows(self, split: str) -> NDArray[np.int64]:
+        """Return the rows of the photographs of a split, ascending."""
+        return np.array([row for row, photo in enumerate(self.photos) if photo.split == split], np.int64)
 
     def gather(self, rows: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> SparseBatch:
         """Return the features of B photographs, in the view of this number: one for all, or (B,) numbers.
@@ -162,6 +172,6 @@ class LabeledFeatures:
 def select_split(features: Features, class_names: Sequence[str], split: str) -> LabeledFeatures:
     """Select the photographs of one split, and label each with the position of its person in `class_names`."""
     position_of = {name: position for position, name in enumerate(class_names)}
-    rows = [row for row, photo in enumerate(features.photos) if photo.split == split]
+    rows = features.find_rows(split)
     labels = [position_of[features.photos[row].person] for row in rows]
-    return LabeledFeatures(features, np.array(rows, np.int64), np.array(labels, np.int64))
+    return LabeledFeatures(features, rows, np.array(labels, np.int64))

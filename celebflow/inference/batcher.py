@@ -129,15 +129,16 @@ class Batcher(RequestQueue[_ExtractedPhotograph, list[PredictedFace]]):
         card = self._predictor.card
         predictions = []
         for extracted, thumbnail, face in zip(photograph.faces, photograph.thumbnails, predicted, strict=True):
-            views = [self._predictor.stack([view]) for view in extracted.views]
             seen, heat_map, nearest = None, None, None
             if thumbnail is not None:
                 most_probable = np.array([face.probabilities.argmax()], np.int64)
+                view = self._predictor.stack_views([extracted])[0]
                 compute = self._explainer.compute_heat_maps
-                (heat,) = self._model_thread.submit(compute, views[0], most_probable).result()
+                (heat,) = self._model_thread.submit(compute, view, most_probable).result()
                 seen = encode_jpeg(thumbnail)
                 heat_map = encode_jpeg(overlay_heat_map(thumbnail, heat))
             if request.nearest and self._training is not None:
+                views = self._predictor.stack_views([extracted])
                 (neighbors,) = self._model_thread.submit(self._training.find_nearest, views, _NEAREST_COUNT).result()
                 nearest = [_load_neighbor(neighbor) for neighbor in neighbors]
             ranked = rank_candidates(face, card, request.max_candidates)

@@ -8,17 +8,27 @@ from pathlib import Path
 from PIL import Image
 
 from celebflow import paths
-from celebflow.backbone.source import BackboneSource
+from celebflow.backbone.source import BackboneSource, count_features
 from celebflow.backbone.weights import load_backbone
 from celebflow.errors import CelebflowError
 from celebflow.features.extraction import extract_views
 from celebflow.features.faces import Face
 from celebflow.features.origin import choose_runtime
 from celebflow.features.runtimes import build_runtime
-from celebflow.features.sparse import SparseRow
+from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.transform import Transform
 
 NO_FACE = "no face found"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A face's box in pixels of the upright photograph; it may reach beyond the photograph."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +37,11 @@ class ExtractedFace:
 
     face: Face | None
     views: list[SparseRow]
+
+
+def make_box(face: Face | None) -> Box | None:
+    """Return the box of a face, or None for the photograph as a whole."""
+    return None if face is None else Box(face.left, face.top, face.right, face.bottom)
 
 
 class Extractor:
@@ -61,6 +76,12 @@ class Extractor:
         if not faces and (whole or not transform.detects_faces):
             faces = [None]
         return [ExtractedFace(face, extract_views(photograph, face, transform, self._runtime)) for face in faces]
+
+    def stack_views(self, faces: Sequence[ExtractedFace]) -> list[SparseBatch]:
+        """Return the features of each view of several faces, as models take them."""
+        count = count_features(self._transform.layers)
+        view_numbers = range(len(self._transform.views))
+        return [SparseBatch.from_rows([face.views[number] for face in faces], count) for number in view_numbers]
 
 
 def find_model_files(folder: Path) -> tuple[Path, Path]:

@@ -112,11 +112,10 @@ def _add_gallery(graph: Graph, gallery: Gallery, views: int) -> None:
 
 def _limit_confidence(graph: Graph, card: ClassifierCard) -> None:
     """Add what moves probabilities towards equal ones, as Calibration.compute_probabilities does."""
-    equal = 1 / len(card.class_names)
     if card.calibration.max_confidence < 1:
-        factor = (card.calibration.max_confidence - equal) / (1 - equal)
+        factor = card.calibration.shrink_factor(len(card.class_names))
         graph.add("Mul", torch.tensor([factor]))
-        graph.add("Add", torch.tensor([equal * (1 - factor)]))
+        graph.add("Add", torch.tensor([(1 - factor) / len(card.class_names)]))
 
 
 def _add_classifier(graph: Graph, classifier: Classifier) -> None:

@@ -11,13 +11,13 @@ from pydantic import Field
 from celebflow.classifier.calibration import FloatArray
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError
-from celebflow.inference.extractor import NO_FACE, ExtractedFace
+from celebflow.inference.extractor import NO_FACE, Box, ExtractedFace, make_box
 from celebflow.inference.pair_verifier import PairVerifier, Verdict
-from celebflow.inference.predictor import Box
 from celebflow.inference.request_queue import Limits, RequestQueue
 from celebflow.inference.service import refuse_file
 
 NAMES = ("first", "second")
+Compared = Literal["face", "whole photograph", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,7 @@ class ComparedPhotograph:
 
     width_px: int
     height_px: int
-    compared: Annotated[
-        Literal["face", "whole photograph", "nothing"], Field(description="nothing where no face was found")
-    ]
+    compared: Annotated[Compared, Field(description="nothing where no face was found")]
     box: Box | None
 
 
@@ -59,11 +57,9 @@ class _ExtractedPhotograph:
     def describe(self) -> ComparedPhotograph:
         if self.face is None:
             return ComparedPhotograph(self.width_px, self.height_px, "nothing", None)
-        face = self.face.face
-        if face is None:
-            return ComparedPhotograph(self.width_px, self.height_px, "whole photograph", None)
-        box = Box(face.left, face.top, face.right, face.bottom)
-        return ComparedPhotograph(self.width_px, self.height_px, "face", box)
+        box = make_box(self.face.face)
+        compared: Compared = "whole photograph" if box is None else "face"
+        return ComparedPhotograph(self.width_px, self.height_px, compared, box)
 
 
 class PairBatcher(RequestQueue[_ExtractedPhotograph, FloatArray | None]):

@@ -8,10 +8,8 @@ from typing import ClassVar, Literal
 from PIL import Image
 from scipy.special import expit
 
-from celebflow.backbone.source import count_features
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.verifier import Verifier, load_verifier
-from celebflow.features.sparse import SparseBatch
 from celebflow.inference.extractor import ExtractedFace, Extractor, find_model_files
 from celebflow.params import TaskName
 
@@ -62,10 +60,7 @@ class PairVerifier:
 
     def embed_faces(self, faces: Sequence[ExtractedFace]) -> FloatArray:
         """Return the (N, D) coordinates of N faces, one at least."""
-        count = count_features(self.card.transform.layers)
-        view_numbers = range(len(self.card.transform.views))
-        views = [SparseBatch.from_rows([face.views[number] for face in faces], count) for number in view_numbers]
-        return self.verifier.embed(views)
+        return self.verifier.embed(self._extractor.stack_views(faces))
 
     def embed(self, photograph: Image.Image, *, whole: bool = False) -> FloatArray | None:
         """Return the (1, D) coordinates of the subject of an RGB photograph, or None when no face is found in it."""

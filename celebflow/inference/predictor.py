@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from celebflow.backbone.source import count_features
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.model import Classifier, ClassifierCard, load_classifier
 from celebflow.features.faces import Face
-from celebflow.features.sparse import SparseBatch, SparseRow
-from celebflow.inference.extractor import ExtractedFace, Extractor, find_model_files
+from celebflow.features.sparse import SparseBatch
+from celebflow.inference.extractor import Box, ExtractedFace, Extractor, find_model_files, make_box
 from celebflow.params import TaskName
 
 
@@ -33,16 +32,6 @@ class PredictedFace:
     known: bool
     match: float | None
     unknown_p_value: float | None
-
-
-@dataclass(frozen=True)
-class Box:
-    """A face's box in pixels of the upright photograph; it may reach beyond the photograph."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
 
 
 @dataclass(frozen=True)
@@ -69,11 +58,9 @@ class RankedFace:
 
 def rank_candidates(predicted: PredictedFace, card: ClassifierCard, max_candidates: int | None = None) -> RankedFace:
     """Rank the people whom a face may show."""
-    face = predicted.face
-    box = None if face is None else Box(face.left, face.top, face.right, face.bottom)
     ranked = np.argsort(-predicted.probabilities, kind="stable")[:max_candidates]
     candidates = [Candidate(card.class_names[person], float(predicted.probabilities[person])) for person in ranked]
-    return RankedFace(box, predicted.known, predicted.unknown_p_value, candidates)
+    return RankedFace(make_box(predicted.face), predicted.known, predicted.unknown_p_value, candidates)
 
 
 class Predictor:
@@ -128,8 +115,7 @@ class Predictor:
         faces = [face for extracted in photographs for face in extracted]
         if not faces:
             return [[] for _ in photographs]
-        view_numbers = range(len(self.card.transform.views))
-        views = [self.stack([face.views[number] for face in faces]) for number in view_numbers]
+        views = self.stack_views(faces)
         probabilities = self.card.calibration.compute_probabilities(self.classifier.average(views).numpy())
         matches = self._match(views, len(faces))
         predicted = (
@@ -147,6 +133,6 @@ class Predictor:
         p_values = gallery.left_out.compute_p_values(matches)
         return [(match >= threshold, match, p) for match, p in zip(matches.tolist(), p_values.tolist(), strict=True)]
 
-    def stack(self, rows: list[SparseRow]) -> SparseBatch:
-        """Return the features of one view of several faces, as the classifier takes them."""
-        return SparseBatch.from_rows(rows, count_features(self.card.transform.layers))
+    def stack_views(self, faces: Sequence[ExtractedFace]) -> list[SparseBatch]:
+        """Return the features of each view of several faces, as the classifier takes them."""
+        return self._extractor.stack_views(faces)

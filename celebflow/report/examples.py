@@ -79,7 +79,6 @@ def _find_nearest(
     """Return the photographs of train that are nearest to each prediction's."""
     if training is None or not predictions:
         return [[] for _ in predictions]
-    row_of = {photo.path: row for row, photo in enumerate(features.photos)}
-    rows = np.array([row_of[prediction.path] for prediction in predictions], np.int64)
+    rows = np.array([features.row_of[prediction.path] for prediction in predictions], np.int64)
     views = [features.gather(rows, view) for view in range(features.view_count)]
     return training.find_nearest(views, _NEAREST_COUNT)

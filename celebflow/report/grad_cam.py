@@ -58,11 +58,10 @@ class Explainer:
 
     def explain(self, predictions: Sequence[Prediction], features: Features) -> Iterator[NDArray[np.float32]]:
         """Yield the heat map (7, 7) of the predicted person for each prediction."""
-        row_of = {photo.path: row for row, photo in enumerate(features.photos)}
         class_of = {name: number for number, name in enumerate(self.card.class_names)}
         for start in range(0, len(predictions), _BATCH_SIZE):
             batch = predictions[start : start + _BATCH_SIZE]
-            rows = np.array([row_of[prediction.path] for prediction in batch], np.int64)
+            rows = np.array([features.row_of[prediction.path] for prediction in batch], np.int64)
             predicted = np.array([class_of[prediction.predicted] for prediction in batch], np.int64)
             yield from self.compute_heat_maps(features.gather(rows), predicted)
 

@@ -135,7 +135,7 @@ def test_a_fitted_classifier_is_one_layer_and_predicts_alike_once_saved(
     if steps:
         expected["preprocessor.scale"] = [FEATURE_COUNT]
     with safe_open(tmp_path / "a", "pt") as file:
-        shapes = {name: file.get_slice(name).get_shape() for name in file.keys() if "gallery" not in name}  # noqa: SIM118
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys() if "gallery" not in name}  # noqa: SIM118 - not a mapping
     assert shapes == expected
     loaded = load_classifier(tmp_path / "a")
     assert loaded.card == classifier.card

@@ -4,11 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from celebflow.classifier.calibration import UNCALIBRATED
 from celebflow.classifier.gallery import Gallery, fit_gallery
-from celebflow.evaluation.open_set import add_unknown_people, compute_auc, measure_interval, measure_open_set
+from celebflow.evaluation.open_set import (
+    OpenSetResult,
+    compute_auc,
+    measure_interval,
+    measure_open_set,
+    measure_unknown_people,
+)
 from celebflow.features.store import Features, LabeledFeatures, select_split
 from tests.conftest import draw_features
 
@@ -23,10 +30,16 @@ def _fit() -> tuple[Gallery, Features, LabeledFeatures]:
     return gallery, features, select_split(features, PEOPLE, "val")
 
 
+def _measure(gallery: Gallery, features: Features, hits: NDArray[np.bool_]) -> OpenSetResult:
+    val = select_split(features, PEOPLE, "val")
+    unknown = measure_unknown_people(gallery, features, CALIBRATION)
+    return measure_open_set(gallery, val, hits, np.arange(len(val)), CALIBRATION, unknown)
+
+
 def test_rates_are_counts_of_photographs_that_reach_the_threshold() -> None:
     gallery, features, val = _fit()
     hits = np.arange(len(val)) % 3 > 0
-    result = measure_open_set(gallery, val, hits, np.arange(len(val)), CALIBRATION)
+    result = _measure(gallery, features, hits)
     matches = gallery.people.score(gallery.embed_rows(features, val.rows)).max(axis=1)
     left_out = gallery.left_out
     reached = matches >= left_out.choose_threshold(0.2)
@@ -44,8 +57,8 @@ def test_rates_are_counts_of_photographs_that_reach_the_threshold() -> None:
 
 
 def test_a_false_acceptance_rate_is_judged_by_the_people_of_other_folds() -> None:
-    gallery, _, val = _fit()
-    result = measure_open_set(gallery, val, np.ones(len(val), bool), np.arange(len(val)), CALIBRATION)
+    gallery, features, val = _fit()
+    result = _measure(gallery, features, np.ones(len(val), bool))
     left_out = gallery.left_out
     accepted = 0
     for fold in range(5):
@@ -55,8 +68,8 @@ def test_a_false_acceptance_rate_is_judged_by_the_people_of_other_folds() -> Non
 
 
 def test_the_curve_rises_and_agrees_with_the_metrics() -> None:
-    gallery, _, val = _fit()
-    result = measure_open_set(gallery, val, np.arange(len(val)) % 2 > 0, np.arange(len(val)), CALIBRATION)
+    gallery, features, val = _fit()
+    result = _measure(gallery, features, np.arange(len(val)) % 2 > 0)
     rates = [point.false_acceptance_rate for point in result.curve]
     coverages = [point.coverage for point in result.curve]
     assert rates == sorted(rates) and coverages == sorted(coverages)
@@ -67,19 +80,21 @@ def test_the_curve_rises_and_agrees_with_the_metrics() -> None:
 
 def test_the_photographs_of_unknown_people_meet_the_same_threshold() -> None:
     gallery, features, val = _fit()
-    result = measure_open_set(gallery, val, np.ones(len(val), bool), np.arange(len(val)), CALIBRATION)
-    assert add_unknown_people(result, gallery, features, CALIBRATION) == result
+    result = _measure(gallery, features, np.ones(len(val), bool))
+    assert not [name for name in [*result.metrics, *result.intervals] if name.startswith("unknown_folder")]
     marked = [
         replace(photo, split="unknown", person=f"unknown/{photo.person}") if photo.split == "test" else photo
         for photo in features.photos
     ]
-    with_them = add_unknown_people(result, gallery, replace(features, photos=marked), CALIBRATION)
+    with_them = _measure(gallery, replace(features, photos=marked), np.ones(len(val), bool))
     rows = np.array([row for row, photo in enumerate(marked) if photo.split == "unknown"])
     matches = gallery.match_rows(features, rows)
     reached = matches >= gallery.left_out.choose_threshold(0.2)
     assert with_them.metrics["unknown_folder_far"] == reached.mean()
     assert with_them.intervals["unknown_folder_far"] == measure_interval(reached, [marked[row].person for row in rows])
     assert with_them.metrics.items() >= result.metrics.items()
+    p_values = gallery.left_out.compute_p_values(matches)
+    assert with_them.metrics["unknown_folder_auc"] == compute_auc(-result.p_values, -p_values)
 
 
 def test_intervals_resample_people() -> None:

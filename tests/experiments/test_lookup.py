@@ -37,7 +37,7 @@ class _NoStore(BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815 - the names are http.server's
 
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - http.server's
         """Log nothing."""
 
 

@@ -1,10 +1,14 @@
 """What tests of the server's pages share."""
 
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.browser import has_alert, take_console, take_requests
 
 # Hands over files as a drop or a paste does: the event with the files that it transfers.
 _TRANSFER = """
@@ -19,6 +23,21 @@ const event = kind === "paste"
   : new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true });
 document.querySelector(selector).dispatchEvent(event);
 """
+
+
+@contextmanager
+def open_page(browser: Chrome, address: str, path: str) -> Iterator[None]:
+    """Open a server's page; afterwards, check that it loaded nothing from elsewhere, and that no script of a name ran.
+
+    `path` is where the page sends photographs: the browser logs a request that is refused.
+    """
+    take_console(browser)
+    take_requests(browser)
+    browser.get(address)
+    yield
+    assert [each for each in take_requests(browser) if not each.startswith((address, "blob:"))] == []
+    assert not [line for line in take_console(browser) if path not in line]
+    assert not has_alert(browser)
 
 
 def wait_for(page: Chrome, selector: str) -> None:

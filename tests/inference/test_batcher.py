@@ -194,7 +194,7 @@ def test_the_heat_map_is_that_of_the_first_candidate(batcher: Batcher, predictor
     seen = np.asarray(Image.open(io.BytesIO(face.seen)))
     shown = np.asarray(Image.open(io.BytesIO(face.heat_map))).astype(int)
     (extracted,) = predictor.extract(decode_photograph(draw_noise(5)))
-    features = predictor.stack(extracted.views)
+    features, *_ = predictor.stack_views([extracted])
     differences = []
     for person in range(3):
         (heat_map,) = Explainer(predictor.classifier).compute_heat_maps(features, np.array([person]))

@@ -20,8 +20,9 @@ from celebflow.data.decoding import decode_photograph
 from celebflow.errors import CelebflowError
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.transform import Transform
+from celebflow.inference.extractor import Box
 from celebflow.inference.files import FilePrediction, format_csv, format_json, format_table, list_photographs
-from celebflow.inference.predictor import Box, Candidate, RankedFace
+from celebflow.inference.predictor import Candidate, RankedFace
 from tests.models import NAMES
 
 

@@ -18,8 +18,8 @@ from celebflow.features.faces import Face
 from celebflow.features.transform import WHOLE, Transform
 from celebflow.inference.access import make_access
 from celebflow.inference.predictor import Predictor
-from tests.browser import emulate_phone, has_alert, take_console, take_requests
-from tests.inference.pages import transfer_files, wait_for
+from tests.browser import emulate_phone, take_requests
+from tests.inference.pages import open_page, transfer_files, wait_for
 from tests.inference.serving import LIMITS, start_server
 from tests.models import draw_noise, make_face, save_model
 
@@ -59,16 +59,9 @@ def page_address(page_predictor: Predictor) -> Iterator[str]:
 
 @pytest.fixture
 def page(page_address: str, browser: Chrome) -> Iterator[Chrome]:
-    """Open the page; afterwards, check that it loaded nothing from elsewhere, and that no script of a name ran."""
-    take_console(browser)
-    take_requests(browser)
-    browser.get(page_address)
-    yield browser
-    elsewhere = [address for address in take_requests(browser) if not address.startswith((page_address, "blob:"))]
-    assert elsewhere == []
-    # The browser logs a request that is refused.
-    assert not [line for line in take_console(browser) if "/predict" not in line]
-    assert not has_alert(browser)
+    """Open the page, and check what it did afterwards."""
+    with open_page(browser, page_address, "/predict"):
+        yield browser
 
 
 def _upload(page: Chrome, folder: Path, content: bytes) -> None:

@@ -1,9 +1,5 @@
 const formatName = (name) => name.replaceAll("_", " ");
-const formatPercent = (fraction) => {
-  let digits = 1;
-  while (digits < 6 && Number((100 * fraction).toFixed(digits)) === 100) digits += 1; // tell it apart from 100%
-  return `${(100 * fraction).toFixed(digits)}\u00a0%`;
-};
+const formatPercent = (fraction) => `${writePercent(100 * fraction, [100]) ?? "100.000000"}\u00a0%`;
 const showsTraining = document.body.dataset.showsTraining === "true";
 
 const photograph = find("#photograph");

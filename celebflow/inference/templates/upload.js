@@ -13,6 +13,15 @@ const statusLine = find("#status");
 const result = find("#result");
 let current = new AbortController(); // aborts the request that is under way
 
+// Writes a number of percent, with as many digits as tell it apart from each of `ends`; returns null where six do not.
+function writePercent(percent, ends) {
+  for (let digits = 1; digits <= 6; digits++) {
+    const text = percent.toFixed(digits);
+    if (!ends.includes(Number(text))) return text;
+  }
+  return null;
+}
+
 // Returns the response's content, or null when there is none to show: then the reason is shown, if there is one.
 async function postPhotographs(path, photographs, signal) {
   const form = new FormData();

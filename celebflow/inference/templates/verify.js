@@ -69,11 +69,8 @@ function showComparison(content) {
 
 // In percent, with as many digits as tell it apart from 0 and 1, as the command line writes it.
 function formatProbability(logOdds) {
-  const percent = 100 / (1 + Math.exp(-logOdds));
-  for (let digits = 1; digits <= 6; digits++) {
-    const text = percent.toFixed(digits);
-    if (![0, 100].includes(Number(text))) return `${text}%`;
-  }
+  const text = writePercent(100 / (1 + Math.exp(-logOdds)), [0, 100]);
+  if (text !== null) return `${text}%`;
   return logOdds > 0 ? "more than 99.9999%" : "less than 0.0001%";
 }
 

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from celebflow.evaluation import pair_metrics
 from celebflow.evaluation.pair_metrics import (
     FALSE_MATCH_RATES,
+    Rates,
     compute_pair_intervals,
     compute_pair_metrics,
     trace_rates,
@@ -89,3 +91,29 @@ def _number_apart(same: np.ndarray) -> np.ndarray:
     people = np.arange(2 * len(same)).reshape(-1, 2)
     people[same, 1] = people[same, 0]
     return people
+
+
+def test_many_pairs_of_few_people_are_weighed_in_blocks_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, same = _draw_pairs(300, 0)
+    people = np.arange(600).reshape(300, 2) % 7
+    people[same, 1] = people[same, 0]
+    sizes = []
+
+    def trace(scores: np.ndarray, same: np.ndarray, weights: np.ndarray | None = None) -> Rates:
+        sizes.append(0 if weights is None else weights.size)
+        return trace_rates(scores, same, weights)
+
+    monkeypatch.setattr(pair_metrics, "trace_rates", trace)
+    at_once = compute_pair_intervals(scores, same, people, 0)
+    monkeypatch.setattr(pair_metrics, "BLOCK_CELLS", 30_000)
+    sizes.clear()
+    assert compute_pair_intervals(scores, same, people, 0) == at_once
+    assert max(sizes) <= 30_000
+
+
+def test_two_people_give_no_intervals_since_their_resamples_are_all_alike() -> None:
+    people = np.array([[0, 0], [0, 0], [1, 1], [0, 1], [0, 1], [0, 1]])
+    scores, same = np.arange(6.0), np.arange(6) < 3
+    assert compute_pair_intervals(scores, same, people, 0) == {}
+    people[-1, 1] = 2
+    assert compute_pair_intervals(scores, same, people, 0)["accuracy"].high > 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
+from scipy.linalg import LinAlgError, eigh
 
 from celebflow.classifier.calibration import FloatArray
 
@@ -103,7 +103,8 @@ def fit_two_covariances(
     out. Then the former is shrunk by `shrinkage` towards a multiple of the identity, and the latter multiplied by
     `between_scale`: below 1, it allows for new people, who vary more than those whom the components were fitted to.
 
-    Raises ValueError when the vectors do not tell people apart at all, or nobody has two.
+    Raises ValueError when the vectors do not tell people apart at all, when nobody has two, and when the covariance
+    within a person is singular, as it may be without shrinkage.
     """
     counts = np.bincount(people)
     weights = np.minimum(1.0, MAX_WEIGHT / counts)[people]
@@ -119,7 +120,13 @@ def fit_two_covariances(
         raise ValueError("nobody has two photographs")
     within = (weights[:, None] * differences).T @ differences / degrees.sum()
     shrunk = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
-    between, basis = eigh(total - within, shrunk)
+    try:
+        between, basis = eigh(total - within, shrunk)
+    except LinAlgError:
+        raise ValueError(
+            f"photographs of one person do not differ in all {len(within)} components (raise train.lda_shrinkage, or "
+            "lower train.preprocessing.pca_components)"
+        ) from None
     kept = np.flatnonzero(between > _LEAST_VARIANCE)[::-1]  # the largest first
     if not len(kept):
         raise ValueError("people do not differ")

@@ -22,6 +22,7 @@ from celebflow.features.store import Features
 # With few parts, each model would lack many people, and its scores would not be those of the model of all.
 _PARTS = 8
 _MAX_PAIRS_PER_PART = 2000
+_REMEDY = "Add people with several photographs to the folds, or give the pairs without folds."
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def score_folds(
 
     What calibrates that model also comes from the other folds alone: from pairs of people who are left out of it, an
     eighth at a time. Its components stay those of all of these people. People without a fold train every model.
+
+    Raises CelebflowError when the other folds have too few people or photographs.
     """
     unprojected = card.preprocessing.model_copy(update={"pca_components": None})
     preprocessor = Preprocessor(unprojected, features.origin.feature_count)
@@ -80,10 +83,7 @@ def _calibrate(
             scores.append(_score(card, features, coordinates, trained[parts != part], drawn))
             same += [bool(pair.same) for pair in drawn]
     if not scores:
-        raise CelebflowError(
-            f"{len(people)} people are too few to calibrate a model for a fold. Add people to pairs.csv, or leave out "
-            "its column fold."
-        )
+        raise CelebflowError(f"{len(people)} people are too few to calibrate a model for a fold. {_REMEDY}")
     return calibrate(np.concatenate(scores), np.array(same))
 
 
@@ -97,7 +97,13 @@ def _score(
     """Return the (P,) scores of pairs by a model that is fitted to the rows `trained` of the (N, C) coordinates."""
     people = np.unique([features.photos[row].person for row in trained], return_inverse=True)[1]
     settings = card.settings
-    fitted = fit_two_covariances(coordinates[trained], people, settings.shrinkage, settings.between_scale)
+    try:
+        fitted = fit_two_covariances(coordinates[trained], people, settings.shrinkage, settings.between_scale)
+    except ValueError as error:
+        raise CelebflowError(
+            f"A model of the k-fold protocol cannot be fitted: among {len(people)} photographs of its people, {error}. "
+            f"{_REMEDY}"
+        ) from None
     rows = ([features.row_of[getattr(pair, side)] for pair in pairs] for side in ("first", "second"))
     first, second = (fitted.project(coordinates[side]) for side in rows)
     return score_pairs(first, second, fitted.model, card.score)

@@ -105,3 +105,10 @@ def test_a_person_s_photographs_together_are_weighed_as_their_densities_say() ->
             assert scores[number, person] == pytest.approx(expected, abs=1e-8)
     alone = model.describe_people(coordinates[:4], np.ones(4, int)).score(photographs)
     np.testing.assert_allclose(np.diagonal(alone), model.score(photographs, coordinates[:4]), atol=1e-8)
+
+
+def test_a_singular_covariance_is_an_error_with_the_remedy() -> None:
+    vectors, people = _draw_people(3, 2)  # 3 degrees of freedom within a person, and 4 dimensions
+    with pytest.raises(ValueError, match=r"4 components.*raise train\.lda_shrinkage"):
+        fit_two_covariances(vectors, people, 0, 1)
+    assert len(fit_two_covariances(vectors, people, 0.1, 1).model.between)

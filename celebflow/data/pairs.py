@@ -185,8 +185,9 @@ def _read_rows(file: Path, needed: Sequence[str], optional: Sequence[str]) -> It
                 )
             for row in rows:
                 if None in row or None in row.values():
-                    problem = f"  line {rows.line_num}: another number of cells than the first line"
-                    raise CelebflowError(_describe(file, [problem]))
+                    raise CelebflowError(f"{file}, line {rows.line_num}: another number of cells than the first line.")
+                if any("\0" in cell for cell in row.values()):
+                    raise CelebflowError(f"{file}, line {rows.line_num}: a cell holds a null character.")
                 yield rows.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CelebflowError(f"{file} cannot be read ({error}). Save it as CSV in UTF-8.") from None
@@ -207,15 +208,14 @@ def _read_lfw(file: Path, photos: Sequence[Photo]) -> Iterator[tuple[int, Pair]]
     if not 1 <= len(header) <= 2 or not all(word.isdecimal() for word in header):
         raise CelebflowError(_describe(file, ["  line 1: not one or two numbers, as LFW's pairs.txt begins"]))
     fold_size = 2 * int(header[1]) if len(header) == 2 else 0
-    for number, words in enumerate(lines[1:], 2):
-        if not words:
-            continue
+    filled = [(number, words) for number, words in enumerate(lines[1:], 2) if words]
+    for place, (number, words) in enumerate(filled):
         people = [words[0], words[0]] if len(words) == 3 else words[0::2]
         numbers = words[1:] if len(words) == 3 else words[1::2]
         if len(words) not in (3, 4) or not all(each.isdecimal() for each in numbers):
             raise CelebflowError(_describe(file, [f"  line {number}: not a pair: {' '.join(words)}"]))
         first, second = (f"{person}/{person}_{int(each):04}" for person, each in zip(people, numbers, strict=True))
-        fold = (number - 2) // fold_size + 1 if fold_size else 0
+        fold = place // fold_size + 1 if fold_size else 0
         yield number, Pair(path_of.get(first, first), path_of.get(second, second), int(len(words) == 3), "", fold)
 
 

@@ -105,6 +105,8 @@ def test_lfw_s_own_list_is_read_with_its_folds(tmp_path: Path) -> None:
     assert given is not None
     assert given.pairs[1] == Pair(f"{ANN}1.jpg", f"{BO}2.jpg", 0, "", 1)
     assert given.fold_of == {"Ann": 1, "Bo": 1, "Cy": 2, "Dee": 2, "Eve": 3, "Flo": 3}
+    spaced = LFW.replace("\nCy\t1\t2", "\n\n\nCy\t1\t2") + "\n"
+    assert read_given_pairs(_write(tmp_path, "pairs.txt", spaced), PHOTOS) == given, "empty lines do not count"
     one = read_given_pairs(_write(tmp_path, "pairs.txt", "1\nAnn\t1\t2\nAnn\t1\tBo\t2\n"), PHOTOS)
     assert one is not None and one.fold_of == {}
 
@@ -161,6 +163,10 @@ def test_rows_of_pairs_are_relative_to_their_file(tmp_path: Path) -> None:
     assert read_pair_rows(tmp_path / "my.csv") == [(str(tmp_path / "a.jpg"), str(tmp_path / "b" / "c.jpg"))]
     with pytest.raises(CelebflowError, match=r"my\.csv lacks the column second"):
         read_pair_rows(_write(tmp_path, "my.csv", "first\n") / "my.csv")
+    for cells in ("a.jpg,b.jpg,c.jpg", "a.jpg", "a\0.jpg,b.jpg"):
+        with pytest.raises(CelebflowError, match=r"my\.csv, line 2: ") as caught:
+            read_pair_rows(_write(tmp_path, "my.csv", f"first,second\n{cells}\n") / "my.csv")
+        assert "prepare.seed" not in str(caught.value), "these pairs are not those of prepare"
     with pytest.raises(CelebflowError, match=r"none\.csv cannot be read"):
         read_pair_rows(tmp_path / "none.csv")
 

@@ -1,0 +1,66 @@
+"""The page and figures of verification show any result, that of two people and that without an error included."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from celebflow.backbone.source import BackboneSource
+from celebflow.classifier.comparison_model import ComparisonSettings
+from celebflow.classifier.history import EpochResult, save_history
+from celebflow.classifier.verifier import PairCalibration, VerifierCard
+from celebflow.data.pairs import draw_pairs
+from celebflow.data.photos import Photo
+from celebflow.evaluation.pair_results import load_verification_report, save_pair_report
+from celebflow.evaluation.results import REPORTED_SPLITS, save_metrics
+from celebflow.features.transform import Transform
+from celebflow.params import PreprocessingParams
+from celebflow.report.pair_figures import draw_pair_charts, draw_sheets
+from celebflow.report.pair_publication import VerificationPage
+from tests.conftest import draw_features
+
+CARD = VerifierCard(
+    "plda",
+    ComparisonSettings(10, 0.1, 0.5, 0),
+    5,
+    Transform(224),
+    BackboneSource("imagenet", True, "0" * 64),
+    PreprocessingParams(pca_components=10),
+    PairCalibration(1.0, 0.0, 0.125, 0.25),
+)
+
+
+def _make_page(folder: Path, people_count: int, distance: float) -> VerificationPage:
+    """Make a result of people in val and in test; log odds of the same person are `distance` above 0 on average."""
+    metrics = {}
+    photos: list[Photo] = []
+    for number, split in enumerate(REPORTED_SPLITS):
+        names = [f"{split}_{person}" for person in range(people_count)]
+        own = [Photo(f"{name}/{row}.jpg", name, split, "", f"{name} {row}") for name in names for row in range(3)]
+        pairs = draw_pairs(own, split, 0, 6000)
+        same = np.array([bool(pair.same) for pair in pairs])
+        log_odds = np.random.default_rng(number).normal(size=len(pairs)) + np.where(same, distance, -distance)
+        features = replace(draw_features(3), photos=own)
+        metrics[split] = save_pair_report(log_odds, pairs, features, folder / split)
+        photos += own
+    save_metrics(metrics, CARD.backbone, folder / "metrics.json", folder / "all_metrics.json")
+    save_history([EpochResult(1, 0.5, 0.75, 0.6, 0.7)], folder / "history.csv")
+    report = load_verification_report(folder / "history.csv", folder / "all_metrics.json", folder)
+    return VerificationPage(report, CARD, photos, {"task": "verification"}, {}, [])
+
+
+@pytest.mark.parametrize("people_count", [2, 5, 31])
+@pytest.mark.parametrize("distance", [1.0, 60.0], ids=["errors", "no error"])
+def test_page_and_figures_show_any_result(tmp_path: Path, people_count: int, distance: float) -> None:
+    page = _make_page(tmp_path, people_count, distance)
+    html = page.render()
+    assert f"{2 * people_count} people" in html
+    assert (f"Val has only {people_count} people" in html) == (people_count < 20)
+    assert ('<dl class="headline">' in html) == (people_count > 2), "two people give no intervals"
+    figures = draw_pair_charts(page.report, "")
+    assert {f"{split}_{name}" for split in REPORTED_SPLITS for name in ("scores", "match_roc", "det")} <= set(figures)
+    sheets = draw_sheets(page.report, lambda path: np.zeros((8, 8, 3), np.uint8), "")
+    assert bool(sheets) == (distance < 60)
+    for figure in (figures | sheets).values():
+        figure.canvas.draw()

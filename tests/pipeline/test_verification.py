@@ -3,7 +3,10 @@
 import base64
 import csv
 import json
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import mlflow
@@ -157,3 +160,28 @@ def test_a_run_is_registered_and_mlflow_serves_what_the_command_line_answers(
         assert found["log_odds"] == pytest.approx(answer["log_odds"], abs=1e-3)
         assert found["probability"] == pytest.approx(answer["probability"], abs=1e-3)
     assert bad.status_code == 400 and "second" in bad.text
+
+
+def test_repro_after_kills_ends_with_the_same_bytes(verified: Repository, tmp_path: Path) -> None:
+    undisturbed, killed = (clone_repository(verified, tmp_path / name) for name in ("undisturbed", "killed"))
+    for each in (undisturbed, killed):
+        each.edit("plda_between_scale: 0.5", "plda_between_scale: 0.4")  # a result that no cache of DVC holds
+    assert undisturbed.repro("train") == ["train"]
+    history = killed.folder / "reports" / "history.csv"
+    for is_late in (False, True):
+        with killed.variables(PYTHONUNBUFFERED="1"):
+            process = killed.start("dvc", "repro", "train")
+        assert process.stdout is not None
+        assert any(line.startswith("Fitting plda") for line in process.stdout), "it has not begun"
+        assert not history.exists(), "DVC removes what a stage writes before it runs"
+        while is_late and not history.exists():
+            assert process.poll() is None
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it was still running"
+    assert killed.repro("train") == ["train"]
+    for name in ("models/classifier.safetensors", "reports/history.csv"):
+        assert (killed.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes(), name
+    assert list((killed.folder / ".celebflow" / "checkpoints").iterdir()) == []
+    assert sorted(run.info.status for run in killed.runs()[:3]) == ["FINISHED", "KILLED", "KILLED"]

@@ -29,7 +29,7 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
     given = read_given_pairs(folder, photos)
     notes: list[str] = []
     if given is not None and given.fold_of:
-        split_of, notes = _take_folds(photos, given.fold_of)
+        split_of, notes = _take_folds(photos, given)
     else:
         split_of = _draw_splits(photos, params)
     assigned = sorted((replace(photo, split=split_of[photo.person]) for photo in photos), key=lambda each: each.path)
@@ -52,9 +52,10 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
     return Split(assigned, pairs, [*notes, *_describe(assigned, pairs)], given.fold_of if given else {})
 
 
-def _take_folds(photos: Sequence[Photo], fold_of: dict[str, int]) -> tuple[dict[str, str], list[str]]:
+def _take_folds(photos: Sequence[Photo], given: GivenPairs) -> tuple[dict[str, str], list[str]]:
     """Return the split of each person by folds, and notes on what the folds do not say or cannot keep apart."""
-    *_, val, test = sorted(set(fold_of.values()))
+    fold_of = given.fold_of
+    *_, val, test = sorted({pair.fold for pair in given.pairs})  # people.csv may have folds without pairs: they train
     split_of_fold = {val: "val", test: "test"}
     split_of = {photo.person: split_of_fold.get(fold_of.get(photo.person, 0), "train") for photo in photos}
     notes = []

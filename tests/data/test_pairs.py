@@ -144,6 +144,9 @@ def test_folds_become_splits_and_people_csv_adds_to_them(tmp_path: Path) -> None
     split = split_people(PHOTOS, [], PARAMS, tmp_path)
     assert split.fold_of["Gus"] == 3 and "Nobody" not in split.fold_of
     assert {photo.split for photo in split.photos if photo.person == "Gus"} == {"test"}
+    _write(tmp_path, "people.csv", "person,fold\nGus,4\n")
+    splits = {photo.person: photo.split for photo in split_people(PHOTOS, [], PARAMS, tmp_path).photos}
+    assert (splits["Eve"], splits["Gus"]) == ("test", "train"), "a fold without pairs is for training"
     for fold, reason in (("1", "in fold 3 in the pairs"), ("x", "not a number")):
         _write(tmp_path, "people.csv", f"person,fold\nEve,{fold}\n")
         with pytest.raises(CelebflowError, match=rf"people\.csv, line 2.*Eve.*{reason}"):

@@ -136,8 +136,13 @@ def _resample(fractions: Mapping[str, NDArray[np.bool_]], groups: NDArray[np.int
 
 
 def measure_interval(reached: NDArray[np.bool_], people: Sequence[str]) -> Interval:
-    """Return the interval of the fraction of N photographs that reach a threshold; it resamples their people."""
-    _, numbers = np.unique(people, return_inverse=True)
+    """Return the interval of the fraction of N photographs that reach a threshold; it resamples their people.
+
+    The photographs of one person say nothing about other people: the interval is from 0 to 1.
+    """
+    names, numbers = np.unique(people, return_inverse=True)
+    if len(names) == 1:
+        return Interval(0.0, 1.0)
     return _resample({"": reached}, numbers)[""]
 
 

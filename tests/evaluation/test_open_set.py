@@ -102,6 +102,8 @@ def test_intervals_resample_people() -> None:
     wide = measure_interval(reached, ["Ann"] * 50 + ["Bo"] * 50)
     narrow = measure_interval(reached, [str(number) for number in range(100)])
     assert (wide.low, wide.high) == (0.0, 1.0)
+    alone = measure_interval(reached, ["Ann"] * 100)
+    assert (alone.low, alone.high) == (0.0, 1.0), "one person says nothing about others"
     assert 0.35 < narrow.low < 0.5 < narrow.high < 0.65
 
 

@@ -18,6 +18,7 @@ from celebflow.errors import CelebflowError
 PAIRS_TABLE, LFW_PAIRS, PEOPLE_TABLE = "pairs.csv", "pairs.txt", "people.csv"
 TABLES = (PAIRS_TABLE, LFW_PAIRS, PEOPLE_TABLE)
 _MAX_LISTED = 10
+_NUMBER = re.compile("[0-9]{1,9}")
 _MIN_FOLDS = 3  # one for test, one for val, and one to train on
 
 
@@ -205,14 +206,14 @@ def _read_lfw(file: Path, photos: Sequence[Photo]) -> Iterator[tuple[int, Pair]]
     except (OSError, UnicodeDecodeError) as error:
         raise CelebflowError(f"{file} cannot be read ({error}). Save it as text in UTF-8.") from None
     header = lines[0] if lines else []
-    if not 1 <= len(header) <= 2 or not all(word.isdecimal() for word in header):
+    if not 1 <= len(header) <= 2 or not all(map(_NUMBER.fullmatch, header)):
         raise CelebflowError(_describe(file, ["  line 1: not one or two numbers, as LFW's pairs.txt begins"]))
     fold_size = 2 * int(header[1]) if len(header) == 2 else 0
     filled = [(number, words) for number, words in enumerate(lines[1:], 2) if words]
     for place, (number, words) in enumerate(filled):
         people = [words[0], words[0]] if len(words) == 3 else words[0::2]
         numbers = words[1:] if len(words) == 3 else words[1::2]
-        if len(words) not in (3, 4) or not all(each.isdecimal() for each in numbers):
+        if len(words) not in (3, 4) or not all(map(_NUMBER.fullmatch, numbers)):
             raise CelebflowError(_describe(file, [f"  line {number}: not a pair: {' '.join(words)}"]))
         first, second = (f"{person}/{person}_{int(each):04}" for person, each in zip(people, numbers, strict=True))
         fold = place // fold_size + 1 if fold_size else 0
@@ -231,8 +232,8 @@ def _add_folds(file: Path, people: set[str], fold_of: dict[str, int]) -> None:
             raise CelebflowError(f"{file}, line {number}: the fold of {person} is {fold!r}, not a number from 1.")
         if fold_of.get(person, int(fold)) != int(fold):
             raise CelebflowError(
-                f"{file}, line {number}: {person} is in fold {fold}, but in fold {fold_of[person]} in the pairs. "
-                "Correct one of them."
+                f"{file}, line {number}: {person} is in fold {fold}, but in fold {fold_of[person]} in the pairs "
+                "or in an earlier line. Correct one of them."
             )
         fold_of[person] = int(fold)
 

@@ -117,6 +117,8 @@ def test_lfw_s_own_list_is_read_with_its_folds(tmp_path: Path) -> None:
         ("", "line 1"),
         ("ten\n", "line 1"),
         ("10\t300\t2\n", "line 1"),
+        ("10\t" + 5000 * "1" + "\n", "line 1"),
+        ("1\nAnn\t1\t" + 5000 * "1" + "\n", "line 2"),
         ("1\nAnn\tone\t2\n", "line 2"),
         ("1\nAnn\t1\n", "line 2"),
         ("1\nAnn\t1\t9\nAnn\t1\tBo\t1\n", "Ann/Ann_0009 is not one of the photographs"),
@@ -147,6 +149,9 @@ def test_folds_become_splits_and_people_csv_adds_to_them(tmp_path: Path) -> None
     _write(tmp_path, "people.csv", "person,fold\nGus,4\n")
     splits = {photo.person: photo.split for photo in split_people(PHOTOS, [], PARAMS, tmp_path).photos}
     assert (splits["Eve"], splits["Gus"]) == ("test", "train"), "a fold without pairs is for training"
+    _write(tmp_path, "people.csv", "person,fold\nGus,1\nGus,2\n")
+    with pytest.raises(CelebflowError, match=r"people\.csv, line 3: Gus is in fold 2.*in fold 1.*an earlier line"):
+        split_people(PHOTOS, [], PARAMS, tmp_path)
     for fold, reason in (("1", "in fold 3 in the pairs"), ("x", "not a number")):
         _write(tmp_path, "people.csv", f"person,fold\nEve,{fold}\n")
         with pytest.raises(CelebflowError, match=rf"people\.csv, line 2.*Eve.*{reason}"):

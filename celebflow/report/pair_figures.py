@@ -54,6 +54,8 @@ def draw_scores(pairs: PairReport, split: str, warning: str) -> Figure:
     figure, axes = new_figure(6.4, 4.2, warning)
     log_odds, same = pairs.log_odds, pairs.same
     low, high = np.percentile(log_odds, [0.5, 99.5]).tolist()  # a few far ones would flatten the rest
+    if low == high:  # all scores but a few are equal
+        low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, _BINS + 1)
     shown = np.clip(log_odds, edges[0], edges[-1])
     for kind, label, color in ((~same, "two people", ORANGE), (same, "the same person", BLUE)):
@@ -72,7 +74,7 @@ def draw_match_roc(rates: Rates, split: str, warning: str) -> Figure:
     """Draw the true match rate by the false match rate, on a logarithmic axis: what matters is at its left end."""
     figure, axes = new_figure(6.4, 4.6, warning)
     false_matches, true_matches = rates.false_matches[0], rates.true_matches[0]
-    least = 10 ** np.floor(np.log10(max(1e-6, np.min(false_matches[false_matches > 0]))))
+    least = 10 ** np.floor(np.log10(np.clip(np.min(false_matches[false_matches > 0]), 1e-6, 0.1)))
     label = f"AUC {rates.compute_auc()[0]:.4f}, equal error rate {rates.compute_equal_error_rate()[0]:.2%}"
     axes.plot(np.maximum(false_matches, least), true_matches, color=BLUE, drawstyle="steps-post", label=label)
     for rate in FALSE_MATCH_RATES.values():

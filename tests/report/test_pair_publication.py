@@ -12,11 +12,19 @@ from celebflow.classifier.history import EpochResult, save_history
 from celebflow.classifier.verifier import PairCalibration, VerifierCard
 from celebflow.data.pairs import draw_pairs
 from celebflow.data.photos import Photo
-from celebflow.evaluation.pair_results import load_verification_report, save_pair_report
+from celebflow.evaluation.pair_metrics import trace_rates
+from celebflow.evaluation.pair_results import (
+    DIFFERENT,
+    SAME,
+    PairPrediction,
+    PairReport,
+    load_verification_report,
+    save_pair_report,
+)
 from celebflow.evaluation.results import REPORTED_SPLITS, save_metrics
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
-from celebflow.report.pair_figures import draw_pair_charts, draw_sheets
+from celebflow.report.pair_figures import draw_det, draw_match_roc, draw_pair_charts, draw_scores, draw_sheets
 from celebflow.report.pair_publication import VerificationPage
 from tests.conftest import draw_features
 
@@ -64,3 +72,17 @@ def test_page_and_figures_show_any_result(tmp_path: Path, people_count: int, dis
     assert bool(sheets) == (distance < 60)
     for figure in (figures | sheets).values():
         figure.canvas.draw()
+
+
+@pytest.mark.parametrize("log_odds", [[1.0, -1.0], [0.25] * 1000, [*[0.25] * 999, 5.0]])
+def test_figures_show_one_pair_of_each_kind_and_scores_that_are_alike(log_odds: list[float]) -> None:
+    predictions = [
+        PairPrediction("a/1\tb/1", "a", (SAME, DIFFERENT)[number % 2], SAME, 0.5, 0.5, "a/1", "b/1", score)
+        for number, score in enumerate(log_odds)
+    ]
+    pairs = PairReport(predictions, [], {}, [])
+    rates = trace_rates(pairs.log_odds, pairs.same)
+    for figure in (draw_scores(pairs, "val", ""), draw_match_roc(rates, "val", ""), draw_det(rates, "val", "")):
+        figure.canvas.draw()
+        low, high = figure.axes[0].get_xlim()
+        assert low < high and np.isfinite(figure.axes[0].dataLim.get_points()).all()

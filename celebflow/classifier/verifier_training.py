@@ -92,7 +92,7 @@ def calibrate(scores: FloatArray, same: NDArray[np.bool_]) -> PairCalibration:
     """Fit the logistic function that turns (P,) scores into probabilities, both kinds of pairs weighing alike.
 
     The targets are those of Platt (1999): for n pairs of the same person and m of two people, (n + 1) / (n + 2) instead
-    of 1, and 1 / (m + 2) instead of 0. Without an error among few pairs, their probabilities are about these.
+    of 1, and 1 / (m + 2) instead of 0. They keep the fit finite without an error, and do not bound probabilities.
     """
     counts = np.array([(~same).sum(), same.sum()])
     targets = np.where(same, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))

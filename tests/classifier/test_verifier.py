@@ -128,7 +128,7 @@ def test_nobody_of_val_and_test_is_trained_on(features: Features, pairs: list[Pa
     assert other.card.people_count == 6
 
 
-def test_without_an_error_probabilities_are_about_what_the_pairs_show() -> None:
+def test_without_an_error_pairs_with_scores_alike_get_the_targets_as_probabilities() -> None:
     for count in (10, 1000):
         scores = np.concatenate([np.full(count, 50.0), np.full(count, -50.0)]) + np.linspace(0, 1, 2 * count)
         calibration = calibrate(scores, np.arange(2 * count) < count)

@@ -6,15 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import click
 
 from celebflow import errors, paths
-
-if TYPE_CHECKING:
-    from celebflow.inference.predictor import Predictor
 
 _Result = TypeVar("_Result")
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -308,8 +306,10 @@ def openset(folder: Path, revision: str | None, sheet: Path | None, as_json: boo
     from celebflow.experiments.lookup import find_person_predictions
     from celebflow.experiments.results import WORKSPACE
     from celebflow.inference import open_set
+    from celebflow.inference.predictor import Predictor
 
-    with _open_model(None, revision) as predictor:
+    with _open_folder(None, revision) as folder_of_model:
+        predictor = Predictor.load(folder_of_model)
         known = find_person_predictions(revision or WORKSPACE, "test")
         report = open_set.measure_open_set(folder, predictor, known)
     for line in report.unreadable:
@@ -332,7 +332,7 @@ def openset(folder: Path, revision: str | None, sheet: Path | None, as_json: boo
 
 
 def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that `_open_model` takes."""
+    """Add the options that `_open_folder` takes."""
     command = click.option("--rev", "revision", help="The model of a git revision or a DVC experiment.")(command)
     address = "A folder with a model, or a model's address in MLflow: models:/celebflow@champion."
     return click.option("--model", help=address)(command)
@@ -375,8 +375,10 @@ def predict(
     from celebflow.data.files import read_stream
     from celebflow.data.formats import PhotographError
     from celebflow.inference import files
+    from celebflow.inference.predictor import Predictor
 
-    with _open_model(model, revision) as predictor:
+    with _open_folder(model, revision) as folder:
+        predictor = Predictor.load(folder).with_enrolled()
         listed = files.list_photographs(photographs)
         refused = []
 
@@ -399,6 +401,53 @@ def predict(
     _print_results(predictions, formats, format_name)
     if refused:
         raise errors.CelebflowError(f"{len(refused)} of {len(listed)} files are not readable photographs.")
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.argument("photographs", nargs=-1, metavar="PHOTO...")
+@click.option("--model", type=_FOLDER, help="A folder with a model, instead of the workspace's.")
+@click.option("--remove", is_flag=True, help="Remove the person NAME.")
+@click.option("--whole", is_flag=True, help="Take a photograph without a face as a whole.")
+def enroll(name: str | None, photographs: tuple[str, ...], model: Path | None, remove: bool, whole: bool) -> None:
+    """Add a person to the model from a few photographs.
+
+    This takes no training. Each PHOTO shows NAME as its subject; five photographs do better than one. From then
+    on, `celebflow predict` and `celebflow serve` also predict NAME, and say that the person is enrolled. Without NAME,
+    the enrolled people are listed.
+
+    The classifier itself stays as it is. Enrolled people are compared by its gallery, and saved beside it, in
+    models/enrolled.safetensors, which neither git nor DVC tracks. A classifier that is trained again needs them
+    enrolled again.
+
+    \b
+    Examples:
+      celebflow enroll "Ada Brown" ada1.jpg ada2.jpg ada3.jpg
+      celebflow enroll                          # list enrolled people
+      celebflow enroll --remove "Ada Brown"
+    """
+    from celebflow.inference import enrolling
+    from celebflow.inference.predictor import Predictor
+
+    if name is None and remove:
+        raise click.UsageError("--remove needs the NAME of an enrolled person.")
+    if name is not None and bool(photographs) == remove:
+        raise click.UsageError("Give photographs of NAME, or --remove.")
+    with _open_folder(None if model is None else str(model), None) as folder:
+        predictor = Predictor.load(folder)
+    if name is None:
+        people = enrolling.list_enrolled(predictor)
+        for person in people:
+            _echo(f"{person.name}: {person.count_photographs()}")
+        if not people:
+            _echo("Nobody is enrolled.")
+    elif remove:
+        enrolling.remove_enrolled(name, predictor)
+        _echo(f"{name} is no longer enrolled.")
+    else:
+        read = partial(_read_photograph, pipes=True)
+        person = enrolling.enroll(name, photographs, read, predictor, partial(_echo, err=True), whole=whole)
+        _echo(f"{person.name} is enrolled from {person.count_photographs()}.")
 
 
 @main.command()
@@ -487,15 +536,6 @@ def _show_refusal(name: str, reason: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(errors.escape_controls(f"{name or repr(name)}: {reason}", keep=""), file=sys.stderr)
-
-
-@contextmanager
-def _open_model(model: str | None, revision: str | None) -> Iterator["Predictor"]:
-    """Load the classifier that the options choose."""
-    from celebflow.inference.predictor import Predictor
-
-    with _open_folder(model, revision) as folder:
-        yield Predictor.load(folder)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ BACKBONE = Path("models/backbone.safetensors")
 FEATURES = Path("features")
 FACES = FEATURES / "faces.csv"
 CLASSIFIER = Path("models/classifier.safetensors")
+ENROLLED = Path("models/enrolled.safetensors")  # neither git nor DVC tracks it
 MLFLOW_RUN_ID = Path("models/mlflow_run_id.txt")
 
 REPORTS = Path("reports")

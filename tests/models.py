@@ -12,6 +12,7 @@ from celebflow.backbone.source import BackboneSource, count_features
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.classifier.calibration import UNCALIBRATED, Calibration
 from celebflow.classifier.comparison_model import ComparisonSettings
+from celebflow.classifier.enrollment_trials import EnrollmentTrial
 from celebflow.classifier.gallery import Gallery, LeftOutMatches
 from celebflow.classifier.model import Classifier, ClassifierCard, save_classifier
 from celebflow.classifier.plda import TwoCovariances
@@ -67,7 +68,8 @@ def make_gallery(person_count: int, transform: Transform, dimensions: int = 4) -
     people, folds = np.arange(60) % person_count, np.arange(60) % min(5, person_count)
     left_out = LeftOutMatches(random.normal(size=60), people, folds)
     means, counts = random.normal(size=(person_count, dimensions)), np.arange(1, person_count + 1)
-    return Gallery(preprocessor, TwoCovariances(random.uniform(0.5, 4, dimensions)), means, counts, left_out)
+    trials = (EnrollmentTrial(1, Calibration(1.0, 0.99, None, 1.0), np.sort(random.normal(-9, 1, 60))),)
+    return Gallery(preprocessor, TwoCovariances(random.uniform(0.5, 4, dimensions)), means, counts, left_out, trials)
 
 
 def make_verifier(transform: Transform, backbone: BackboneSource, score: Score = "plda") -> Verifier:

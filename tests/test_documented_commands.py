@@ -80,12 +80,14 @@ class Session:
         self._restore_commands: dict[str, str] = {}
         folder = repository.folder
         self._photographs = shutil.copytree(folder / "data", folder.with_name("photographs"))
-        for name, person in (("two.jpg", 0), ("someone.jpg", 1), ("data_unknown/Zoë/1.jpg", 30)):
+        given = [("two.jpg", 0, 11), ("someone.jpg", 1, 11), ("data_unknown/Zoë/1.jpg", 30, 11)]
+        given += [(f"ada{number}.jpg", 29, number) for number in (1, 2, 3)]
+        for name, person, number in given:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            invented_people.draw_photograph(person, 11).save(folder / name)
+            invented_people.draw_photograph(person, number).save(folder / name)
         (folder / "vgg19.pth").touch()  # weights given by path
         # What the test itself puts beside the project's files.
-        (folder / ".git" / "info" / "exclude").write_text("/someone.jpg\n/two.jpg\n/server.log\n")
+        (folder / ".git" / "info" / "exclude").write_text("/*.jpg\n/server.log\n")
 
     def run(self, command: Command) -> None:
         """Run a command, unless it ran before, and check the first line of its output against the page."""

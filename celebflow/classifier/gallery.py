@@ -11,7 +11,6 @@ from torch import Tensor
 
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.comparison_model import (
-    ComparisonModel,
     ComparisonSettings,
     Embedder,
     IndistinctPeopleError,
@@ -20,6 +19,8 @@ from celebflow.classifier.comparison_model import (
     load_embedder,
 )
 from celebflow.classifier.components import compute_products, make_projection
+from celebflow.classifier.conformal import choose_threshold, compute_p_values
+from celebflow.classifier.enrollment_trials import EnrollmentTrial, LeftOutFold, load_trials, try_enrollment
 from celebflow.classifier.plda import DescribedPeople
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.features.store import Features, LabeledFeatures
@@ -32,6 +33,7 @@ _PREPROCESSING = PreprocessingParams(square_root=True, l2_normalize=True)
 _MAX_COMPONENTS = 300
 _PHOTOGRAPHS_PER_COMPONENT = 2  # with more components, known people's new photographs hardly match
 _SHRINKAGE = 0.1
+_TRIALS = "trials."  # begins the names of their tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,22 +53,16 @@ class LeftOutMatches:
         return np.sort(self.scores)
 
     def compute_p_values(self, scores: FloatArray) -> FloatArray:
-        """Return for (M,) matches the fraction of unknown people's photographs that match at least as well.
-
-        It is a conformal p value (Vovk et al., 2005): never below 1 / (N + 1).
-        """
-        at_least = len(self.scores) - np.searchsorted(self._ascending, scores, side="left")
-        p_values: FloatArray = (1 + at_least) / (len(self.scores) + 1)
-        return p_values
+        """Return for (M,) matches the fraction of unknown people's photographs that match at least as well."""
+        return compute_p_values(self._ascending, scores)
 
     def choose_threshold(self, false_acceptance_rate: float, fold: int | None = None) -> float:
         """Return the lowest match whose p value is at most this rate, judged by the people outside of `fold`.
 
         Where there are too few photographs for such a p value, it is just above all their matches.
         """
-        descending = np.sort(self.scores if fold is None else self.scores[self.folds != fold])[::-1]
-        may_reach = max(0, int(np.floor(false_acceptance_rate * (len(descending) + 1))) - 1)
-        return float(np.nextafter(descending[may_reach], np.inf))
+        ascending = self._ascending if fold is None else np.sort(self.scores[self.folds != fold])
+        return choose_threshold(ascending, false_acceptance_rate)
 
     def can_promise(self, false_acceptance_rate: float) -> bool:
         """Return whether there are enough photographs for a p value as small as this rate."""
@@ -79,11 +75,14 @@ class Gallery(Embedder):
 
     A photograph's match is the greatest of its log-likelihood ratios with all people: how much more likely it shows
     that person than somebody new. `means` (people, D) and `counts` (people,) describe the photographs of each person.
+    `trials` say how well people match who are enrolled later, from few photographs and from more; there are none where
+    hardly anybody has two photographs.
     """
 
     means: FloatArray
     counts: NDArray[np.int64]
     left_out: LeftOutMatches
+    trials: tuple[EnrollmentTrial, ...]
 
     @cached_property
     def people(self) -> DescribedPeople:
@@ -95,6 +94,10 @@ class Gallery(Embedder):
         matches: FloatArray = self.people.score(self.embed_rows(features, rows)).max(axis=1)
         return matches
 
+    def find_trial(self, photograph_count: int) -> EnrollmentTrial:
+        """Return the trial with the most photographs up to this count; raise IndexError when there are no trials."""
+        return [trial for trial in self.trials if trial.photograph_count <= photograph_count][-1]
+
     def state(self) -> dict[str, Tensor]:
         """Return all tensors, by name."""
         arrays = {
@@ -104,15 +107,23 @@ class Gallery(Embedder):
             "left_out.people": self.left_out.people,
             "left_out.folds": self.left_out.folds,
         }
-        return self.embedder_state() | {name: torch.from_numpy(array) for name, array in arrays.items()}
+        state = self.embedder_state() | {name: torch.from_numpy(array) for name, array in arrays.items()}
+        for trial in self.trials:
+            state |= {f"{_TRIALS}{name}": tensor for name, tensor in trial.state().items()}
+        return state
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], feature_count: int) -> "Gallery":
-        """Make a gallery of what `state` returned; raise KeyError or RuntimeError when tensors do not fit."""
+        """Make a gallery of what `state` returned.
+
+        Raises KeyError, RuntimeError or ValueError when tensors do not fit.
+        """
         settings = _PREPROCESSING.model_copy(update={"pca_components": len(state["model.between"])})
         embedder = load_embedder(state, settings, feature_count)
         left_out = LeftOutMatches(*(state[f"left_out.{name}"].numpy() for name in ("scores", "people", "folds")))
-        return cls(embedder.preprocessor, embedder.model, state["means"].numpy(), state["counts"].numpy(), left_out)
+        means, counts = state["means"].numpy(), state["counts"].numpy()
+        of_trials = {name.removeprefix(_TRIALS): state[name] for name in state if name.startswith(_TRIALS)}
+        return cls(embedder.preprocessor, embedder.model, means, counts, left_out, load_trials(of_trials))
 
 
 def fit_gallery(train: LabeledFeatures, person_count: int, between_scale: float, seed: int) -> Gallery | None:
@@ -130,7 +141,7 @@ def fit_gallery(train: LabeledFeatures, person_count: int, between_scale: float,
     component_count = max(1, min(_MAX_COMPONENTS, len(rows) // _PHOTOGRAPHS_PER_COMPONENT))
     settings = ComparisonSettings(component_count, _SHRINKAGE, between_scale, seed)
     try:
-        left_out = _match_left_out(products, labels, person_count, settings)
+        left_out, trials = _leave_people_out(products, labels, person_count, settings)
         fitted = fit_comparison_model(products, labels, settings)
     except IndistinctPeopleError as error:
         print(f"Nobody will be unknown, since there is nothing to fit a threshold to: {error}")
@@ -138,7 +149,8 @@ def fit_gallery(train: LabeledFeatures, person_count: int, between_scale: float,
     del products
     preprocessor = make_projection(preprocessor, train.features, rows, fitted.components)
     coordinates = Embedder(preprocessor, fitted.model).embed_rows(train.features, train.rows)
-    return Gallery(preprocessor, fitted.model, *average_people(coordinates, train.labels, person_count), left_out)
+    means, counts = average_people(coordinates, train.labels, person_count)
+    return Gallery(preprocessor, fitted.model, means, counts, left_out, trials)
 
 
 def average_people(
@@ -162,31 +174,25 @@ def _draw_sample(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.sort(by_turn[:_MAX_PHOTOGRAPHS])
 
 
-def _match_left_out(
+def _leave_people_out(
     products: NDArray[np.float32], labels: NDArray[np.int64], person_count: int, settings: ComparisonSettings
-) -> LeftOutMatches:
-    """Match N photographs, of which `products` (N, N) are the inner products, without their people."""
+) -> tuple[LeftOutMatches, tuple[EnrollmentTrial, ...]]:
+    """Match N photographs, of which `products` (N, N) are the inner products, without their people.
+
+    The people who were left out are then enrolled on trial.
+    """
     fold_count = min(_FOLDS, person_count)
     folds = divide_people(person_count, fold_count, settings.seed)[labels]
     scores = np.empty(len(labels))
+    fitted = []
     for fold in range(fold_count):
         known = folds != fold
         people, own = np.unique(labels[known], return_inverse=True)
         model = fit_comparison_model(products[np.ix_(known, known)], own, settings)
-        scores[~known] = _match(model, products, known, own, len(people))
-    return LeftOutMatches(scores, labels, folds)
-
-
-def _match(
-    model: ComparisonModel,
-    products: NDArray[np.float32],
-    known: NDArray[np.bool_],
-    labels: NDArray[np.int64],
-    person_count: int,
-) -> FloatArray:
-    """Return the matches of the photographs that are not known."""
-    people = model.model.describe_people(
-        *average_people(model.embed(products[np.ix_(known, known)]), labels, person_count)
-    )
-    matches: FloatArray = people.score(model.embed(products[np.ix_(~known, known)])).max(axis=1)
-    return matches
+        of_known = model.embed(products[np.ix_(known, known)])
+        described = model.model.describe_people(*average_people(of_known, own, len(people)))
+        coordinates = model.embed(products[np.ix_(~known, known)])
+        matches = described.score(coordinates)
+        scores[~known] = matches.max(axis=1)
+        fitted.append(LeftOutFold(model.model, coordinates, labels[~known], matches))
+    return LeftOutMatches(scores, labels, folds), try_enrollment(fitted, settings.seed)

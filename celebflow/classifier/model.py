@@ -24,7 +24,7 @@ from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
 # Increment it when the meaning of a saved file changes, so that files of earlier versions are refused.
-_FORMAT = 4
+_FORMAT = 5
 _GALLERY = "gallery."  # begins the names of the gallery's tensors
 
 
@@ -116,7 +116,7 @@ def load_classifier(path: Path) -> Classifier:
         if of_gallery:
             classifier.gallery = Gallery.from_state(of_gallery, classifier.preprocessor.feature_count)
         _require_gallery(classifier)
-    except (KeyError, SafetensorError, RuntimeError) as error:
+    except (KeyError, ValueError, SafetensorError, RuntimeError) as error:
         raise_shortage(error, path)
         raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
     if names := list_not_finite(state | of_gallery):

@@ -1,6 +1,5 @@
 """The model that MLflow serves: photographs in base64 → names and probabilities. MLflow runs this file itself."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,8 +53,16 @@ class FaceRecognizer(PythonModel):
             for faces in self._predictor.predict_faces([photograph for _, photograph in batch], 1):
                 ranked = [rank_candidates(face, self._predictor.card) for face in faces]
                 face = next(iter(ranked), RankedFace(None, False, None, [Candidate(NO_FACE, 0.0)]))
+                first = face.candidates[0]
                 everybody = {each.name: each.probability for ranking in ranked for each in ranking.candidates}
-                predictions.append({**asdict(face.candidates[0]), "known": face.known, "probabilities": everybody})
+                predictions.append(
+                    {
+                        "name": first.name,
+                        "probability": first.probability,
+                        "known": face.known,
+                        "probabilities": everybody,
+                    }
+                )
         return pd.DataFrame(predictions)
 
 

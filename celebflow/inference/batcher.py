@@ -57,7 +57,10 @@ class NearestPhotograph:
 
 @dataclass(frozen=True)
 class FacePrediction(RankedFace):
-    """Who a face is. On request: what the network saw, its heat map, and the nearest photographs of train."""
+    """Who a face is. On request: what the network saw, its heat map, and the nearest photographs of train.
+
+    There is no heat map where the most probable person is an enrolled one.
+    """
 
     seen: _Jpeg | None
     heat_map: _Jpeg | None
@@ -131,17 +134,18 @@ class Batcher(RequestQueue[_ExtractedPhotograph, list[PredictedFace]]):
         for extracted, thumbnail, face in zip(photograph.faces, photograph.thumbnails, predicted, strict=True):
             seen, heat_map, nearest = None, None, None
             if thumbnail is not None:
-                most_probable = np.array([face.probabilities.argmax()], np.int64)
-                view = self._predictor.stack_views([extracted])[0]
-                compute = self._explainer.compute_heat_maps
-                (heat,) = self._model_thread.submit(compute, view, most_probable).result()
                 seen = encode_jpeg(thumbnail)
-                heat_map = encode_jpeg(overlay_heat_map(thumbnail, heat))
+                most_probable = int(face.probabilities.argmax())
+                if most_probable < len(card.class_names):  # the classifier does not know enrolled people
+                    view = self._predictor.stack_views([extracted])[0]
+                    compute = self._explainer.compute_heat_maps
+                    (heat,) = self._model_thread.submit(compute, view, np.array([most_probable], np.int64)).result()
+                    heat_map = encode_jpeg(overlay_heat_map(thumbnail, heat))
             if request.nearest and self._training is not None:
                 views = self._predictor.stack_views([extracted])
                 (neighbors,) = self._model_thread.submit(self._training.find_nearest, views, _NEAREST_COUNT).result()
                 nearest = [_load_neighbor(neighbor) for neighbor in neighbors]
-            ranked = rank_candidates(face, card, request.max_candidates)
+            ranked = rank_candidates(face, card, request.max_candidates, self._predictor.enrolled_names)
             predictions.append(FacePrediction(**vars(ranked), seen=seen, heat_map=heat_map, nearest=nearest))
         warning = card.backbone.warning() or None
         note = None if predictions else NO_FACE

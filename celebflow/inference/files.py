@@ -16,7 +16,7 @@ from celebflow.data.formats import PhotographError
 from celebflow.data.tables import write_table
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.extractor import NO_FACE
-from celebflow.inference.predictor import Predictor, RankedFace, rank_candidates
+from celebflow.inference.predictor import Candidate, Predictor, RankedFace, rank_candidates
 
 STANDARD_INPUT = "-"
 Name = TypeVar("Name")
@@ -63,7 +63,9 @@ def predict_photographs(
         predicted = predictor.predict_faces([image for _, image in batch], whole=whole)
         for (name, _), faces in zip(batch, predicted, strict=True):
             for face in faces:
-                yield FilePrediction(name, rank_candidates(face, predictor.card, max_candidates))
+                yield FilePrediction(
+                    name, rank_candidates(face, predictor.card, max_candidates, predictor.enrolled_names)
+                )
             if not faces:
                 yield FilePrediction(name, None)
 
@@ -103,14 +105,18 @@ def format_table(predictions: Sequence[FilePrediction]) -> str:
             continue
         first, *others = face.candidates
         sides = " ".join(f"{side:.0f}" for side in _list_sides(face))
-        name = first.name if face.known else f"unknown ({first.name}?)"
-        alternatives = ", ".join(f"{other.name} {other.probability:.1%}" for other in others)
+        name = _mark(first) if face.known else f"unknown ({_mark(first)}?)"
+        alternatives = ", ".join(f"{_mark(other)} {other.probability:.1%}" for other in others)
         rows.append([prediction.photograph, sides, name, format_confidence(first.probability), alternatives])
     rows = [[escape_controls(cell, keep="") for cell in row] for row in rows]
     if not any(prediction.face and prediction.face.box for prediction in predictions):
         for row in (headers, *rows):
             del row[1]
     return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=True))
+
+
+def _mark(candidate: Candidate) -> str:
+    return f"{candidate.name} [enrolled]" if candidate.enrolled else candidate.name
 
 
 def format_json(predictions: Sequence[FilePrediction]) -> str:
@@ -125,17 +131,19 @@ def format_json(predictions: Sequence[FilePrediction]) -> str:
 
 def format_csv(predictions: Sequence[FilePrediction]) -> str:
     """Return a row for each candidate of each face, and one for a photograph without any."""
-    header = ["photograph", "left", "top", "right", "bottom", "known", "unknown_p_value", "rank", "name", "probability"]
+    sides_and_match = ["left", "top", "right", "bottom", "known", "unknown_p_value"]
+    header = ["photograph", *sides_and_match, "rank", "name", "probability", "enrolled"]
     rows: list[Sequence[object]] = []
     for prediction in predictions:
         face = prediction.face
         if face is None:
-            rows.append([prediction.photograph, "", "", "", "", "false", "", "", NO_FACE, ""])
+            rows.append([prediction.photograph, "", "", "", "", "false", "", "", NO_FACE, "", ""])
             continue
         sides: Sequence[float | str] = _list_sides(face) or ("", "", "", "")
         match = str(face.known).lower(), "" if face.unknown_p_value is None else face.unknown_p_value
         for rank, candidate in enumerate(face.candidates, 1):
-            rows.append([prediction.photograph, *sides, *match, rank, candidate.name, candidate.probability])
+            of_candidate = [rank, candidate.name, candidate.probability, str(candidate.enrolled).lower()]
+            rows.append([prediction.photograph, *sides, *match, *of_candidate])
     file = io.StringIO()
     write_table(file, header, rows)
     return file.getvalue().rstrip("\n")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
+from celebflow import paths
 from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.enrollment import EnrolledMatches, EnrolledPeople, load_enrollment
 from celebflow.classifier.model import Classifier, ClassifierCard, load_classifier
 from celebflow.features.faces import Face
 from celebflow.features.sparse import SparseBatch
@@ -21,7 +25,7 @@ from celebflow.params import TaskName
 
 @dataclass(frozen=True, eq=False)
 class PredictedFace:
-    """A face, None for the photograph as a whole, and its (people,) probabilities.
+    """A face, None for the photograph as a whole, and its (people,) probabilities: of trained people, then enrolled.
 
     `known` says whether its match, as Gallery describes it, reaches the threshold. `unknown_p_value` is the fraction of
     unknown people's photographs that match at least as well. Both figures are None where nobody is unknown.
@@ -36,10 +40,11 @@ class PredictedFace:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A person whom a face may show."""
+    """A person whom a face may show, and whether that person was enrolled, rather than trained on."""
 
     name: str
     probability: float
+    enrolled: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,20 +61,34 @@ class RankedFace:
     candidates: list[Candidate]
 
 
-def rank_candidates(predicted: PredictedFace, card: ClassifierCard, max_candidates: int | None = None) -> RankedFace:
+def rank_candidates(
+    predicted: PredictedFace,
+    card: ClassifierCard,
+    max_candidates: int | None = None,
+    enrolled_names: Sequence[str] = (),
+) -> RankedFace:
     """Rank the people whom a face may show."""
-    ranked = np.argsort(-predicted.probabilities, kind="stable")[:max_candidates]
-    candidates = [Candidate(card.class_names[person], float(predicted.probabilities[person])) for person in ranked]
+    names = (*card.class_names, *enrolled_names)
+    ranked = np.argsort(-predicted.probabilities, kind="stable")[:max_candidates].tolist()
+    trained_count = len(card.class_names)
+    candidates = [
+        Candidate(names[person], float(predicted.probabilities[person]), person >= trained_count) for person in ranked
+    ]
     return RankedFace(make_box(predicted.face), predicted.known, predicted.unknown_p_value, candidates)
 
 
 class Predictor:
-    """A classifier with its backbone on the CPU, ready for photographs; its card holds all that it needs."""
+    """A classifier with its backbone on the CPU, ready for photographs; its card holds all that it needs.
+
+    It predicts the people whom the classifier was trained on, and after `with_enrolled` also those of `enrolled_file`.
+    """
 
     task: ClassVar[TaskName] = "recognition"
 
-    def __init__(self, classifier: Classifier, backbone_file: Path) -> None:
+    def __init__(self, classifier: Classifier, backbone_file: Path, enrolled_file: Path) -> None:
         self.card = classifier.card
+        self.enrolled_file = enrolled_file
+        self.enrolled: EnrolledPeople | None = None
         self._extractor = Extractor(self.card.transform, self.card.backbone, backbone_file)
         self.backbone = self._extractor.backbone
         self.classifier = classifier.eval()
@@ -80,11 +99,29 @@ class Predictor:
 
         Raises CelebflowError when the folder holds no model.
         """
-        classifier, backbone = find_model_files(folder)
-        return cls(load_classifier(classifier), backbone)
+        file, backbone = find_model_files(folder)
+        return cls(load_classifier(file), backbone, file.with_name(paths.ENROLLED.name))
+
+    def with_enrolled(self) -> "Predictor":
+        """Return a predictor that also knows the people who were enrolled beside the classifier, if any.
+
+        Raises CelebflowError when they cannot be read, or were enrolled beside another classifier.
+        """
+        gallery = self.classifier.gallery
+        enrollment = load_enrollment(self.enrolled_file, gallery)
+        if enrollment is None or gallery is None:
+            return self
+        predictor = copy(self)
+        predictor.enrolled = EnrolledPeople(enrollment, gallery, self.card.calibration.false_acceptance_rate)
+        return predictor
+
+    @property
+    def enrolled_names(self) -> tuple[str, ...]:
+        """Return the names of the enrolled people."""
+        return () if self.enrolled is None else self.enrolled.names
 
     def predict(self, photographs: Sequence[Image.Image]) -> FloatArray:
-        """Return (N, people) probabilities for the subjects of N RGB photographs, in the order of the class names.
+        """Return (N, people) probabilities for the subjects of N RGB photographs, in the order of PredictedFace.
 
         A photograph without a face is predicted as a whole, as evaluate does.
         """
@@ -117,21 +154,38 @@ class Predictor:
             return [[] for _ in photographs]
         views = self.stack_views(faces)
         probabilities = self.card.calibration.compute_probabilities(self.classifier.average(views).numpy())
-        matches = self._match(views, len(faces))
-        predicted = (
-            PredictedFace(face.face, row, *match)
-            for face, row, match in zip(faces, probabilities, matches, strict=True)
-        )
-        return [list(islice(predicted, len(extracted))) for extracted in photographs]
-
-    def _match(self, views: Sequence[SparseBatch], face_count: int) -> list[tuple[bool, float | None, float | None]]:
-        """Return for each face whether it is known, its match, and the p value of that."""
         gallery, threshold = self.classifier.gallery, self.card.calibration.threshold
         if gallery is None or threshold is None:
-            return [(True, None, None)] * face_count
-        matches = gallery.people.score(gallery.embed(views)).max(axis=1)
-        p_values = gallery.left_out.compute_p_values(matches)
-        return [(match >= threshold, match, p) for match, p in zip(matches.tolist(), p_values.tolist(), strict=True)]
+            predicted = [
+                PredictedFace(face.face, row, True, None, None) for face, row in zip(faces, probabilities, strict=True)
+            ]
+        else:
+            coordinates = gallery.embed(views)
+            matches = gallery.people.score(coordinates).max(axis=1)
+            known, p_values = matches >= threshold, gallery.left_out.compute_p_values(matches)
+            if self.enrolled is not None:
+                probabilities, known, p_values = self._add_enrolled(self.enrolled.match(coordinates), probabilities)
+            columns = known.tolist(), matches.tolist(), p_values.tolist()
+            predicted = [
+                PredictedFace(face.face, row, *match)
+                for face, row, *match in zip(faces, probabilities, *columns, strict=True)
+            ]
+        remaining = iter(predicted)
+        return [list(islice(remaining, len(extracted))) for extracted in photographs]
+
+    @staticmethod
+    def _add_enrolled(
+        matches: EnrolledMatches, of_trained: FloatArray
+    ) -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
+        """Return the probabilities of trained and enrolled people, whether the most probable is known, and p values.
+
+        `of_trained` (N, trained people) are the probabilities of a classifier that knows nobody else.
+        """
+        left = 1 - matches.probabilities.sum(axis=1, keepdims=True)
+        probabilities = np.hstack([left * of_trained, matches.probabilities])
+        # Column 0 of `known` is that of all trained people.
+        columns = np.maximum(0, probabilities.argmax(axis=1) - of_trained.shape[1] + 1)
+        return probabilities, matches.known[np.arange(len(columns)), columns], matches.p_values
 
     def stack_views(self, faces: Sequence[ExtractedFace]) -> list[SparseBatch]:
         """Return the features of each view of several faces, as the classifier takes them."""

@@ -31,14 +31,16 @@ class RecognitionService:
     def __init__(self, predictor: Predictor, limits: Limits, show_training: bool, metrics: Metrics) -> None:
         """Take a model; `show_training` lets the service show the workspace's photographs of train.
 
-        Raises CelebflowError when the model was not trained on these.
+        Raises CelebflowError when the model was not trained on these, or its enrolled people cannot be read.
         """
         training = _load_training(predictor) if show_training else None
+        predictor = predictor.with_enrolled()
         card = predictor.card
         self.people = len(card.class_names)
-        self.summary = f"Recognizing {self.people} people"
+        enrolled = len(predictor.enrolled_names)
+        self.summary = f"Recognizing {self.people} people" + (f" and {enrolled} enrolled" if enrolled else "")
         self.warning = card.backbone.warning()
-        self.page_values: dict[str, object] = {"shows_training": show_training}
+        self.page_values: dict[str, object] = {"shows_training": show_training, "enrolled": enrolled}
         self.queue = Batcher(predictor, limits, training, metrics.batches.observe)
         self.answer = self.predict
         self._show_training = show_training

@@ -17,6 +17,7 @@ from celebflow.features import transform as transform_module
 from celebflow.features.faces import Face
 from celebflow.features.transform import WHOLE, Transform
 from celebflow.inference.access import make_access
+from celebflow.inference.enrolling import enroll
 from celebflow.inference.predictor import Predictor
 from tests.browser import emulate_phone, take_requests
 from tests.inference.pages import open_page, transfer_files, wait_for
@@ -122,6 +123,24 @@ def test_an_upload_shows_the_box_of_each_face(page: Chrome, tmp_path: Path) -> N
         box = boxes[number]
         found = (box["x"] - photograph["x"], box["y"] - photograph["y"], box["width"], box["height"])
         assert found == pytest.approx([scale * side for side in sides], abs=1.5)
+
+
+def test_an_enrolled_person_has_a_label_and_no_heat_map(
+    page_predictor: Predictor, browser: Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_predictor, "enrolled_file", tmp_path / "enrolled.safetensors")
+    name = "<b>Eve</b>_Smith"
+    enroll(name, ["tall.png"], lambda _: TALL, page_predictor, lambda _: None)
+    with start_server(page_predictor) as address, open_page(browser, address, "/predict"):
+        assert "or 1 enrolled" in browser.find_element(By.TAG_NAME, "body").text
+        _upload(browser, tmp_path, TALL)
+        wait_for(browser, "#result")
+        assert _texts(browser, ".face h2") == ["<b>Eve</b> Smith enrolled"]
+        first, *others = _texts(browser, ".candidates th")
+        assert first == "<b>Eve</b> Smith enrolled"
+        assert not any("enrolled" in other for other in others)
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".views img")) == 1
+        assert _texts(browser, ".views figcaption") == ["What the network saw."]
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])

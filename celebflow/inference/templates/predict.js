@@ -72,12 +72,17 @@ function makeBox(face, content, number) {
 function makeFaceEntry(face, number) {
   const entry = find("#face").content.firstElementChild.cloneNode(true);
   entry.classList.toggle("unknown", !face.known);
-  const name = face.known ? makeName(face.candidates[0].name) : "Unknown";
-  find("h2", entry).append(number ? `${number}. ` : "", name);
+  const [first] = face.candidates;
+  const name = face.known ? [makeName(first.name), ...makeTags(first)] : ["Unknown"];
+  find("h2", entry).append(number ? `${number}. ` : "", ...name);
   find(".verdict", entry).textContent = face.known ? "" : "It resembles none of these people enough.";
   find("tbody", entry).append(...face.candidates.map(makeCandidateRow));
   find(".seen", entry).src = `data:image/jpeg;base64,${face.seen}`;
-  find(".heat", entry).src = `data:image/jpeg;base64,${face.heat_map}`;
+  if (face.heat_map) find(".heat", entry).src = `data:image/jpeg;base64,${face.heat_map}`;
+  else {
+    find(".heat", entry).remove();
+    find("figcaption", entry).textContent = "What the network saw.";
+  }
   if (face.nearest) find(".nearest ul", entry).append(...face.nearest.map(makeNearestItem));
   else find(".nearest", entry).remove();
   return entry;
@@ -90,11 +95,21 @@ function makeName(name) {
   return element;
 }
 
-function makeCandidateRow({ name, probability }) {
+// What an answer about an enrolled person says of itself.
+function makeTags({ enrolled }) {
+  if (!enrolled) return [];
+  const tag = document.createElement("span");
+  tag.className = "tag";
+  tag.textContent = "enrolled";
+  return [" ", tag];
+}
+
+function makeCandidateRow(candidate) {
+  const { name, probability } = candidate;
   const row = document.createElement("tr");
   const head = document.createElement("th");
   head.scope = "row";
-  head.append(makeName(name));
+  head.append(makeName(name), ...makeTags(candidate));
   const bar = document.createElement("div");
   bar.className = "bar";
   const value = document.createElement("div");

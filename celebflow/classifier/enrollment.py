@@ -1,0 +1,159 @@
+"""People added to a trained classifier from a few photographs each, without training: who they are, and their file."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from celebflow.backbone.state_dicts import save_tensors
+from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.conformal import choose_threshold, compute_p_values
+from celebflow.classifier.gallery import Gallery
+from celebflow.classifier.plda import DescribedPeople
+from celebflow.errors import CelebflowError, raise_shortage
+
+_CARD = "celebflow_enrollment"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Enrollment:
+    """People who were added to a classifier, whose gallery `fingerprint` identifies.
+
+    `coordinates` (N, D) are those of their photographs in the gallery's model, and `people` (N,) who is in them, as
+    indices of `names`.
+    """
+
+    fingerprint: str
+    names: tuple[str, ...]
+    people: NDArray[np.int64]
+    coordinates: FloatArray
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Return the number of each person's photographs, (people,)."""
+        return np.bincount(self.people, minlength=len(self.names))
+
+    def add(self, name: str, coordinates: FloatArray) -> "Enrollment":
+        """Return it with the (N, D) coordinates of more photographs of a person, who may be new."""
+        names = self.names if name in self.names else (*self.names, name)
+        people = np.append(self.people, np.full(len(coordinates), names.index(name)))
+        return replace(self, names=names, people=people, coordinates=np.vstack([self.coordinates, coordinates]))
+
+    def remove(self, name: str) -> "Enrollment":
+        """Return it without a person."""
+        person = self.names.index(name)
+        kept = self.people != person
+        people = self.people[kept]
+        names = tuple(each for each in self.names if each != name)
+        return replace(self, names=names, people=people - (people > person), coordinates=self.coordinates[kept])
+
+    def find_photograph(self, coordinates: FloatArray) -> str | None:
+        """Return whose photograph has these (D,) coordinates, or None."""
+        found = np.flatnonzero((self.coordinates == coordinates).all(axis=1))
+        return self.names[self.people[found[0]]] if len(found) else None
+
+
+def start_enrollment(gallery: Gallery) -> Enrollment:
+    """Return the enrollment of nobody."""
+    return Enrollment(identify_gallery(gallery), (), np.empty(0, np.int64), np.empty((0, gallery.means.shape[1])))
+
+
+def identify_gallery(gallery: Gallery) -> str:
+    """Return the fingerprint of a gallery: whatever changes its coordinates changes the people's means in it."""
+    return hashlib.sha256(gallery.means.tobytes() + gallery.model.between.tobytes()).hexdigest()
+
+
+def save_enrollment(enrollment: Enrollment, path: Path) -> None:
+    """Write a safetensors file; without anybody, remove it."""
+    if not enrollment.names:
+        path.unlink(missing_ok=True)
+        return
+    card = {"format": _FORMAT, "fingerprint": enrollment.fingerprint, "names": enrollment.names}
+    state = {"people": torch.from_numpy(enrollment.people), "coordinates": torch.from_numpy(enrollment.coordinates)}
+    save_tensors(state, path, {_CARD: json.dumps(card, sort_keys=True, allow_nan=False)})
+
+
+def load_enrollment(path: Path, gallery: Gallery | None) -> Enrollment | None:
+    """Load what save_enrollment wrote for the classifier with this gallery; return None when there is no such file.
+
+    Raises CelebflowError when the file is damaged or belongs to another classifier.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            card = json.loads((file.metadata() or {})[_CARD])
+            people, coordinates = file.get_tensor("people").numpy(), file.get_tensor("coordinates").numpy()
+        if card["format"] != _FORMAT or not 0 <= people.min() <= people.max() < len(card["names"]):
+            raise ValueError("another format")
+        loaded = Enrollment(card["fingerprint"], tuple(card["names"]), people, coordinates)
+        if coordinates.shape[0] != len(people) or not np.isfinite(coordinates).all():
+            raise ValueError("coordinates that do not fit")
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise_shortage(error, path)
+        raise CelebflowError(
+            f"{path} does not hold enrolled people ({error}). Remove it, and enroll them again."
+        ) from None
+    if gallery is None or loaded.fingerprint != identify_gallery(gallery):
+        names = ", ".join(loaded.names)
+        raise CelebflowError(
+            f"The people in {path} ({names}) were enrolled beside another classifier. Remove the file, and enroll them "
+            "again with `celebflow enroll`."
+        )
+    return loaded
+
+
+@dataclass(frozen=True, eq=False)
+class EnrolledMatches:
+    """How N photographs match trained and enrolled people.
+
+    `probabilities` (N, enrolled) are those of the enrolled people; what is left of 1 belongs to the trained ones.
+    `known` (N, 1 + enrolled) says whether the best trained person, and each enrolled one, reaches the threshold, and
+    `p_values` (N,) the fraction of unknown people's photographs that match anybody at least as well.
+    """
+
+    probabilities: FloatArray
+    known: NDArray[np.bool_]
+    p_values: FloatArray
+
+
+class EnrolledPeople:
+    """Enrolled people beside a gallery's own.
+
+    Of the promised false acceptance rate, half belongs to the trained people, and half to the enrolled ones, in equal
+    parts (Bonferroni): so the promise holds for all of them together.
+    """
+
+    def __init__(self, enrollment: Enrollment, gallery: Gallery, false_acceptance_rate: float) -> None:
+        self.names = enrollment.names
+        counts = enrollment.counts
+        sums = np.zeros((len(counts), enrollment.coordinates.shape[1]))
+        np.add.at(sums, enrollment.people, enrollment.coordinates)
+        self._gallery = gallery
+        self._people: DescribedPeople = gallery.model.describe_people(sums / counts[:, None], counts)
+        self._trials = [gallery.find_trial(count) for count in counts.tolist()]
+        rate = false_acceptance_rate / 2
+        thresholds = [choose_threshold(trial.others, rate / len(counts)) for trial in self._trials]
+        self._thresholds = np.array([gallery.left_out.choose_threshold(rate), *thresholds])
+
+    def match(self, coordinates: FloatArray) -> EnrolledMatches:
+        """Match photographs with (N, D) coordinates."""
+        trained, enrolled = self._gallery.people.score(coordinates), self._people.score(coordinates)
+        scores = np.hstack([enrolled, trained])
+        probabilities = np.empty_like(enrolled)
+        for row, best in enumerate(enrolled.argmax(axis=1)):
+            calibration = self._trials[best].calibration
+            probabilities[row] = calibration.compute_probabilities(scores[row : row + 1])[0, : len(self.names)]
+        best_trained = trained.max(axis=1)
+        p_values = [2 * self._gallery.left_out.compute_p_values(best_trained)]
+        for person, trial in enumerate(self._trials):
+            p_values.append(2 * len(self.names) * compute_p_values(trial.others, enrolled[:, person]))
+        known = np.column_stack([best_trained, enrolled]) >= self._thresholds
+        return EnrolledMatches(probabilities, known, np.minimum(1, np.min(p_values, axis=0)))

@@ -82,7 +82,7 @@ def make_verifier(transform: Transform, backbone: BackboneSource, score: Score =
         transform=transform,
         backbone=backbone,
         preprocessing=preprocessor.settings,
-        calibration=PairCalibration(slope=2.0, offset=-3.0, false_match_rate=0.125, false_non_match_rate=0.25),
+        calibration=PairCalibration(2.0, -3.0, max_probability=0.99, false_match_rate=0.125, false_non_match_rate=0.25),
     )
     return Verifier(preprocessor, TwoCovariances(np.random.default_rng(0).uniform(0.5, 2, 8)), card)
 

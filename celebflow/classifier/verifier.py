@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from scipy.special import expit
+from scipy.special import expit, log_expit
 
 from celebflow.backbone.source import BackboneSource, count_features
 from celebflow.backbone.state_dicts import list_not_finite
@@ -22,7 +22,7 @@ from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
 # Increment it when the meaning of a saved file changes, so that files of earlier versions are refused.
-_FORMAT = 2
+_FORMAT = 3
 Score = Literal["plda", "lda"]
 
 
@@ -30,27 +30,36 @@ Score = Literal["plda", "lda"]
 class PairCalibration:
     """What turns a score into the probability that both photographs show the same person; fitted on val.
 
-    The probability is the logistic function of `slope` · score + `offset`, with both answers equally likely before the
-    photographs are seen. A pair is the same person where it is at least 0.5. On val, the fraction `false_match_rate` of
-    pairs of two people reached that, and the fraction `false_non_match_rate` of pairs of the same person did not.
+    The probability is the logistic function of `slope` · score + `offset`, moved towards 0.5 until neither answer's
+    exceeds `max_probability`; both answers are equally likely before the photographs are seen. A pair is the same
+    person where it is at least 0.5. On val, the fraction `false_match_rate` of pairs of two people reached that, and
+    the fraction `false_non_match_rate` of pairs of the same person did not.
 
     Raises ValueError when one of them is not a number that can be used so.
     """
 
     slope: float
     offset: float
+    max_probability: float
     false_match_rate: float
     false_non_match_rate: float
 
     def __post_init__(self) -> None:
         """Refuse numbers that are not finite, as a damaged file could hold."""
-        if not (self.slope > 0 and np.isfinite(list(asdict(self).values())).all()):
+        if not (self.slope > 0 and 0.5 < self.max_probability <= 1 and np.isfinite(list(asdict(self).values())).all()):
             raise ValueError(f"{self} is not a valid calibration")
 
     def compute_log_odds(self, scores: NDArray[np.floating]) -> FloatArray:
         """Return the (N,) logarithms of the odds, which tell apart probabilities that round to 1."""
         log_odds: FloatArray = self.slope * np.asarray(scores, np.float64) + self.offset
-        return log_odds
+        if self.max_probability == 1:
+            return log_odds
+        # In logarithms: a probability near 1 still differs from one that is nearer.
+        least, factor = np.log(1 - self.max_probability), np.log(2 * self.max_probability - 1)
+        of_same = np.logaddexp(least, factor + log_expit(log_odds))
+        of_different = np.logaddexp(least, factor + log_expit(-log_odds))
+        bounded: FloatArray = of_same - of_different
+        return bounded
 
 
 @dataclass(frozen=True)

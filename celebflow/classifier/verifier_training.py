@@ -1,6 +1,6 @@
 """Train a verifier on the people of train, and calibrate it on those of val."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from celebflow.data.pairs import Pair, load_pairs
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams, TrainParams
 
-_UNCALIBRATED = PairCalibration(slope=1.0, offset=0.0, false_match_rate=0.0, false_non_match_rate=0.0)
+_UNCALIBRATED = PairCalibration(1.0, 0.0, max_probability=1.0, false_match_rate=0.0, false_non_match_rate=0.0)
 
 
 def train_verifier(
@@ -68,7 +68,7 @@ def train_verifier(
             f"Training failed: scores are not finite. Raise train.lda_shrinkage ({params.lda_shrinkage:g}) or lower "
             "train.preprocessing.pca_components, and run `dvc repro`."
         )
-    calibration = calibrate(*scores["val"])
+    calibration = calibrate(*scores["val"], count_photographs(pair for pair in pairs if pair.split == "val"))
     history = [EpochResult(1, *_measure(calibration, *scores["train"]), *_measure(calibration, *scores["val"]))]
     log_epoch(history[0])
     return replace(verifier, card=replace(card, calibration=calibration)), history
@@ -88,8 +88,16 @@ def score_split(
     return scores, np.array([bool(pair.same) for pair in chosen])
 
 
-def calibrate(scores: FloatArray, same: NDArray[np.bool_]) -> PairCalibration:
-    """Fit the logistic function that turns (P,) scores into probabilities, both kinds of pairs weighing alike.
+def count_photographs(pairs: Iterable[Pair]) -> int:
+    """Return the number of different photographs in pairs."""
+    return len({photograph for pair in pairs for photograph in (pair.first, pair.second)})
+
+
+def calibrate(scores: FloatArray, same: NDArray[np.bool_], photograph_count: int) -> PairCalibration:
+    """Fit what turns (P,) scores into probabilities, both kinds of pairs weighing alike.
+
+    It is a logistic function, and a bound: N photographs in these pairs show no more than (N + 1) / (N + 2), by
+    Laplace's rule of succession, as in fit_probabilities.
 
     The targets are those of Platt (1999): for n pairs of the same person and m of two people, (n + 1) / (n + 2) instead
     of 1, and 1 / (m + 2) instead of 0. They keep the fit finite without an error, and do not bound probabilities.
@@ -110,7 +118,13 @@ def calibrate(scores: FloatArray, same: NDArray[np.bool_]) -> PairCalibration:
     # The logarithm of the slope, since a higher score never means a lower probability.
     log_slope, offset = minimize(lose, np.zeros(2), jac=True, method="BFGS").x
     slope = float(np.exp(log_slope)) / scale
-    fitted = PairCalibration(slope, float(offset) - slope * center, 0.0, 0.0)
+    fitted = PairCalibration(
+        slope=slope,
+        offset=float(offset) - slope * center,
+        max_probability=(photograph_count + 1) / (photograph_count + 2),
+        false_match_rate=0.0,
+        false_non_match_rate=0.0,
+    )
     matches = fitted.compute_log_odds(scores) >= 0
     return replace(
         fitted,

@@ -13,7 +13,7 @@ from celebflow.classifier.components import compute_products, fit_components
 from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.verifier import PairCalibration, VerifierCard, score_pairs
-from celebflow.classifier.verifier_training import calibrate
+from celebflow.classifier.verifier_training import calibrate, count_photographs
 from celebflow.data.pairs import Pair, draw_pairs
 from celebflow.errors import CelebflowError
 from celebflow.features.store import Features
@@ -75,16 +75,17 @@ def _calibrate(
     people, labels = np.unique([features.photos[row].person for row in trained], return_inverse=True)
     part_count = min(_PARTS, max(2, len(people) // 3))
     parts = divide_people(len(people), part_count, card.settings.seed)[labels]
-    scores, same = [], []
+    scores, compared = [], []
     for part in range(part_count):
         left_out = [replace(features.photos[row], split=str(part)) for row in trained[parts == part]]
         drawn = draw_pairs(left_out, str(part), card.settings.seed, _MAX_PAIRS_PER_PART)
         if drawn:
             scores.append(_score(card, features, coordinates, trained[parts != part], drawn))
-            same += [bool(pair.same) for pair in drawn]
+            compared += drawn
     if not scores:
         raise CelebflowError(f"{len(people)} people are too few to calibrate a model for a fold. {_REMEDY}")
-    return calibrate(np.concatenate(scores), np.array(same))
+    same = np.array([bool(pair.same) for pair in compared])
+    return calibrate(np.concatenate(scores), same, count_photographs(compared))
 
 
 def _score(

@@ -67,6 +67,7 @@ def _describe_model(verifier: PairVerifier) -> dict[str, str]:
         "between": verifier.verifier.model.between.tolist(),
         "slope": card.calibration.slope,
         "offset": card.calibration.offset,
+        "max_probability": card.calibration.max_probability,
         "false_match_rate": card.calibration.false_match_rate,
         "false_non_match_rate": card.calibration.false_non_match_rate,
     }
@@ -74,7 +75,7 @@ def _describe_model(verifier: PairVerifier) -> dict[str, str]:
     metadata["output"] = (
         "Coordinates a and b of two faces have a score s. With the score plda, s is the sum over coordinates of "
         "(a² + b²) · (1 / (1 + v) - (1 + v) / (1 + 2 v)) / 2 + a · b · v / (1 + 2 v) + log(1 + v) - log(1 + 2 v) / 2, "
-        "where v is between. With lda, s is the cosine of a and b. The probability of the same person is "
-        "1 / (1 + exp(-(slope · s + offset)))."
+        "where v is between. With lda, s is the cosine of a and b. With p = 1 / (1 + exp(-(slope · s + offset))), the "
+        "probability of the same person is 0.5 + (2 · max_probability - 1) · (p - 0.5)."
     )
     return metadata

@@ -139,3 +139,11 @@ def test_a_sample_of_many_photographs_holds_everybody(monkeypatch: pytest.Monkey
     counts = np.bincount(gallery.left_out.people)
     assert counts.min() >= 2 and counts.max() <= 3
     np.testing.assert_array_equal(gallery.counts, np.bincount(train.labels))
+
+
+def test_with_more_people_than_the_sample_holds_nobody_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gallery_module, "_MAX_PHOTOGRAPHS", len(PEOPLE) - 1)
+    assert fit_gallery(_select(), len(PEOPLE), 0.5, 0) is None
+    assert "nobody has two photographs" in capsys.readouterr().out

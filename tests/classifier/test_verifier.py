@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
+from scipy.special import expit
 from sklearn.decomposition import PCA
 
 from celebflow.classifier.checkpoints import open_checkpoints
@@ -131,17 +132,33 @@ def test_nobody_of_val_and_test_is_trained_on(features: Features, pairs: list[Pa
 def test_without_an_error_pairs_with_scores_alike_get_the_targets_as_probabilities() -> None:
     for count in (10, 1000):
         scores = np.concatenate([np.full(count, 50.0), np.full(count, -50.0)]) + np.linspace(0, 1, 2 * count)
-        calibration = calibrate(scores, np.arange(2 * count) < count)
+        calibration = calibrate(scores, np.arange(2 * count) < count, 10**9)
         highest = 1 / (1 + np.exp(-calibration.compute_log_odds(np.array([50.5]))[0]))
         assert highest == pytest.approx((count + 1) / (count + 2), abs=1 / (count + 2) / 2)
         assert (calibration.false_match_rate, calibration.false_non_match_rate) == (0, 0)
+
+
+def test_no_probability_claims_more_than_the_photographs_of_val_show() -> None:
+    """A val split without an error, however far apart its scores are, and pairs more extreme than its own."""
+    scores = np.linspace(-1000, 1000, 200)
+    same = scores > 0
+    calibration = calibrate(scores, same, 98)
+    probabilities = expit(calibration.compute_log_odds(np.array([-1e6, -1000, 0.1, 1000, 1e6])))
+    assert probabilities.max() == pytest.approx(0.99)
+    assert probabilities.min() == pytest.approx(0.01)
+    ascending = calibration.compute_log_odds(np.linspace(-20, 20, 99) / calibration.slope)
+    assert (np.diff(ascending) > 0).all(), "the order of pairs stays"
+    assert (ascending >= 0).sum() == (np.linspace(-20, 20, 99) + calibration.offset >= 0).sum()
+    unbounded = replace(calibration, max_probability=1.0).compute_log_odds(np.array([3.0]))
+    expected = 0.5 + 0.98 * (expit(unbounded) - 0.5)
+    np.testing.assert_allclose(expit(calibration.compute_log_odds(np.array([3.0]))), expected)
 
 
 def test_calibrated_probabilities_match_frequencies() -> None:
     random = np.random.default_rng(0)
     same = random.random(20_000) < 0.5
     scores = 3 * random.normal(size=20_000) + 4 * np.where(same, 1, -1) + 10
-    log_odds = calibrate(scores, same).compute_log_odds(scores)
+    log_odds = calibrate(scores, same, 10**9).compute_log_odds(scores)
     np.testing.assert_allclose(log_odds, 2 * 4 / 9 * (scores - 10), atol=0.15)
 
 
@@ -153,10 +170,13 @@ def test_probabilities_have_as_many_digits_as_tell_them_apart(log_odds: float, t
     assert format_probability(log_odds).startswith(text)
 
 
-@pytest.mark.parametrize("slope", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_calibration_that_cannot_be_used_is_refused(slope: float) -> None:
+@pytest.mark.parametrize(
+    ("slope", "max_probability"),
+    [(0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (float("inf"), 1.0), (1.0, 0.5), (1.0, 1.1), (1.0, float("nan"))],
+)
+def test_a_calibration_that_cannot_be_used_is_refused(slope: float, max_probability: float) -> None:
     with pytest.raises(ValueError, match="not a valid calibration"):
-        PairCalibration(slope, 0.0, 0.0, 0.0)
+        PairCalibration(slope, 0.0, max_probability, 0.0, 0.0)
 
 
 def test_files_that_are_no_verifier_are_refused_with_the_reason(

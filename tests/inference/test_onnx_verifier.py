@@ -35,7 +35,7 @@ def _compute_probability(first: FloatArray, second: FloatArray, metadata: dict[s
     (code,) = list_blocks(REPOSITORY / "docs" / "verification.md", "py")
     if json.loads(metadata["score"]) == "lda":
         lines = code.splitlines()
-        code = "\n".join([lines[0], f"score = {COSINE}", lines[-1]])
+        code = "\n".join([*lines[:2], f"score = {COSINE}", *lines[-2:]])
     names: dict[str, Any] = {"first": first, "second": second, "metadata": metadata, "json": json, "numpy": np}
     exec(code, names)  # noqa: S102 - the documentation's own
     return float(names["probability"])

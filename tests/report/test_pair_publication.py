@@ -35,7 +35,7 @@ CARD = VerifierCard(
     Transform(224),
     BackboneSource("imagenet", True, "0" * 64),
     PreprocessingParams(pca_components=10),
-    PairCalibration(1.0, 0.0, 0.125, 0.25),
+    PairCalibration(1.0, 0.0, 1.0, 0.125, 0.25),
 )
 
 

@@ -69,7 +69,9 @@ def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> Res
     hits_a = np.array([prediction.is_hit for prediction in common_a])
     hits_b = np.array([prediction.is_hit for prediction in common_b])
     actual = np.array([prediction.actual for prediction in common_b])
-    _, groups = np.unique([prediction.group for prediction in common_b], return_inverse=True)
+    listed = np.array([prediction.groups for prediction in common_b])
+    numbered = np.unique(listed, return_inverse=True)[1].reshape(listed.shape)
+    groups = numbered if listed.shape[1] > 1 else numbered[:, 0]
     people = []
     for person in np.unique(actual).tolist():
         own = actual == person

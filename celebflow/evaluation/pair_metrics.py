@@ -1,6 +1,5 @@
 """Scores of pairs → rates, their summary and its intervals; pure functions, with the names of ISO/IEC 19795-1."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.verifier import compute_pair_loss
-from celebflow.evaluation.significance import BLOCK_CELLS, Interval, compute_percentiles, draw_weights
+from celebflow.evaluation.significance import Interval, compute_percentiles, draw_weights
 
 # The false match rates at which the true match rate is reported, by the name of the metric.
 FALSE_MATCH_RATES = {"tmr_at_fmr_1_percent": 0.01, "tmr_at_fmr_0_1_percent": 0.001}
@@ -90,17 +89,15 @@ def compute_pair_intervals(
 ) -> dict[str, Interval]:
     """Return percentile bootstrap intervals, for which people are drawn, not pairs: pairs that share one are alike.
 
-    `people` (P, 2) numbers both people of each pair from 0. In a resample, a pair of two people counts as often as the
-    product of how often both are drawn, and a pair of the same person as often as that person is drawn (subsets
-    bootstrap, Bolle et al., 2004). Resamples without pairs of both kinds, as few people make, are left out. Of two
-    people, only resamples that hold both would remain, which are all alike: there are no intervals.
+    `people` (P, 2) numbers both people of each pair from 0, as draw_weights takes them. Resamples without pairs of both
+    kinds, as few people make, are left out. Of two people, only resamples that hold both would remain, which are all
+    alike: there are no intervals.
     """
     person_count = int(people.max()) + 1
     if person_count < _MIN_PEOPLE:
         return {}
     blocks: list[dict[str, FloatArray]] = []
-    for drawn in _draw_people(person_count, len(same), seed):
-        weights = np.where(same, 1.0, drawn[:, people[:, 1]]) * drawn[:, people[:, 0]]
+    for weights in draw_weights(people, seed):
         weights = weights[(weights[:, same].sum(axis=1) > 0) & (weights[:, ~same].sum(axis=1) > 0)]
         rates = trace_rates(log_odds, same, weights)
         blocks.append(
@@ -112,11 +109,3 @@ def compute_pair_intervals(
             }
         )
     return compute_percentiles({name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]})
-
-
-def _draw_people(person_count: int, pair_count: int, seed: int) -> Iterator[FloatArray]:
-    """Yield how often each resample holds each person, for so few resamples that weights of pairs fit into memory."""
-    max_rows = max(1, BLOCK_CELLS // pair_count)
-    for drawn in draw_weights(np.arange(person_count), seed):
-        for start in range(0, len(drawn), max_rows):
-            yield drawn[start : start + max_rows]

@@ -66,6 +66,11 @@ class Prediction:
     probability_of_actual: float
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """Return the groups that a bootstrap resamples: one, or those of both photographs of a pair."""
+        return (self.group,)
+
+    @property
     def is_hit(self) -> bool:
         """Return whether the prediction is correct."""
         return self.actual == self.predicted

@@ -30,6 +30,9 @@ def draw_weights(groups: NDArray[np.int64], seed: int, resamples: int = RESAMPLE
     The blocks hold `resamples` rows in all; their size does not grow with N. `groups` (N,) numbers the groups from 0.
     Photographs of one group, such as near-duplicates, are not independent evidence: a resample holds all or none of
     them (cluster bootstrap; Davison and Hinkley, 1997, section 3.8).
+
+    Pairs have the groups of both photographs, (N, 2): a resample holds a pair as often as the product of how often it
+    holds both groups, or as often as the group where both are the same (subsets bootstrap, Bolle et al., 2004).
     """
     group_count = int(groups.max()) + 1
     probabilities = np.full(group_count, 1 / group_count)
@@ -38,7 +41,11 @@ def draw_weights(groups: NDArray[np.int64], seed: int, resamples: int = RESAMPLE
     for start in range(0, resamples, max_rows):
         # Resamples are drawn one after the other, so that the size of the blocks does not change them.
         drawn = random.multinomial(group_count, probabilities, size=min(max_rows, resamples - start))
-        yield drawn[:, groups].astype(np.float64)
+        if groups.ndim == 1:
+            yield drawn[:, groups].astype(np.float64)
+        else:
+            first, second = groups.T
+            yield (drawn[:, first] * np.where(first == second, 1, drawn[:, second])).astype(np.float64)
 
 
 def compute_intervals(
@@ -146,7 +153,7 @@ class PairedTest:
 def compare_hits(
     hits_a: NDArray[np.bool_], hits_b: NDArray[np.bool_], groups: NDArray[np.int64], seed: int
 ) -> PairedTest:
-    """Compare which of the same N photographs A and B predict correctly.
+    """Compare which of the same N photographs A and B predict correctly; `groups` is as draw_weights takes it.
 
     The exact form of McNemar's test (1947): if neither is better, each photograph that only one of them predicts
     correctly is equally likely to be A's or B's.
@@ -156,6 +163,9 @@ def compare_hits(
     # The two tails of this binomial distribution are equal; scipy.stats would take a second to import.
     p_value = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
     change = hits_b.astype(np.float64) - hits_a
-    resampled = [weights @ change / weights.sum(axis=1) for weights in draw_weights(groups, seed)]
+    resampled = []
+    for weights in draw_weights(groups, seed):
+        held = weights[weights.any(axis=1)]  # of few pairs, a resample may hold none
+        resampled.append(held @ change / held.sum(axis=1))
     interval = _compute_interval(np.concatenate(resampled))
     return PairedTest(only_a, only_b, p_value, float(change.mean()), interval)

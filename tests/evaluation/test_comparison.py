@@ -7,7 +7,9 @@ import pytest
 
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.comparison import Change, PersonHits, compare_predictions
+from celebflow.evaluation.pair_results import DIFFERENT, SAME, PairPrediction
 from celebflow.evaluation.results import Prediction
+from celebflow.evaluation.significance import Interval
 
 
 def _predict(names: dict[str, str], group: str = "") -> list[Prediction]:
@@ -56,6 +58,24 @@ def test_photographs_of_one_group_are_little_evidence() -> None:
     interval = compare_predictions(a, together).overall.interval
     assert interval.low <= 0 < apart.low
     assert np.isfinite([interval.low, interval.high]).all()
+
+
+def test_pairs_with_one_person_are_little_evidence_whichever_side_the_person_is_on() -> None:
+    """B is right about 30 more pairs of different people, all of them with Ann, or all with somebody else."""
+
+    def compare(second: str) -> Interval:
+        a, b = (
+            [
+                PairPrediction(str(row), "", DIFFERENT, answer, 0.5, 0.5, f"First {row}/0.jpg", f"{name}/0.jpg", 0.0)
+                for row in range(300)
+                for name in [second if row < 30 and second else f"Second {row}"]
+                for answer in [SAME if wrong and row < 30 else DIFFERENT]
+            ]
+            for wrong in (True, False)
+        )
+        return compare_predictions(a, b).overall.interval
+
+    assert compare("Ann").low == 0 < compare("").low
 
 
 def test_results_without_common_photographs_are_an_error() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from celebflow.evaluation import pair_metrics
+from celebflow.evaluation import pair_metrics, significance
 from celebflow.evaluation.pair_metrics import (
     FALSE_MATCH_RATES,
     Rates,
@@ -105,7 +105,7 @@ def test_many_pairs_of_few_people_are_weighed_in_blocks_that_change_nothing(monk
 
     monkeypatch.setattr(pair_metrics, "trace_rates", trace)
     at_once = compute_pair_intervals(scores, same, people, 0)
-    monkeypatch.setattr(pair_metrics, "BLOCK_CELLS", 30_000)
+    monkeypatch.setattr(significance, "BLOCK_CELLS", 30_000)
     sizes.clear()
     assert compute_pair_intervals(scores, same, people, 0) == at_once
     assert max(sizes) <= 30_000

@@ -79,6 +79,14 @@ def test_a_resample_holds_whole_groups_and_as_many_as_there_are() -> None:
     assert weights.mean() == pytest.approx(1, abs=0.1)
 
 
+def test_a_resample_holds_a_pair_as_often_as_both_people() -> None:
+    people = np.array([[0, 1], [1, 2], [0, 0], [2, 0]])
+    (weights,) = draw_weights(people, seed=0, resamples=500)
+    (of_people,) = draw_weights(np.arange(3), seed=0, resamples=500)
+    first, second, third = of_people.T
+    np.testing.assert_array_equal(weights.T, [first * second, second * third, first, third * first])
+
+
 @settings(deadline=None, max_examples=3)
 @given(seed=SEEDS)
 def test_intervals_equal_scipys_bootstrap(seed: int) -> None:

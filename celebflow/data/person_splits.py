@@ -8,7 +8,8 @@ from pathlib import Path
 
 from scipy.cluster.hierarchy import DisjointSet
 
-from celebflow.data.pairs import GivenPairs, Pair, draw_pairs, read_given_pairs
+from celebflow.data.given_pairs import PEOPLE_TABLE, GivenPairs, is_given, read_given_pairs
+from celebflow.data.pairs import Pair, draw_pairs
 from celebflow.data.photos import SPLITS, Photo
 from celebflow.data.splits import Split
 from celebflow.errors import CelebflowError
@@ -47,6 +48,10 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
             pairs = [pair for pair in pairs if pair.split != "train"]
             pairs = [*draw_pairs(assigned, "train", params.seed, params.max_pairs), *pairs]
     _require_both_kinds(pairs)
+    if is_given(folder / PEOPLE_TABLE) and not (given and given.fold_of):
+        notes.append(
+            f"{folder / PEOPLE_TABLE} is not used: the folds in it count only where pairs.csv or pairs.txt has folds."
+        )
     if empty := sorted(set(people) - {photo.person for photo in photos}):
         notes.append(f"These folders hold no photograph: {', '.join(empty)}.")
     return Split(assigned, pairs, [*notes, *_describe(assigned, pairs)], given.fold_of if given else {})

@@ -15,14 +15,15 @@ from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
 from celebflow.data.files import explain_system_file, find_files, is_folder, is_system_file, read_file
 from celebflow.data.formats import PhotographError
+from celebflow.data.given_pairs import TABLES
 from celebflow.data.layout import check_layout, list_notes
-from celebflow.data.pairs import TABLES
 from celebflow.data.photos import UNKNOWN, Photo
 from celebflow.data.splits import Split, Splitter
 from celebflow.data.tables import save_rows
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.params import PrepareParams
 
+_MAX_LISTED = 5
 _LINK_REMEDY = (
     "which DVC does not track: copy the folder here; to keep the photographs on another disk, put DVC's cache there "
     "(dvc cache dir FOLDER && dvc config cache.type symlink) before dvc add"
@@ -82,12 +83,19 @@ def prepare_photographs(folder: Path, params: PrepareParams, split: Splitter) ->
     )
     known = [photo for photo in photos if photo.split != UNKNOWN]
     unknown = [photo for photo in photos if photo.split == UNKNOWN]
+    if unknown_prefix and not unknown:
+        raise CelebflowError(
+            f"prepare.unknown_folder is {params.unknown_folder}, which holds no photograph that is used. Put "
+            "photographs of people there who are not to be known, best in a folder per person, or set it to null."
+            + (f"\nThese files are not used:\n{listing}" if unreadable else "")
+        )
     left_out = unreadable + [
         LeftOut(escape_controls(path, keep=""), explain_system_file(path)) for path in system_files
     ]
     left_out += [LeftOut(path, "is a table for the task verification") for path in found if path in TABLES]
     try:
-        prepared = replace(split(known, people, params, folder), unknown=unknown)
+        prepared = split(known, people, params, folder)
+        prepared = replace(prepared, unknown=unknown, notes=[*prepared.notes, *_note_overlap(known, unknown)])
         return prepared, sorted(left_out, key=lambda file: file.path)
     except CelebflowError as error:
         if unreadable:
@@ -103,10 +111,10 @@ def _find_unknown(folder: Path, unknown_folder: str | None) -> tuple[str, ...]:
     if unknown_folder is None:
         return ()
     name = unknown_folder.partition("/")[2].strip("/")
-    if not name or "/" in name or not is_folder(folder / name):
+    if not name or "/" in name or is_system_file(name) or not is_folder(folder / name):
         raise CelebflowError(
-            f"prepare.unknown_folder is {unknown_folder}, which is not a folder directly in {folder}. Move the "
-            f"photographs of unknown people there, so that DVC tracks them with the others, or set it to null."
+            f"prepare.unknown_folder is {unknown_folder}, which is not a folder directly in {folder}, or is hidden. "
+            f"Move the photographs of unknown people there, so that DVC tracks them with the others, or set it to null."
         )
     return (f"{name}/",)
 
@@ -115,6 +123,22 @@ def _mark_unknown(photo: Photo, unknown_prefix: tuple[str, ...]) -> Photo:
     if not photo.path.startswith(unknown_prefix):
         return photo
     return replace(photo, split=UNKNOWN, person=photo.path.rpartition("/")[0])
+
+
+def _note_overlap(known: Sequence[Photo], unknown: Sequence[Photo]) -> list[str]:
+    """Return what shows that an unknown person may be a known one, a sentence each."""
+    notes = []
+    path_of = {photo.group: photo.path for photo in known}
+    if copies := [f"{photo.path} ({path_of[photo.group]})" for photo in unknown if photo.group in path_of]:
+        more = f" and {len(copies) - _MAX_LISTED} more" if len(copies) > _MAX_LISTED else ""
+        notes.append(
+            "These photographs of unknown people are near-duplicates of known people's, in parentheses, and measure "
+            f"the threshold wrongly: {', '.join(copies[:_MAX_LISTED])}{more}."
+        )
+    people = {photo.person for photo in known}
+    if names := sorted({photo.person for photo in unknown if photo.person.rpartition("/")[2] in people}):
+        notes.append(f"These unknown people have the names of known people: {', '.join(names)}.")
+    return notes
 
 
 def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:

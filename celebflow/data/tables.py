@@ -4,7 +4,7 @@ import csv
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_type_hints
 
@@ -23,6 +23,20 @@ _ESCAPED_START = re.compile(f"{_CELL_START}'(?={_FORMULA})", re.DOTALL)
 Row = TypeVar("Row", bound="DataclassInstance")
 
 
+@dataclass(frozen=True)
+class _Lines:
+    """A file of lines that end with a line feed alone.
+
+    csv.writer quotes a cell that holds a character of the line ends that it writes, and readers of CSV take a carriage
+    return for the end of a line, too.
+    """
+
+    file: TextIO
+
+    def write(self, line: str) -> int:
+        return self.file.write(line.removesuffix("\r\n") + "\n")
+
+
 def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file in UTF-8, and make its folder if it is missing."""
     with write_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
@@ -31,7 +45,7 @@ def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 
 def write_table(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write CSV to an open file; an apostrophe keeps a spreadsheet from taking a text for a formula."""
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(_Lines(file), lineterminator="\r\n")
     writer.writerow(header)
     writer.writerows([escape_cell(cell) for cell in row] for row in rows)
 
@@ -49,7 +63,7 @@ def load_table(path: Path) -> Iterator[dict[str, str]]:
             for row in rows:
                 if None in row or None in row.values():
                     raise ValueError("another number of cells than its header")
-                yield {name: _unescape_cell(cell) for name, cell in row.items()}
+                yield {name: unescape_cell(cell) for name, cell in row.items()}
         except (csv.Error, ValueError) as error:
             raise CelebflowError(
                 f"{path} is damaged at line {rows.line_num} ({error}). Run `dvc repro` to make it again."
@@ -61,7 +75,8 @@ def escape_cell(cell: object) -> object:
     return _FORMULA_START.sub(r"\1'", cell) if isinstance(cell, str) else cell
 
 
-def _unescape_cell(cell: str) -> str:
+def unescape_cell(cell: str) -> str:
+    """Return the text of a cell that write_table wrote."""
     return _ESCAPED_START.sub(r"\1", cell)
 
 

@@ -10,7 +10,7 @@ from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.verifier import format_probability
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError
-from celebflow.data.pairs import read_pair_rows
+from celebflow.data.given_pairs import read_pair_rows
 from celebflow.data.tables import write_table
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.pair_verifier import Answer, PairVerifier

@@ -1,5 +1,6 @@
 """Pairs are read with every fault named, and drawn evenly; nobody is in two splits."""
 
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celebflow.data.pairs import (
-    Pair,
-    draw_pairs,
-    load_folds,
-    load_pairs,
-    read_given_pairs,
-    read_pair_rows,
-    save_folds,
-    save_pairs,
-)
+from celebflow.data.given_pairs import read_given_pairs, read_pair_rows
+from celebflow.data.pairs import Pair, draw_pairs, load_folds, load_pairs, save_folds, save_pairs
 from celebflow.data.person_splits import split_people
 from celebflow.data.photos import SPLITS, Photo
 from celebflow.errors import CelebflowError
@@ -64,6 +57,12 @@ def test_given_pairs_are_read_in_their_order(tmp_path: Path) -> None:
         (GOOD + f"{ANN}2.jpg,{ANN}3.jpg,0\n", ["line 4", "said to show two people"]),
         (GOOD + f"{ANN}2.jpg,{ANN}3.jpg,yes\n", ["line 4", "'yes', not 0 or 1"]),
         (GOOD + f"{ANN}2.jpg,{ANN}3.jpg\n", ["line 4", "another number of cells"]),
+        (GOOD + f"./{ANN}2.jpg,{ANN}3.jpg,1\n", ["line 4", f"./{ANN}2.jpg is not", f"but '{ANN}2.jpg' is"]),
+        (GOOD + f"data/{ANN}2.jpg,{ANN}3.jpg,1\n", ["line 4", f"but '{ANN}2.jpg' is"]),
+        (GOOD + f" {ANN}2.jpg,{ANN}3.jpg,1\n", ["line 4", f"but '{ANN}2.jpg' is"]),
+        (GOOD + f"ann\\Ann_0002.JPG,{ANN}3.jpg,1\n", ["line 4", f"but '{ANN}2.jpg' is"]),
+        (GOOD + f"Zoe\u0301/1.jpg,{ANN}3.jpg,0\n", ["line 4", "but 'Zo\\xe9/1.jpg' is"]),
+        ("first;second;same\n", ["lacks the column first, second, same", "commas"]),
         ("first,second\n", ["lacks the column same", "first,second,same"]),
         ("", ["lacks the column first, second, same"]),
         ("\0", ["lacks the column"]),
@@ -84,8 +83,9 @@ def test_given_pairs_are_read_in_their_order(tmp_path: Path) -> None:
     ],
 )
 def test_faults_of_pairs_are_named_with_file_line_and_remedy(tmp_path: Path, text: str, parts: list[str]) -> None:
+    photos = [*PHOTOS, Photo("Zo\xe9/1.jpg", "Zo\xe9", "", "Zo\xe9", "Zo\xe9")]
     with pytest.raises(CelebflowError) as caught:
-        read_given_pairs(_write(tmp_path, "pairs.csv", text), PHOTOS)
+        read_given_pairs(_write(tmp_path, "pairs.csv", text), photos)
     for part in (str(tmp_path / "pairs.csv"), *parts):
         assert part in str(caught.value)
 
@@ -109,6 +109,8 @@ def test_lfw_s_own_list_is_read_with_its_folds(tmp_path: Path) -> None:
     assert read_given_pairs(_write(tmp_path, "pairs.txt", spaced), PHOTOS) == given, "empty lines do not count"
     one = read_given_pairs(_write(tmp_path, "pairs.txt", "1\nAnn\t1\t2\nAnn\t1\tBo\t2\n"), PHOTOS)
     assert one is not None and one.fold_of == {}
+    spaced = "\ufeff" + LFW.replace("\nCy", "\n\nCy", 1)
+    assert read_given_pairs(_write(tmp_path, "pairs.txt", spaced), PHOTOS) == given
 
 
 @pytest.mark.parametrize(
@@ -119,14 +121,21 @@ def test_lfw_s_own_list_is_read_with_its_folds(tmp_path: Path) -> None:
         ("10\t300\t2\n", "line 1"),
         ("10\t" + 5000 * "1" + "\n", "line 1"),
         ("1\nAnn\t1\t" + 5000 * "1" + "\n", "line 2"),
+        (LFW.replace("3", "9" * 5000), "line 1"),
+        (LFW.replace("3", "10"), "says that there are 20 pairs, but there are 6"),
+        (LFW.rsplit("\n", 2)[0], "says that there are 6 pairs, but there are 5"),
+        (LFW.replace("3\t1", "0\t0"), "says that there are 0 pairs"),
         ("1\nAnn\tone\t2\n", "line 2"),
+        (f"1\nAnn\t{'9' * 5000}\t2\n", "line 2"),
+        ("1\nGus\t2\t1\nGus\t1\tAnn\t1\n", "line 2: Gus/Gus_0002 can be Gus/Gus_0002.jpg or Gus/Gus_0002.png"),
         ("1\nAnn\t1\n", "line 2"),
         ("1\nAnn\t1\t9\nAnn\t1\tBo\t1\n", "Ann/Ann_0009 is not one of the photographs"),
     ],
 )
 def test_faults_of_lfw_s_list_are_named(tmp_path: Path, text: str, part: str) -> None:
+    twins = [replace(PHOTOS[-1], path=f"Gus/Gus_0002.{extension}") for extension in ("jpg", "png")]
     with pytest.raises(CelebflowError, match=r"pairs\.txt") as caught:
-        read_given_pairs(_write(tmp_path, "pairs.txt", text), PHOTOS)
+        read_given_pairs(_write(tmp_path, "pairs.txt", text), [*PHOTOS, *twins])
     assert part in str(caught.value)
 
 
@@ -158,6 +167,46 @@ def test_folds_become_splits_and_people_csv_adds_to_them(tmp_path: Path) -> None
             split_people(PHOTOS, [], PARAMS, tmp_path)
 
 
+def test_folds_of_people_that_cannot_count_are_told(tmp_path: Path) -> None:
+    for text, reason in (
+        ("Gus,4\n", r"line 2: Gus is in fold 4, in which there is no pair\. Correct it"),
+        ("Gus,1\nGus,2\n", "line 3: Gus is in fold 2, but in fold 1 in line 2"),
+    ):
+        _write(_write(tmp_path, "pairs.txt", LFW), "people.csv", f"person,fold\n{text}")
+        with pytest.raises(CelebflowError, match=rf"people\.csv, {reason}"):
+            split_people(PHOTOS, [], PARAMS, tmp_path)
+    photos = _make_photos(dict.fromkeys("abcdefgh", 4))
+    (tmp_path / "pairs.txt").unlink()
+    split = split_people(photos, [], PARAMS, tmp_path)
+    assert any("people.csv is not used" in note and "pairs.csv" in note for note in split.notes)
+    assert not any("people.csv" in note for note in split_people(photos, [], PARAMS, Path("nowhere")).notes)
+
+
+def test_pairs_behind_a_broken_link_are_not_drawn_instead(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").symlink_to("gone")
+    with pytest.raises(CelebflowError, match=r"pairs\.csv cannot be read \(No such file"):
+        read_given_pairs(tmp_path, PHOTOS)
+    (tmp_path / "pairs.csv").unlink()
+    (tmp_path / "pairs.csv").mkdir()  # of a person
+    os.mkfifo(tmp_path / "pairs.txt")  # nobody would ever write to it
+    assert read_given_pairs(tmp_path, PHOTOS) is None
+
+
+def test_names_that_celebflow_keeps_from_being_formulas_are_read_back(tmp_path: Path) -> None:
+    photos = _make_photos({"=A": 2, "'-B": 1})
+    pairs = [Pair(photos[0].path, photos[1].path, 1, "", 0), Pair(photos[0].path, photos[2].path, 0, "", 0)]
+    save_pairs(pairs, tmp_path / "saved.csv")
+    text = (tmp_path / "saved.csv").read_text(encoding="utf-8")
+    assert "'=A/" in text and "''-B/" in text
+    _write(tmp_path, "pairs.csv", text.replace(",fold", ",unused"))
+    given = read_given_pairs(tmp_path, photos)
+    assert given is not None and given.pairs == pairs
+    name = "-x.jpg"
+    _write(tmp_path, name, "")
+    _write(tmp_path, "my.csv", "first,second\n'-x.jpg,'-gone.jpg\n")
+    assert read_pair_rows(tmp_path / "my.csv") == [(str(tmp_path / name), str(tmp_path / "-gone.jpg"))]
+
+
 def test_pairs_and_folds_are_read_as_written(tmp_path: Path) -> None:
     pairs = [Pair("a/1.jpg", "b/1.jpg", 0, "val", 3), Pair("=a/1.jpg", "é/2.jpg", 1, "test", 0)]
     save_pairs(pairs, tmp_path / "pairs.csv")
@@ -176,7 +225,12 @@ def test_rows_of_pairs_are_relative_to_their_file(tmp_path: Path) -> None:
             read_pair_rows(_write(tmp_path, "my.csv", f"first,second\n{cells}\n") / "my.csv")
         assert "prepare.seed" not in str(caught.value), "these pairs are not those of prepare"
     with pytest.raises(CelebflowError, match=r"none\.csv cannot be read"):
+    with pytest.raises(CelebflowError, match=r"none\.csv cannot be read \(No such file.*Check that path"):
         read_pair_rows(tmp_path / "none.csv")
+    for row, reason in ((",b.jpg", "first is empty"), ("a.jpg, ", "second is empty"), ("a.jpg", "number of cells")):
+        with pytest.raises(CelebflowError, match=rf"my\.csv, line 2: .*{reason}") as caught:
+            read_pair_rows(_write(tmp_path, "my.csv", f"first,second\n{row}\n") / "my.csv")
+        assert "prepare.seed" not in str(caught.value), "which has nothing to do with pairs to verify"
 
 
 def test_drawn_pairs_are_as_many_of_each_kind_and_shared_out_among_people() -> None:

@@ -222,6 +222,31 @@ def test_unknown_people_are_set_apart_from_those_who_are_split(
     saved = load_photos(Path("splits/photos.csv"))
     assert saved == [*split.photos, *split.unknown]
     assert list_people(saved) == ["Ann", "Bo"]
-    for folder in ("data/elsewhere", "data/un known/Cy", "data/Ann/0.jpg"):
+    (data / ".hidden").mkdir()
+    for folder in ("data/elsewhere", "data/un known/Cy", "data/Ann/0.jpg", "data/.", "data/..", "data/.hidden"):
         with pytest.raises(CelebflowError, match=f"prepare.unknown_folder is {folder}.*directly in"):
             prepare_photographs(data, PARAMS.model_copy(update={"unknown_folder": folder}), split_each_person)
+
+
+def test_an_unknown_folder_without_photographs_is_an_error_with_the_reasons(draw_people: Draw) -> None:
+    data = draw_people("Ann", "Bo", count=3)
+    params = PARAMS.model_copy(update={"unknown_folder": "data/unknown", "unreadable": "skip"})
+    (data / "unknown").mkdir()
+    with pytest.raises(CelebflowError, match="prepare.unknown_folder is data/unknown.*no photograph.*null"):
+        prepare(data, params)
+    (data / "unknown" / "a.txt").write_text("a")
+    with pytest.raises(CelebflowError, match=r"no photograph(?s:.*)unknown/a\.txt: is not a JPEG"):
+        prepare(data, params)
+
+
+def test_unknown_people_who_may_be_known_are_told(draw_people: Draw) -> None:
+    data = draw_people("Ann", "Bo", "Cy", count=4)
+    params = PARAMS.model_copy(update={"unknown_folder": "data/unknown"})
+    (data / "unknown").mkdir()
+    (data / "Cy").rename(data / "unknown" / "Cy")
+    assert prepare_photographs(data, params, split_each_person)[0].notes == []
+    (data / "unknown" / "Ann").mkdir()
+    shutil.copy(data / "Bo" / "0.jpg", data / "unknown" / "Ann" / "1.jpg")
+    copies, names = prepare_photographs(data, params, split_each_person)[0].notes
+    assert "unknown/Ann/1.jpg (Bo/0.jpg)" in copies and "Cy" not in copies
+    assert "unknown/Ann" in names and "Cy" not in names

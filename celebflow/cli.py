@@ -372,8 +372,6 @@ def predict(
     """
     from tqdm import tqdm
 
-    from celebflow.data.files import read_stream
-    from celebflow.data.formats import PhotographError
     from celebflow.inference import files
     from celebflow.inference.predictor import Predictor
 
@@ -386,16 +384,9 @@ def predict(
             refused.append(name)
             _show_refusal(name, reason)
 
-        def read(name: str) -> bytes:
-            if name == files.STANDARD_INPUT:
-                content = read_stream(sys.stdin.buffer)
-                if not content:
-                    raise PhotographError("cannot be read: standard input is empty or closed")
-                return content
-            return _read_photograph(name, pipes=name in photographs)
-
         # The bar of a single photograph would vanish before anyone sees it.
         progress = tqdm(listed, "predicting", unit="photograph", disable=True if len(listed) == 1 else None)
+        read = partial(_read_photograph, arguments=photographs)
         predictions = list(files.predict_photographs(progress, read, predictor, top, refuse, whole=whole))
     formats = {"json": files.format_json, "csv": files.format_csv, None: files.format_table}
     _print_results(predictions, formats, format_name)
@@ -467,7 +458,8 @@ def verify(
 ) -> None:
     """Tell whether photographs show the same person.
 
-    Photographs are files, compared two by two: A with B, and so on. The model was trained with the task verification;
+    Photographs are files or standard input (-), compared two by two: A with B, and so on. Those of --pairs are relative
+    to the folder of that table. The model was trained with the task verification;
     it is the workspace's, or the one that --model or --rev chooses. It knows none of the people.
 
     The answer is same when that is at least as likely as not, taking both for equally likely before. The probability
@@ -496,7 +488,8 @@ def verify(
     with _open_folder(model, revision) as folder:
         verifier = PairVerifier.load(folder)
         progress = tqdm(pairs, "comparing", unit="pair", disable=True if len(pairs) == 1 else None)
-        answers = list(verifying.verify_pairs(progress, _read_photograph, verifier, refuse, whole=whole))
+        read = partial(_read_photograph, arguments=photographs)
+        answers = list(verifying.verify_pairs(progress, read, verifier, refuse, whole=whole))
     formats = {"json": verifying.format_json, "csv": verifying.format_csv, None: verifying.format_table}
     _print_results(answers, formats, format_name)
     if answers and format_name is None:
@@ -521,14 +514,22 @@ def _print_results(
         _echo(formats[format_name](results))
 
 
-def _read_photograph(name: str, *, pipes: bool = False) -> bytes:
-    """Read a file that the command line names; an empty name would otherwise be that of the working directory."""
-    from celebflow.data.files import read_file
+def _read_photograph(name: str, arguments: Sequence[str]) -> bytes:
+    """Read a file; one that stands in the command line itself may be a pipe or, as -, standard input.
+
+    An empty name would otherwise be that of the working directory.
+    """
+    from celebflow.data.files import STANDARD_INPUT, read_file, read_stream
     from celebflow.data.formats import PhotographError
 
     if not name:
         raise PhotographError("is not a file")
-    return read_file(Path(name), pipes=pipes)
+    if name != STANDARD_INPUT or name not in arguments:
+        return read_file(Path(name), pipes=name in arguments)
+    content = read_stream(sys.stdin.buffer)
+    if not content:
+        raise PhotographError("cannot be read: standard input is empty or closed")
+    return content
 
 
 def _show_refusal(name: str, reason: str) -> None:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from celebflow.data.formats import PhotographError
 from celebflow.errors import CelebflowError
 
+STANDARD_INPUT = "-"  # as a command names it
 _MAX_FILE_BYTES = 500_000_000
 _CHUNK_BYTES = 2**20
 
@@ -70,7 +71,10 @@ def read_file(path: Path, *, pipes: bool = False) -> bytes:
 
     Raises PhotographError for anything else, and for a file that is far too large; OSError when it cannot be read.
     """
-    status = path.stat()
+    try:
+        status = path.stat()
+    except ValueError:  # the system has no such names, but a table may
+        raise PhotographError("is not the name of a file: it holds a null character") from None
     if stat.S_ISDIR(status.st_mode):
         raise PhotographError("is a folder, or a link to one, which is not followed")
     if not stat.S_ISREG(status.st_mode) and not (pipes and stat.S_ISFIFO(status.st_mode)):

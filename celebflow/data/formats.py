@@ -30,10 +30,11 @@ _BEGINNINGS = {
     b"\0MRM": "RAW",
     b"8BPS": "Photoshop",
     b"%PDF": "PDF",
-    b"\0\0\1\0": "icon",
+    b"\0\0\1\0": "Windows icon",
     b"gimp xcf": "GIMP",
     b"\x1aE\xdf\xa3": "video",
     b"PK\3\4": "ZIP",
+    b"version https://git-lfs.github.com/": "Git LFS",
 }
 # What stands after "ftyp" in files of the ISO base media format; any other brand is a video.
 _BRANDS = {
@@ -54,6 +55,8 @@ _REMEDIES = {
     "RAW": "is a RAW file of a camera; export it as JPEG",
     "video": "is a video, not a photograph",
     "SVG": "is an SVG file, which is not read; save it as JPEG or PNG",
+    "empty": "is empty; copy or download it again",
+    "Git LFS": "is a pointer of Git LFS, not the image itself; run git lfs pull",
     "web page": "is a web page, not an image; download the image again",
 }
 
@@ -64,6 +67,8 @@ class PhotographError(CelebflowError):
 
 def identify_format(content: bytes) -> str | None:
     """Return the name of the format that a file's first bytes belong to, None for an unknown one."""
+    if not content:
+        return "empty"
     if content[4:8] == b"ftyp":
         brands = [content[8:12], *(content[start : start + 4] for start in range(16, 64, 4))]
         found = [_BRANDS[brand] for brand in brands if brand in _BRANDS]

@@ -11,14 +11,13 @@ from PIL import Image
 
 from celebflow.classifier.calibration import format_confidence
 from celebflow.data.decoding import decode_photograph
-from celebflow.data.files import find_files, is_folder
+from celebflow.data.files import STANDARD_INPUT, find_files, is_folder
 from celebflow.data.formats import PhotographError
 from celebflow.data.tables import write_table
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.extractor import NO_FACE
 from celebflow.inference.predictor import Candidate, Predictor, RankedFace, rank_candidates
 
-STANDARD_INPUT = "-"
 Name = TypeVar("Name")
 _BATCH_SIZE = 16
 _BATCH_PIXELS = 50_000_000  # 150 MB: so many decoded pixels also fill a batch

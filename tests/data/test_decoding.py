@@ -106,8 +106,10 @@ _BOX = b"\0\0\0\x18ftyp"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a JPEG, PNG, WebP, BMP, TIFF, AVIF or HEIF image"),
-        (b"hello", "not a JPEG"),
+        (b"", "is empty; copy or download it again"),
+        (b"hello", "not a JPEG, PNG, WebP, BMP, TIFF, AVIF or HEIF image"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "Git LFS.*run git lfs pull"),
+        (b"\0\0\1\0\1\0", "is a Windows icon file"),
         (b"RIFF\0\0\0\0WAVE", "not a JPEG"),
         (_encode(_draw_photograph(), "GIF"), "is a GIF file.*save it as JPEG"),
         (_encode(_draw_photograph(), "JPEG2000"), "is a JPEG 2000 file.*save it as JPEG"),

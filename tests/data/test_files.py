@@ -70,6 +70,8 @@ def test_only_regular_files_of_a_sensible_size_are_read(tmp_path: Path) -> None:
         read_file(tmp_path / "video")
     with pytest.raises(PhotographError, match="is a folder"):
         read_file(tmp_path)
+    with pytest.raises(PhotographError, match="null character"):  # as a table can name one
+        read_file(tmp_path / "a\0.jpg")
 
 
 def test_a_pipe_is_read_up_to_a_sensible_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,14 @@
 """A server with a verifier compares two photographs as the command line does, and refuses what it cannot compare."""
 
 import base64
+import csv
 import json
+import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import requests
@@ -13,6 +17,7 @@ from PIL import Image
 
 from celebflow.cli import main
 from celebflow.data.decoding import decode_photograph
+from celebflow.errors import CelebflowError
 from celebflow.features import transform as transform_module
 from celebflow.features.faces import Face
 from celebflow.inference.access import make_access
@@ -210,3 +215,28 @@ def test_the_command_line_and_a_server_process_agree_and_nothing_is_written(
     for mine, theirs in zip(found, expected, strict=True):
         assert mine["log_odds"] == pytest.approx(theirs["log_odds"], abs=1e-3)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_the_command_also_reads_standard_input_and_pipes_that_it_is_given(verifier_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "noise.png").write_bytes(draw_noise())
+    os.mkfifo(tmp_path / "pipe")
+    Thread(target=(tmp_path / "pipe").write_bytes, args=(draw_blue(),)).start()
+    command = ["verify", "--model", str(verifier_model), "--whole", "--csv"]
+    files = ["-", str(tmp_path / "noise.png"), str(tmp_path / "pipe"), "-"]
+    output = CliRunner().invoke(main, [*command, *files], input=draw_noise())
+    assert [row["answer"] for row in csv.DictReader(output.stdout.splitlines())] == ["same", "different"]
+
+
+def test_rows_of_a_table_name_files_alone_and_one_that_is_none_is_refused_by_name(
+    verifier_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "noise.png").write_bytes(draw_noise())
+    os.mkfifo(tmp_path / "pipe")
+    rows = ["noise.png,noise.png", "noise.png,pipe", "noise.png,-", "a\0.png,noise.png"]
+    (tmp_path / "pairs.csv").write_text("\n".join(["first,second", *rows]), encoding="utf-8")
+    command = ["verify", "--model", str(verifier_model), "--whole", "--csv", "--pairs", str(tmp_path / "pairs.csv")]
+    output = CliRunner().invoke(main, command, input=draw_noise())
+    assert isinstance(output.exception, CelebflowError) and "3 files" in str(output.exception)
+    for name, reason in (("pipe", "not a regular file"), ("-", "No such file"), ("a\\u0000.png", "null character")):
+        assert re.search(rf"{re.escape(str(tmp_path / name))}: .*{reason}", output.stderr)
+    assert len(output.stdout.splitlines()) == 2

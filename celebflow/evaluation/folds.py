@@ -22,7 +22,7 @@ from celebflow.features.store import Features
 # With few parts, each model would lack many people, and its scores would not be those of the model of all.
 _PARTS = 8
 _MAX_PAIRS_PER_PART = 2000
-_REMEDY = "Add people with several photographs to the folds, or give the pairs without folds."
+_REMEDY = "Add people or photographs to the folds, or leave out the column fold of pairs.csv."
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ def _score(
     pairs: Sequence[Pair],
 ) -> FloatArray:
     """Return the (P,) scores of pairs by a model that is fitted to the rows `trained` of the (N, C) coordinates."""
-    people = np.unique([features.photos[row].person for row in trained], return_inverse=True)[1]
+    names, people = np.unique([features.photos[row].person for row in trained], return_inverse=True)
     settings = card.settings
     try:
         fitted = fit_two_covariances(coordinates[trained], people, settings.shrinkage, settings.between_scale)
     except ValueError as error:
         raise CelebflowError(
-            f"A model of the k-fold protocol cannot be fitted: among {len(people)} photographs of its people, {error}. "
-            f"{_REMEDY}"
+            f"A model for a fold cannot be fitted to {len(trained)} photographs of {len(names)} people: {error}. "
+            + _REMEDY
         ) from None
     rows = ([features.row_of[getattr(pair, side)] for pair in pairs] for side in ("first", "second"))
     first, second = (fitted.project(coordinates[side]) for side in rows)

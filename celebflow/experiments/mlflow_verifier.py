@@ -43,7 +43,8 @@ class PairComparer(PythonModel):
         """
         if model_input.empty:
             raise MlflowException("There is no row with photographs.", INVALID_PARAMETER_VALUE)
-        pairs = list(zip(*(model_input[column].astype(str) for column in self.columns), strict=True))
+        # Not by astype, which leaves missing values as they are.
+        pairs = list(zip(*([str(text) for text in model_input[column]] for column in self.columns), strict=True))
 
         def refuse(text: str, reason: str) -> None:
             row, pair = next((row, pair) for row, pair in enumerate(pairs) if text in pair)

@@ -16,7 +16,7 @@ from celebflow.errors import CelebflowError
 from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.extractor import NO_FACE, ExtractedFace
 from celebflow.inference.predictor import PredictedFace, Predictor, RankedFace, rank_candidates
-from celebflow.inference.request_queue import Limits, RequestQueue
+from celebflow.inference.request_queue import Limits, Patience, RequestQueue
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from celebflow.report.thumbnails import load_thumbnail, make_thumbnail
 
@@ -113,12 +113,17 @@ class Batcher(RequestQueue[_ExtractedPhotograph, list[PredictedFace]]):
     async def predict(self, request: PredictionRequest) -> PredictionResponse:
         """Predict who is in a photograph; raise PhotographError when it cannot be read or is too large."""
         photograph, predicted = await self._process(partial(self._extract, request))
-        respond = partial(self._make_response, request, photograph, predicted)
-        return await asyncio.get_running_loop().run_in_executor(self._workers, respond)
+        with Patience() as patience:
+            respond = partial(self._make_response, request, photograph, predicted, patience)
+            return await asyncio.get_running_loop().run_in_executor(self._workers, respond)
 
-    def _extract(self, request: PredictionRequest) -> _ExtractedPhotograph:
+    def _extract(self, request: PredictionRequest, patience: Patience) -> _ExtractedPhotograph:
         photograph = decode_photograph(request.content, self.limits.pixels, self.limits.seconds)
-        faces = self._predictor.extract(photograph, self.limits.faces, whole=request.whole)
+        patience.check()
+        faces = []
+        for face in self._predictor.extract(photograph, self.limits.faces, whole=request.whole):
+            patience.check()
+            faces.append(face)
         crop = self._predictor.card.transform.crop
         thumbnails = [make_thumbnail(crop(photograph, face.face)) if request.heat_map else None for face in faces]
         return _ExtractedPhotograph(photograph.width, photograph.height, faces, thumbnails)
@@ -127,11 +132,16 @@ class Batcher(RequestQueue[_ExtractedPhotograph, list[PredictedFace]]):
         return self._predictor.classify([photograph.faces for photograph in photographs])
 
     def _make_response(
-        self, request: PredictionRequest, photograph: _ExtractedPhotograph, predicted: Sequence[PredictedFace]
+        self,
+        request: PredictionRequest,
+        photograph: _ExtractedPhotograph,
+        predicted: Sequence[PredictedFace],
+        patience: Patience,
     ) -> PredictionResponse:
         card = self._predictor.card
         predictions = []
         for extracted, thumbnail, face in zip(photograph.faces, photograph.thumbnails, predicted, strict=True):
+            patience.check()
             seen, heat_map, nearest = None, None, None
             if thumbnail is not None:
                 seen = encode_jpeg(thumbnail)

@@ -1,7 +1,7 @@
 """A photograph → the faces in it and their features, with the backbone that a saved model was trained on."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +65,8 @@ class Extractor:
 
     def extract(
         self, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False
-    ) -> list[ExtractedFace]:
-        """Compute the features of up to `max_faces` faces in an RGB photograph, the subject first.
+    ) -> Iterator[ExtractedFace]:
+        """Compute the features of up to `max_faces` faces in an RGB photograph, one by one, the subject first.
 
         A model that does not detect faces takes the photograph as a whole. One that does, but finds none, takes
         nothing, or the photograph as a whole if `whole` is true.
@@ -75,7 +75,8 @@ class Extractor:
         faces: Sequence[Face | None] = transform.find_faces(photograph)[:max_faces]
         if not faces and (whole or not transform.detects_faces):
             faces = [None]
-        return [ExtractedFace(face, extract_views(photograph, face, transform, self._runtime)) for face in faces]
+        for face in faces:
+            yield ExtractedFace(face, extract_views(photograph, face, transform, self._runtime))
 
     def stack_views(self, faces: Sequence[ExtractedFace]) -> list[SparseBatch]:
         """Return the features of each view of several faces, as models take them."""

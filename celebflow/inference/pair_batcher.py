@@ -13,7 +13,7 @@ from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError
 from celebflow.inference.extractor import NO_FACE, Box, ExtractedFace, make_box
 from celebflow.inference.pair_verifier import PairVerifier, Verdict
-from celebflow.inference.request_queue import Limits, RequestQueue
+from celebflow.inference.request_queue import Limits, Patience, RequestQueue
 from celebflow.inference.service import refuse_file
 
 NAMES = ("first", "second")
@@ -97,8 +97,9 @@ class PairBatcher(RequestQueue[_ExtractedPhotograph, FloatArray | None]):
             warning=card.backbone.warning() or None,
         )
 
-    def _extract(self, content: bytes, whole: bool) -> _ExtractedPhotograph:
+    def _extract(self, content: bytes, whole: bool, patience: Patience) -> _ExtractedPhotograph:
         photograph = decode_photograph(content, self.limits.pixels, self.limits.seconds)
+        patience.check()
         face = self._verifier.extract(photograph, whole=whole)
         return _ExtractedPhotograph(photograph.width, photograph.height, face)
 

@@ -56,7 +56,7 @@ class PairVerifier:
 
     def extract(self, photograph: Image.Image, *, whole: bool = False) -> ExtractedFace | None:
         """Compute the features of the subject of an RGB photograph, or return None when no face is found in it."""
-        return next(iter(self._extractor.extract(photograph, 1, whole=whole)), None)
+        return next(self._extractor.extract(photograph, 1, whole=whole), None)
 
     def embed_faces(self, faces: Sequence[ExtractedFace]) -> FloatArray:
         """Return the (N, D) coordinates of N faces, one at least."""

@@ -1,6 +1,6 @@
 """Photographs → the people in them, with a trained classifier and the backbone that it was trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -132,7 +132,7 @@ class Predictor:
     ) -> list[list[PredictedFace]]:
         """Return for each of N RGB photographs the faces that `extract` finds in it, the subject first."""
         with ThreadPoolExecutor(self.workers) as workers:
-            extracted = list(workers.map(lambda each: self.extract(each, max_faces, whole=whole), photographs))
+            extracted = list(workers.map(lambda each: list(self.extract(each, max_faces, whole=whole)), photographs))
         return self.classify(extracted)
 
     @property
@@ -142,7 +142,7 @@ class Predictor:
 
     def extract(
         self, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False
-    ) -> list[ExtractedFace]:
+    ) -> Iterator[ExtractedFace]:
         """Compute the features of up to `max_faces` faces in an RGB photograph, as Extractor does."""
         return self._extractor.extract(photograph, max_faces, whole=whole)
 

@@ -1,12 +1,13 @@
 """Requests that arrive one by one → passes of a model: photographs are extracted as they come and take one together."""
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from celebflow.inference.refusals import RefusalError
 
@@ -29,6 +30,31 @@ class Limits:
     faces: int
     seconds: float
     waiting: int
+
+
+class AbandonedError(Exception):
+    """A request has its response already, such as that it took too long: nobody needs what a thread still computes."""
+
+
+class Patience:
+    """Tells the threads that work for a request whether somebody waits for it: within a `with` block.
+
+    No thread can be ended from outside, and a photograph of many faces takes as long as many photographs.
+    """
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def check(self) -> None:
+        """Raise AbandonedError when nobody waits any more."""
+        if self._over.is_set():
+            raise AbandonedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +101,14 @@ class RequestQueue(ABC, Generic[Extracted, Result]):
         finally:
             self.waiting -= 1
 
-    async def _process(self, extract: Callable[[], Extracted]) -> tuple[Extracted, Result]:
+    async def _process(self, extract: Callable[[Patience], Extracted]) -> tuple[Extracted, Result]:
         """Extract a photograph, and return what was extracted and what a pass of the model made of it."""
         loop = asyncio.get_running_loop()
-        extraction = loop.run_in_executor(self._workers, extract)
-        self._extractions.append(extraction)
-        extraction.add_done_callback(self._extractions.remove)
-        extracted = await extraction
+        with Patience() as patience:
+            extraction = loop.run_in_executor(self._workers, extract, patience)
+            self._extractions.append(extraction)
+            extraction.add_done_callback(self._extractions.remove)
+            extracted = await extraction
         pending = _Pending[Extracted, Result](extracted, loop.create_future())
         self._pending.append(pending)
         if self._passes is None:

@@ -65,6 +65,19 @@ def test_scores_of_a_fold_do_not_depend_on_its_labels(
     assert not np.array_equal(after[0].log_odds, before[0].log_odds)
 
 
+def test_folds_of_too_few_photographs_are_an_error_with_the_remedy(
+    features: Features, pairs: list[Pair], card: VerifierCard
+) -> None:
+    rows = [next(row for row, photo in enumerate(features.photos) if photo.person == person) for person in PEOPLE]
+    single = replace(features, photos=[features.photos[row] for row in rows])
+    across = [
+        Pair(first.path, second.path, 0, first.split, FOLD_OF[first.person])
+        for first, second in zip(single.photos, single.photos[3:], strict=False)
+    ]
+    with pytest.raises(CelebflowError, match="photographs of [0-9]+ people: nobody has two photographs.*Add people or"):
+        score_folds(card, single, across, FOLD_OF)
+
+
 def test_folds_are_reported_with_their_mean_and_standard_error(
     features: Features, pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,10 +36,14 @@ class _Verifier:
 
 
 def _predict(*pairs: tuple[bytes, bytes]) -> tuple[pd.DataFrame, int]:
+    rows = [[base64.b64encode(content).decode() for content in pair] for pair in pairs]
+    return _predict_table(pd.DataFrame(rows, columns=["first", "second"]))
+
+
+def _predict_table(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     model, verifier = PairComparer(), _Verifier()
     model._verifier = cast(PairVerifier, verifier)
-    rows = [[base64.b64encode(content).decode() for content in pair] for pair in pairs]
-    return model.predict(_CONTEXT, pd.DataFrame(rows, columns=["first", "second"])), verifier.count
+    return model.predict(_CONTEXT, table), verifier.count
 
 
 def test_rows_are_answered_in_their_order_and_each_photograph_is_extracted_once() -> None:
@@ -58,3 +62,7 @@ def test_what_is_not_a_photograph_is_named_by_column_and_row() -> None:
         _predict((WIDE, OTHER), (WIDE, b"nothing"))
     with pytest.raises(MlflowException, match="no row"):
         _predict()
+    text = base64.b64encode(WIDE).decode()
+    for missing in (None, np.nan):
+        with pytest.raises(MlflowException, match="second of row 1 is not in base64"):
+            _predict_table(pd.DataFrame({"first": [text, text], "second": [text, missing]}))

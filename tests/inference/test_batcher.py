@@ -3,7 +3,7 @@
 import asyncio
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +15,16 @@ from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError
 from celebflow.data.photos import Photo
 from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
+from celebflow.features import transform
 from celebflow.features.sparse import SparseBatch
-from celebflow.inference import request_queue
+from celebflow.inference import extractor, request_queue
 from celebflow.inference.batcher import Batcher, NearestPhotograph, PredictionRequest, PredictionResponse
 from celebflow.inference.extractor import ExtractedFace
 from celebflow.inference.predictor import PredictedFace, Predictor
 from celebflow.inference.refusals import RefusalError
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from tests.inference.serving import LIMITS
-from tests.models import draw_noise
+from tests.models import draw_noise, make_face
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_no_request_waits_long_for_a_slow_photograph(predictor: Predictor, monke
 
     def wait(
         self: Predictor, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False
-    ) -> list[ExtractedFace]:
+    ) -> Iterator[ExtractedFace]:
         if photograph == slow:
             released.wait(60)
         return extract(self, photograph, max_faces, whole=whole)
@@ -138,6 +139,39 @@ def test_no_request_waits_long_for_a_slow_photograph(predictor: Predictor, monke
 
     monkeypatch.setattr(Predictor, "extract", wait)
     asyncio.run(predict_both())
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(extractor, "extract_views"), (Explainer, "compute_heat_maps")], ids=["face", "heat map"]
+)
+def test_a_worker_is_free_soon_after_nobody_waits_for_a_photograph_of_many_faces(
+    face_predictor: Predictor, monkeypatch: pytest.MonkeyPatch, module: object, name: str
+) -> None:
+    monkeypatch.setattr(transform, "detect_faces", lambda photograph: [make_face(5, 5, 25, 25)] * 5)
+    monkeypatch.setattr(Predictor, "workers", 1)
+    batcher = Batcher(face_predictor, LIMITS, None, lambda count: None)
+    compute: Callable[..., object] = getattr(module, name)
+    begun, released = threading.Event(), threading.Event()
+    computed: list[object] = []
+
+    def wait(*arguments: object) -> object:
+        computed.append(arguments)
+        begun.set()
+        released.wait(60)
+        return compute(*arguments)
+
+    async def abandon() -> None:
+        task = asyncio.create_task(batcher.predict(_make_request(0, heat_map=True)))
+        await asyncio.to_thread(begun.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        released.set()
+        await batcher.predict(_make_request(1))
+
+    monkeypatch.setattr(module, name, wait)
+    asyncio.run(abandon())
+    assert len(computed) == {"extract_views": 1 + 5, "compute_heat_maps": 1}[name]
 
 
 def test_a_photograph_of_train_that_is_gone_still_has_its_name(predictor: Predictor, tmp_path: Path) -> None:

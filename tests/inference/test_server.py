@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_a_prediction_that_takes_too_long_is_refused(predictor: Predictor, monke
 
     def wait(
         self: Predictor, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False
-    ) -> list[ExtractedFace]:
+    ) -> Iterator[ExtractedFace]:
         released.wait(60)
         return extract(self, photograph, max_faces, whole=whole)
 

@@ -118,7 +118,7 @@ def strip_png(content: bytes) -> bytes:
     for count, (kind, start, end) in enumerate(_list_chunks(content)):
         if count == _MAX_PARTS:
             raise PhotographError(f"has more than {_MAX_PARTS} chunks")
-        if kind not in _PNG_CHUNKS:
+        if kind not in _PNG_CHUNKS or (kind == b"IHDR" and count > 0):  # a second one would give another size
             continue
         chunk = content[start:end]
         if kind[:1].islower():

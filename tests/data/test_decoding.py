@@ -100,6 +100,14 @@ def test_a_png_whose_pixels_end_properly_but_too_early_is_refused(
             decode_photograph(bytes(png))
 
 
+def test_the_first_header_of_a_png_file_counts_alone() -> None:
+    png = _make_png(10, 2, 8, 0, (b"\0" + b"\xff" * 10) * 2)
+    larger = _make_png(10, 10, 8, 0, b"")
+    assert png[12:16] == larger[12:16] == b"IHDR"
+    twice = png[:33] + larger[8:33] + png[33:]
+    assert decode_photograph(twice) == decode_photograph(png)
+
+
 _BOX = b"\0\0\0\x18ftyp"
 
 

@@ -316,12 +316,17 @@ def openset(folder: Path, revision: str | None, sheet: Path | None, as_json: boo
         _echo(f"skipped: {line}", err=True)
     if sheet is not None and report.taken:
         open_set.save_taken(report, folder, predictor.card.backbone.warning(), sheet)
+    elif sheet is not None:
+        _echo(f"{sheet} is not drawn, because nobody was taken for anybody.", err=True)
     if as_json:
         _echo(json.dumps(asdict(report), indent=2, ensure_ascii=False, allow_nan=False))
         return
+    interval = "one person, so no interval"
+    if report.people_count > 1:
+        interval = f"95% interval {report.interval.low:.1%} to {report.interval.high:.1%}"
     _echo(
-        f"{report.accepted} of {report.count} photographs of unknown people ({report.false_acceptance_rate:.1%}, 95% "
-        f"interval {report.interval.low:.1%} to {report.interval.high:.1%}) would be given a name, where "
+        f"{report.accepted} of {report.count} photographs of unknown people ({report.false_acceptance_rate:.1%}, "
+        f"{interval}) would be given a name, where "
         f"{report.expected_rate:.1%} is expected. Coverage of known people's test photographs: "
         f"{report.known_coverage:.1%}."
     )

@@ -89,6 +89,10 @@ def test_unknown_people_are_measured_at_the_threshold(repository: Repository) ->
     (folder / ".DS_Store").touch()
     unknown = repository.invoke("openset")
     known = repository.invoke("openset", "data")
+    assert "95% interval" in unknown
+    single = repository.invoke("openset", "data_unknown/7", "--sheet", "taken.png")
+    assert " of 3 photographs" in single and "one person, so no interval" in single
+    assert ("taken.png is not drawn" in single) != (repository.folder / "taken.png").exists()
     (folder / "empty").mkdir()
     assert "data_unknown/empty" in repository.invoke("openset", "data_unknown/empty", fails=True)
     found = re.search(r"(\d+) of 12 ", unknown)

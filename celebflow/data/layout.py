@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from celebflow.data.photos import UNKNOWN
 from celebflow.errors import CelebflowError
 
 # Characters that show nothing, and that folders hardly have on purpose.
@@ -52,6 +53,12 @@ def list_notes(paths: Iterable[str]) -> list[str]:
         notes.append(
             f"By its name, a split of other tools counts as a person: {', '.join(splits)}. celebflow splits each "
             "person's photographs itself."
+        )
+    if unknown := sorted(top for top, inner in folders.items() if top.lower() == UNKNOWN and len(inner) > 1):
+        notes.append(
+            f"By its name, {unknown[0]} holds people who are not to be known, but it counts as one person. Set "
+            f"prepare.unknown_folder to data/{unknown[0]}, or for the task verification, which knows nobody, move the "
+            "folders in it up."
         )
     for names in list_similar_names(folders):
         distinct = len({unicodedata.normalize("NFC", _INVISIBLE.sub("", name)) for name in names}) == len(names)

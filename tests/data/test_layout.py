@@ -49,6 +49,12 @@ def test_folders_of_folders_are_told() -> None:
     assert list_notes(PEOPLE) == []
 
 
+def test_a_folder_of_unknown_people_that_counts_as_one_person_is_told() -> None:
+    (note,) = list_notes([*PEOPLE, "Unknown/Di/0.jpg", "Unknown/Eve/0.jpg"])
+    assert "counts as one person" in note and "prepare.unknown_folder to data/Unknown" in note
+    assert list_notes([*PEOPLE, "unknown/0.jpg", "unknown/1.jpg"]) == []
+
+
 @pytest.mark.parametrize(
     "names",
     [

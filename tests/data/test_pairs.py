@@ -302,3 +302,36 @@ def test_pairs_across_splits_are_left_out_and_counted(tmp_path: Path) -> None:
     assert any("no photograph: empty" in note for note in split.notes)
     given = {tuple(line.split(",")[:2]) for line in lines}
     assert all((pair.first, pair.second) in given for pair in split.pairs if pair.split != "train")
+
+
+_PIECES = [
+    "first,second,same",
+    ",fold\n",
+    "person,fold\n",
+    ANN,
+    "1.jpg",
+    "Ann",
+    "Bo",
+    "\t",
+    "\n",
+    "\r",
+    ",",
+    '"',
+    "'",
+    "=",
+]
+_PIECES += ["\0", "\ufeff", "0", "1", "3", "²", "9" * 5000, "é", "\udc80", "\u2028"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(["pairs.csv", "pairs.txt", "people.csv", "my.csv"]), st.lists(st.sampled_from(_PIECES)))
+def test_tables_of_any_content_are_read_or_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, name: str, pieces: list[str]
+) -> None:
+    folder = _write(tmp_path_factory.mktemp("any"), "pairs.txt", LFW)
+    (folder / name).write_bytes("".join(pieces).encode("utf-8", "surrogateescape"))
+    try:
+        read_given_pairs(folder, PHOTOS)
+        read_pair_rows(folder / name)
+    except CelebflowError as error:
+        assert name in str(error)

@@ -14,8 +14,8 @@ UNKNOWN = "unknown"  # the split of people who are not to be known
 class Photo:
     """One photograph; `path` is relative to the data folder, with forward slashes, and starts with the person.
 
-    `group` is the smallest SHA-256 among the photograph and its near-duplicates. `person` is the folder of the
-    photograph where its split is UNKNOWN.
+    `group` is the smallest SHA-256 among the photograph and its near-duplicates. Where the split is
+    UNKNOWN, `person` is the folder of all unknown people, with the person's folder in it.
     """
 
     path: str

@@ -122,7 +122,8 @@ def _find_unknown(folder: Path, unknown_folder: str | None) -> tuple[str, ...]:
 def _mark_unknown(photo: Photo, unknown_prefix: tuple[str, ...]) -> Photo:
     if not photo.path.startswith(unknown_prefix):
         return photo
-    return replace(photo, split=UNKNOWN, person=photo.path.rpartition("/")[0])
+    *folders, _ = photo.path.split("/")
+    return replace(photo, split=UNKNOWN, person="/".join(folders[:2]))  # in folders at any depth, as known people
 
 
 def _note_overlap(known: Sequence[Photo], unknown: Sequence[Photo]) -> list[str]:

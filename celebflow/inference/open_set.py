@@ -41,10 +41,10 @@ class UnknownPrediction:
 class OpenSetReport:
     """What became of photographs of unknown people, where a fraction `expected_rate` should be given a name.
 
-    `accepted` of them were, which is the fraction `false_acceptance_rate`; its interval resamples people, who are the
-    folders. Of known people's photographs of test, the fraction `known_coverage` was not called unknown. `auc` is the
-    fraction of pairs of a known and an unknown person's photograph in which the former matches better. `unreadable`
-    lists the files left out, with reasons.
+    `accepted` of them were, which is the fraction `false_acceptance_rate`; its interval resamples people, each of
+    whom is a folder. Of known people's photographs of test, the fraction `known_coverage` was not called unknown. `auc`
+    is the fraction of pairs of a known and an unknown person's photograph in which the former matches better.
+    `unreadable` lists the files left out, with reasons.
     """
 
     count: int
@@ -95,7 +95,8 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonP
         raise CelebflowError(
             f"{folder} holds no photograph. Put photographs of people there whom the classifier was not trained on."
         )
-    people = [str(Path(each.photograph).parent) for each in predictions]
+    # The folders in `folder`, with all photographs in them at any depth; those that are in none count as one person.
+    people = [each.photograph.rpartition("/")[0].partition("/")[0] for each in predictions]
     p_values = np.array([each.unknown_p_value for each in predictions])
     (of_threshold,) = gallery.left_out.compute_p_values(np.array([calibration.threshold]))
     accepted = np.array([each.taken for each in predictions])

@@ -211,6 +211,8 @@ def test_unknown_people_are_set_apart_from_those_who_are_split(
     for name in ("Cy", "Di"):
         (data / name).rename(unknown_folder / name)
     (unknown_folder / "stray.jpg").write_bytes((unknown_folder / "Cy" / "0.jpg").read_bytes())
+    (unknown_folder / "Cy" / "album").mkdir()
+    (unknown_folder / "Cy" / "0.jpg").rename(unknown_folder / "Cy" / "album" / "0.jpg")
     params = PARAMS.model_copy(update={"unknown_folder": "data/un known"})
     split, left_out = prepare_photographs(data, params, split_each_person)
     assert left_out == []

@@ -65,7 +65,8 @@ def _draw(folder: Path, *reds: int, side: int = 10) -> None:
 
 
 def test_photographs_are_found_at_any_depth_and_other_files_reported(tmp_path: Path) -> None:
-    _draw(tmp_path / "a" / "b", 255, 0, 255)
+    _draw(tmp_path / "a" / "b", 255, 0)
+    _draw(tmp_path / "a" / "c", 255)
     _draw(tmp_path / ".hidden", 255)
     (tmp_path / "a" / "notes.txt").write_text("nothing")
     (tmp_path / "a" / "Thumbs.db").touch()

@@ -106,6 +106,8 @@ async def _parse_form_in_memory(headers: Headers, body: bytes, fields: Sequence[
         return [await _read_file(field, form.get(field)) for field in fields]
     except (MultiPartException, ValueError, KeyError) as error:
         detail = error.message if isinstance(error, MultiPartException) else "it cannot be read"
+        if detail.startswith("Too many fields"):  # none may be a text
+            detail = f"a field holds a text, not a file (curl -F {fields[0]}=@FILE)"
         raise RefusalError(
             400, "malformed", f"This is not a form with {' and '.join(fields)}, a file each: {detail.rstrip('.')}."
         ) from None

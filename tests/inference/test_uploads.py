@@ -129,6 +129,12 @@ def test_malformed_requests_are_refused(address: str, name: str) -> None:
     assert set(response.json()) == {"code", "message"}
 
 
+def test_the_name_of_a_file_in_its_place_is_refused_with_the_remedy(address: str) -> None:
+    response = requests.post(f"{address}/predict", files={"photograph": (None, "me.jpg")}, timeout=60)
+    assert read_refusal(response) == (400, "malformed")
+    assert "a text, not a file (curl -F photograph=@FILE)" in response.json()["message"]
+
+
 def _post_text(address: str, text: str) -> requests.Response:
     return requests.post(f"{address}/predict", data=text.encode(), headers=JSON, timeout=60)
 

@@ -142,7 +142,7 @@ def time_extraction(predictor: Predictor, photographs: Sequence[bytes]) -> float
     """Return how many photographs per second are decoded and extracted, one in each worker."""
     started = time.perf_counter()
     with ThreadPoolExecutor(predictor.workers) as workers:
-        list(workers.map(lambda content: predictor.extract(decode_photograph(content)), photographs))
+        list(workers.map(lambda content: list(predictor.extract(decode_photograph(content))), photographs))
     return len(photographs) / (time.perf_counter() - started)
 
 

@@ -441,7 +441,7 @@ def enroll(name: str | None, photographs: tuple[str, ...], model: Path | None, r
         enrolling.remove_enrolled(name, predictor)
         _echo(f"{name} is no longer enrolled.")
     else:
-        read = partial(_read_photograph, pipes=True)
+        read = partial(_read_photograph, arguments=photographs)
         person = enrolling.enroll(name, photographs, read, predictor, partial(_echo, err=True), whole=whole)
         _echo(f"{person.name} is enrolled from {person.count_photographs()}.")
 

@@ -60,7 +60,7 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
 def _take_folds(photos: Sequence[Photo], given: GivenPairs) -> tuple[dict[str, str], list[str]]:
     """Return the split of each person by folds, and notes on what the folds do not say or cannot keep apart."""
     fold_of = given.fold_of
-    *_, val, test = sorted({pair.fold for pair in given.pairs})  # people.csv may have folds without pairs: they train
+    *_, val, test = sorted({pair.fold for pair in given.pairs})
     split_of_fold = {val: "val", test: "test"}
     split_of = {photo.person: split_of_fold.get(fold_of.get(photo.person, 0), "train") for photo in photos}
     notes = []

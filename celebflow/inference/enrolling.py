@@ -135,7 +135,7 @@ def _embed(
 
     Raises PhotographError when no face is found.
     """
-    faces = predictor.extract(image, 2, whole=whole)
+    faces = list(predictor.extract(image, 2, whole=whole))
     if not faces:
         raise PhotographError(f"shows no face that the detector finds ({NO_FACE}); --whole takes it as a whole")
     if len(faces) > 1:

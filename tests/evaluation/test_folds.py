@@ -1,13 +1,11 @@
 """In the k-fold protocol, nothing of a fold has a part in the model that compares its pairs."""
 
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from celebflow.classifier.comparison_model import divide_people
 from celebflow.classifier.verifier import VerifierCard
 from celebflow.data.pairs import Pair, save_folds, save_pairs
 from celebflow.errors import CelebflowError
@@ -99,17 +97,3 @@ def test_folds_are_reported_with_their_mean_and_standard_error(
         assert count == sum(pair.split == split for pair in pairs)
     with pytest.raises(Exception, match=r"all_metrics\.json is missing"):
         load_verification_report(Path("reports/history.csv"), Path("reports/all_metrics.json"), Path("reports"))
-
-
-def test_folds_of_too_few_photographs_are_an_error_with_the_remedy(card: VerifierCard) -> None:
-    few = draw_features(9, ("original",), PEOPLE[:6])  # in each fold, two photographs of a person and one of another
-    pairs = [
-        Pair(first.path, second.path, int(first.person == second.person), "train", FOLD_OF[first.person])
-        for first, second in combinations(few.photos, 2)
-        if FOLD_OF[first.person] == FOLD_OF[second.person]
-    ]
-    # Both people with two photographs are left out together.
-    seed = next(seed for seed in range(9) if len(set(divide_people(4, 2, seed)[:2])) == 1)
-    card = replace(card, settings=replace(card.settings, seed=seed))
-    with pytest.raises(CelebflowError, match=r"k-fold protocol.*nobody has two photographs.*Add people"):
-        score_folds(card, few, pairs, FOLD_OF)

@@ -54,7 +54,7 @@ class PrepareParams(_Section):
     """for verification without pairs.csv: the most pairs to draw in each split, half of them of the same person"""
     unknown_folder: Annotated[str, Field(pattern=r"^data/[^/].*$")] | None = None
     """for recognition: a folder in data, such as data/unknown, with photographs of people who are not to be known; they
-    measure the threshold, and train nothing"""
+    measure the threshold, and train nothing; the task verification leaves them out"""
     unreadable: Literal["stop", "skip"] = "stop"
     """what to do about files that are not readable photographs: stop with a list of them, or skip them and list them in
     splits/left_out.csv"""
@@ -222,8 +222,6 @@ class Params(_Section):
                 f"train.classifier is {self.train.classifier}, which does not fit task {self.task}: set it to "
                 f"{' or '.join(fitting)}. The recipes do so: celebflow recipe"
             )
-        if self.task == "verification" and self.prepare.unknown_folder is not None:
-            raise ValueError("prepare.unknown_folder must be null for task verification, to which nobody is known")
         if self.task == "verification" and self.train.preprocessing.standardize:
             raise ValueError("train.preprocessing.standardize must be false for task verification: components have it")
         return self

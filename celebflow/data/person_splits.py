@@ -10,7 +10,7 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from celebflow.data.given_pairs import PEOPLE_TABLE, GivenPairs, is_given, read_given_pairs
 from celebflow.data.pairs import Pair, draw_pairs
-from celebflow.data.photos import SPLITS, Photo
+from celebflow.data.photos import SPLITS, UNKNOWN, Photo
 from celebflow.data.splits import Split
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
@@ -23,10 +23,12 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
 
     A hash of the seed and the person decides, separately for people with one photograph and for others. People who
     share near-duplicates go to one split. Where the photographs come with pairs in folds, the last fold is test, the
-    one before it val, and the others train; people without a fold train.
+    one before it val, and the others train; people without a fold train. Photographs of unknown people are not used.
 
     Raises CelebflowError when the pairs that are given are not valid, or there are too few people or pairs.
     """
+    unused_count = sum(photo.split == UNKNOWN for photo in photos)
+    photos = [photo for photo in photos if photo.split != UNKNOWN]
     given = read_given_pairs(folder, photos)
     notes: list[str] = []
     if given is not None and given.fold_of:
@@ -51,6 +53,11 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
     if is_given(folder / PEOPLE_TABLE) and not (given and given.fold_of):
         notes.append(
             f"{folder / PEOPLE_TABLE} is not used: the folds in it count only where pairs.csv or pairs.txt has folds."
+        )
+    if unused_count:
+        notes.append(
+            f"{unused_count} photographs are not used: they are in prepare.unknown_folder, which is for the task "
+            "recognition."
         )
     if empty := sorted(set(people) - {photo.person for photo in photos}):
         notes.append(f"These folders hold no photograph: {', '.join(empty)}.")

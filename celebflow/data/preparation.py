@@ -82,8 +82,7 @@ def prepare_photographs(folder: Path, params: PrepareParams, split: Splitter) ->
         if is_folder(entry) and not is_system_file(entry.name) and f"{entry.name}/" not in unknown_prefix
     )
     known = [photo for photo in photos if photo.split != UNKNOWN]
-    unknown = [photo for photo in photos if photo.split == UNKNOWN]
-    if unknown_prefix and not unknown:
+    if unknown_prefix and len(known) == len(photos):
         raise CelebflowError(
             f"prepare.unknown_folder is {params.unknown_folder}, which holds no photograph that is used. Put "
             "photographs of people there who are not to be known, best in a folder per person, or set it to null."
@@ -94,8 +93,8 @@ def prepare_photographs(folder: Path, params: PrepareParams, split: Splitter) ->
     ]
     left_out += [LeftOut(path, "is a table for the task verification") for path in found if path in TABLES]
     try:
-        prepared = split(known, people, params, folder)
-        prepared = replace(prepared, unknown=unknown, notes=[*prepared.notes, *_note_overlap(known, unknown)])
+        prepared = split(photos, people, params, folder)
+        prepared = replace(prepared, notes=[*prepared.notes, *_note_overlap(known, prepared.unknown)])
         return prepared, sorted(left_out, key=lambda file: file.path)
     except CelebflowError as error:
         if unreadable:

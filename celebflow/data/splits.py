@@ -8,7 +8,7 @@ from pathlib import Path
 
 from celebflow import paths
 from celebflow.data.pairs import Pair, save_folds, save_pairs
-from celebflow.data.photos import SPLITS, Photo, save_photos
+from celebflow.data.photos import SPLITS, UNKNOWN, Photo, save_photos
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
 
@@ -34,13 +34,16 @@ class Split:
         save_folds(self.fold_of, paths.FOLDS)
 
 
-# What splits the photographs of a task: it takes them, the people, params.prepare and the folder of the photographs.
+# What splits the photographs of a task: it takes them, those of unknown people marked as such, the other people,
+# params.prepare and the folder of the photographs.
 Splitter = Callable[[Sequence[Photo], Sequence[str], PrepareParams, Path], Split]
 
 
 def split_each_person(photos: Sequence[Photo], people: Sequence[str], params: PrepareParams, folder: Path) -> Split:
     """Split as split_photographs does, for recognition, which compares no pairs; `folder` is not read."""
-    return Split(split_photographs(photos, people, params))
+    known = [photo for photo in photos if photo.split != UNKNOWN]
+    unknown = [photo for photo in photos if photo.split == UNKNOWN]
+    return Split(split_photographs(known, people, params), unknown=unknown)
 
 
 def split_photographs(photos: Sequence[Photo], people: Sequence[str], params: PrepareParams) -> list[Photo]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from celebflow.data.given_pairs import read_given_pairs, read_pair_rows
 from celebflow.data.pairs import Pair, draw_pairs, load_folds, load_pairs, save_folds, save_pairs
 from celebflow.data.person_splits import split_people
-from celebflow.data.photos import SPLITS, Photo
+from celebflow.data.photos import SPLITS, UNKNOWN, Photo
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
 
@@ -279,6 +279,16 @@ def test_too_few_people_are_an_error_with_the_remedy() -> None:
     shared = [replace(photo, group="one") if photo.path.endswith("1.jpg") else photo for photo in PHOTOS]
     with pytest.raises(CelebflowError, match="share near-duplicates"):
         split_people(shared, [], PARAMS, Path("nowhere"))
+
+
+def test_photographs_of_unknown_people_are_in_no_pair(tmp_path: Path) -> None:
+    unknown = [
+        replace(photo, path=f"unknown/{photo.path}", split=UNKNOWN) for photo in _make_photos({"Una": 3, "Uwe": 2})
+    ]
+    split = split_people([*unknown, *PHOTOS], [], PARAMS, tmp_path)
+    without = split_people(PHOTOS, [], PARAMS, tmp_path)
+    assert (split.photos, split.pairs, split.unknown) == (without.photos, without.pairs, [])
+    assert any("5 photographs" in note and "prepare.unknown_folder" in note for note in split.notes)
 
 
 def test_pairs_across_splits_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from celebflow import cli
 from celebflow.errors import CelebflowError
 from celebflow.experiments.recipes import find_changes, list_arguments, list_recipes, load_recipe
-from celebflow.params import Params, load_params
+from celebflow.params import Params, check_params, load_params
 from tests import COMMITTED_PARAMS, REPOSITORY
 from tests.repository import EVERY_STAGE, Repository
 
@@ -93,6 +93,17 @@ def test_a_committed_recipe_determines_features_and_training_alone(
 def test_the_base_recipe_is_the_committed_params(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     assert load_recipe("base") == params
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_committed_recipe_runs_in_a_project_with_unknown_people(
+    name: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    recipe = load_recipe(name)
+    prepare = params.prepare.model_copy(update={"unknown_folder": "data/unknown"})
+    checked = check_params({**recipe.model_dump(), "prepare": prepare.model_dump()}, "params.yaml")
+    assert checked.task == recipe.task
 
 
 @pytest.mark.parametrize("name", NAMES)

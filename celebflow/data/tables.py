@@ -50,16 +50,20 @@ def write_table(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[obj
     writer.writerows([escape_cell(cell) for cell in row] for row in rows)
 
 
-def load_table(path: Path) -> Iterator[dict[str, str]]:
+def load_table(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str]]:
     """Yield each row of a CSV file as a dict from column name to cell.
 
-    Raises CelebflowError when the file is damaged, such as one that was cut short.
+    Raises CelebflowError when the file is damaged, such as one that was cut short, and KeyError when it lacks a needed
+    column.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         try:
             if rows.fieldnames is None:
                 raise ValueError("it is empty")
+            for name in needed:
+                if name not in rows.fieldnames:
+                    raise KeyError(name)
             for row in rows:
                 if None in row or None in row.values():
                     raise ValueError("another number of cells than its header")
@@ -86,14 +90,20 @@ def save_rows(kind: type[Row], rows: Iterable[Row], path: Path) -> None:
     save_table(path, names, ([getattr(row, name) for name in names] for row in rows))
 
 
-def load_rows(kind: type[Row], path: Path) -> list[Row]:
+def load_rows(kind: type[Row], path: Path, *, may_be_empty: bool = True) -> list[Row]:
     """Read what save_rows wrote, for a dataclass whose fields are strings, integers, numbers or None.
 
-    Raises CelebflowError when a column is missing, or the file is damaged.
+    Raises CelebflowError when a column is missing, or the file is damaged, such as one without a row that must have
+    some.
     """
     types = get_type_hints(kind)
     try:
-        return [kind(**{name: _parse(types[name], row[name]) for name in types}) for row in load_table(path)]
+        rows = [
+            kind(**{name: _parse(types[name], row[name]) for name in types}) for row in load_table(path, list(types))
+        ]
+        if not rows and not may_be_empty:
+            raise ValueError("it has no row")
+        return rows
     except KeyError as error:
         raise CelebflowError(
             f"{path.name} lacks the column {error}: an older celebflow wrote it. Run `dvc repro` to make it again."

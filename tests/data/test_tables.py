@@ -73,6 +73,19 @@ def test_a_damaged_file_is_refused_with_the_remedy(tmp_path: Path, end: bytes) -
         load_rows(Row, file)
 
 
+def test_a_table_without_a_row_needs_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("\0\0\0")
+    with pytest.raises(CelebflowError, match=r"rows\.csv lacks the column 'name'.*dvc repro"):
+        load_rows(Row, tmp_path / "rows.csv")
+
+
+def test_a_table_without_a_row_is_refused_where_some_are_needed(tmp_path: Path) -> None:
+    save_rows(Row, [], tmp_path / "rows.csv")
+    assert load_rows(Row, tmp_path / "rows.csv") == []
+    with pytest.raises(CelebflowError, match=r"rows\.csv is damaged.*no row.*dvc repro"):
+        load_rows(Row, tmp_path / "rows.csv", may_be_empty=False)
+
+
 def test_a_file_that_cannot_be_written_to_its_end_leaves_the_one_before(tmp_path: Path) -> None:
     file = tmp_path / "new" / "rows.csv"
     save_rows(Row, [Row("Ann", 1)], file)

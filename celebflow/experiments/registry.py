@@ -46,7 +46,7 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
         client.set_registered_model_alias(model_version.name, alias, model_version.version)
     except stores.STORE_ERRORS as error:
         raise_shortage(error, stores.describe_store())
-        raise CelebflowError(f"{stores.describe_failure(error)}. {stores.advise_on_failure()}") from None
+        raise CelebflowError(f"{stores.describe_failure(error)}. {stores.advise_on_failure(error)}") from None
     return run, model_version
 
 

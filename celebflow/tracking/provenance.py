@@ -106,6 +106,8 @@ def _read_locked_stages(lock: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(YAML(typ="safe", pure=True).load(lock).get("stages", {}))
+    except OSError as error:
+        raise CelebflowError(f"{paths.LOCK} cannot be read ({error.strerror}). Check that path.") from None
     except (YAMLError, AttributeError, TypeError, ValueError):
         raise _make_lock_error() from None
 

@@ -103,7 +103,7 @@ class Run:
         if self._params.tracking.required:
             raise_shortage(error, stores.describe_store())
             raise CelebflowError(
-                f"{failure}. {stores.advise_on_failure()} Or set tracking.required to false to log later."
+                f"{failure}. {stores.advise_on_failure(error)} Or set tracking.required to false to log later."
             ) from None
         print(f"{failure}. The run waits in the repository; `celebflow runs sync` logs it later.", file=sys.stderr)
         with stores.lock_waiting_runs():

@@ -224,19 +224,29 @@ def short_timeouts() -> Iterator[None]:
 
 
 def describe_failure(error: Exception) -> str:
-    """Return a sentence's beginning: the user's store cannot be used, and why."""
+    """Return a sentence's beginning: the user's store, or a file that an action needs, cannot be used, and why."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{_hide(str(error.filename))} cannot be used: {error.strerror}"
     return f"MLflow's store {describe_store()} cannot be used: {_first_line(error)}"
 
 
-def advise_on_failure() -> str:
-    """Return what to do about a store that cannot be used."""
+def advise_on_failure(error: Exception) -> str:
+    """Return what to do about a store, or a file that an action needs, that cannot be used."""
+    if "database is locked" in str(error):
+        return "Another program writes to it: wait until that has ended, or end it."
     if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
         return "Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository."
+    if isinstance(error, OSError) and error.filename is not None:
+        return "Check that path."  # the database may be whole
     return f"Move {_own_database()} away to begin a new one, or restore it from a copy."
 
 
 def _first_line(error: Exception) -> str:
-    return hide_secrets(str(error).split("\n")[0], os.environ.get("MLFLOW_TRACKING_URI", ""))
+    return _hide(str(error).split("\n")[0])
+
+
+def _hide(text: str) -> str:
+    return hide_secrets(text, os.environ.get("MLFLOW_TRACKING_URI", ""))
 
 
 class _SecretsFilter(logging.Filter):
@@ -244,7 +254,7 @@ class _SecretsFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        hidden = hide_secrets(text, os.environ.get("MLFLOW_TRACKING_URI", ""))
+        hidden = _hide(text)
         if hidden != text:
             record.msg, record.args = hidden, ()
         return True

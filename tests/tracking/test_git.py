@@ -56,6 +56,13 @@ def test_a_lock_of_another_shape_is_told_with_the_remedy(project: Path, stages: 
         read_locked_md5s()
 
 
+def test_a_lock_that_is_a_folder_is_told(project: Path) -> None:
+    (project / "dvc.lock").unlink()
+    (project / "dvc.lock").mkdir()
+    with pytest.raises(CelebflowError, match=r"dvc.lock cannot be read \(Is a directory\)"):
+        read_locked_md5s()
+
+
 def test_commits_with_results_changed_the_lock_or_have_experiments(project: Path) -> None:
     first, second = run_git("rev-parse", "HEAD"), _commit("nothing")
     (project / "dvc.lock").write_text("stages: {prepare: {}}\n")

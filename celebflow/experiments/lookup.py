@@ -100,7 +100,7 @@ def _fetch(name: str, *files: Path) -> Iterator[Sequence[Path]]:
         try:
             yield found
         except CelebflowError as error:
-            raise CelebflowError(f"{name}: {error}") from None
+            raise CelebflowError(f"{name}: {str(error).replace(f'{folder}/', '')}") from None
 
 
 def _download(name: str, files: Sequence[Path], folder: str) -> list[Path]:
@@ -109,6 +109,8 @@ def _download(name: str, files: Sequence[Path], folder: str) -> list[Path]:
     from celebflow.tracking import stores
 
     try:
+        if not stores.store_exists():
+            raise CelebflowError(f"There is no MLflow store {stores.describe_store()}.")
         with stores.short_timeouts():
             client = stores.open_store()
             run_id = find_named_run(client, name).info.run_id
@@ -125,6 +127,8 @@ def _download(name: str, files: Sequence[Path], folder: str) -> list[Path]:
 def fetch_model(address: str | None, revision: str | None) -> Iterator[Path]:
     """Fetch the model of a git revision or DVC experiment, or else at an MLflow address, into a temporary folder.
 
+    Errors about the model's files name the revision or the address.
+
     Raises CelebflowError when there is no such model, or its files cannot be read.
     """
     with TemporaryDirectory() as name:
@@ -132,7 +136,17 @@ def fetch_model(address: str | None, revision: str | None) -> Iterator[Path]:
         if revision is None:
             from celebflow.experiments.registry import download_model
 
+            option = f"--model is {address}"
             folder = download_model(str(address), folder)
-        elif not copy_outputs([paths.CLASSIFIER, paths.BACKBONE], revision, folder):
-            raise CelebflowError(f"--rev is {revision}, which is not a git revision or a DVC experiment here.")
-        yield folder
+        else:
+            require_commit()
+            option = f"--rev is {revision}"
+            if not copy_outputs([paths.CLASSIFIER, paths.BACKBONE], revision, folder):
+                raise CelebflowError(f"{option}, which is not a git revision or a DVC experiment here.")
+        try:
+            yield folder
+        except CelebflowError as error:
+            if name not in str(error):
+                raise
+            # Nobody knows the temporary folder.
+            raise CelebflowError(f"{option}: {str(error).replace(f'{folder}/', '')}") from None

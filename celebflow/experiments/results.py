@@ -148,13 +148,13 @@ def find_cached_file(md5: str) -> Path | None:
 
 
 def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Path] | None:
-    """Copy outputs of a commit or an experiment to `folder`; return None when there is no such revision.
+    """Copy outputs of a commit or an experiment to `folder`; return None when there is no such revision, or no commit.
 
     Raises CelebflowError when the revision never had one of them, or when one cannot be read, for example because DVC's
     cache lacks it or another user owns the repository.
     """
     prefix = find_prefix()
-    if prefix is None:
+    if prefix is None or not run_git("rev-parse", "--verify", "HEAD"):
         return None
     require_trust()
     copies = [folder / file.name for file in files]

@@ -1,7 +1,7 @@
 """The files of a result are found by its name, or it is said why not."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -9,8 +9,10 @@ from threading import Thread
 import pytest
 
 from celebflow.errors import CelebflowError
-from celebflow.experiments.lookup import find_predictions
+from celebflow.experiments import lookup
+from celebflow.experiments.lookup import fetch_model, find_predictions
 from celebflow.experiments.registry import download_model, register
+from celebflow.inference.extractor import find_model_files
 
 
 def test_head_without_a_commit_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +23,45 @@ def test_head_without_a_commit_is_told_with_the_remedy(tmp_path: Path, monkeypat
     subprocess.run(["git", "init", "--quiet"], check=True)
     with pytest.raises(CelebflowError, match="no commit yet.*git commit"):
         find_predictions("HEAD", "val")
+
+
+def test_a_name_without_a_commit_is_told_and_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    (tmp_path / ".dvc").mkdir()
+    with pytest.raises(CelebflowError, match="lower-rate is not a git revision or a DVC experiment.*no MLflow store"):
+        find_predictions("lower-rate", "val")
+    assert not (tmp_path / "mlflow.db").exists()
+    with pytest.raises(CelebflowError, match="no commit yet.*git commit"), fetch_model(None, "lower-rate"):
+        pass
+
+
+@pytest.mark.parametrize(("address", "revision"), [("models:/celebflow@champion", None), (None, "lower-rate")])
+def test_errors_about_a_fetched_model_name_it_and_not_the_temporary_folder(
+    address: str | None, revision: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celebflow.experiments.registry.download_model", lambda address, folder: folder)
+    monkeypatch.setattr(lookup, "copy_outputs", lambda files, revision, folder: files)
+    monkeypatch.setattr(lookup, "require_commit", lambda: "0" * 40)
+    with pytest.raises(CelebflowError) as caught, fetch_model(address, revision) as folder:
+        find_model_files(folder)
+    assert str(caught.value).startswith(f"{'--model' if address else '--rev'} is {address or revision}: classifier.")
+    with pytest.raises(CelebflowError, match="^something else$"), fetch_model(address, revision):
+        raise CelebflowError("something else")
+
+
+def test_errors_about_a_damaged_file_name_the_result_and_not_the_temporary_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def copy(files: Sequence[Path], revision: str, folder: Path) -> list[Path]:
+        (folder / files[0].name).write_text("")
+        return [folder / files[0].name]
+
+    monkeypatch.setattr(lookup, "copy_outputs", copy)
+    with pytest.raises(CelebflowError, match="^lower-rate: predictions.csv is damaged"):
+        find_predictions("lower-rate", "val")
 
 
 class _NoStore(BaseHTTPRequestHandler):

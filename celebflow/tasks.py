@@ -13,7 +13,7 @@ Step = Literal["split", "train", "evaluate", "publish", "model", "service", "exp
 
 @dataclass(frozen=True)
 class Task:
-    """The functions of a task. They are named, not imported, so that a stage imports no more than it runs.
+    """The functions of a task, and its metrics. Functions are named, so that a stage imports no more than it runs.
 
     `split` takes the checked photographs, the people, params.prepare and the folder of data; it returns a Split.
     `train` takes features, params.train, params.compute, checkpoints and a function that logs an epoch; it returns a
@@ -28,6 +28,8 @@ class Task:
     the server has it. `export` takes the model and the ONNX file to write; it returns the largest difference to what
     ONNX Runtime computes. `mlflow_model` is the class of what MLflow serves, in a module of its own, and
     `registered_name` the name of the model of which runs become versions.
+
+    `metrics` are those that val and test may have.
     """
 
     split: str
@@ -41,6 +43,7 @@ class Task:
     export: str
     mlflow_model: str
     registered_name: str
+    metrics: tuple[str, ...]
 
 
 TASKS: dict[TaskName, Task] = {
@@ -56,6 +59,27 @@ TASKS: dict[TaskName, Task] = {
         export="celebflow.inference.onnx_export:export_model",
         mlflow_model="celebflow.experiments.mlflow_model:FaceRecognizer",
         registered_name="celebflow",
+        metrics=(
+            "accuracy",
+            "balanced_accuracy",
+            "macro_auc",
+            "top_5_accuracy",
+            "loss",
+            "calibration_error",
+            "uncalibrated_loss",
+            "uncalibrated_calibration_error",
+            "coverage",
+            "false_acceptance_rate",
+            "unknown_folder_far",
+            "unknown_folder_auc",
+            "open_set_auc",
+            "coverage_at_far_5_percent",
+            "coverage_at_far_1_percent",
+            "dir_at_far_5_percent",
+            "dir_at_far_1_percent",
+            "measured_far_at_5_percent",
+            "measured_far_at_1_percent",
+        ),
     ),
     "verification": Task(
         split="celebflow.data.person_splits:split_people",
@@ -69,6 +93,17 @@ TASKS: dict[TaskName, Task] = {
         export="celebflow.inference.onnx_verifier:export_verifier",
         mlflow_model="celebflow.experiments.mlflow_verifier:PairComparer",
         registered_name="celebflow-verification",
+        metrics=(
+            "accuracy",
+            "auc",
+            "equal_error_rate",
+            "tmr_at_fmr_1_percent",
+            "tmr_at_fmr_0_1_percent",
+            "false_match_rate",
+            "false_non_match_rate",
+            "loss",
+            "calibration_error",
+        ),
     ),
 }
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 from tabulate import tabulate
@@ -25,10 +25,10 @@ from celebflow.evaluation.results import load_metrics
 from celebflow.experiments.recipes import list_arguments
 from celebflow.experiments.results import copy_outputs, require_trust
 from celebflow.experiments.search_record import Proposal, RecordedTrial, RunningTrial, SearchRecord, open_record
-from celebflow.params import Params, flatten, list_informative
-from celebflow.report.formats import METRIC_LABELS
+from celebflow.params import Params, TaskName, flatten, list_informative
+from celebflow.tasks import TASKS
 from celebflow.tracking.data_changes import read_data_md5
-from celebflow.tracking.git import find_prefix, has_experiment, run_git
+from celebflow.tracking.git import has_experiment, require_commit
 from celebflow.tracking.naming import PARENT_VARIABLE
 from celebflow.tracking.processes import may_be_running, name_process
 from celebflow.tracking.runs import open_parent_run
@@ -138,24 +138,26 @@ def search(
     was, with the same proposals as without the interruption.
 
     Raises CelebflowError when `metric` is not a metric of val, because test data must not choose, when a param is given
-    twice, when the search began with other settings or photographs, when an experiment of that name is not of the
-    search, and when the first trial fails.
+    twice, when DVC cannot run experiments here, when the search began with other settings or photographs, when an
+    experiment of that name is not of the search, and when the first trial fails.
     """
     import optuna
 
+    task = cast("TaskName", fixed.get("task", params.task))
     split, _, figure = metric.partition(".")
-    if split != "val" or figure not in METRIC_LABELS:
+    if split != "val" or figure not in TASKS[task].metrics:
         raise CelebflowError(
-            f"{metric} is not a metric of validation, such as val.accuracy. Test data must not choose params. "
-            f"Choose one of {', '.join(f'val.{known}' for known in METRIC_LABELS)}."
+            f"{metric} is not a metric of validation, such as val.accuracy, of the task {task}. Test data must not "
+            f"choose params. Choose one of {', '.join(f'val.{known}' for known in TASKS[task].metrics)}."
         )
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise CelebflowError(f"--name {name!r} is not a valid beginning of names. Write letters, digits and hyphens.")
     repeated = [param for param, count in Counter(space.name for space in spaces).items() if count > 1]
     if repeated:
         raise CelebflowError(f"{', '.join(repeated)} is given more than once. Write all its values after one =.")
-    find_prefix()  # says the remedy where git does not read the repository,
-    require_trust()  # and this where DVC does not
+    commit = require_commit()
+    require_trust()
+    _require_plain_path()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize" if is_lower_better(metric) else "maximize")
     start = {**list_informative(params), **fixed}
@@ -179,7 +181,7 @@ def search(
         trials.append(trial)
         on_trial(trial)
 
-    with open_record(name, settings, start, run_git("rev-parse", "HEAD")) as record:
+    with open_record(name, settings, start, commit) as record:
         for recorded in record.trials:
             proposed, trial = propose(recorded)
             add(proposed, replace(trial, metric=recorded.metric))
@@ -197,6 +199,17 @@ def search(
                     if trial.metric is not None and rank_trials(trials, metric)[0] is trial:
                         parent.log_search_result(metric, trial.name, trial.metric, len(trials))
     return SearchResult(rank_trials(trials, metric), record.start_params, data_md5, record.start_commit)
+
+
+def _require_plain_path() -> None:
+    """Raise CelebflowError where DVC cannot run experiments in copies of the repository, because of its path."""
+    here = paths.project()
+    root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+    if not str(root).isascii() or set(str(root)) & set("#?{}"):
+        raise CelebflowError(
+            f"DVC cannot run experiments in copies of {root}: the path has characters other than ASCII, or one of "
+            "# ? { }. Move the repository to another path."
+        )
 
 
 def rank_trials(trials: Sequence[Trial], metric: str) -> list[Trial]:
@@ -299,5 +312,7 @@ def _read_metric(experiment: str, figure: str) -> float:
             raise CelebflowError(f"DVC ran the experiment {experiment}, but cannot find it.")
         metrics = load_metrics(copies[0])["val"]
     if figure not in metrics:
-        raise CelebflowError(f"There is no metric val.{figure}. Choose one of: {', '.join(metrics)}.")
+        raise CelebflowError(
+            f"There is no metric val.{figure}. Choose one of: {', '.join(f'val.{known}' for known in metrics)}."
+        )
     return metrics[figure]

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -131,6 +132,39 @@ def test_a_metric_that_is_not_of_validation_is_refused_before_any_work(
     assert list(project.iterdir()) == [project / paths.DATA_RECORD], "nothing has been written"
 
 
+@pytest.mark.parametrize(("task", "metric"), [("recognition", "val.auc"), ("verification", "val.macro_auc")])
+def test_a_metric_of_another_task_is_refused_before_any_work(
+    params: Params, task: str, metric: str, project: Path
+) -> None:
+    space = Space("train.lda_shrinkage", choices=(0.1, 0.2))
+    with pytest.raises(
+        CelebflowError, match=rf"{metric} is not a metric.* of the task {task}\..*val\.calibration_error"
+    ):
+        search("search", params, {"task": task}, [space], 2, metric, lambda _: None)
+    assert list(project.iterdir()) == [project / paths.DATA_RECORD], "nothing has been written"
+
+
+@pytest.mark.parametrize("name", ["Zoë", "a#b", "what?", "{draft}"])
+def test_a_path_in_which_dvc_runs_no_experiments_in_copies_is_refused_before_any_work(
+    params: Params, name: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project / name
+    (folder / ".dvc").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with pytest.raises(CelebflowError, match=re.escape(str(folder))):
+        search("search", params, {}, SPACES, 2, "val.accuracy", lambda _: None)
+    assert list(folder.iterdir()) == [folder / ".dvc"], "nothing has been written"
+
+
+def test_without_a_commit_nothing_is_searched(params: Params, project: Path) -> None:
+    shutil.rmtree(project.parent / ".git")
+    for remedy in ("git init", "git commit"):
+        with pytest.raises(CelebflowError, match=remedy):
+            search("search", params, {}, SPACES, 2, "val.accuracy", lambda _: None)
+        subprocess.run(["git", "init", "--quiet"], check=True)
+    assert set(project.iterdir()) == {project / paths.DATA_RECORD, project / ".git"}, "nothing has been written"
+
+
 def test_a_param_that_is_given_twice_is_refused(params: Params, project: Path) -> None:
     space = Space("train.dropout", choices=(0.1, 0.2))
     with pytest.raises(CelebflowError, match=r"train\.dropout is given more than once"):
@@ -199,11 +233,14 @@ SPACES = [Space("train.dropout", low=0.1, high=0.5), Space("train.hidden_units",
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Go to a folder in which data.dvc alone is."""
+    """Go to a folder of a repository of git with a commit, in which data.dvc alone is."""
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.delenv("DVC_ROOT", raising=False)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run(["git", *identity, "commit", "--quiet", "--allow-empty", "--message", "start"], check=True)
     paths.DATA_RECORD.write_text(f"outs:\n- md5: {'a' * 32}.dir\n  path: data\n")
     return folder
 

@@ -29,12 +29,14 @@ def describe_run(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, Map
 
 
 def name_run(provenance: Provenance, source: BackboneSource, changed: Mapping[str, object], data_change: str) -> str:
-    """Return a run's name: what differs from the commit, the shortest first, and the experiment's name.
+    """Return a run's name: what differs from the commit, the task and then the shortest first; the experiment's name.
 
     Lists show the beginnings of names, so these tell runs apart.
     """
-    changes = [f"{name.split('.')[-1]} {_shorten(value)}" for name, value in changed.items()]
-    name = ", ".join(sorted(filter(None, [*changes, data_change]), key=len))
+    task = [f"task {changed['task']}"] if "task" in changed else []
+    changes = task + [f"{name.split('.')[-1]} {_shorten(value)}" for name, value in changed.items() if name != "task"]
+    in_order = sorted(filter(None, [*changes, data_change]), key=lambda change: (change not in task, len(change)))
+    name = ", ".join(in_order)
     if provenance.experiment:
         name = f"{name} ({provenance.experiment})" if name else provenance.experiment
     name = name or "committed params"

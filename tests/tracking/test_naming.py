@@ -15,10 +15,12 @@ WORKSPACE = Provenance("0123", "main", dirty=True, experiment="")
 TRAINED, UNTRAINED = BackboneSource("imagenet", True, ""), BackboneSource("untrained", False, "")
 
 
-def test_the_shortest_change_is_first_and_no_path_is_named() -> None:
+def test_the_task_and_then_the_shortest_change_are_first_and_no_path_is_named() -> None:
     changed = {"backbone.weights": "/home/ann/weights/vgg19.pth", "train.lda_shrinkage": 0.3, "train.seed": 7}
     experiment = Provenance("0123", "main", dirty=True, experiment="best")
     assert name_run(experiment, TRAINED, changed, "") == "seed 7, weights vgg19.pth, lda_shrinkage 0.3 (best)"
+    changed = {"train.seed": 7, "task": "verification"}
+    assert name_run(WORKSPACE, TRAINED, changed, "") == "task verification, seed 7"
     assert name_run(WORKSPACE, TRAINED, {}, "data changed (+1 person)") == "data changed (+1 person)"
     assert name_run(experiment, TRAINED, {}, "") == "best"
     assert name_run(WORKSPACE, UNTRAINED, {}, "") == "committed params (UNTRAINED BACKBONE)"

@@ -8,6 +8,7 @@ import numpy as np
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.results import Prediction
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, PairedTest, compare_hits
+from celebflow.params import TaskName
 
 _VERDICTS = {
     "better": "B is better than A.",
@@ -38,9 +39,11 @@ class PersonHits:
 class ResultComparison:
     """The predictions of A and B for the photographs of a split that both results have.
 
-    `fixed` are the photographs that only B predicts correctly, `broken` those that only A does.
+    `fixed` are the photographs that only B predicts correctly, `broken` those that only A does. For the task
+    verification, all of these are pairs of photographs.
     """
 
+    task: TaskName
     count: int
     missing_from_a: int
     missing_from_b: int
@@ -51,6 +54,11 @@ class ResultComparison:
     fixed: list[Change]
     broken: list[Change]
 
+    @property
+    def unit(self) -> str:
+        """Return what is counted: photographs or pairs."""
+        return "pairs" if self.task == "verification" else "photographs"
+
     def verdict(self) -> str:
         """Say in words whether B is better, by McNemar's test and the paired interval together."""
         return _VERDICTS[self.overall.verdict]
@@ -59,13 +67,22 @@ class ResultComparison:
 def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> ResultComparison:
     """Compare the predictions for the photographs that both A and B have, matched by path; groups are those of B.
 
-    Raises CelebflowError when they have no photograph in common.
+    Raises CelebflowError when they are of different tasks, or have no photograph in common.
     """
+    tasks = [_name_task(predictions) for predictions in (a, b)]
+    if tasks[0] != tasks[1]:
+        raise CelebflowError(
+            f"The first result is of the task {tasks[0]}, the second of the task {tasks[1]}. Only results of one task "
+            "can be compared: `celebflow runs` lists them, and the params that differ."
+        )
     a_by_path = {prediction.path: prediction for prediction in a}
     common_b = [prediction for prediction in b if prediction.path in a_by_path]
     common_a = [a_by_path[prediction.path] for prediction in common_b]
     if not common_b:
-        raise CelebflowError("The two results have no photograph of this split in common.")
+        raise CelebflowError(
+            "The two results have no photograph of this split in common. Compare results of the same photographs and "
+            "the same params.prepare."
+        )
     hits_a = np.array([prediction.is_hit for prediction in common_a])
     hits_b = np.array([prediction.is_hit for prediction in common_b])
     actual = np.array([prediction.actual for prediction in common_b])
@@ -78,6 +95,7 @@ def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> Res
         people.append(PersonHits(person, int(own.sum()), int(hits_a[own].sum()), int(hits_b[own].sum())))
     changes = [Change(one, other) for one, other in zip(common_a, common_b, strict=True) if one.is_hit != other.is_hit]
     return ResultComparison(
+        task=tasks[0],
         count=len(common_b),
         missing_from_a=len(b) - len(common_b),
         missing_from_b=len(a) - len(common_b),
@@ -88,3 +106,7 @@ def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> Res
         fixed=[change for change in changes if change.b.is_hit],
         broken=[change for change in changes if change.a.is_hit],
     )
+
+
+def _name_task(predictions: Sequence[Prediction]) -> TaskName:
+    return "verification" if any(len(each.photographs) > 1 for each in predictions) else "recognition"

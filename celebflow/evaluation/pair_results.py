@@ -21,6 +21,7 @@ from celebflow.evaluation.folds import FoldScores, score_folds
 from celebflow.evaluation.metrics import PersonMetrics, compute_precision_recalls, compute_rocs, compute_wilson_interval
 from celebflow.evaluation.pair_metrics import compute_pair_intervals, compute_pair_metrics
 from celebflow.evaluation.results import (
+    PATH_SEPARATOR,
     REPORTED_SPLITS,
     Prediction,
     load_intervals,
@@ -35,14 +36,13 @@ from celebflow.params import ComputeParams
 SAME, DIFFERENT = "same", "different"
 # The pairs of all folds, each compared by a model of the other folds; reported beside the splits.
 FOLDS = "folds"
-PATH_SEPARATOR = "\t"  # between both paths of a pair: no path holds it
 
 
 @dataclass(frozen=True)
 class PairPrediction(Prediction):
     """The verifier's answer for a pair: `actual` and `predicted` are "same" or "different".
 
-    `path` holds both paths. `log_odds` are those of the same person, which tell apart confidences that round to 1.
+    `log_odds` are those of the same person, which tell apart confidences that round to 1.
     """
 
     first: str
@@ -197,8 +197,8 @@ def load_verification_report(history: Path, metrics: Path, folder: Path) -> Veri
 
 def _load_pair_report(folder: Path) -> PairReport:
     return PairReport(
-        predictions=load_rows(PairPrediction, folder / "predictions.csv"),
-        people=load_rows(PersonMetrics, folder / "people.csv"),
+        predictions=load_rows(PairPrediction, folder / "predictions.csv", may_be_empty=False),
+        people=load_rows(PersonMetrics, folder / "people.csv", may_be_empty=False),
         intervals=load_intervals(folder / "intervals.json"),
-        reliability=load_rows(ReliabilityBin, folder / "reliability_calibrated.csv"),
+        reliability=load_rows(ReliabilityBin, folder / "reliability_calibrated.csv", may_be_empty=False),
     )

@@ -54,9 +54,15 @@ _CURVE_COLUMNS = {
 }
 
 
+PATH_SEPARATOR = "\t"  # between both paths of a pair: no path holds it
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """The classifier's prediction for one photograph, its probability, and that of the actual person."""
+    """The prediction for one photograph, or for a pair, its probability, and that of the actual person or answer.
+
+    `path` is that of the photograph; of a pair, it holds both.
+    """
 
     path: str
     group: str
@@ -74,6 +80,11 @@ class Prediction:
     def is_hit(self) -> bool:
         """Return whether the prediction is correct."""
         return self.actual == self.predicted
+
+    @property
+    def photographs(self) -> list[str]:
+        """Return the path of the photograph, or both paths of the pair."""
+        return self.path.split(PATH_SEPARATOR)
 
 
 @dataclass(frozen=True)
@@ -278,12 +289,12 @@ def load_report(history: Path, metrics: Path, folder: Path) -> Report:
 def _load_split(folder: Path) -> SplitReport:
     return SplitReport(
         predictions=load_predictions(folder / "predictions.csv"),
-        people=load_rows(PersonMetrics, folder / "people.csv"),
+        people=load_rows(PersonMetrics, folder / "people.csv", may_be_empty=False),
         intervals=load_intervals(folder / "intervals.json"),
         rocs=_load_curves("roc", folder),
         precision_recalls=_load_curves("precision_recall", folder),
         reliability={
-            name: load_rows(ReliabilityBin, folder / f"reliability_{name}.csv")
+            name: load_rows(ReliabilityBin, folder / f"reliability_{name}.csv", may_be_empty=False)
             for name in ("calibrated", "uncalibrated")
         },
         open_set=load_rows(OpenSetRates, folder / "open_set.csv"),
@@ -299,14 +310,14 @@ def load_intervals(path: Path) -> dict[str, Interval]:
 def load_predictions(path: Path) -> list[Prediction]:
     """Read predictions.csv.
 
-    Raises CelebflowError when a column is missing.
+    Raises CelebflowError when a column is missing, or there is no row.
     """
-    return load_rows(Prediction, path)
+    return load_rows(Prediction, path, may_be_empty=False)
 
 
 def load_person_predictions(path: Path) -> list[PersonPrediction]:
     """Read predictions.csv of recognition; errors are those of load_predictions."""
-    return load_rows(PersonPrediction, path)
+    return load_rows(PersonPrediction, path, may_be_empty=False)
 
 
 def _save_all_curves(kind: str, curves: Curves, folder: Path) -> None:

@@ -14,7 +14,7 @@ def format_comparison(a: str, b: str, split: str, compared: ResultComparison, ma
     """
     parts = [
         summarize(a, b, split, compared),
-        _format_people(compared.people),
+        _format_people(compared.people, compared.unit),
         _format_changes("B alone is right", compared.fixed, max_photographs),
         _format_changes("A alone is right", compared.broken, max_photographs),
     ]
@@ -24,11 +24,11 @@ def format_comparison(a: str, b: str, split: str, compared: ResultComparison, ma
 def summarize(a: str, b: str, split: str, compared: ResultComparison) -> str:
     """Return the sentences that say how results A and B, called `a` and `b`, differ, and whether by chance."""
     overall = compared.overall
-    photographs = f"{compared.count} photographs of {split} in both"
+    counts = f"{compared.count} {compared.unit} of {split} in both"
     missing = {"A": compared.missing_from_a, "B": compared.missing_from_b}
-    photographs += "".join(f", {count} missing from {name}" for name, count in missing.items() if count)
+    counts += "".join(f", {count} missing from {name}" for name, count in missing.items() if count)
     return (
-        f"A: {a}, B: {b}, {photographs}.\n"
+        f"A: {a}, B: {b}, {counts}.\n"
         f"Accuracy: A {compared.accuracy_a:.4f}, B {compared.accuracy_b:.4f}, difference {overall.difference:+.4f} "
         f"(95 % interval {overall.interval.low:+.4f} to {overall.interval.high:+.4f}).\n"
         f"Only A is right on {overall.only_a}, only B on {overall.only_b}: p = {overall.p_value:.2g}.\n"
@@ -36,14 +36,14 @@ def summarize(a: str, b: str, split: str, compared: ResultComparison) -> str:
     )
 
 
-def _format_people(people: Sequence[PersonHits]) -> str:
-    """Return a table of the people whose hits differ, the largest gain first."""
+def _format_people(people: Sequence[PersonHits], unit: str) -> str:
+    """Return a table of the people whose hits differ, the largest gain first; `unit` is what their hits count."""
     rows = []
     for person in sorted(people, key=lambda person: (person.hits_a - person.hits_b, person.person)):
         change = person.hits_b - person.hits_a
         if change:
             rows.append([person.person, person.support, person.hits_a, person.hits_b, f"{change:+d}"])
-    headers = ["person", "photographs", "A right", "B right", "change"]
+    headers = ["person", unit, "A right", "B right", "change"]
     return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=[0, 4], colalign=["left"])) if rows else ""
 
 
@@ -51,7 +51,7 @@ def _format_changes(title: str, changes: Sequence[Change], max_photographs: int)
     if not changes:
         return ""
     shown = changes if max_photographs < 0 else changes[:max_photographs]
-    rows = [[change.b.path, change.a.predicted, change.b.predicted] for change in shown]
+    rows = [[" | ".join(change.b.photographs), change.a.predicted, change.b.predicted] for change in shown]
     table = str(tabulate(rows, [title, "A says", "B says"], tablefmt="plain", disable_numparse=True))
     hidden_count = len(changes) - len(shown)
     return f"{table}\nand {hidden_count} more; --limit -1 lists all" if hidden_count else table

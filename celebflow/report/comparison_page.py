@@ -19,10 +19,13 @@ _PAGE = markup.Page("comparison.html.jinja", ("base.css", "report.css"), ("viewe
 
 @dataclass(frozen=True, eq=False)
 class ChangedPhotograph:
-    """A photograph that only one of two results predicts correctly; `thumbnail` is None when its file is missing."""
+    """A photograph, or a pair, that only one of two results predicts correctly.
+
+    `thumbnails` are those of the files that are there.
+    """
 
     change: Change
-    thumbnail: NDArray[np.uint8] | None
+    thumbnails: Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +51,8 @@ def load_changes(changes: Sequence[Change], folder: Path) -> list[ChangedPhotogr
     """Return the first changes with the thumbnails of the photographs in `folder`."""
     loaded = []
     for change in changes[:_MAX_CHANGES]:
-        file = folder / change.b.path
-        loaded.append(ChangedPhotograph(change, load_thumbnail(file) if file.is_file() else None))
+        files = [folder / photograph for photograph in change.b.photographs]
+        loaded.append(ChangedPhotograph(change, [load_thumbnail(file) for file in files if file.is_file()]))
     return loaded
 
 
@@ -85,11 +88,11 @@ def describe_verdict(comparison: ResultComparison) -> str:
     test = comparison.overall
     changed = test.only_a + test.only_b
     if not changed:
-        return "Both results are correct on the same photographs."
+        return f"Both results are correct on the same {comparison.unit}."
     chance = format_percent(test.p_value) if test.p_value >= 0.001 else f"less than {format_percent(0.001)}"
     text = (
-        f"{comparison.verdict()} If neither result were better, the {changed} photographs that changed would split "
-        f"as unevenly as this, or more so, in {chance} of cases (McNemar's exact test)."
+        f"{comparison.verdict()} If neither result were better, the {changed} {comparison.unit} that changed would "
+        f"split as unevenly as this, or more so, in {chance} of cases (McNemar's exact test)."
     )
     if test.verdict == "chance":
         text += f" A clear difference needs less than {format_percent(1 - CONFIDENCE)} and an interval without 0."

@@ -81,3 +81,12 @@ def test_pairs_with_one_person_are_little_evidence_whichever_side_the_person_is_
 def test_results_without_common_photographs_are_an_error() -> None:
     with pytest.raises(CelebflowError, match="no photograph of this split in common"):
         compare_predictions(_predict({"Ann/1": "Ann"}), _predict({"Ann/2": "Ann"}))
+
+
+def test_results_of_two_tasks_are_not_compared() -> None:
+    photograph, pair = _predict({"Ann/1": "Ann"}), _predict({"Ann/1\tAnn/2": "same"})
+    for one, other in ((photograph, pair), (pair, photograph)):
+        with pytest.raises(CelebflowError) as caught:
+            compare_predictions(one, other)
+        for part in ("task recognition", "task verification", "Only results of one task"):
+            assert part in str(caught.value)

@@ -1,5 +1,7 @@
 """The text of a comparison says which result is better, for whom, and on which photographs."""
 
+from dataclasses import replace
+
 import pytest
 
 from celebflow.evaluation.comparison import compare_predictions
@@ -48,3 +50,10 @@ def test_equal_results_have_no_lists() -> None:
     text = format_comparison("HEAD", "workspace", "val", compare_predictions(A, A), 20)
     assert len(text.split("\n\n")) == 1
     assert "missing" not in text
+
+
+def test_pairs_are_called_pairs_and_both_photographs_are_named() -> None:
+    a = Prediction("Zoe/0.jpg\tBo/0.jpg", "Zoe", "different", "same", 0.5, 0.5)
+    text = format_comparison("HEAD", "b", "val", compare_predictions([a], [replace(a, predicted="different")]), 20)
+    assert "1 pairs of val in both" in text and "Zoe/0.jpg | Bo/0.jpg" in text
+    assert "photographs" not in text and "\t" not in text

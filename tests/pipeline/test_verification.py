@@ -128,7 +128,7 @@ def test_results_are_compared_pair_by_pair(verified: Repository) -> None:
     verified.invoke("page", "--against", "HEAD", "--output", "against.html")
     for name in ("page.html", "against.html"):
         file = verified.folder / name
-        assert "Both results are correct on the same photographs." in file.read_text(encoding="utf-8")
+        assert "Both results are correct on the same pairs." in file.read_text(encoding="utf-8")
         file.unlink()
 
 

@@ -22,6 +22,7 @@ from celebflow.evaluation.comparison import Change, ResultComparison
 from celebflow.evaluation.results import REPORTED_SPLITS, Prediction, load_report, save_metrics, save_split_report
 from celebflow.evaluation.significance import Interval, PairedTest
 from celebflow.features.transform import Transform
+from celebflow.params import TaskName
 from celebflow.report.comparison_page import ChangedPhotograph, ComparedResults
 from celebflow.report.examples import Example, NearestExample
 from celebflow.report.page import PageContent
@@ -87,9 +88,11 @@ def make_page_content(folder: Path, names: Sequence[str]) -> PageContent:
     return PageContent(report, card, photos, PARAMS, figures, examples)
 
 
-def make_comparison(overall: PairedTest, missing_from_a: int = 0, missing_from_b: int = 0) -> ResultComparison:
-    """Make a comparison of 20 photographs."""
-    return ResultComparison(20, missing_from_a, missing_from_b, 0.5, 0.5, overall, [], [], [])
+def make_comparison(
+    overall: PairedTest, missing_from_a: int = 0, missing_from_b: int = 0, task: TaskName = "recognition"
+) -> ResultComparison:
+    """Make a comparison of 20 photographs, or of 20 pairs for the task verification."""
+    return ResultComparison(task, 20, missing_from_a, missing_from_b, 0.5, 0.5, overall, [], [], [])
 
 
 def make_compared(content: PageContent, name: str = "main") -> ComparedResults:
@@ -97,8 +100,8 @@ def make_compared(content: PageContent, name: str = "main") -> ComparedResults:
     first, second, *_, last = content.report.splits["val"].predictions
     wrong = content.card.class_names[-1]  # is not in val
 
-    def change(photo: Prediction, a: str, b: str, thumbnail: NDArray[np.uint8] | None) -> ChangedPhotograph:
-        return ChangedPhotograph(Change(replace(photo, predicted=a), replace(photo, predicted=b)), thumbnail)
+    def change(photo: Prediction, a: str, b: str, *thumbnails: NDArray[np.uint8]) -> ChangedPhotograph:
+        return ChangedPhotograph(Change(replace(photo, predicted=a), replace(photo, predicted=b)), thumbnails)
 
     return ComparedResults(
         name_a=name,
@@ -110,7 +113,7 @@ def make_compared(content: PageContent, name: str = "main") -> ComparedResults:
         params_b={**content.params, "train.new": False},
         comparison=make_comparison(PairedTest(1, 2, 1.0, 0.0125, Interval(-0.02, 0.04))),
         fixed=[change(photo, wrong, photo.actual, draw_image(n)) for n, photo in enumerate((first, second))],
-        broken=[change(last, last.actual, wrong, None)],
+        broken=[change(last, last.actual, wrong)],
     )
 
 

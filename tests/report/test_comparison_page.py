@@ -178,9 +178,23 @@ def test_first_changes_are_loaded_and_the_page_counts_all(tmp_path: Path, compar
         changes.append(Change(a, replace(a, predicted="Ann")))
     loaded = load_changes(changes, tmp_path)
     assert [shown.change for shown in loaded] == changes[:24]
-    assert [shown.thumbnail is None for shown in loaded] == [False] + [True] * 23
+    assert [len(shown.thumbnails) for shown in loaded] == [1] + [0] * 23
     comparison = make_comparison(PairedTest(0, 30, 0.5, 0.1, Interval(0, 1)))
     html = render_comparison(replace(compared, comparison=comparison, fixed=loaded))
     assert "Fixed on val: 30" in html
     assert "The first 24" in html
     assert html.count("<img") == 1
+
+
+def test_pairs_are_called_pairs_and_show_both_photographs(tmp_path: Path, compared: ComparedResults) -> None:
+    (tmp_path / "Ann").mkdir()
+    for number in range(2):
+        Image.new("RGB", (20, 20)).save(tmp_path / "Ann" / f"{number}.png")
+    a = Prediction("Ann/0.png\tAnn/1.png", "Ann", "same", "different", 0.5, 0.5)
+    loaded = load_changes([Change(a, replace(a, predicted="same"))], tmp_path)
+    assert len(loaded[0].thumbnails) == 2
+    comparison = make_comparison(PairedTest(0, 1, 0.5, 0.1, Interval(0, 1)), 7, 0, task="verification")
+    html = render_comparison(replace(compared, comparison=comparison, fixed=loaded, broken=[]))
+    assert "Ann/0.png | Ann/1.png" in html and "20 pairs of val" in html
+    section = html.partition('<section id="comparison">')[2].partition("</section>")[0]
+    assert section.count("<img src=") == 2 and "photographs" not in section

@@ -46,7 +46,12 @@ _NO_MEMORY = re.compile(
 )
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM)
-_TEXTS_OF_SQLITE = {"database or disk is full": errno.ENOSPC, "attempt to write a readonly database": errno.EROFS}
+# What SQLite says, and MLflow of a download.
+_TEXTS = {
+    "database or disk is full": errno.ENOSPC,
+    "attempt to write a readonly database": errno.EROFS,
+    "No space left on device": errno.ENOSPC,
+}
 _LITTLE_SPACE_BYTES = 10**9
 
 
@@ -99,7 +104,7 @@ def _find_code(error: BaseException) -> int | None:
     """Return the number of the system's error behind an exception; libraries state it in texts of their own."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    for text, code in _TEXTS_OF_SQLITE.items():
+    for text, code in _TEXTS.items():
         if text in str(error):
             return code
     stated = re.search(r"\(os error (\d+)\)", str(error))

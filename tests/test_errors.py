@@ -155,6 +155,10 @@ def test_lack_of_memory_is_told_whichever_library_notices_it(library: str) -> No
         (OSError(errno.EDQUOT, "Disk quota exceeded"), ["features/y", "quota", "Free some space"]),
         (SafetensorError("I/O error: No space left on device (os error 28)"), ["features/y", "Free some space"]),
         (RuntimeError("(sqlite3.OperationalError) database or disk is full"), ["features/y", "Free some space"]),
+        (
+            RuntimeError("failures:\n## File a ##\n[Errno 28] No space left on device"),
+            ["features/y", "Free some space"],
+        ),
         (RuntimeError("(sqlite3.OperationalError) attempt to write a readonly database"), ["features/y", "Read-only"]),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), ["No space left", "TMPDIR"]),
         (OSError(errno.EROFS, "Read-only file system", "splits/z"), ["splits/z", "Read-only", "copy of the project"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from celebflow import paths
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.evaluation.results import (
     PersonPrediction,
     Prediction,
@@ -116,6 +116,7 @@ def _download(name: str, files: Sequence[Path], folder: str) -> list[Path]:
             run_id = find_named_run(client, name).info.run_id
         return [Path(client.download_artifacts(run_id, file.as_posix(), folder)) for file in files]
     except stores.STORE_ERRORS as error:
+        raise_shortage(error)
         listed = ", ".join(str(file) for file in files)
         reason = f"No MLflow run of this name has readable {listed} ({stores.describe_failure(error)})."
     except CelebflowError as error:

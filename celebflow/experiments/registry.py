@@ -76,6 +76,7 @@ def download_model(address: str, folder: Path) -> Path:
             mlflow.set_tracking_uri(client.tracking_uri)
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder)))
     except stores.STORE_ERRORS as error:
+        raise_shortage(error)
         raise CelebflowError(
             f"--model is {address}: {stores.describe_failure(error)}. Check the address and MLFLOW_TRACKING_URI."
         ) from None

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from celebflow import paths
+from celebflow.classifier.model_files import find_task
 from celebflow.evaluation.comparison import ResultComparison, compare_predictions
 from celebflow.experiments.lookup import find_result, require
 from celebflow.experiments.results import WORKSPACE
@@ -23,7 +24,8 @@ def save_page_against(revision: str, output: Path) -> None:
     require(paths.CLASSIFIER, paths.FEATURES, paths.FIGURES, paths.HISTORY)
     params = load_params(paths.PARAMS)
     features = load_features(paths.FEATURES, paths.PHOTOS)
-    load_step(params.task, "publish")(features, list_informative(params), None, compared).save(output)
+    # What was trained has the task of its own params, and params.yaml may have changed since.
+    load_step(find_task(paths.CLASSIFIER), "publish")(features, list_informative(params), None, compared).save(output)
 
 
 def save_comparison(a: str, b: str, split: str, output: Path) -> ResultComparison:

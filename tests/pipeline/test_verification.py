@@ -16,6 +16,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from celebflow.data import invented_people
+from celebflow.experiments import pages
+from celebflow.params import Params
 from tests.browser import take_console
 from tests.repository import EVERY_STAGE, Repository, clone_repository
 
@@ -122,7 +124,8 @@ def test_runs_lists_the_task_among_the_params_that_differ(verified: Repository) 
     assert any("task=recognition" in row for row in rows), rows
 
 
-def test_results_are_compared_pair_by_pair(verified: Repository) -> None:
+def test_results_are_compared_pair_by_pair(verified: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "load_params", lambda path: Params())  # as params.yaml would be after git checkout
     compared = json.loads(verified.invoke("compare", "HEAD", "--json", "--html", "page.html", only_output=True))
     assert compared["count"] == 60 and compared["overall"]["p_value"] == 1.0
     verified.invoke("page", "--against", "HEAD", "--output", "against.html")

@@ -68,8 +68,9 @@ def make_gallery(person_count: int, transform: Transform, dimensions: int = 4) -
     people, folds = np.arange(60) % person_count, np.arange(60) % min(5, person_count)
     left_out = LeftOutMatches(random.normal(size=60), people, folds)
     means, counts = random.normal(size=(person_count, dimensions)), np.arange(1, person_count + 1)
+    model = TwoCovariances(random.uniform(0.5, 4, dimensions))
     trials = (EnrollmentTrial(1, Calibration(1.0, 0.99, None, 1.0), np.sort(random.normal(-9, 1, 60))),)
-    return Gallery(preprocessor, TwoCovariances(random.uniform(0.5, 4, dimensions)), means, counts, left_out, trials)
+    return Gallery(preprocessor, model, means, counts, left_out, trials)
 
 
 def make_verifier(transform: Transform, backbone: BackboneSource, score: Score = "plda") -> Verifier:

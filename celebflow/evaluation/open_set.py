@@ -132,7 +132,8 @@ def _resample(fractions: Mapping[str, NDArray[np.bool_]], groups: NDArray[np.int
     for weights in draw_weights(groups, BOOTSTRAP_SEED):
         for name, reached in fractions.items():
             blocks[name].append(weigh_accuracy(reached, weights))
-    return compute_percentiles({name: np.concatenate(values) for name, values in blocks.items()})
+    resampled = {name: np.concatenate(values) for name, values in blocks.items()}
+    return compute_percentiles(resampled, int(groups.max()) + 1)
 
 
 def measure_interval(reached: NDArray[np.bool_], people: Sequence[str]) -> Interval:

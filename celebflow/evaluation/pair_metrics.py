@@ -87,7 +87,7 @@ def compute_pair_intervals(
     people: NDArray[np.int64],
     seed: int,
 ) -> dict[str, Interval]:
-    """Return percentile bootstrap intervals, for which people are drawn, not pairs: pairs that share one are alike.
+    """Return intervals by compute_percentiles; people are drawn, not pairs: pairs that share one are alike.
 
     `people` (P, 2) numbers both people of each pair from 0, as draw_weights takes them. Resamples without pairs of both
     kinds, as few people make, are left out. Of two people, only resamples that hold both would remain, which are all
@@ -108,4 +108,5 @@ def compute_pair_intervals(
                 **{name: rates.find_true_match_rate(rate) for name, rate in FALSE_MATCH_RATES.items()},
             }
         )
-    return compute_percentiles({name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]})
+    resampled = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    return compute_percentiles(resampled, person_count)

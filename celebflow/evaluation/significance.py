@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr
+from scipy.special import bdtr, ndtr, stdtrit
 
 from celebflow.classifier.calibration import FloatArray
 
@@ -70,14 +70,21 @@ def compute_intervals(
     return compute_percentiles(dict(resampled))
 
 
-def compute_percentiles(resampled: Mapping[str, FloatArray]) -> dict[str, Interval]:
-    """Return the interval of each metric from its values in all resamples; one that is ever NaN has none."""
-    return {name: _compute_interval(values) for name, values in resampled.items() if not np.isnan(values).any()}
+def compute_percentiles(resampled: Mapping[str, FloatArray], group_count: int | None = None) -> dict[str, Interval]:
+    """Return the interval of each metric from its values in all resamples; one that is ever NaN has none.
+
+    Where few groups were resampled, such as people, percentiles would be too narrow. With their number, the interval is
+    the expanded percentile interval (Hesterberg, 2015): for a mean, it is as wide as that of Student's t distribution.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    if group_count is not None:
+        expanded = stdtrit(group_count - 1, tail) * np.sqrt(group_count / (group_count - 1))
+        tail = float(ndtr(expanded))
+    return {name: _compute_interval(values, tail) for name, values in resampled.items() if not np.isnan(values).any()}
 
 
-def _compute_interval(values: FloatArray) -> Interval:
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
+def _compute_interval(values: FloatArray, tail: float = (1 - CONFIDENCE) / 2) -> Interval:
+    low, high = np.percentile(values, [100 * tail, 100 * (1 - tail)])
     return Interval(float(low), float(high))
 
 

@@ -16,6 +16,7 @@ from celebflow.evaluation.significance import (
     _compute_interval,
     compare_hits,
     compute_intervals,
+    compute_percentiles,
     draw_weights,
     weigh_accuracy,
     weigh_balanced_accuracy,
@@ -85,6 +86,25 @@ def test_a_resample_holds_a_pair_as_often_as_both_people() -> None:
     (of_people,) = draw_weights(np.arange(3), seed=0, resamples=500)
     first, second, third = of_people.T
     np.testing.assert_array_equal(weights.T, [first * second, second * third, first, third * first])
+
+
+@pytest.mark.parametrize(("count", "low", "high"), [(5, 0.87, 0.98), (200, 0.90, 0.98)])
+def test_intervals_of_few_groups_hold_the_mean_as_often_as_those_of_many(count: int, low: float, high: float) -> None:
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        values = random.normal(size=count)
+        means = np.concatenate([weights @ values / count for weights in draw_weights(np.arange(count), 1)])
+        interval = compute_percentiles({"": means}, count)[""]
+        held += interval.low <= 0 <= interval.high
+    assert low < held / 400 < high
+
+
+def test_intervals_of_many_groups_are_percentiles() -> None:
+    values = {"": np.random.default_rng(0).normal(size=2000)}
+    few, many, plain = (compute_percentiles(values, count)[""] for count in (4, 10**6, None))
+    assert many.low == pytest.approx(plain.low, abs=1e-4) and many.high == pytest.approx(plain.high, abs=1e-4)
+    assert few.low < plain.low < plain.high < few.high
 
 
 @settings(deadline=None, max_examples=3)

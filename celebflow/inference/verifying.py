@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from celebflow.classifier.calibration import FloatArray
@@ -18,13 +18,19 @@ from celebflow.inference.pair_verifier import Answer, PairVerifier
 
 @dataclass(frozen=True)
 class PairAnswer:
-    """Two files and, as in a Verdict, whether they show the same person."""
+    """Two files and, as in a Verdict, whether they show the same person; and how often such answers were wrong on val.
+
+    Of val's pairs of two people, a fraction `false_match_rate` were called same; of its pairs of the same person, a
+    fraction `false_non_match_rate` different.
+    """
 
     first: str
     second: str
     answer: Answer
     probability: float | None
     log_odds: float | None
+    false_match_rate: float
+    false_non_match_rate: float
 
 
 def list_pairs(photographs: Sequence[str], table: Path | None) -> list[tuple[str, str]]:
@@ -68,7 +74,10 @@ def verify_pairs(
                 refuse(name, reason)
         if refused & set(pair):
             continue
-        yield PairAnswer(*pair, **vars(verifier.compare(*(known[name] for name in pair))))
+        verdict = verifier.compare(*(known[name] for name in pair))
+        calibration = verifier.card.calibration
+        rates = calibration.false_match_rate, calibration.false_non_match_rate
+        yield PairAnswer(*pair, verdict.answer, verdict.probability, verdict.log_odds, *rates)
 
 
 def format_table(answers: Sequence[PairAnswer]) -> str:
@@ -98,5 +107,5 @@ def format_csv(answers: Sequence[PairAnswer]) -> str:
     """Return a row for each pair."""
     file = io.StringIO()
     rows = ([*asdict(answer).values()] for answer in answers)
-    write_table(file, ["first", "second", "answer", "probability", "log_odds"], rows)
+    write_table(file, [field.name for field in fields(PairAnswer)], rows)
     return file.getvalue().rstrip("\n")

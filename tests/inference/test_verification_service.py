@@ -214,6 +214,8 @@ def test_the_command_line_and_a_server_process_agree_and_nothing_is_written(
     assert [each["answer"] for each in found] == [each["answer"] for each in expected] == ["same", "different"]
     for mine, theirs in zip(found, expected, strict=True):
         assert mine["log_odds"] == pytest.approx(theirs["log_odds"], abs=1e-3)
+        for rate in ("false_match_rate", "false_non_match_rate"):
+            assert mine[rate] == theirs[rate] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 

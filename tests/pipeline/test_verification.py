@@ -105,7 +105,9 @@ def test_the_command_line_answers_as_evaluate_did(verified: Repository, tmp_path
     one = verified.invoke("verify", f"data/{rows[0]['first']}", f"data/{rows[0]['first']}")
     assert " same " in one and "On val, " in one
     lines = verified.invoke("verify", "--csv", *[f"data/{rows[0][side]}" for side in ("first", "second")]).splitlines()
-    assert lines[0] == "first,second,answer,probability,log_odds" and len(lines) == 2
+    assert (
+        lines[0] == "first,second,answer,probability,log_odds,false_match_rate,false_non_match_rate" and len(lines) == 2
+    )
 
 
 def test_what_cannot_be_compared_is_told(verified: Repository, repository: Repository) -> None:

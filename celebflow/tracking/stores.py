@@ -224,10 +224,11 @@ def short_timeouts() -> Iterator[None]:
 
 
 def describe_failure(error: Exception) -> str:
-    """Return a sentence's beginning: the user's store, or a file that an action needs, cannot be used, and why."""
+    """Return a sentence's beginning: the user's store cannot be used, and why."""
+    reason = _first_line(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{_hide(str(error.filename))} cannot be used: {error.strerror}"
-    return f"MLflow's store {describe_store()} cannot be used: {_first_line(error)}"
+        reason = f"{_hide(str(error.filename))}: {error.strerror}"
+    return f"MLflow's store {describe_store()} cannot be used: {reason}"
 
 
 def advise_on_failure(error: Exception) -> str:

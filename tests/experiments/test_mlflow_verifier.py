@@ -2,6 +2,7 @@
 
 import base64
 import json
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -12,6 +13,7 @@ from mlflow.pyfunc.model import PythonModelContext
 from PIL import Image
 
 from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.verifier import PairCalibration
 from celebflow.experiments.mlflow_verifier import PairComparer
 from celebflow.inference.pair_verifier import PairVerifier, Verdict
 from tests.models import draw_noise
@@ -25,6 +27,7 @@ class _Verifier:
 
     def __init__(self) -> None:
         self.count = 0
+        self.card = SimpleNamespace(calibration=PairCalibration(1.0, 0.0, 1.0, 0.125, 0.25))
 
     def embed(self, photograph: Image.Image, *, whole: bool) -> FloatArray | None:
         self.count += 1

@@ -297,7 +297,7 @@ def test_the_server_shows_photographs_of_train_when_it_may(registered: Repositor
         ("etc/passwd/", "is not in base64"),
         ("abcd/efg", "is not a JPEG"),
         ("/home/Björn/a.jpg", "is not in base64"),
-        ("", "is not a JPEG"),
+        ("", "is empty"),
     ],
 )
 def test_what_is_not_a_photograph_is_a_bad_request(served: str, photograph: str, message: str) -> None:

@@ -30,8 +30,9 @@ def test_a_file_that_cannot_be_used_is_named_and_the_database_stays(project: Pat
     with pytest.raises(NotADirectoryError) as caught:
         (project / "mlartifacts" / "run").mkdir()
     message = _advise(caught.value)
-    assert message.startswith(f"{project / 'mlartifacts'}") and "Not a directory" in message
-    assert "mlflow.db" not in message
+    for part in (f"{project / 'mlartifacts'}", "Not a directory", "that path"):
+        assert part in message
+    assert "away" not in message
 
 
 def test_a_database_that_another_program_writes_to_stays(project: Path) -> None:

@@ -175,8 +175,10 @@ def _merge_rarely_confused(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64]
     return merged, kept
 
 
-def draw_recall_by_person(people: Sequence[PersonMetrics], split: str, warning: str) -> Figure:
-    """Draw each person's recall with its interval and number of photographs, lowest recall first.
+def draw_recall_by_person(
+    people: Sequence[PersonMetrics], split: str, warning: str, counted: str = "photographs"
+) -> Figure:
+    """Draw each person's recall with its interval and the number of what is `counted`, lowest recall first.
 
     Of many people, only those with the lowest recall have a line.
     """
@@ -202,7 +204,7 @@ def draw_recall_by_person(people: Sequence[PersonMetrics], split: str, warning: 
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     columns[0].set_title(f"Recall by person, {split}, lowest first; mean {mean:.3f}", loc="left")
-    details = "After each name: number of photographs. Lines: 95% intervals (Wilson). Dashed: mean."
+    details = f"After each name: number of {counted}. Lines: 95% intervals (Wilson). Dashed: mean."
     hidden = in_order[_MAX_PEOPLE:]
     if hidden:
         details += (

@@ -40,7 +40,9 @@ def draw_pair_charts(report: VerificationReport, warning: str) -> dict[str, Figu
             f"{split}_reliability": draw_reliability({"calibrated": pairs.reliability}, name, warning, "Pairs"),
         }
         if split != FOLDS:
-            figures[f"{split}_recall_by_person"] = draw_recall_by_person(pairs.people, split, warning)
+            figures[f"{split}_recall_by_person"] = draw_recall_by_person(
+                pairs.people, split, warning, "pairs of the person"
+            )
     return figures
 
 

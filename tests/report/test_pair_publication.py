@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.comparison_model import ComparisonSettings
@@ -70,6 +71,8 @@ def test_page_and_figures_show_any_result(tmp_path: Path, people_count: int, dis
     assert {f"{split}_{name}" for split in REPORTED_SPLITS for name in ("scores", "match_roc", "det")} <= set(figures)
     sheets = draw_sheets(page.report, lambda path: np.zeros((8, 8, 3), np.uint8), "")
     assert bool(sheets) == (distance < 60)
+    texts = [text.get_text() for text in figures["test_recall_by_person"].findobj(Text)]
+    assert any("number of pairs" in text for text in texts), "not of photographs"
     for figure in (figures | sheets).values():
         figure.canvas.draw()
 

@@ -49,11 +49,6 @@ class PairPrediction(Prediction):
     second: str
     log_odds: float
 
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Return the people in both photographs, by their folders."""
-        return self.first.split("/")[0], self.second.split("/")[0]
-
 
 @dataclass(frozen=True)
 class PairReport:

@@ -73,8 +73,10 @@ class Prediction:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Return the groups that a bootstrap resamples: one, or those of both photographs of a pair."""
-        return (self.group,)
+        """Return the groups that a bootstrap resamples: one, or of a pair the people in both, by their folders."""
+        if len(self.photographs) == 1:
+            return (self.group,)
+        return tuple(path.split("/")[0] for path in self.photographs)
 
     @property
     def is_hit(self) -> bool:

@@ -7,8 +7,8 @@ import pytest
 
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.comparison import Change, PersonHits, compare_predictions
-from celebflow.evaluation.pair_results import DIFFERENT, SAME, PairPrediction
-from celebflow.evaluation.results import Prediction
+from celebflow.evaluation.pair_results import DIFFERENT, SAME
+from celebflow.evaluation.results import PATH_SEPARATOR, Prediction
 from celebflow.evaluation.significance import Interval
 
 
@@ -66,7 +66,7 @@ def test_pairs_with_one_person_are_little_evidence_whichever_side_the_person_is_
     def compare(second: str) -> Interval:
         a, b = (
             [
-                PairPrediction(str(row), "", DIFFERENT, answer, 0.5, 0.5, f"First {row}/0.jpg", f"{name}/0.jpg", 0.0)
+                Prediction(f"First {row}/0.jpg{PATH_SEPARATOR}{name}/0.jpg", "", DIFFERENT, answer, 0.5, 0.5)
                 for row in range(300)
                 for name in [second if row < 30 and second else f"Second {row}"]
                 for answer in [SAME if wrong and row < 30 else DIFFERENT]

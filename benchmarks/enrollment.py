@@ -113,14 +113,10 @@ def _enroll(gallery: Gallery, photographs: _Photographs, rate: float) -> Enrolle
 
 def _predict(enrolled: EnrolledPeople, gallery: Gallery, trained: Sequence[str], photographs: _Photographs) -> _Answers:
     """Predict as Predictor does, with the gallery's scores in the place of the classifier's."""
-    matches = enrolled.match(photographs.coordinates)
-    left = 1 - matches.probabilities.sum(axis=1, keepdims=True)
-    of_trained = left * softmax(gallery.people.score(photographs.coordinates))
-    probabilities = np.hstack([of_trained, matches.probabilities])
-    best = probabilities.argmax(axis=1)
+    scores = gallery.people.score(photographs.coordinates)
+    probabilities, known = enrolled.match(photographs.coordinates, scores).join(softmax(scores))
     names = np.array([*trained, *enrolled.names])
-    columns = np.maximum(0, best - len(trained) + 1)
-    return _Answers(names[best] == photographs.people, matches.known[np.arange(len(best)), columns], photographs.people)
+    return _Answers(names[probabilities.argmax(axis=1)] == photographs.people, known, photographs.people)
 
 
 def _print_table(answers: dict[tuple[int, float, str], list[_Answers]]) -> None:

@@ -1,9 +1,8 @@
 """How unusual a score is: conformal p values (Vovk et al., 2005) among scores of what should not score high."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from celebflow.classifier.calibration import FloatArray
 
 
 def compute_p_values(ascending: FloatArray, scores: FloatArray) -> FloatArray:

@@ -14,8 +14,7 @@ from safetensors import SafetensorError, safe_open
 from celebflow.backbone.state_dicts import save_tensors
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.conformal import choose_threshold, compute_p_values
-from celebflow.classifier.gallery import Gallery
-from celebflow.classifier.plda import DescribedPeople
+from celebflow.classifier.gallery import Gallery, average_people
 from celebflow.errors import CelebflowError, raise_shortage
 
 _CARD = "celebflow_enrollment"
@@ -123,6 +122,17 @@ class EnrolledMatches:
     known: NDArray[np.bool_]
     p_values: FloatArray
 
+    def join(self, of_trained: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Return the probabilities of trained and then enrolled people, and whether the most probable one is known.
+
+        `of_trained` (N, trained people) are the probabilities of a classifier that knows nobody else.
+        """
+        left = 1 - self.probabilities.sum(axis=1, keepdims=True)
+        probabilities = np.hstack([left * of_trained, self.probabilities])
+        # Column 0 of `known` is that of all trained people.
+        columns = np.maximum(0, probabilities.argmax(axis=1) - of_trained.shape[1] + 1)
+        return probabilities, self.known[np.arange(len(columns)), columns]
+
 
 class EnrolledPeople:
     """Enrolled people beside a gallery's own.
@@ -133,26 +143,24 @@ class EnrolledPeople:
 
     def __init__(self, enrollment: Enrollment, gallery: Gallery, false_acceptance_rate: float) -> None:
         self.names = enrollment.names
-        counts = enrollment.counts
-        sums = np.zeros((len(counts), enrollment.coordinates.shape[1]))
-        np.add.at(sums, enrollment.people, enrollment.coordinates)
-        self._gallery = gallery
-        self._people: DescribedPeople = gallery.model.describe_people(sums / counts[:, None], counts)
+        means, counts = average_people(enrollment.coordinates, enrollment.people, len(enrollment.names))
+        self._left_out = gallery.left_out
+        self._people = gallery.model.describe_people(means, counts)
         self._trials = [gallery.find_trial(count) for count in counts.tolist()]
         rate = false_acceptance_rate / 2
         thresholds = [choose_threshold(trial.others, rate / len(counts)) for trial in self._trials]
         self._thresholds = np.array([gallery.left_out.choose_threshold(rate), *thresholds])
 
-    def match(self, coordinates: FloatArray) -> EnrolledMatches:
-        """Match photographs with (N, D) coordinates."""
-        trained, enrolled = self._gallery.people.score(coordinates), self._people.score(coordinates)
+    def match(self, coordinates: FloatArray, trained: FloatArray) -> EnrolledMatches:
+        """Match photographs with (N, D) coordinates; `trained` (N, trained people) are their scores in the gallery."""
+        enrolled = self._people.score(coordinates)
         scores = np.hstack([enrolled, trained])
         probabilities = np.empty_like(enrolled)
         for row, best in enumerate(enrolled.argmax(axis=1)):
             calibration = self._trials[best].calibration
             probabilities[row] = calibration.compute_probabilities(scores[row : row + 1])[0, : len(self.names)]
         best_trained = trained.max(axis=1)
-        p_values = [2 * self._gallery.left_out.compute_p_values(best_trained)]
+        p_values = [2 * self._left_out.compute_p_values(best_trained)]
         for person, trial in enumerate(self._trials):
             p_values.append(2 * len(self.names) * compute_p_values(trial.others, enrolled[:, person]))
         known = np.column_stack([best_trained, enrolled]) >= self._thresholds

@@ -65,6 +65,11 @@ class PhotographError(CelebflowError):
     """A file is not a photograph that celebflow can read; the text is the reason, without the file's name."""
 
 
+def explain_refusal(error: PhotographError | OSError) -> str:
+    """Return why a file is not a photograph or cannot be read, for behind its name."""
+    return f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
+
+
 def identify_format(content: bytes) -> str | None:
     """Return the name of the format that a file's first bytes belong to, None for an unknown one."""
     if not content:

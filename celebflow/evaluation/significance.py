@@ -13,7 +13,7 @@ from celebflow.classifier.calibration import FloatArray
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 0  # for all reported intervals
-BLOCK_CELLS = 2**22  # weights in memory at once: 32 MB in float64
+_BLOCK_CELLS = 2**22  # weights in memory at once: 32 MB in float64
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def draw_weights(groups: NDArray[np.int64], seed: int, resamples: int = RESAMPLE
     group_count = int(groups.max()) + 1
     probabilities = np.full(group_count, 1 / group_count)
     random = np.random.default_rng(seed)
-    max_rows = max(1, BLOCK_CELLS // len(groups))
+    max_rows = max(1, _BLOCK_CELLS // len(groups))
     for start in range(0, resamples, max_rows):
         # Resamples are drawn one after the other, so that the size of the blocks does not change them.
         drawn = random.multinomial(group_count, probabilities, size=min(max_rows, resamples - start))
@@ -110,7 +110,7 @@ def weigh_macro_auc(probabilities: FloatArray, labels: NDArray[np.int64], weight
     one_hot = (labels[:, None] == np.unique(labels)).astype(np.float64)  # (N, people)
     own = weights @ one_hot
     wins = np.zeros_like(own)
-    columns = max(1, BLOCK_CELLS // count)
+    columns = max(1, _BLOCK_CELLS // count)
     for start in range(0, count, columns):
         block = slice(start, start + columns)
         scores = probabilities[:, labels[block]]  # (N, photographs of the block), for the person in each of these

@@ -10,7 +10,7 @@ from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.enrollment import Enrollment, load_enrollment, save_enrollment, start_enrollment
 from celebflow.classifier.gallery import Gallery
 from celebflow.data.decoding import decode_photograph
-from celebflow.data.formats import PhotographError
+from celebflow.data.formats import PhotographError, explain_refusal
 from celebflow.data.layout import list_similar_names
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.extractor import NO_FACE
@@ -57,8 +57,7 @@ def enroll(
         try:
             coordinates = _embed(decode_photograph(read(photograph)), photograph, predictor, gallery, note, whole)
         except (PhotographError, OSError) as error:
-            reason = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
-            refused.append(f"{photograph or repr(photograph)} {reason}")
+            refused.append(f"{photograph or repr(photograph)} {explain_refusal(error)}")
             continue
         holder = enrollment.find_photograph(coordinates)
         if holder not in (None, name):

@@ -12,7 +12,7 @@ from PIL import Image
 from celebflow.classifier.calibration import format_confidence
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.files import STANDARD_INPUT, find_files, is_folder
-from celebflow.data.formats import PhotographError
+from celebflow.data.formats import PhotographError, explain_refusal
 from celebflow.data.tables import write_table
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.extractor import NO_FACE
@@ -80,10 +80,8 @@ def decode_in_batches(
     for name in photographs:
         try:
             batch.append((name, decode_photograph(read(name))))
-        except PhotographError as error:
-            refuse(name, str(error))
-        except OSError as error:
-            refuse(name, f"cannot be read ({error.strerror})")
+        except (PhotographError, OSError) as error:
+            refuse(name, explain_refusal(error))
         if len(batch) == _BATCH_SIZE or sum(image.width * image.height for _, image in batch) >= _BATCH_PIXELS:
             yield batch
             batch.clear()  # not a new list: the caller still holds this one while the next is filled

@@ -10,12 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from celebflow import paths
 from celebflow.classifier.calibration import FloatArray
-from celebflow.classifier.enrollment import EnrolledMatches, EnrolledPeople, load_enrollment
+from celebflow.classifier.enrollment import EnrolledPeople, load_enrollment
 from celebflow.classifier.model import Classifier, ClassifierCard, load_classifier
 from celebflow.features.faces import Face
 from celebflow.features.sparse import SparseBatch
@@ -161,10 +160,13 @@ class Predictor:
             ]
         else:
             coordinates = gallery.embed(views)
-            matches = gallery.people.score(coordinates).max(axis=1)
+            scores = gallery.people.score(coordinates)
+            matches = scores.max(axis=1)
             known, p_values = matches >= threshold, gallery.left_out.compute_p_values(matches)
             if self.enrolled is not None:
-                probabilities, known, p_values = self._add_enrolled(self.enrolled.match(coordinates), probabilities)
+                enrolled = self.enrolled.match(coordinates, scores)
+                p_values = enrolled.p_values
+                probabilities, known = enrolled.join(probabilities)
             columns = known.tolist(), matches.tolist(), p_values.tolist()
             predicted = [
                 PredictedFace(face.face, row, *match)
@@ -172,20 +174,6 @@ class Predictor:
             ]
         remaining = iter(predicted)
         return [list(islice(remaining, len(extracted))) for extracted in photographs]
-
-    @staticmethod
-    def _add_enrolled(
-        matches: EnrolledMatches, of_trained: FloatArray
-    ) -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
-        """Return the probabilities of trained and enrolled people, whether the most probable is known, and p values.
-
-        `of_trained` (N, trained people) are the probabilities of a classifier that knows nobody else.
-        """
-        left = 1 - matches.probabilities.sum(axis=1, keepdims=True)
-        probabilities = np.hstack([left * of_trained, matches.probabilities])
-        # Column 0 of `known` is that of all trained people.
-        columns = np.maximum(0, probabilities.argmax(axis=1) - of_trained.shape[1] + 1)
-        return probabilities, matches.known[np.arange(len(columns)), columns], matches.p_values
 
     def stack_views(self, faces: Sequence[ExtractedFace]) -> list[SparseBatch]:
         """Return the features of each view of several faces, as the classifier takes them."""

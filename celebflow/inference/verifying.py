@@ -9,7 +9,7 @@ from pathlib import Path
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.verifier import format_probability
 from celebflow.data.decoding import decode_photograph
-from celebflow.data.formats import PhotographError
+from celebflow.data.formats import PhotographError, explain_refusal
 from celebflow.data.given_pairs import read_pair_rows
 from celebflow.data.tables import write_table
 from celebflow.errors import CelebflowError, escape_controls
@@ -69,9 +69,8 @@ def verify_pairs(
             try:
                 known[name] = verifier.embed(decode_photograph(read(name)), whole=whole)
             except (PhotographError, OSError) as error:
-                reason = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
                 refused.add(name)
-                refuse(name, reason)
+                refuse(name, explain_refusal(error))
         if refused & set(pair):
             continue
         verdict = verifier.compare(*(known[name] for name in pair))

@@ -65,8 +65,9 @@ def test_of_new_people_as_many_match_anybody_as_promised_with_few_and_with_more_
             names = tuple("ABCDE")
             enrollment = Enrollment("", names, people[shown], coordinates[shown])
             enrolled = EnrolledPeople(enrollment, gallery, 0.1)
-            rates.append(enrolled.match(unknown).known.any(axis=1).mean())
-            matches = enrolled.match(coordinates[~shown])
+            rates.append(enrolled.match(unknown, gallery.people.score(unknown)).known.any(axis=1).mean())
+            others = coordinates[~shown]
+            matches = enrolled.match(others, gallery.people.score(others))
             hits.append(matches.known[np.arange(len(matches.known)), 1 + people[~shown]].mean())
     for rates in accepted.values():
         assert 0.03 < np.mean(rates) < 0.13
@@ -78,7 +79,8 @@ def test_known_means_that_the_p_value_keeps_the_promise() -> None:
     gallery, _ = _draw_gallery(random)
     coordinates, people = _draw(random, 3, 2)
     enrolled = EnrolledPeople(Enrollment("", ("A", "B", "C"), people, coordinates), gallery, 0.1)
-    matches = enrolled.match(_draw(random, 40, 3)[0])
+    unknown, _ = _draw(random, 40, 3)
+    matches = enrolled.match(unknown, gallery.people.score(unknown))
     np.testing.assert_array_equal(matches.known.any(axis=1), matches.p_values <= 0.1)
     assert 0 < matches.known.any(axis=1).mean() < 1
 

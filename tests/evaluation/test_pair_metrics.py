@@ -105,7 +105,7 @@ def test_many_pairs_of_few_people_are_weighed_in_blocks_that_change_nothing(monk
 
     monkeypatch.setattr(pair_metrics, "trace_rates", trace)
     at_once = compute_pair_intervals(scores, same, people, 0)
-    monkeypatch.setattr(significance, "BLOCK_CELLS", 30_000)
+    monkeypatch.setattr(significance, "_BLOCK_CELLS", 30_000)
     sizes.clear()
     assert compute_pair_intervals(scores, same, people, 0) == at_once
     assert max(sizes) <= 30_000

@@ -137,7 +137,7 @@ def test_the_size_of_blocks_is_bounded_and_does_not_change_a_bit(monkeypatch: py
     logits, labels = _draw(0, 12, 300)
     groups = np.arange(len(labels)) // 2
     rows = significance.RESAMPLES // 7  # seven blocks and a rest
-    monkeypatch.setattr(significance, "BLOCK_CELLS", rows * len(labels))
+    monkeypatch.setattr(significance, "_BLOCK_CELLS", rows * len(labels))
     blocks = list(draw_weights(groups, 5))
     assert [len(block) for block in blocks] == [rows] * 7 + [significance.RESAMPLES - 7 * rows]
     count = int(groups.max()) + 1

@@ -78,7 +78,7 @@ class _NoStore(BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815 - the names are http.server's
 
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - http.server's
+    def log_message(self, *arguments: object) -> None:
         """Log nothing."""
 
 

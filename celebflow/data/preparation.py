@@ -14,7 +14,7 @@ from celebflow import paths
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
 from celebflow.data.files import explain_system_file, find_files, is_folder, is_system_file, read_file
-from celebflow.data.formats import PhotographError
+from celebflow.data.formats import PhotographError, explain_refusal
 from celebflow.data.given_pairs import TABLES
 from celebflow.data.layout import check_layout, list_notes
 from celebflow.data.photos import UNKNOWN, Photo
@@ -152,10 +152,8 @@ def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
     try:
         content = read_file(folder / path)
         hashes = hash_photograph(decode_photograph(content))
-    except PhotographError as error:
-        return LeftOut(path, str(error))
-    except OSError as error:
-        return LeftOut(path, f"cannot be read ({error.strerror})")
+    except (PhotographError, OSError) as error:
+        return LeftOut(path, explain_refusal(error))
     sha256 = hashlib.sha256(content).hexdigest()
     return Photo(path, path.split("/")[0], "", sha256, sha256), hashes
 

@@ -13,7 +13,7 @@ Step = Literal["split", "train", "evaluate", "publish", "model", "service", "exp
 
 @dataclass(frozen=True)
 class Task:
-    """The functions of a task, and its metrics. Functions are named, so that a stage imports no more than it runs.
+    """The functions and words of a task. Functions are named, so that a stage imports no more than it runs.
 
     `split` takes the checked photographs, the people, params.prepare and the folder of data; it returns a Split.
     `train` takes features, params.train, params.compute, checkpoints and a function that logs an epoch; it returns a
@@ -29,7 +29,7 @@ class Task:
     ONNX Runtime computes. `mlflow_model` is the class of what MLflow serves, in a module of its own, and
     `registered_name` the name of the model of which runs become versions.
 
-    `metrics` are those that val and test may have.
+    `unit` is what has a prediction each, in the plural. `metrics` are those that val and test may have.
     """
 
     split: str
@@ -43,6 +43,7 @@ class Task:
     export: str
     mlflow_model: str
     registered_name: str
+    unit: str
     metrics: tuple[str, ...]
 
 
@@ -59,6 +60,7 @@ TASKS: dict[TaskName, Task] = {
         export="celebflow.inference.onnx_export:export_model",
         mlflow_model="celebflow.experiments.mlflow_model:FaceRecognizer",
         registered_name="celebflow",
+        unit="photographs",
         metrics=(
             "accuracy",
             "balanced_accuracy",
@@ -93,6 +95,7 @@ TASKS: dict[TaskName, Task] = {
         export="celebflow.inference.onnx_verifier:export_verifier",
         mlflow_model="celebflow.experiments.mlflow_verifier:PairComparer",
         registered_name="celebflow-verification",
+        unit="pairs",
         metrics=(
             "accuracy",
             "auc",

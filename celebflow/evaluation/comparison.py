@@ -9,6 +9,7 @@ from celebflow.errors import CelebflowError
 from celebflow.evaluation.results import Prediction
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, PairedTest, compare_hits
 from celebflow.params import TaskName
+from celebflow.tasks import TASKS
 
 _VERDICTS = {
     "better": "B is better than A.",
@@ -57,7 +58,7 @@ class ResultComparison:
     @property
     def unit(self) -> str:
         """Return what is counted: photographs or pairs."""
-        return "pairs" if self.task == "verification" else "photographs"
+        return TASKS[self.task].unit
 
     def verdict(self) -> str:
         """Say in words whether B is better, by McNemar's test and the paired interval together."""

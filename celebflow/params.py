@@ -10,7 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 from celebflow.errors import CelebflowError
 
-TaskName = Literal["recognition", "verification"]
+TaskName = Literal["recognition", "verification", "attributes"]
 View = Literal["original", "mirrored", "closer", "closer_mirrored"]
 LayerName = Literal["pool4", "pool5"]
 # The range that both torch.manual_seed and NumPy's generators accept.
@@ -44,9 +44,9 @@ class PrepareParams(_Section):
     seed: Seed = 0
     """decides which photographs go to which split"""
     val_fraction: Fraction = 0.15
-    """fraction of each person's photographs for val; for verification, of the people"""
+    """fraction of each person's photographs for val; for verification and attributes, of the people"""
     test_fraction: Fraction = 0.15
-    """fraction of each person's photographs for test; for verification, of the people"""
+    """fraction of each person's photographs for test; for verification and attributes, of the people"""
     duplicate_distance_bits: Annotated[int, Field(ge=0, le=256)] | None = 48
     """photographs whose 256-bit hashes differ in at most this many bits are near-duplicates and stay in one split; null
     looks for none"""
@@ -54,7 +54,7 @@ class PrepareParams(_Section):
     """for verification without pairs.csv: the most pairs to draw in each split, half of them of the same person"""
     unknown_folder: Annotated[str, Field(pattern=r"^data/[^/].*$")] | None = None
     """for recognition: a folder in data, such as data/unknown, with photographs of people who are not to be known; they
-    measure the threshold, and train nothing; the task verification leaves them out"""
+    measure the threshold, and train nothing; the other tasks leave them out"""
     unreadable: Literal["stop", "skip"] = "stop"
     """what to do about files that are not readable photographs: stop with a list of them, or skip them and list them in
     splits/left_out.csv"""
@@ -146,7 +146,7 @@ class TrainParams(_Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """label smoothing of the loss"""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced gives every person the same weight in the loss"""
+    """balanced gives every person the same weight in the loss; for attributes, yes and no of each attribute"""
     sampling: Literal["none", "balanced"] = "none"
     """balanced draws every person equally often"""
     batch_size: PositiveInt = 32
@@ -167,6 +167,8 @@ class TrainParams(_Section):
     false_acceptance_rate: Fraction = 0.05
     """fraction of unknown people's photographs that may reach the threshold below which the prediction is unknown; it
     is fitted to people of train who are left out of a comparison model"""
+    attribute_thresholds: Literal["accuracy", "balanced_accuracy"] = "accuracy"
+    """for attributes: what the threshold of each attribute, from which the answer is yes, makes highest on val"""
 
     @model_validator(mode="after")
     def _give_lda_few_dimensions(self) -> "TrainParams":
@@ -205,7 +207,8 @@ class Params(_Section):
     """All of params.yaml, one field per section; its defaults are the base recipe."""
 
     task: TaskName = "recognition"
-    """what is learned: recognition (who it is), or verification (whether two photographs show the same person)"""
+    """what is learned: recognition (who it is), verification (whether two photographs show the same person), or
+    attributes (smiling, glasses and others, each yes or no)"""
     prepare: PrepareParams = PrepareParams()
     backbone: BackboneParams = BackboneParams()
     extract: ExtractParams = ExtractParams()
@@ -216,7 +219,11 @@ class Params(_Section):
 
     @model_validator(mode="after")
     def _match_classifier_and_task(self) -> "Params":
-        fitting = {"recognition": ("mlp", "linear", "lda", "logistic"), "verification": ("plda", "lda")}[self.task]
+        fitting = {
+            "recognition": ("mlp", "linear", "lda", "logistic"),
+            "verification": ("plda", "lda"),
+            "attributes": ("mlp", "linear", "logistic"),
+        }[self.task]
         if self.train.classifier not in fitting:
             raise ValueError(
                 f"train.classifier is {self.train.classifier}, which does not fit task {self.task}: set it to "
@@ -224,6 +231,8 @@ class Params(_Section):
             )
         if self.task == "verification" and self.train.preprocessing.standardize:
             raise ValueError("train.preprocessing.standardize must be false for task verification: components have it")
+        if self.task == "attributes" and self.train.sampling == "balanced":
+            raise ValueError("train.sampling must be none for task attributes. Use train.class_weights")
         return self
 
 

@@ -18,6 +18,7 @@ RECIPES = Path("recipes")
 PHOTOS = Path("splits/photos.csv")
 PAIRS = Path("splits/pairs.csv")
 FOLDS = Path("splits/folds.csv")
+ATTRIBUTES = Path("splits/attributes.csv")
 LEFT_OUT = Path("splits/left_out.csv")
 DUPLICATES = Path("splits/duplicates.csv")
 

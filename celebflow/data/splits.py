@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from celebflow import paths
+from celebflow.data.attributes import NO_ATTRIBUTES, AttributeTable, save_attributes
 from celebflow.data.pairs import Pair, save_folds, save_pairs
 from celebflow.data.photos import SPLITS, UNKNOWN, Photo, save_photos
 from celebflow.errors import CelebflowError
@@ -18,7 +19,7 @@ class Split:
     """The photographs with their splits, sorted by path, the pairs to compare, and notes for the user.
 
     `fold_of` is the fold of each person in a k-fold protocol, for those who have one. `unknown` are the photographs of
-    people who are not to be known.
+    people who are not to be known. `attributes` are the labels of the photographs.
     """
 
     photos: list[Photo]
@@ -26,12 +27,14 @@ class Split:
     notes: list[str] = field(default_factory=list)
     fold_of: dict[str, int] = field(default_factory=dict)
     unknown: list[Photo] = field(default_factory=list)
+    attributes: AttributeTable = NO_ATTRIBUTES
 
     def save(self) -> None:
-        """Write photos.csv, pairs.csv and folds.csv; without pairs or folds, only the headers of these."""
+        """Write photos.csv, pairs.csv, folds.csv and attributes.csv; only the headers of what there is not."""
         save_photos([*self.photos, *self.unknown], paths.PHOTOS)
         save_pairs(self.pairs, paths.PAIRS)
         save_folds(self.fold_of, paths.FOLDS)
+        save_attributes(self.attributes, paths.ATTRIBUTES)
 
 
 # What splits the photographs of a task: it takes them, those of unknown people marked as such, the other people,

@@ -32,8 +32,9 @@ from PIL import Image
 
 from benchmarks import plain
 from celebflow import paths
-from celebflow.classifier.adam import ClassifierAdam
+from celebflow.classifier.adam import NetworkAdam
 from celebflow.classifier.calibration import UNCALIBRATED
+from celebflow.classifier.classifier_training import CrossEntropy
 from celebflow.classifier.model import Classifier, ClassifierCard
 from celebflow.classifier.training import seed_everything, train_one_epoch
 from celebflow.data.photos import Photo, list_people, load_photos
@@ -246,7 +247,7 @@ def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
     )
     classifier = Classifier(card)
     seed_everything(0)  # training uses only deterministic algorithms, and so does this
-    optimizer = ClassifierAdam(classifier, params.train.learning_rate, params.train.weight_decay)
+    optimizer = NetworkAdam(classifier, params.train.learning_rate, params.train.weight_decay)
     orders = np.random.default_rng(0)
     inputs, labels = train.gather(orders.permutation(len(train))[:32])
 
@@ -264,7 +265,7 @@ def compare_steps(call_plain: Callable[..., Any], params: Params) -> Row:
                 optimizer,
                 train,
                 batches,
-                torch.nn.functional.cross_entropy,
+                CrossEntropy(),
                 lambda _: params.train.learning_rate,
                 lambda *_: None,
             )

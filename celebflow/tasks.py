@@ -50,7 +50,7 @@ class Task:
 TASKS: dict[TaskName, Task] = {
     "recognition": Task(
         split="celebflow.data.splits:split_each_person",
-        train="celebflow.classifier.training:train_classifier",
+        train="celebflow.classifier.classifier_training:train_classifier",
         evaluate="celebflow.evaluation.results:evaluate_classifier",
         publish="celebflow.report.publication:publish",
         picture="val_confusion_matrix",

@@ -36,7 +36,9 @@ def make_classifier(
 ) -> Classifier:
     """Build a classifier that is not trained; its weights follow from torch's global seed."""
     names, widths = tuple(class_names), tuple(hidden_units)
-    return Classifier(ClassifierCard(names, widths, dropout, transform, backbone, calibration, preprocessing))
+    return Classifier(
+        ClassifierCard(names, widths, dropout, transform, backbone, preprocessing, calibration=calibration)
+    )
 
 
 def save_model(

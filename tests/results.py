@@ -27,7 +27,7 @@ HISTORY = [EpochResult(1, 2.0, 0.25, 1.5, 0.5), EpochResult(2, 1.0, 0.75, 1.25, 
 def make_card(names: list[str], *, trained: bool = True) -> ClassifierCard:
     """Return the card of a classifier that is not calibrated, on a backbone that is trained or not."""
     source = BackboneSource("imagenet" if trained else "untrained", trained, "0" * 64)
-    return ClassifierCard(tuple(names), (8,), 0.5, Transform(224), source, UNCALIBRATED)
+    return ClassifierCard(tuple(names), (8,), 0.5, Transform(224), source, calibration=UNCALIBRATED)
 
 
 def draw_logits(

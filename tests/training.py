@@ -9,9 +9,9 @@ from torch import Tensor
 
 from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier.checkpoints import Checkpoints
+from celebflow.classifier.classifier_training import train_classifier
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier
-from celebflow.classifier.training import train_classifier
 from celebflow.data.photos import list_people
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.store import Features, select_split

@@ -1,4 +1,4 @@
-"""The optimizer that trains the classifier: Adam with as little memory traffic as the method allows."""
+"""The optimizer that trains networks: Adam with as little memory traffic as the method allows."""
 
 from collections.abc import Iterable
 
@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from celebflow.classifier.layers import BlockwiseLinear
-from celebflow.classifier.model import Classifier
+from celebflow.classifier.network import Network
 
 
-class ClassifierAdam:
-    """torch.optim.Adam (Kingma and Ba, 2015) with its defaults, for the parameters of a classifier that are not frozen.
+class NetworkAdam:
+    """torch.optim.Adam (Kingma and Ba, 2015) with its defaults, for the parameters of a network that are not frozen.
 
     With a weight decay it is torch.optim.AdamW (Loshchilov and Hutter, 2019). `learning_rate` may change between
     steps. The arithmetic is torch's own fused kernel.
@@ -20,16 +20,16 @@ class ClassifierAdam:
     it, and dropped.
     """
 
-    def __init__(self, classifier: Classifier, learning_rate: float, weight_decay: float) -> None:
+    def __init__(self, network: Network, learning_rate: float, weight_decay: float) -> None:
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.step_count = 0
         self._layers = {
             f"{name}.weight": module
-            for name, module in classifier.named_modules()
+            for name, module in network.named_modules()
             if isinstance(module, BlockwiseLinear) and module.weight.requires_grad
         }
-        named = classifier.named_parameters()
+        named = network.named_parameters()
         self.parameters: dict[str, Tensor] = {name: value for name, value in named if value.requires_grad}
         self.means = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         self.squares = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}

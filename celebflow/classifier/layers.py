@@ -14,7 +14,7 @@ class BlockwiseLinear(nn.Module):
 
     `weight` is (outputs, inputs), or with `transposed` (inputs, outputs).
 
-    Only ClassifierAdam can train the weight. A backward pass gives the bias its gradient as usual, but leaves the
+    Only NetworkAdam can train the weight. A backward pass gives the bias its gradient as usual, but leaves the
     weight's `grad` at None, since the gradient would be as large as the weight. Its blocks are computed only when
     `gradient_blocks` is iterated over. Other optimizers skip the weight; therefore a second backward pass raises
     RuntimeError when nothing has used the gradient of the first.
@@ -43,7 +43,7 @@ class BlockwiseLinear(nn.Module):
         """Keep the gradient of a backward pass; raise RuntimeError when the previous one was never used."""
         if self.pending_gradient is not None:
             raise RuntimeError(
-                "the gradient of a blockwise layer was never used: train it with ClassifierAdam; other optimizers do "
+                "the gradient of a blockwise layer was never used: train it with NetworkAdam; other optimizers do "
                 "not see it"
             )
         self.pending_gradient = blocks

@@ -1,25 +1,22 @@
 """The classifier that replaces VGG19's own: build it, save it with all that prediction needs, and load it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
-from celebflow.backbone.source import BackboneSource, count_features
+from celebflow.backbone.source import BackboneSource
 from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.gallery import Gallery
-from celebflow.classifier.layers import BlockwiseLinear, DenseLinear, SparseLinear
 from celebflow.classifier.model_files import CLASSIFIER, read_card, save_model
-from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
+from celebflow.classifier.network import Network, NetworkCard
+from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.errors import CelebflowError, raise_shortage
-from celebflow.features.sparse import SparseBatch
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
@@ -29,67 +26,26 @@ _GALLERY = "gallery."  # begins the names of the gallery's tensors
 
 
 @dataclass(frozen=True)
-class ClassifierCard:
-    """What a saved classifier needs to be used; inference never reads params.yaml."""
+class ClassifierCard(NetworkCard):
+    """What a saved classifier needs to be used; `class_names` are people."""
 
-    class_names: tuple[str, ...]
-    hidden_units: tuple[int, ...]
-    dropout: float
-    transform: Transform
-    backbone: BackboneSource
-    calibration: Calibration
-    preprocessing: PreprocessingParams = UNCHANGED
+    calibration: Calibration = field(kw_only=True)
 
 
-class Classifier(nn.Module):
-    """Features → logits: a preprocessor, then a head of linear layers with ReLU and Dropout between them.
+class Classifier(Network):
+    """A network whose outputs are people.
 
-    Without the argument `preprocessor`, it has one that is not fitted. `gallery` tells unknown people; it stays on the
-    CPU, and is None where there is nothing to fit it to.
+    `gallery` tells unknown people; it stays on the CPU, and is None where there is nothing to fit it to.
     """
 
     def __init__(self, card: ClassifierCard, preprocessor: Preprocessor | None = None) -> None:
-        super().__init__()
+        super().__init__(card, preprocessor)
         self.card = card
         self.gallery: Gallery | None = None
-        self.preprocessor = preprocessor or Preprocessor(card.preprocessing, count_features(card.transform.layers))
-        widths = [self.preprocessor.output_count, *card.hidden_units, len(card.class_names)]
-        layers: list[nn.Module] = []
-        linear: type[BlockwiseLinear] = SparseLinear if self.preprocessor.projection is None else DenseLinear
-        for inputs, outputs in pairwise(widths):
-            layers += [linear(inputs, outputs), nn.ReLU(), nn.Dropout(card.dropout)]
-            linear = DenseLinear
-        self.head = nn.Sequential(*layers[:-2])
-
-    def forward(self, features: SparseBatch) -> Tensor:
-        """Turn (N, 25088 · layers) features into (N, people) logits."""
-        logits: Tensor = self.head(self.preprocessor(features))
-        return logits
-
-    def split_at_first_product(self) -> tuple[SparseLinear, nn.Sequential]:
-        """Return the only layer that takes sparse features, and all layers after it."""
-        if self.preprocessor.projection is not None:
-            return self.preprocessor.projection, self.head
-        first = self.head[0]
-        assert isinstance(first, SparseLinear)  # noqa: S101 - __init__ made it one
-        return first, self.head[1:]
-
-    def embed(self, features: SparseBatch) -> Tensor:
-        """Turn (N, 25088 · layers) features into the input of the last layer: (N, width).
-
-        If the only layer takes the sparse features, return its logits instead.
-        """
-        first, rest = self.split_at_first_product()
-        embedded: Tensor = rest[:-1](first(self.preprocessor.normalize(features)))
-        return embedded
 
     def save(self, path: Path) -> None:
         """Write weights and card to a safetensors file."""
         save_classifier(self, path)
-
-    def average(self, views: Iterable[SparseBatch]) -> Tensor:
-        """Return the mean of the (N, people) logits of several views of N photographs."""
-        return torch.stack([self(features) for features in views]).mean(0)
 
 
 def save_classifier(classifier: Classifier, path: Path) -> None:

@@ -1,31 +1,22 @@
-"""Train the classifier on stored features; train calls it. It reads and writes only checkpoints."""
+"""The training loop of networks, on stored features. It reads and writes only checkpoints."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from celebflow.backbone.devices import select_device
 from celebflow.backbone.state_dicts import list_not_finite
-from celebflow.classifier.adam import ClassifierAdam
-from celebflow.classifier.calibration import UNCALIBRATED, Calibration, fit_probabilities
+from celebflow.classifier.adam import NetworkAdam
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError
-from celebflow.classifier.discriminants import fit_discriminant
-from celebflow.classifier.gallery import LeftOutMatches, fit_gallery
 from celebflow.classifier.history import EpochResult
-from celebflow.classifier.model import Classifier, ClassifierCard
-from celebflow.classifier.preprocessing import Preprocessor, fit_preprocessor
-from celebflow.data.photos import list_people
+from celebflow.classifier.network import Network
 from celebflow.features.sparse import SparseBatch
-from celebflow.features.store import Features, select_split
-from celebflow.params import ComputeParams, TrainParams
+from celebflow.params import TrainParams
 
 
 class Examples(Protocol):
@@ -35,7 +26,7 @@ class Examples(Protocol):
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Return the (N,) people, as indices of the class names."""
+        """Return the (N,) people, as indices of the class names, or the (N, A) labels of attributes."""
         ...
 
     @property
@@ -44,85 +35,28 @@ class Examples(Protocol):
         ...
 
     def gather(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int) -> tuple[SparseBatch, Tensor]:
-        """Return the features of B photographs, each in the view with its number, and (B,) labels."""
+        """Return the features of B photographs, each in the view with its number, and their labels."""
         ...
 
 
-def train_classifier(
-    features: Features,
-    params: TrainParams,
-    compute: ComputeParams,
-    checkpoints: Checkpoints,
-    log_epoch: Callable[[EpochResult], None],
-) -> tuple[Classifier, list[EpochResult]]:
-    """Train a classifier for the people in `features`, show progress, and calibrate it on val.
+class Objective(Protocol):
+    """What a training minimizes, and what it counts as correct; labels are those that Examples gather."""
 
-    Returns the classifier and its history; LDA and logistic regression have one epoch.
+    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of the labels of a batch that are known."""
+        ...
 
-    The same features, params and number of threads give the same weights, bit for bit, on one machine, even when the
-    training was killed and resumed from a checkpoint. `log_epoch` gets every epoch, including those before the
-    checkpoint.
+    def count_labels(self, labels: Tensor) -> int:
+        """Return how many labels are known."""
+        ...
 
-    Raises DivergedError at the first loss that is not finite, and when the weights are not finite in the end.
-    """
-    seed_everything(params.seed)
-    class_names = list_people(features.photos)
-    train, val = (select_split(features, class_names, split) for split in ("train", "val"))
-    if warning := features.origin.backbone.warning():
-        print(warning)
-    preprocessor = fit_preprocessor(train, params.preprocessing, params.seed)
-    card = ClassifierCard(
-        class_names=tuple(class_names),
-        hidden_units=params.hidden_units if params.classifier == "mlp" else (),
-        dropout=params.dropout,
-        transform=features.origin.transform,
-        backbone=features.origin.backbone,
-        calibration=UNCALIBRATED,
-        preprocessing=preprocessor.settings,
-    )
-    if params.classifier in ("mlp", "linear"):
-        classifier = Classifier(card, preprocessor).to(select_device(compute.device))
-        history = fit(classifier, train, val, params, checkpoints, log_epoch)
-    else:
-        print(f"Fitting {params.classifier} to {len(train)} photographs, {train.view_count} views each.")
-        classifier = _fold(card, preprocessor, *fit_discriminant(preprocessor, train, params))
-        on_train, on_val = (validate(classifier, examples, params.batch_size) for examples in (train, val))
-        history = [EpochResult(1, *on_train, *on_val)]
-        _require_finite(history[0], params)
-        log_epoch(history[0])
-    _require_finite_weights(classifier.state_dict(), params)
-    classifier.gallery = fit_gallery(train, len(class_names), params.plda_between_scale, params.seed)
-    calibration = fit_probabilities(*compute_logits(classifier, val, params.batch_size))
-    if classifier.gallery is not None:
-        calibration = _add_threshold(calibration, classifier.gallery.left_out, params.false_acceptance_rate)
-    classifier.card = replace(classifier.card, calibration=calibration)
-    return classifier, history
+    def count_hits(self, logits: Tensor, labels: Tensor) -> int:
+        """Return how many of the known labels are predicted."""
+        ...
 
-
-def _add_threshold(calibration: Calibration, left_out: LeftOutMatches, false_acceptance_rate: float) -> Calibration:
-    """Return the calibration with the threshold that keeps this rate among the people who were left out."""
-    if not left_out.can_promise(false_acceptance_rate):
-        print(
-            f"train.false_acceptance_rate ({false_acceptance_rate:g}) is too low for the {len(left_out.scores)} "
-            "photographs of train: none of them may reach the threshold for unknown people."
-        )
-    threshold = left_out.choose_threshold(false_acceptance_rate)
-    return replace(calibration, threshold=threshold, false_acceptance_rate=false_acceptance_rate)
-
-
-def _fold(
-    card: ClassifierCard, preprocessor: Preprocessor, weight: NDArray[np.float64], bias: NDArray[np.float64]
-) -> Classifier:
-    """Return a classifier of one layer, whose (features, people) weight includes the projection."""
-    settings = preprocessor.settings.model_copy(update={"pca_components": None})
-    classifier = Classifier(replace(card, preprocessing=settings))
-    first, _ = classifier.split_at_first_product()
-    with torch.no_grad():
-        if settings.standardize:
-            classifier.preprocessor.scale.copy_(preprocessor.scale)
-        first.weight.copy_(torch.from_numpy(weight))
-        first.bias.copy_(torch.from_numpy(bias))
-    return classifier
+    def measure(self, logits: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Return the mean loss and the accuracy of the known labels, without the weights and smoothing of training."""
+        ...
 
 
 def seed_everything(*seeds: int) -> None:
@@ -135,29 +69,24 @@ def seed_everything(*seeds: int) -> None:
 
 
 def fit(
-    classifier: Classifier,
+    network: Network,
     train: Examples,
     val: Examples,
+    objective: Objective,
     params: TrainParams,
     checkpoints: Checkpoints,
     log_epoch: Callable[[EpochResult], None],
 ) -> list[EpochResult]:
-    """Train `classifier` in place, from the last checkpoint on, show progress, and return the results of all epochs.
+    """Train `network` in place, from the last checkpoint on, show progress, and return the results of all epochs.
 
     `params.keep_epoch` chooses the final weights: those of the last epoch, or of the first one with the highest
     validation accuracy. An epoch takes one random view of each photograph.
 
     Raises DivergedError at the first loss that is not finite.
     """
-    optimizer = ClassifierAdam(classifier, params.learning_rate, params.weight_decay)
+    optimizer = NetworkAdam(network, params.learning_rate, params.weight_decay)
     count = sum(parameter.numel() for parameter in optimizer.parameters.values())
     print(f"Training {count:,} parameters on {len(train)} photographs.")
-    device = next(classifier.parameters()).device
-    compute_loss = partial(
-        nn.functional.cross_entropy,
-        weight=_weigh_classes(train.labels).to(device) if params.class_weights == "balanced" else None,
-        label_smoothing=params.label_smoothing,
-    )
     steps_per_epoch = -(-len(train) // params.batch_size)
     results = checkpoints.restore(optimizer.tensors())
     optimizer.step_count = len(results) * steps_per_epoch
@@ -189,19 +118,19 @@ def fit(
             views = np.random.default_rng([params.seed, epoch, 1]).integers(train.view_count, size=len(order))
             batches = zip(_batches(order, params.batch_size), _batches(views, params.batch_size), strict=True)
             on_train = train_one_epoch(
-                classifier,
+                network,
                 optimizer,
                 train,
                 batches,
-                compute_loss,
+                objective,
                 lambda step: _compute_learning_rate(params, step / (params.epochs * steps_per_epoch)),
                 end_step,
             )
-            on_val = validate(classifier, val, params.batch_size)
+            on_val = validate(network, val, objective, params.batch_size)
             result = EpochResult(epoch, *on_train, *on_val)
-            _require_finite(result, params)
+            require_finite(result, params)
             if params.keep_epoch == "best" and all(result.val_accuracy > earlier.val_accuracy for earlier in results):
-                _require_finite_weights(optimizer.parameters, params)
+                require_finite_weights(optimizer.parameters, params)
                 checkpoints.save_best(optimizer.parameters)
             results.append(result)
             report(result)
@@ -222,14 +151,14 @@ def _is_finished(results: Sequence[EpochResult], params: TrainParams) -> bool:
     return len(results) - best.epoch >= params.patience_epochs
 
 
-def _require_finite(result: EpochResult, params: TrainParams) -> None:
+def require_finite(result: EpochResult, params: TrainParams) -> None:
     """Raise DivergedError when a loss after an epoch is not finite."""
     for name, loss in (("training", result.train_loss), ("validation", result.val_loss)):
         if not math.isfinite(loss):
             raise _describe_divergence(f"the {name} loss is {loss} after epoch {result.epoch}", params)
 
 
-def _require_finite_weights(tensors: Mapping[str, Tensor], params: TrainParams) -> None:
+def require_finite_weights(tensors: Mapping[str, Tensor], params: TrainParams) -> None:
     """Raise DivergedError when weights are not finite: where ReLU hides it, the loss does not show it."""
     if names := list_not_finite(tensors):
         raise _describe_divergence(f"weights are not finite ({', '.join(names)})", params)
@@ -260,12 +189,6 @@ def _draw_order(labels: NDArray[np.int64], params: TrainParams, epoch: int) -> N
     return random.choice(len(labels), len(labels), p=weights / weights.sum())
 
 
-def _weigh_classes(labels: NDArray[np.int64]) -> Tensor:
-    """Return the (people,) weights in the loss that make all people count equally; their mean per photograph is 1."""
-    counts = np.bincount(labels)
-    return torch.from_numpy((len(labels) / (len(counts) * counts)).astype(np.float32))
-
-
 def _compute_learning_rate(params: TrainParams, progress: float) -> float:
     """Return the learning rate after a fraction `progress` of all steps.
 
@@ -277,11 +200,11 @@ def _compute_learning_rate(params: TrainParams, progress: float) -> float:
 
 
 def train_one_epoch(
-    classifier: Classifier,
-    optimizer: ClassifierAdam,
+    network: Network,
+    optimizer: NetworkAdam,
     examples: Examples,
     batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    compute_loss: Callable[[Tensor, Tensor], Tensor],
+    objective: Objective,
     compute_learning_rate: Callable[[int], float],
     on_step: Callable[[float, int], object],
 ) -> tuple[float, float]:
@@ -289,45 +212,46 @@ def train_one_epoch(
 
     `on_step` gets the loss of each step and the number of its examples.
     """
-    classifier.train()
+    network.train()
     loss_sum = 0.0
-    correct = 0
+    label_count = hit_count = 0
     for positions, views in batches:
         inputs, labels = examples.gather(positions, views)
-        logits = classifier(inputs)
+        logits = network(inputs)
         labels = labels.to(logits.device)
-        loss = compute_loss(logits, labels)
+        loss = objective.compute_loss(logits, labels)
         optimizer.learning_rate = compute_learning_rate(optimizer.step_count)
         torch.autograd.backward(loss)
         optimizer.step()
         batch_loss = loss.item()
-        loss_sum += batch_loss * len(labels)
-        correct += int((logits.argmax(1) == labels).sum())
+        count = objective.count_labels(labels)
+        loss_sum += batch_loss * count
+        label_count += count
+        hit_count += objective.count_hits(logits, labels)
         on_step(batch_loss, len(labels))
-    return loss_sum / len(examples), correct / len(examples)
+    return loss_sum / label_count, hit_count / label_count
 
 
-def validate(classifier: Classifier, examples: Examples, batch_size: int) -> tuple[float, float]:
+def validate(network: Network, examples: Examples, objective: Objective, batch_size: int) -> tuple[float, float]:
     """Return mean loss and accuracy without training."""
-    logits, labels = (torch.from_numpy(array) for array in compute_logits(classifier, examples, batch_size))
-    accuracy = (logits.argmax(1) == labels).float().mean().item()
-    return nn.functional.cross_entropy(logits, labels).item(), accuracy
+    logits, labels = (torch.from_numpy(array) for array in compute_logits(network, examples, batch_size))
+    return objective.measure(logits, labels)
 
 
 @torch.inference_mode()
 def compute_logits(
-    classifier: Classifier, examples: Examples, batch_size: int
+    network: Network, examples: Examples, batch_size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return (N, people) logits and (N,) labels of all examples, in order; puts the classifier in evaluation mode.
+    """Return (N, outputs) logits and the labels of all examples, in order; puts the network in evaluation mode.
 
     Logits are means over all views of a photograph.
     """
-    classifier.eval()
+    network.eval()
     # One array: small results, kept one by one, would keep the memory of their batches from being freed.
-    logits = np.empty((len(examples), len(classifier.card.class_names)), np.float32)
+    logits = np.empty((len(examples), network.output_count), np.float32)
     for positions in _batches(np.arange(len(examples)), batch_size):
         views = (examples.gather(positions, view)[0] for view in range(examples.view_count))
-        logits[positions] = classifier.average(views).cpu().numpy()
+        logits[positions] = network.average(views).cpu().numpy()
     return logits, examples.labels
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from celebflow.backbone.source import FEATURE_COUNT, BackboneSource
-from celebflow.classifier.adam import ClassifierAdam
+from celebflow.classifier.adam import NetworkAdam
 from celebflow.classifier.layers import BlockwiseLinear, SparseLinear
 from celebflow.classifier.model import Classifier
 from celebflow.features import sparse
@@ -71,7 +71,7 @@ def test_steps_equal_those_of_torchs_adam_or_adamw(weight_decay: float, monkeypa
     expected = _train_with_torch(_make_classifier(), weight_decay)
     classifier = _make_classifier()
     first = {name: parameter.detach().clone() for name, parameter in classifier.named_parameters()}
-    optimizer = ClassifierAdam(classifier, 1e-3, weight_decay)
+    optimizer = NetworkAdam(classifier, 1e-3, weight_decay)
     for batch, labels in _draw_batches():
         _compute_gradients(classifier, batch, labels)
         optimizer.step()
@@ -84,7 +84,7 @@ def test_steps_equal_those_of_torchs_adam_or_adamw(weight_decay: float, monkeypa
 
 def test_adam_holds_two_moments_of_every_parameter_and_forgets_gradients() -> None:
     classifier = _make_classifier()
-    optimizer = ClassifierAdam(classifier, 1e-3, 0.0)
+    optimizer = NetworkAdam(classifier, 1e-3, 0.0)
     _compute_gradients(classifier, *_draw_batches()[0])
     optimizer.step()
     names = [name for name, _ in classifier.named_parameters()]
@@ -98,7 +98,7 @@ def test_frozen_parameters_stay_unchanged() -> None:
     classifier = _make_classifier()
     classifier.head[0].requires_grad_(False)
     before = {name: parameter.detach().clone() for name, parameter in classifier.named_parameters()}
-    optimizer = ClassifierAdam(classifier, 1e-3, 100.0)
+    optimizer = NetworkAdam(classifier, 1e-3, 100.0)
     assert not any(".head.0." in name for name in optimizer.tensors())
     _compute_gradients(classifier, *_draw_batches()[0])
     optimizer.step()
@@ -108,4 +108,4 @@ def test_frozen_parameters_stay_unchanged() -> None:
 
 def test_a_step_without_a_backward_pass_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="no backward pass"):
-        ClassifierAdam(_make_classifier(), 1e-3, 0.0).step()
+        NetworkAdam(_make_classifier(), 1e-3, 0.0).step()

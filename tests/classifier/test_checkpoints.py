@@ -21,8 +21,8 @@ from torch import Tensor
 from celebflow import paths
 from celebflow.classifier import checkpoints
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError, list_abandoned, open_checkpoints
+from celebflow.classifier.classifier_training import train_classifier
 from celebflow.classifier.history import EpochResult
-from celebflow.classifier.training import train_classifier
 from celebflow.errors import CelebflowError
 from celebflow.features.store import Features
 from celebflow.params import ComputeParams, TrainParams

@@ -17,9 +17,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
 from celebflow.backbone.source import FEATURE_COUNT
-from celebflow.classifier import discriminants, training
+from celebflow.classifier import classifier_training, discriminants
 from celebflow.classifier.calibration import softmax
 from celebflow.classifier.checkpoints import DivergedError
+from celebflow.classifier.classifier_training import CrossEntropy
 from celebflow.classifier.model import Classifier, load_classifier, save_classifier
 from celebflow.classifier.training import compute_logits, validate
 from celebflow.features.sparse import SparseRow
@@ -90,7 +91,7 @@ def test_predictions_equal_those_of_scikit_learns_pipeline(
     _assert_equals_pipeline(classifier, features, params)
     assert result.epoch == 1
     for split, accuracy in (("train", result.train_accuracy), ("val", result.val_accuracy)):
-        assert validate(classifier, select_split(features, people, split), 8)[1] == accuracy
+        assert validate(classifier, select_split(features, people, split), CrossEntropy(), 8)[1] == accuracy
 
 
 @pytest.mark.parametrize("kind", ["lda", "logistic"])
@@ -201,7 +202,7 @@ def test_a_discriminant_that_is_not_finite_is_an_error_with_the_likely_params(
         weight, bias = fit(*arguments)
         return weight * 1e300, bias
 
-    monkeypatch.setattr(training, "fit_discriminant", overflow)
+    monkeypatch.setattr(classifier_training, "fit_discriminant", overflow)
     with pytest.raises(DivergedError, match="loss is nan") as caught:
         train(draw_features(40), _make_params(kind))
     for part in (cause, "l2_normalize", "dvc repro"):

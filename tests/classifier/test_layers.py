@@ -80,7 +80,7 @@ def test_a_weight_that_torchs_optimizer_skips_raises_at_the_second_backward_pass
     torch.autograd.backward(layer(inputs).sum())
     optimizer.step()
     assert torch.equal(layer.weight, before), "torch's optimizer does not see the gradient"
-    with pytest.raises(RuntimeError, match="ClassifierAdam"):
+    with pytest.raises(RuntimeError, match="NetworkAdam"):
         torch.autograd.backward(layer(inputs).sum())
 
 

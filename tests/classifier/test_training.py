@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from celebflow.backbone.source import FEATURE_COUNT, BackboneSource
 from celebflow.backbone.vgg19 import Backbone, fingerprint_state
 from celebflow.classifier import training
-from celebflow.classifier.adam import ClassifierAdam
+from celebflow.classifier.adam import NetworkAdam
 from celebflow.classifier.calibration import fit_probabilities
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError
+from celebflow.classifier.classifier_training import CrossEntropy, make_objective, train_classifier
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier, save_classifier
-from celebflow.classifier.training import compute_logits, fit, seed_everything, train_classifier
+from celebflow.classifier.training import compute_logits, fit, seed_everything
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.store import select_split
 from celebflow.features.transform import Transform
@@ -57,7 +58,15 @@ def _fit(
 
     classifier = _make_classifier(params)
     train, val = train or Clusters(60, 0), val or Clusters(30, 1)
-    history = fit(classifier, train, val, params, checkpoints or MemoryCheckpoints(), report)
+    history = fit(
+        classifier,
+        train,
+        val,
+        make_objective(train.labels, params),
+        params,
+        checkpoints or MemoryCheckpoints(),
+        report,
+    )
     return classifier, history
 
 
@@ -85,14 +94,14 @@ def _list_learning_rates(
 ) -> list[float]:
     """Return the learning rate of every step of a training until it ends or is interrupted."""
     rates: list[float] = []
-    take_step = ClassifierAdam.step
+    take_step = NetworkAdam.step
 
-    def record(optimizer: ClassifierAdam) -> None:
+    def record(optimizer: NetworkAdam) -> None:
         rates.append(optimizer.learning_rate)
         take_step(optimizer)
 
     with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(ClassifierAdam, "step", record)
+        patch.setattr(NetworkAdam, "step", record)
         _fit(params, checkpoints, interrupted_in=interrupted_in)
     return rates
 
@@ -113,13 +122,13 @@ def test_same_seed_gives_same_classifier(tmp_path: Path) -> None:
 
 def test_backbone_weights_unchanged_after_fit(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint_state(backbone.features.state_dict())
-    optimizers: list[ClassifierAdam] = []
+    optimizers: list[NetworkAdam] = []
 
-    def record(*arguments: Any) -> ClassifierAdam:
-        optimizers.append(ClassifierAdam(*arguments))
+    def record(*arguments: Any) -> NetworkAdam:
+        optimizers.append(NetworkAdam(*arguments))
         return optimizers[-1]
 
-    monkeypatch.setattr(training, "ClassifierAdam", record)
+    monkeypatch.setattr(training, "NetworkAdam", record)
     classifier, _ = _fit(_make_params())
     optimized = optimizers[0].parameters.values()
     assert {id(tensor) for tensor in optimized} == {id(parameter) for parameter in classifier.parameters()}
@@ -139,7 +148,7 @@ def test_dropout_is_active_in_training_and_not_in_validation() -> None:
     params = _make_params()
     classifier = _make_classifier(params)
     classifier.register_forward_hook(lambda module, _, logits: modes.append((module.training, logits.requires_grad)))
-    fit(classifier, Clusters(16, 0), Clusters(8, 1), params, MemoryCheckpoints(), lambda _: None)
+    fit(classifier, Clusters(16, 0), Clusters(8, 1), CrossEntropy(), params, MemoryCheckpoints(), lambda _: None)
     assert modes == [(True, True), (True, True), (False, False)] * params.epochs
 
 
@@ -154,7 +163,7 @@ def test_keep_epoch_selects_the_weights(keep_epoch: str, kept: int, monkeypatch:
     def remember(_: EpochResult) -> None:
         states.append({name: tensor.clone() for name, tensor in classifier.state_dict().items()})
 
-    fit(classifier, Clusters(16, 0), Clusters(8, 1), params, MemoryCheckpoints(), remember)
+    fit(classifier, Clusters(16, 0), Clusters(8, 1), CrossEntropy(), params, MemoryCheckpoints(), remember)
     final = classifier.state_dict()
     same = [all(torch.equal(final[name], tensor) for name, tensor in state.items()) for state in states]
     assert same == [epoch == kept for epoch in range(4)]
@@ -401,7 +410,7 @@ def test_training_stops_in_the_very_step_whose_loss_is_not_finite(value: float, 
     train.views[views[place], order[place]] = value
     logged: list[EpochResult] = []
     with pytest.raises(DivergedError, match=f"loss is {shown} in epoch 2, step {place // 8 + 1} of 8"):
-        fit(_make_classifier(params), train, Clusters(9, 1), params, MemoryCheckpoints(), logged.append)
+        fit(_make_classifier(params), train, Clusters(9, 1), CrossEntropy(), params, MemoryCheckpoints(), logged.append)
     assert [result.epoch for result in logged] == [1]
 
 

@@ -59,7 +59,8 @@ def make_page_content(folder: Path, names: Sequence[str]) -> PageContent:
     """Make the result of a classifier that is more often right than wrong; val lacks the last person."""
     names = sorted(names)
     source = BackboneSource("imagenet", True, "0" * 64)
-    card = ClassifierCard(tuple(names), (8,), 0.5, Transform(224), source, Calibration(1.5, 0.99, 0.25, 0.05))
+    calibration = Calibration(1.5, 0.99, 0.25, 0.05)
+    card = ClassifierCard(tuple(names), (8,), 0.5, Transform(224), source, calibration=calibration)
     photos: list[Photo] = []
     metrics = {}
     for number, split in enumerate(REPORTED_SPLITS):

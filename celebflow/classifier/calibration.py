@@ -96,6 +96,33 @@ def fit_probabilities(logits: NDArray[np.floating], labels: NDArray[np.int64]) -
     return replace(UNCALIBRATED, temperature=float(np.exp(log_temperature)), max_confidence=max(target, equal))
 
 
+def fit_logistic(scores: FloatArray, actual: NDArray[np.bool_], weights: FloatArray) -> tuple[float, float]:
+    """Fit the logistic function of slope · score + offset to (N,) scores with weights; return slope and offset.
+
+    The targets are those of Platt (1999): for n scores where `actual` is true and m others, (n + 1) / (n + 2) instead
+    of 1, and 1 / (m + 2) instead of 0. They keep the fit finite without an error, and do not bound probabilities. The
+    slope is above 0: a higher score never means a lower probability.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    counts = np.array([(~actual).sum(), actual.sum()])
+    targets = np.where(actual, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
+    scale = max(float(scores.std()), float(np.finfo(np.float64).tiny))
+    center = float(scores.mean())
+    standard = (scores - center) / scale
+
+    def lose(values: FloatArray) -> tuple[float, FloatArray]:
+        log_odds = np.exp(values[0]) * standard + values[1]
+        errors = weights * (expit(log_odds) - targets)
+        loss = float((weights * (np.logaddexp(0, log_odds) - targets * log_odds)).sum())
+        return loss, np.array([(errors * standard).sum() * np.exp(values[0]), errors.sum()])
+
+    log_slope, offset = minimize(lose, np.zeros(2), jac=True, method="BFGS").x
+    slope = float(np.exp(log_slope)) / scale
+    return slope, float(offset) - slope * center
+
+
 def format_confidence(confidence: float, ends: tuple[float, ...] = (100.0,)) -> str:
     """Write a confidence in percent, with as many digits as tell it apart from 100%, or from all of `ends`."""
     for digits in range(1, 7):

@@ -2,14 +2,18 @@
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from celebflow.classifier.preprocessing import Preprocessor, normalize_all
+from celebflow.data.attributes import BLANK
 from celebflow.features.store import LabeledFeatures
 from celebflow.params import TrainParams
 
@@ -28,22 +32,69 @@ def fit_discriminant(
     1989); "logistic" is multinomial logistic regression with an L2 penalty. Where that does not converge, this is
     reported, and what it has reached is the result.
     """
+    inputs = _collect_inputs(preprocessor, train)
+    with _report_convergence(params):
+        model = _make_model(params).fit(inputs, np.tile(train.labels, train.view_count))
+    weight, bias = model.coef_.T, model.intercept_  # (inputs, people), (people,)
+    if weight.shape[1] == 1:  # for two people, scikit-learn returns the second relative to the first
+        weight = np.hstack([0 * weight, weight])
+        bias = np.append(0.0, bias)
+    return _include_projection(preprocessor, weight, bias)
+
+
+def fit_attribute_regressions(
+    preprocessor: Preprocessor, train: LabeledFeatures, params: TrainParams
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit a logistic regression with an L2 penalty for each attribute to all views of `train`, whose labels are known.
+
+    Returns the (features, A) weight and the (A,) bias, as fit_discriminant does. An attribute of one value is predicted
+    by the bias alone, by Laplace's rule of succession.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    inputs = _collect_inputs(preprocessor, train)
+    labels = np.tile(train.labels, (train.view_count, 1))  # (N · V, A)
+    weight = np.zeros((inputs.shape[1], labels.shape[1]))
+    bias = np.zeros(labels.shape[1])
+    # Newton's method takes few steps, but a matrix of inputs by inputs.
+    solver = "lbfgs" if preprocessor.projection is None else "newton-cholesky"
+    with _report_convergence(params):
+        for attribute in tqdm(range(labels.shape[1]), "fitting", unit="attribute", disable=None):
+            known = labels[:, attribute] != BLANK
+            answers = labels[known, attribute]
+            if len(np.unique(answers)) < 2:
+                yes_count = answers.sum()
+                bias[attribute] = np.log((yes_count + 1) / (len(answers) - yes_count + 1))
+                continue
+            class_weight = "balanced" if params.class_weights == "balanced" else None
+            model = LogisticRegression(
+                C=params.logistic_c, class_weight=class_weight, solver=solver, max_iter=_MAX_ITERATIONS
+            )
+            model.fit(inputs if known.all() else inputs[known], answers)
+            weight[:, attribute], bias[attribute] = model.coef_[0], model.intercept_[0]
+    return _include_projection(preprocessor, weight, bias)
+
+
+@contextmanager
+def _report_convergence(params: TrainParams) -> Iterator[None]:
+    """Report fits of logistic regression that do not converge, instead of scikit-learn's warnings."""
     from sklearn.exceptions import ConvergenceWarning
 
-    inputs, labels = _collect_inputs(preprocessor, train)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model = _make_model(params).fit(inputs, labels)
+        yield
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
         print(
             f"Logistic regression has not converged after {_MAX_ITERATIONS} iterations; its result is used as it is. "
             f"Lower train.logistic_c ({params.logistic_c:g}), or set train.preprocessing.l2_normalize.",
             file=sys.stderr,
         )
-    weight, bias = model.coef_.T, model.intercept_  # (inputs, people), (people,)
-    if weight.shape[1] == 1:  # for two people, scikit-learn returns the second relative to the first
-        weight = np.hstack([0 * weight, weight])
-        bias = np.append(0.0, bias)
+
+
+def _include_projection(
+    preprocessor: Preprocessor, weight: NDArray[np.float64], bias: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return weight and bias on normalized features, from those on what the projection makes of them."""
     if preprocessor.projection is None:
         return weight, bias
     projection = _to_float64(preprocessor.projection.weight)  # (features, components)
@@ -66,8 +117,8 @@ def _make_model(params: TrainParams) -> Any:
 
 
 @torch.no_grad()
-def _collect_inputs(preprocessor: Preprocessor, train: LabeledFeatures) -> tuple[Any, NDArray[np.int64]]:
-    """Return all V views of N photographs, preprocessed, (N · V, inputs), and their (N · V,) labels.
+def _collect_inputs(preprocessor: Preprocessor, train: LabeledFeatures) -> Any:
+    """Return all V views of N photographs, preprocessed, (N · V, inputs), one view after the other.
 
     Without a projection, the inputs are a sparse matrix of SciPy's. They are float64: with float32, lbfgs stops early.
     """
@@ -80,5 +131,4 @@ def _collect_inputs(preprocessor: Preprocessor, train: LabeledFeatures) -> tuple
         else:
             entries = batch.values.astype(np.float64), (batch.rows, batch.columns)
             parts.append(sparse.csr_matrix(entries, (batch.row_count, batch.column_count)))
-    inputs = sparse.vstack(parts, "csr") if preprocessor.projection is None else np.concatenate(parts)
-    return inputs, np.tile(train.labels, train.view_count)
+    return sparse.vstack(parts, "csr") if preprocessor.projection is None else np.concatenate(parts)

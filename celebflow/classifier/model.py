@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from celebflow.backbone.source import BackboneSource
-from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.gallery import Gallery
-from celebflow.classifier.model_files import CLASSIFIER, read_card, save_model
+from celebflow.classifier.model_files import CLASSIFIER, explain_mismatch, read_card, require_finite, save_model
 from celebflow.classifier.network import Network, NetworkCard
 from celebflow.classifier.preprocessing import Preprocessor
-from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
@@ -65,21 +62,14 @@ def load_classifier(path: Path) -> Classifier:
     """
     with torch.device("meta"):
         classifier = Classifier(load_card(path))
-    try:
+    with explain_mismatch(path):
         state = load_file(path)
         of_gallery = {name.removeprefix(_GALLERY): state.pop(name) for name in [*state] if name.startswith(_GALLERY)}
         classifier.load_state_dict(state, assign=True)
         if of_gallery:
             classifier.gallery = Gallery.from_state(of_gallery, classifier.preprocessor.feature_count)
         _require_gallery(classifier)
-    except (KeyError, ValueError, SafetensorError, RuntimeError) as error:
-        raise_shortage(error, path)
-        raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
-    if names := list_not_finite(state | of_gallery):
-        raise CelebflowError(
-            f"{path} holds values that are not finite ({', '.join(names)}): its training diverged. Lower "
-            "train.learning_rate and run `dvc repro`, or choose another model."
-        )
+    require_finite(state | of_gallery, path)
     return classifier.eval()
 
 

@@ -1,7 +1,8 @@
 """The files of trained models: safetensors, each with a card that holds all that prediction needs."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from celebflow.backbone.state_dicts import save_tensors
+from celebflow.backbone.state_dicts import list_not_finite, save_tensors
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.params import TaskName
 
@@ -43,7 +44,14 @@ VERIFIER = ModelKind(
     "compares photographs: it was trained with the task verification. Use `celebflow verify`, or set task to "
     "recognition in params.yaml and run `dvc repro`.",
 )
-_KINDS = (CLASSIFIER, VERIFIER)
+ATTRIBUTES = ModelKind(
+    "model of attributes",
+    "attributes",
+    "celebflow_attributes",
+    "predicts attributes: it was trained with the task attributes. Use `celebflow predict`, or set task to recognition "
+    "or verification in params.yaml and run `dvc repro`.",
+)
+_KINDS = (CLASSIFIER, VERIFIER, ATTRIBUTES)
 
 
 def save_model(state: Mapping[str, Tensor], card: Mapping[str, object], kind: ModelKind, path: Path) -> None:
@@ -72,6 +80,25 @@ def read_card(path: Path, kind: ModelKind, version: int, make: Callable[[Mapping
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise_shortage(error, path)
         raise CelebflowError(f"{path} is not a {kind.name} that celebflow saved ({error}). Run `dvc repro`.") from None
+
+
+@contextmanager
+def explain_mismatch(path: Path) -> Iterator[None]:
+    """Turn what is raised for tensors that do not fit the card of the model in a file into a CelebflowError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise_shortage(error, path)
+        raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
+
+
+def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CelebflowError when a tensor of the model in a file is not finite."""
+    if names := list_not_finite(tensors):
+        raise CelebflowError(
+            f"{path} holds values that are not finite ({', '.join(names)}): its training diverged. Lower "
+            "train.learning_rate and run `dvc repro`, or choose another model."
+        )
 
 
 def find_task(path: Path) -> TaskName:

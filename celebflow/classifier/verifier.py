@@ -7,17 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from scipy.special import expit, log_expit
 
 from celebflow.backbone.source import BackboneSource, count_features
-from celebflow.backbone.state_dicts import list_not_finite
 from celebflow.classifier.calibration import FloatArray, format_confidence
 from celebflow.classifier.comparison_model import ComparisonSettings, Embedder, load_embedder
-from celebflow.classifier.model_files import VERIFIER, read_card, save_model
+from celebflow.classifier.model_files import VERIFIER, explain_mismatch, read_card, require_finite, save_model
 from celebflow.classifier.plda import TwoCovariances
-from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
@@ -130,14 +127,10 @@ def load_verifier(path: Path) -> Verifier:
     Raises CelebflowError when the file is not a verifier that this version of celebflow can use.
     """
     card = load_card(path)
-    try:
+    with explain_mismatch(path):
         state = load_file(path)
         embedder = load_embedder(state, card.preprocessing, count_features(card.transform.layers))
-    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise_shortage(error, path)
-        raise CelebflowError(f"The weights in {path} do not match its card ({error}). Run `dvc repro`.") from None
-    if names := list_not_finite(state):
-        raise CelebflowError(f"{path} holds values that are not finite ({', '.join(names)}). Run `dvc repro`.")
+    require_finite(state, path)
     return Verifier(embedder.preprocessor, embedder.model, card)
 
 

@@ -5,11 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from celebflow import paths
-from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.calibration import FloatArray, fit_logistic
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError
 from celebflow.classifier.comparison_model import ComparisonSettings, fit_comparison_model
 from celebflow.classifier.components import compute_products, make_projection
@@ -96,31 +94,14 @@ def count_photographs(pairs: Iterable[Pair]) -> int:
 def calibrate(scores: FloatArray, same: NDArray[np.bool_], photograph_count: int) -> PairCalibration:
     """Fit what turns (P,) scores into probabilities, both kinds of pairs weighing alike.
 
-    It is a logistic function, and a bound: N photographs in these pairs show no more than (N + 1) / (N + 2), by
-    Laplace's rule of succession, as in fit_probabilities.
-
-    The targets are those of Platt (1999): for n pairs of the same person and m of two people, (n + 1) / (n + 2) instead
-    of 1, and 1 / (m + 2) instead of 0. They keep the fit finite without an error, and do not bound probabilities.
+    It is the logistic function of fit_logistic, and a bound: N photographs in these pairs show no more than
+    (N + 1) / (N + 2), by Laplace's rule of succession, as in fit_probabilities.
     """
     counts = np.array([(~same).sum(), same.sum()])
-    targets = np.where(same, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
-    weights = 0.5 / counts[same.astype(int)]
-    scale = max(float(scores.std()), float(np.finfo(np.float64).tiny))
-    center = float(scores.mean())
-    standard = (scores - center) / scale
-
-    def lose(values: FloatArray) -> tuple[float, FloatArray]:
-        log_odds = np.exp(values[0]) * standard + values[1]
-        errors = weights * (expit(log_odds) - targets)
-        loss = float((weights * (np.logaddexp(0, log_odds) - targets * log_odds)).sum())
-        return loss, np.array([(errors * standard).sum() * np.exp(values[0]), errors.sum()])
-
-    # The logarithm of the slope, since a higher score never means a lower probability.
-    log_slope, offset = minimize(lose, np.zeros(2), jac=True, method="BFGS").x
-    slope = float(np.exp(log_slope)) / scale
+    slope, offset = fit_logistic(scores, same, 0.5 / counts[same.astype(int)])
     fitted = PairCalibration(
         slope=slope,
-        offset=float(offset) - slope * center,
+        offset=offset,
         max_probability=(photograph_count + 1) / (photograph_count + 2),
         false_match_rate=0.0,
         false_non_match_rate=0.0,

@@ -28,7 +28,7 @@ class Change:
 
 @dataclass(frozen=True)
 class PersonHits:
-    """How many of a person's photographs A and B predict correctly."""
+    """How many of a person's photographs, or of an attribute's answers, A and B predict correctly."""
 
     person: str
     support: int
@@ -41,7 +41,7 @@ class ResultComparison:
     """The predictions of A and B for the photographs of a split that both results have.
 
     `fixed` are the photographs that only B predicts correctly, `broken` those that only A does. For the task
-    verification, all of these are pairs of photographs.
+    verification, all of these are pairs of photographs, for attributes they are answers about one attribute each.
     """
 
     task: TaskName
@@ -70,7 +70,7 @@ def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> Res
 
     Raises CelebflowError when they are of different tasks, or have no photograph in common.
     """
-    tasks = [_name_task(predictions) for predictions in (a, b)]
+    tasks = [predictions[0].task for predictions in (a, b)]
     if tasks[0] != tasks[1]:
         raise CelebflowError(
             f"The first result is of the task {tasks[0]}, the second of the task {tasks[1]}. Only results of one task "
@@ -86,7 +86,7 @@ def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> Res
         )
     hits_a = np.array([prediction.is_hit for prediction in common_a])
     hits_b = np.array([prediction.is_hit for prediction in common_b])
-    actual = np.array([prediction.actual for prediction in common_b])
+    actual = np.array([prediction.attribute or prediction.actual for prediction in common_b])
     listed = np.array([prediction.groups for prediction in common_b])
     numbered = np.unique(listed, return_inverse=True)[1].reshape(listed.shape)
     groups = numbered if listed.shape[1] > 1 else numbered[:, 0]
@@ -107,7 +107,3 @@ def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> Res
         fixed=[change for change in changes if change.b.is_hit],
         broken=[change for change in changes if change.a.is_hit],
     )
-
-
-def _name_task(predictions: Sequence[Prediction]) -> TaskName:
-    return "verification" if any(len(each.photographs) > 1 for each in predictions) else "recognition"

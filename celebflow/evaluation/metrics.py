@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from celebflow.classifier.calibration import FloatArray, compute_loss
 
 TOP_K = 5
+DEVIATIONS = 1.959963984540054  # standard deviations around the mean that hold 95 % of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -122,13 +123,22 @@ def compute_person_metrics(
 
 
 def compute_wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """Return the ends of Wilson's interval, as scipy.stats does, which would take a second to import."""
-    deviations = 1.959963984540054  # standard deviations around the mean that hold 95 % of a normal distribution
-    fraction = hits / count
-    spread = deviations**2 / count
-    center = (fraction + spread / 2) / (1 + spread)
-    half = deviations / (1 + spread) * float(np.sqrt((fraction * (1 - fraction) + spread / 4) / count))
-    return max(0.0, center - half), min(1.0, center + half)
+    """Return the ends of Wilson's interval of the fraction hits / count."""
+    low, high = compute_wilson_intervals(np.array(hits / count), np.array(count, np.float64), DEVIATIONS)
+    return float(low), float(high)
+
+
+def compute_wilson_intervals(
+    fractions: FloatArray, counts: FloatArray, deviations: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of Wilson's intervals, as scipy.stats does, which would take a second to import.
+
+    `deviations` is how many standard deviations around the mean of a normal distribution hold the desired confidence.
+    """
+    spread = deviations**2 / counts
+    center = (fractions + spread / 2) / (1 + spread)
+    half = deviations / (1 + spread) * np.sqrt((fractions * (1 - fractions) + spread / 4) / counts)
+    return np.maximum(0.0, center - half), np.minimum(1.0, center + half)
 
 
 def is_lower_better(metric: str) -> bool:
@@ -142,7 +152,7 @@ def compute_rocs(probabilities: FloatArray, labels: NDArray[np.int64], class_nam
     The macro curve is the vertical average of Fawcett (2006, "An introduction to ROC analysis"): the true positive
     rates are averaged just before and just after every false positive rate that occurs, since curves rise in steps.
     """
-    return _compute_curves(_compute_roc, _average_rocs, probabilities, labels, class_names)
+    return _compute_curves(compute_roc, average_rocs, probabilities, labels, class_names)
 
 
 def compute_precision_recalls(
@@ -152,12 +162,12 @@ def compute_precision_recalls(
 
     The area is the average precision. The macro curve is the people's mean precision at every recall.
     """
-    return _compute_curves(_compute_precision_recall, _average_precisions, probabilities, labels, class_names)
+    return _compute_curves(compute_precision_recall, average_precision_recalls, probabilities, labels, class_names)
 
 
 def _compute_curves(
     compute: Callable[[str, NDArray[np.bool_], FloatArray], Curve],
-    average: Callable[[Sequence[Curve]], tuple[FloatArray, FloatArray]],
+    average: Callable[[Sequence[Curve]], Curve],
     probabilities: FloatArray,
     labels: NDArray[np.int64],
     class_names: Sequence[str] | range,
@@ -169,27 +179,30 @@ def _compute_curves(
             people.append(compute(str(name), positive, probabilities[:, person]))
     if not people:
         return Curves([], [])
-    macro = Curve("macro", *average(people), float(np.mean([curve.area for curve in people])))
     decisions = labels[:, None] == np.arange(probabilities.shape[1])  # (N, people)
-    return Curves(people, [macro, compute("micro", decisions.ravel(), probabilities.ravel())])
+    return Curves(people, [average(people), compute("micro", decisions.ravel(), probabilities.ravel())])
 
 
-def _compute_roc(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
+def compute_roc(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
+    """Return the ROC curve of (N,) scores, which has points only where its direction changes; both kinds must occur."""
     from sklearn.metrics import auc, roc_curve
 
     false_positive_rate, true_positive_rate, _ = roc_curve(positive, scores)
     return Curve(name, false_positive_rate, true_positive_rate, float(auc(false_positive_rate, true_positive_rate)))
 
 
-def _average_rocs(curves: Sequence[Curve]) -> tuple[FloatArray, FloatArray]:
+def average_rocs(curves: Sequence[Curve]) -> Curve:
+    """Return the macro curve of ROC curves, as compute_rocs describes it."""
     rates = np.unique(np.concatenate([curve.x for curve in curves]))  # (R,)
     # Where a rate occurs several times, np.interp takes the last point; of the reversed curve, that is the lowest.
     before = np.mean([np.interp(-rates, -curve.x[::-1], curve.y[::-1]) for curve in curves], axis=0)
     after = np.mean([np.interp(rates, curve.x, curve.y) for curve in curves], axis=0)
-    return np.repeat(rates, 2), np.stack([before, after], axis=1).ravel()  # (2 R,) each
+    x, y = np.repeat(rates, 2), np.stack([before, after], axis=1).ravel()  # (2 R,) each
+    return Curve("macro", x, y, float(np.mean([curve.area for curve in curves])))
 
 
-def _compute_precision_recall(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
+def compute_precision_recall(name: str, positive: NDArray[np.bool_], scores: FloatArray) -> Curve:
+    """Return the curve of precision and recall of (N,) scores, with one point per recall; some must be positive."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(positive, scores)
@@ -199,6 +212,8 @@ def _compute_precision_recall(name: str, positive: NDArray[np.bool_], scores: Fl
     return Curve(name, recalls, best, float(average_precision_score(positive, scores)))
 
 
-def _average_precisions(curves: Sequence[Curve]) -> tuple[FloatArray, FloatArray]:
+def average_precision_recalls(curves: Sequence[Curve]) -> Curve:
+    """Return the macro curve of precision and recall, as compute_precision_recalls describes it."""
     recalls = np.unique(np.concatenate([curve.x for curve in curves]))
-    return recalls, np.mean([curve.y[np.searchsorted(curve.x, recalls)] for curve in curves], axis=0)
+    precisions = np.mean([curve.y[np.searchsorted(curve.x, recalls)] for curve in curves], axis=0)
+    return Curve("macro", recalls, precisions, float(np.mean([curve.area for curve in curves])))

@@ -36,7 +36,7 @@ from celebflow.evaluation.metrics import (
 from celebflow.evaluation.open_set import OpenSetRates, OpenSetResult, measure_open_set, measure_unknown_people
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval, compute_intervals
 from celebflow.features.store import Features, select_split
-from celebflow.params import ComputeParams
+from celebflow.params import ComputeParams, TaskName
 from celebflow.paths import write_whole
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 REPORTED_SPLITS = ("val", "test")
 # What `dvc metrics show` and `dvc exp show` list, in one line of a terminal: a column per split each.
-_HEADLINE = ("accuracy", "balanced_accuracy", "macro_auc", "auc", "equal_error_rate", "loss")
+_HEADLINE = ("accuracy", "balanced_accuracy", "macro_auc", "auc", "average_precision", "equal_error_rate", "loss")
 _WARNING = "backbone"  # the key beside the splits
 _BATCH_SIZE = 256
 # The beginning of the names of the files of curves → the columns of the points.
@@ -55,13 +55,14 @@ _CURVE_COLUMNS = {
 
 
 PATH_SEPARATOR = "\t"  # between both paths of a pair: no path holds it
+ATTRIBUTE_SEPARATOR = "\t\t"  # between a path and an attribute
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one photograph, or for a pair, its probability, and that of the actual person or answer.
+    """The prediction for one photograph, a pair or an attribute, its probability, and that of the actual one.
 
-    `path` is that of the photograph; of a pair, it holds both.
+    `path` is that of the photograph; of a pair, it holds both, of an attribute, also its name.
     """
 
     path: str
@@ -86,7 +87,24 @@ class Prediction:
     @property
     def photographs(self) -> list[str]:
         """Return the path of the photograph, or both paths of the pair."""
-        return self.path.split(PATH_SEPARATOR)
+        return self.path.partition(ATTRIBUTE_SEPARATOR)[0].split(PATH_SEPARATOR)
+
+    @property
+    def attribute(self) -> str:
+        """Return the attribute that this is about, or an empty text."""
+        return self.path.partition(ATTRIBUTE_SEPARATOR)[2]
+
+    @property
+    def task(self) -> TaskName:
+        """Return the task of which this is a prediction."""
+        if self.attribute:
+            return "attributes"
+        return "verification" if len(self.photographs) > 1 else "recognition"
+
+    @property
+    def title(self) -> str:
+        """Return what texts call this: its photographs, and the attribute where there is one."""
+        return " | ".join([*self.photographs, *([self.attribute] if self.attribute else [])])
 
 
 @dataclass(frozen=True)

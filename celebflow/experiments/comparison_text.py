@@ -51,7 +51,7 @@ def _format_changes(title: str, changes: Sequence[Change], max_photographs: int)
     if not changes:
         return ""
     shown = changes if max_photographs < 0 else changes[:max_photographs]
-    rows = [[" | ".join(change.b.photographs), change.a.predicted, change.b.predicted] for change in shown]
+    rows = [[change.b.title, change.a.predicted, change.b.predicted] for change in shown]
     table = str(tabulate(rows, [title, "A says", "B says"], tablefmt="plain", disable_numparse=True))
     hidden_count = len(changes) - len(shown)
     return f"{table}\nand {hidden_count} more; --limit -1 lists all" if hidden_count else table

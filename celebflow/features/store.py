@@ -148,7 +148,10 @@ def _make_damage_error(file: Path, reason: str) -> CelebflowError:
 
 @dataclass(frozen=True)
 class LabeledFeatures:
-    """The photographs of one split: (N,) rows of the features, and (N,) labels, which are indices of class names."""
+    """The photographs of one split: (N,) rows of the features, and their labels.
+
+    Labels are (N,) indices of class names, or (N, A) answers for attributes.
+    """
 
     features: Features
     rows: NDArray[np.int64]
@@ -163,7 +166,7 @@ class LabeledFeatures:
         return self.features.view_count
 
     def gather(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> tuple[SparseBatch, "Tensor"]:
-        """Return the features of B photographs, as Features.gather does, and their (B,) labels."""
+        """Return the features of B photographs, as Features.gather does, and their labels."""
         import torch  # as in sparse.py
 
         return self.features.gather(self.rows[positions], views), torch.from_numpy(self.labels[positions])

@@ -1,0 +1,149 @@
+"""Train a model of attributes on the photographs of train, and calibrate it on val."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from celebflow import paths
+from celebflow.backbone.devices import select_device
+from celebflow.classifier.attribute_calibration import AttributeCalibration, fit_attribute_calibration
+from celebflow.classifier.attribute_model import AttributeCard, AttributeModel
+from celebflow.classifier.checkpoints import Checkpoints
+from celebflow.classifier.discriminants import fit_attribute_regressions
+from celebflow.classifier.history import EpochResult
+from celebflow.classifier.network import make_linear
+from celebflow.classifier.preprocessing import fit_preprocessor
+from celebflow.classifier.training import (
+    compute_logits,
+    fit,
+    require_finite,
+    require_finite_weights,
+    seed_everything,
+    validate,
+)
+from celebflow.data.attributes import BLANK, YES, AttributeTable, load_attributes
+from celebflow.features.store import Features, LabeledFeatures
+from celebflow.params import ComputeParams, TrainParams
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """The objective of attributes: the binary cross-entropy of the labels that are known.
+
+    `weights` (2, A) are those of no and of yes in the loss of training, or None.
+    """
+
+    weights: Tensor | None = None
+    label_smoothing: float = 0.0
+
+    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of (N, A) logits and labels."""
+        known = labels != BLANK
+        answers = (labels == YES).to(logits.dtype)
+        targets = answers * (1 - self.label_smoothing) + self.label_smoothing / 2
+        weights = known.to(logits.dtype)
+        if self.weights is not None:
+            of_no, of_yes = self.weights.to(logits.device)
+            weights = weights * torch.where(labels == YES, of_yes, of_no)
+        losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return (losses * weights).sum() / known.sum().clamp(min=1)
+
+    def count_labels(self, labels: Tensor) -> int:
+        """Return how many labels are known."""
+        return int((labels != BLANK).sum())
+
+    def count_hits(self, logits: Tensor, labels: Tensor) -> int:
+        """Return how many known labels are on the side of their logits."""
+        return int((((logits >= 0) == (labels == YES)) & (labels != BLANK)).sum())
+
+    def measure(self, logits: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Return the mean binary cross-entropy and the accuracy."""
+        loss = BinaryCrossEntropy().compute_loss(logits, labels).item()
+        return loss, self.count_hits(logits, labels) / max(1, self.count_labels(labels))
+
+
+def train_attributes(
+    features: Features,
+    params: TrainParams,
+    compute: ComputeParams,
+    checkpoints: Checkpoints,
+    log_epoch: Callable[[EpochResult], None],
+) -> tuple[AttributeModel, list[EpochResult]]:
+    """Train a model for the attributes of splits/attributes.csv, show progress, and calibrate it on val.
+
+    Returns the model and its history; logistic regressions have one epoch. It is as reproducible as train_classifier.
+
+    Raises DivergedError at the first loss that is not finite, and when the weights are not finite in the end.
+    """
+    seed_everything(params.seed)
+    table = load_attributes(paths.ATTRIBUTES)
+    train, val = (select_attributes(features, table, split) for split in ("train", "val"))
+    if warning := features.origin.backbone.warning():
+        print(warning)
+    preprocessor = fit_preprocessor(train, params.preprocessing, params.seed)
+    objective = make_objective(train.labels, params)
+    yes_fractions = measure_yes_fractions(train.labels)
+    card = AttributeCard(
+        class_names=table.names,
+        hidden_units=params.hidden_units if params.classifier == "mlp" else (),
+        dropout=params.dropout,
+        transform=features.origin.transform,
+        backbone=features.origin.backbone,
+        preprocessing=preprocessor.settings,
+        calibration=_make_uncalibrated(len(table.names), params),
+        yes_fractions=tuple(yes_fractions.tolist()),
+    )
+    if params.classifier in ("mlp", "linear"):
+        model = AttributeModel(card, preprocessor).to(select_device(compute.device))
+        history = fit(model, train, val, objective, params, checkpoints, log_epoch)
+    else:
+        print(f"Fitting {len(table.names)} attributes to {len(train)} photographs, {train.view_count} views each.")
+        weight, bias = fit_attribute_regressions(preprocessor, train, params)
+        model = make_linear(
+            lambda settings: AttributeModel(replace(card, preprocessing=settings)), preprocessor, weight, bias
+        )
+        on_train, on_val = (validate(model, examples, objective, params.batch_size) for examples in (train, val))
+        history = [EpochResult(1, *on_train, *on_val)]
+        require_finite(history[0], params)
+        log_epoch(history[0])
+    require_finite_weights(model.state_dict(), params)
+    logits, labels = compute_logits(model, val, params.batch_size)
+    calibration = fit_attribute_calibration(logits, labels, params.attribute_thresholds)
+    model.card = replace(model.card, calibration=calibration)
+    return model, history
+
+
+def select_attributes(features: Features, table: AttributeTable, split: str) -> LabeledFeatures:
+    """Select the photographs of one split, with their (N, A) labels."""
+    rows = features.find_rows(split)
+    labels = table.select([features.photos[row].path for row in rows])
+    return LabeledFeatures(features, rows, labels.astype(np.int64))
+
+
+def measure_yes_fractions(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the (A,) fractions of yes among the known ones of (N, A) labels; 0.5 where none is known."""
+    known = (labels != BLANK).sum(axis=0)
+    fractions: NDArray[np.float64] = np.where(known > 0, (labels == YES).sum(axis=0) / np.maximum(known, 1), 0.5)
+    return fractions
+
+
+def make_objective(labels: NDArray[np.int64], params: TrainParams) -> BinaryCrossEntropy:
+    """Return the objective of photographs with these (N, A) labels that the params describe.
+
+    Balanced weights make yes and no of each attribute count equally; their mean per known label is 1.
+    """
+    weights = None
+    if params.class_weights == "balanced":
+        counts = np.stack([(labels == answer).sum(axis=0) for answer in (0, 1)])  # (2, A)
+        balanced = counts.sum(axis=0) / (2 * np.maximum(counts, 1))
+        weights = torch.from_numpy(balanced.astype(np.float32))
+    return BinaryCrossEntropy(weights, params.label_smoothing)
+
+
+def _make_uncalibrated(count: int, params: TrainParams) -> AttributeCalibration:
+    ones, halves = (1.0,) * count, (0.5,) * count
+    return AttributeCalibration(ones, (0.0,) * count, ones, halves, halves, params.attribute_thresholds)

@@ -78,7 +78,8 @@ def fit_attribute_calibration(
 
     N known labels show no more than a probability of (N + 1) / (N + 2), by Laplace's rule of succession.
     """
-    columns = []
+    slopes, offsets, bounds = [], [], []
+    thresholds: dict[ThresholdKind, list[float]] = {kind: [] for kind in THRESHOLD_KINDS}
     for attribute in range(labels.shape[1]):
         known = labels[:, attribute] != BLANK
         scores, actual = logits[known, attribute].astype(np.float64), labels[known, attribute] == YES
@@ -87,9 +88,19 @@ def fit_attribute_calibration(
         bound = (count + 1) / (count + 2)
         fitted = AttributeCalibration((slope,), (offset,), (bound,), (0.5,), (0.5,), used)
         probabilities = fitted.compute_probabilities(scores[:, None])[:, 0]
-        chosen = [choose_threshold(probabilities, actual, kind) for kind in THRESHOLD_KINDS]
-        columns.append((slope, offset, bound, *chosen))
-    return AttributeCalibration(*(tuple(values) for values in zip(*columns, strict=True)), used)
+        for kind, chosen in thresholds.items():
+            chosen.append(choose_threshold(probabilities, actual, kind))
+        slopes.append(slope)
+        offsets.append(offset)
+        bounds.append(bound)
+    return AttributeCalibration(
+        slopes=tuple(slopes),
+        offsets=tuple(offsets),
+        max_probabilities=tuple(bounds),
+        accuracy_thresholds=tuple(thresholds["accuracy"]),
+        balanced_thresholds=tuple(thresholds["balanced_accuracy"]),
+        used=used,
+    )
 
 
 def choose_threshold(probabilities: FloatArray, actual: NDArray[np.bool_], kind: ThresholdKind) -> float:

@@ -68,9 +68,8 @@ def load_card(path: Path) -> AttributeCard:
 
 
 def _make_card(values: Mapping[str, Any]) -> AttributeCard:
-    calibration = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values["calibration"].items()
-    }
+    fitted = values["calibration"]
+    calibration = {name: tuple(value) for name, value in fitted.items() if name != "used"}
     card = AttributeCard(
         class_names=tuple(values["class_names"]),
         hidden_units=tuple(values["hidden_units"]),
@@ -78,7 +77,7 @@ def _make_card(values: Mapping[str, Any]) -> AttributeCard:
         transform=Transform.from_dict(values["transform"]),
         backbone=BackboneSource(**values["backbone"]),
         preprocessing=PreprocessingParams(**values["preprocessing"]),
-        calibration=AttributeCalibration(**calibration),
+        calibration=AttributeCalibration(**calibration, used=fitted["used"]),
         yes_fractions=tuple(values["yes_fractions"]),
     )
     if not len(card.class_names) == len(card.yes_fractions) == len(card.calibration.slopes):

@@ -134,9 +134,7 @@ def evaluate_attributes(
     if model.card.backbone.fingerprint != features.origin.backbone.fingerprint:
         raise CelebflowError("The model was trained on the features of another backbone. Run `dvc repro`.")
     if model.card.class_names != table.names:
-        raise CelebflowError(
-            f"The model was trained for other attributes than {paths.ATTRIBUTES} has. Run `dvc repro`."
-        )
+        raise CelebflowError(f"The model knows other attributes than {paths.ATTRIBUTES} has. Run `dvc repro`.")
     metrics = {}
     for split in REPORTED_SPLITS:
         examples = select_attributes(features, table, split)
@@ -215,13 +213,14 @@ def _list_predictions(
 def _measure_recall(metrics: AttributeMetrics) -> PersonMetrics:
     """Return the recall of yes of an attribute in the form of a person's, which DVC plots draws for any task."""
     hits = round((metrics.recall or 0) * metrics.yes)
-    interval = compute_wilson_interval(hits, metrics.yes) if metrics.yes else (None, None)
+    low, high = compute_wilson_interval(hits, metrics.yes) if metrics.yes else (None, None)
     return PersonMetrics(
         metrics.attribute,
         metrics.yes,
         metrics.precision,
         metrics.recall,
-        *interval,
+        low,
+        high,
         metrics.f1,
         metrics.auc,
         metrics.average_precision,

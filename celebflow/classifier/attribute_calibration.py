@@ -43,7 +43,7 @@ class AttributeCalibration:
         bounds, slopes = np.array(self.max_probabilities), np.array(self.slopes)
         thresholds = np.array([*self.accuracy_thresholds, *self.balanced_thresholds])
         finite = np.isfinite(np.array(list(values.values()), float)).all()
-        if not (finite and (slopes > 0).all() and ((bounds > 0.5) & (bounds <= 1)).all()):
+        if not (finite and (slopes > 0).all() and ((bounds >= 0.5) & (bounds <= 1)).all()):
             raise ValueError(f"{self} is not a valid calibration")
         if not ((thresholds > 0) & (thresholds < 1)).all():
             raise ValueError(f"{self} is not a valid calibration")

@@ -108,7 +108,7 @@ def fit_logistic(scores: FloatArray, actual: NDArray[np.bool_], weights: FloatAr
 
     counts = np.array([(~actual).sum(), actual.sum()])
     targets = np.where(actual, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
-    scale = max(float(scores.std()), float(np.finfo(np.float64).tiny))
+    scale = float(scores.std()) or 1.0
     center = float(scores.mean())
     standard = (scores - center) / scale
 

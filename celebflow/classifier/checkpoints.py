@@ -119,6 +119,8 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
     for folder in (Path(features_package.__path__[0]), Path(__file__).parent):
         for module in sorted(folder.glob("*.py")):
             digest.update(module.read_bytes())
+    if paths.ATTRIBUTES.exists():  # labels that the features do not hold
+        digest.update(paths.ATTRIBUTES.read_bytes())
     folder = paths.checkpoints()
     folder.mkdir(parents=True, exist_ok=True)
     own = folder / digest.hexdigest()[:16]

@@ -19,6 +19,7 @@ PHOTOS = Path("splits/photos.csv")
 PAIRS = Path("splits/pairs.csv")
 FOLDS = Path("splits/folds.csv")
 ATTRIBUTES = Path("splits/attributes.csv")
+ATTRIBUTE_BALANCE = Path("splits/attribute_balance.csv")
 LEFT_OUT = Path("splits/left_out.csv")
 DUPLICATES = Path("splits/duplicates.csv")
 

@@ -29,10 +29,13 @@ class Task:
     ONNX Runtime computes. `mlflow_model` is the class of what MLflow serves, in a module of its own, and
     `registered_name` the name of the model of which runs become versions.
 
+    `folders_are_people` tells whether the folders of data are people; otherwise, `split` says whom photographs show.
+
     `unit` is what has a prediction each, in the plural. `metrics` are those that val and test may have.
     """
 
     split: str
+    folders_are_people: bool
     train: str
     evaluate: str
     publish: str
@@ -50,6 +53,7 @@ class Task:
 TASKS: dict[TaskName, Task] = {
     "recognition": Task(
         split="celebflow.data.splits:split_each_person",
+        folders_are_people=True,
         train="celebflow.classifier.classifier_training:train_classifier",
         evaluate="celebflow.evaluation.results:evaluate_classifier",
         publish="celebflow.report.publication:publish",
@@ -85,6 +89,7 @@ TASKS: dict[TaskName, Task] = {
     ),
     "verification": Task(
         split="celebflow.data.person_splits:split_people",
+        folders_are_people=True,
         train="celebflow.classifier.verifier_training:train_verifier",
         evaluate="celebflow.evaluation.pair_results:evaluate_verifier",
         publish="celebflow.report.pair_publication:publish_pairs",

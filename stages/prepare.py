@@ -3,7 +3,7 @@
 from celebflow import paths
 from celebflow.data import duplicates, preparation
 from celebflow.params import load_params
-from celebflow.tasks import load_step
+from celebflow.tasks import TASKS, load_step
 from stages import run_stage
 
 
@@ -11,7 +11,8 @@ def main() -> None:
     """Write splits/."""
     params, folder = load_params(paths.PARAMS), paths.DATA
     split = load_step(params.task, "split")
-    prepared, left_out = preparation.prepare_photographs(folder, params.prepare, split)
+    by_folder = TASKS[params.task].folders_are_people
+    prepared, left_out = preparation.prepare_photographs(folder, params.prepare, split, folders_are_people=by_folder)
     groups = duplicates.list_duplicate_groups(prepared.photos)
     leaks = duplicates.count_leaks(groups, prepared.photos, split, params.prepare, folder)
     prepared.save()

@@ -1,18 +1,20 @@
 """attributes.csv: what is known of each photograph's attributes, as yes, no or blank."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from celebflow.data.photos import SPLITS
 from celebflow.data.tables import load_table, save_table
 from celebflow.errors import CelebflowError
 
 YES, NO, BLANK = 1, 0, -1
 _PATH = "path"  # the first column
 _CELL_OF = {YES: "1", NO: "0", BLANK: ""}
+_KINDS = {YES: "yes", NO: "no", BLANK: "blank"}
 _LABEL_OF = {cell: label for label, cell in _CELL_OF.items()}
 
 
@@ -37,6 +39,20 @@ def save_attributes(table: AttributeTable, path: Path) -> None:
     """Write splits/attributes.csv, one row per photograph; without any, only the header."""
     rows = zip(table.paths, table.labels.tolist(), strict=True)
     save_table(path, [_PATH, *table.names], ([name, *(_CELL_OF[label] for label in row)] for name, row in rows))
+
+
+def count_labels(labels: NDArray[np.int8], splits: Sequence[str]) -> NDArray[np.int64]:
+    """Return how many of the (N, A) labels of each split and attribute are YES, NO and BLANK: (3, A, 3) counts."""
+    of_split = [labels[np.array(splits, str) == split] for split in SPLITS]
+    return np.array([[(own == kind).sum(axis=0) for kind in _KINDS] for own in of_split]).transpose(0, 2, 1)
+
+
+def save_balance(table: AttributeTable, split_of: Mapping[str, str], path: Path) -> None:
+    """Write splits/attribute_balance.csv, one row per attribute: how often it is yes, no and blank in each split."""
+    header = ["attribute", *(f"{split}_{kind}" for split in SPLITS for kind in _KINDS.values())]
+    counts = count_labels(table.labels, [split_of[name] for name in table.paths])
+    counts_of = counts.transpose(1, 0, 2).reshape(len(table.names), len(header) - 1).tolist()
+    save_table(path, header, ([name, *row] for name, row in zip(table.names, counts_of, strict=True)))
 
 
 def load_attributes(path: Path) -> AttributeTable:

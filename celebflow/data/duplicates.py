@@ -97,8 +97,8 @@ class DuplicateGroup:
 
     @property
     def people(self) -> list[str]:
-        """Return the people whose folders contain them; with more than one, a label is likely wrong."""
-        return list_people(self.photos)
+        """Return the people whom they show, as far as known; with more than one, a label is likely wrong."""
+        return [person for person in list_people(self.photos) if person]
 
 
 def list_duplicate_groups(photos: Sequence[Photo]) -> list[DuplicateGroup]:

@@ -1,23 +1,27 @@
-"""Tables that users write: pairs of photographs, LFW's list of pairs, and the folds of people."""
+"""The pairs of photographs and folds of people that users write, or that LFW has."""
 
-import csv
 import os
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from celebflow.data.given_tables import (
+    LFW_PAIRS,
+    PAIRS_TABLE,
+    PEOPLE_TABLE,
+    describe_problems,
+    is_given,
+    read_rows,
+    read_words,
+    simplify_path,
+)
 from celebflow.data.pairs import Pair
 from celebflow.data.photos import Photo
 from celebflow.data.tables import unescape_cell
 from celebflow.errors import CelebflowError
 
-# What may lie beside the folders of people: pairs, LFW's own list of pairs, and the folds of people.
-PAIRS_TABLE, LFW_PAIRS, PEOPLE_TABLE = "pairs.csv", "pairs.txt", "people.csv"
-TABLES = (PAIRS_TABLE, LFW_PAIRS, PEOPLE_TABLE)
-_MAX_LISTED = 10
 _MIN_FOLDS = 3  # one for test, one for val, and one to train on
 
 
@@ -27,11 +31,6 @@ class GivenPairs:
 
     pairs: list[Pair]
     fold_of: dict[str, int] = field(default_factory=dict)
-
-
-def is_given(file: Path) -> bool:
-    """Tell whether there is a table to read, even if it is a link to a file that is missing."""
-    return file.is_symlink() or file.is_file()
 
 
 def read_given_pairs(folder: Path, photos: Sequence[Photo]) -> GivenPairs | None:
@@ -48,7 +47,7 @@ def read_given_pairs(folder: Path, photos: Sequence[Photo]) -> GivenPairs | None
     if file is None:
         return None
     person_of = {photo.path: photo.person for photo in photos}
-    likely = {_simplify(path): path for path in person_of}
+    likely = {simplify_path(path): path for path in person_of}
     lines = _read_table(file, person_of) if file.name == PAIRS_TABLE else _read_lfw(file, photos)
     problems: list[str] = []
     pairs: list[Pair] = []
@@ -56,14 +55,14 @@ def read_given_pairs(folder: Path, photos: Sequence[Photo]) -> GivenPairs | None
     line_of: dict[frozenset[str], int] = {}
     for number, pair in lines:
         if problem := _find_problem(pair, person_of, likely, line_of, fold_of):
-            problems.append(f"  line {number}: {problem}")
+            problems.append(f"line {number}: {problem}")
             continue
         line_of[frozenset((pair.first, pair.second))] = number
         if pair.fold:
             fold_of |= dict.fromkeys((person_of[pair.first], person_of[pair.second]), pair.fold)
         pairs.append(pair)
     if not problems:
-        problems = [f"  {problem}" for problem in _check_balance(pairs)]
+        problems = _check_balance(pairs)
     if problems:
         raise CelebflowError(_describe(file, problems))
     if fold_of:
@@ -72,9 +71,7 @@ def read_given_pairs(folder: Path, photos: Sequence[Photo]) -> GivenPairs | None
 
 
 def _describe(file: Path, problems: Sequence[str]) -> str:
-    more = f"\n  and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
-    listing = "\n".join(problems[:_MAX_LISTED])
-    return f"{file} is not valid:\n{listing}{more}\nCorrect it, or remove it to draw pairs by prepare.seed."
+    return describe_problems(file, problems, "Correct it, or remove it to draw pairs by prepare.seed.")
 
 
 def _find_problem(
@@ -87,7 +84,7 @@ def _find_problem(
     """Return what is wrong with a pair, or an empty text."""
     unknown = [path for path in (pair.first, pair.second) if path not in person_of]
     if unknown:
-        meant = likely.get(_simplify(unknown[0]))
+        meant = likely.get(simplify_path(unknown[0]))
         return f"{unknown[0]} is not one of the photographs" + (f", but {meant!a} is" if meant else "")
     if pair.first == pair.second:
         return f"{pair.first} is paired with itself"
@@ -99,12 +96,6 @@ def _find_problem(
         return f"{pair.first} and {pair.second} are said to show {said}, and are in folders that say otherwise"
     shared = [person for person in people if fold_of.get(person, pair.fold) != pair.fold]
     return f"{shared[0]} is in fold {fold_of[shared[0]]} and in fold {pair.fold}" if shared else ""
-
-
-def _simplify(path: str) -> str:
-    """Return what paths have in common that are likely meant to be the same: other systems write them in other ways."""
-    text = unicodedata.normalize("NFC", path.strip().replace("\\", "/")).casefold()
-    return text.removeprefix("./").removeprefix("data/")
 
 
 def _check_balance(pairs: Sequence[Pair]) -> list[str]:
@@ -123,12 +114,12 @@ def _check_balance(pairs: Sequence[Pair]) -> list[str]:
 
 def _read_table(file: Path, person_of: Mapping[str, str]) -> Iterator[tuple[int, Pair]]:
     """Yield the pairs of pairs.csv with their line numbers."""
-    for number, row in _read_rows(file, ("first", "second", "same"), ("fold",)):
+    for number, row in read_rows(file, ("first", "second", "same"), ("fold",)):
         same, fold = row["same"].strip(), row.get("fold", "0").strip()
         if same not in ("0", "1"):
-            raise CelebflowError(_describe(file, [f"  line {number}: same is {same!r}, not 0 or 1"]))
+            raise CelebflowError(_describe(file, [f"line {number}: same is {same!r}, not 0 or 1"]))
         if not re.fullmatch("[0-9]{1,4}", fold) or ("fold" in row and int(fold) == 0):
-            raise CelebflowError(_describe(file, [f"  line {number}: fold is {fold!r}, not a number from 1"]))
+            raise CelebflowError(_describe(file, [f"line {number}: fold is {fold!r}, not a number from 1"]))
         first, second = (
             row[side] if row[side] in person_of else unescape_cell(row[side]) for side in ("first", "second")
         )
@@ -141,7 +132,7 @@ def read_pair_rows(file: Path) -> list[tuple[str, str]]:
     Raises CelebflowError when the file cannot be read, or lacks a column or a cell.
     """
     pairs = []
-    for number, row in _read_rows(file, ("first", "second"), ()):
+    for number, row in read_rows(file, ("first", "second"), ()):
         if empty := next((side for side in ("first", "second") if not row[side].strip()), None):
             raise CelebflowError(f"{file}, line {number}: {empty} is empty. Name a photograph there.")
         pairs.append((_find_file(file.parent, row["first"]), _find_file(file.parent, row["second"])))
@@ -155,29 +146,6 @@ def _find_file(folder: Path, cell: str) -> str:
     return str(path if os.path.exists(path) else folder / unescape_cell(cell))  # noqa: PTH110
 
 
-def _read_rows(file: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows of a CSV file that a user wrote, with their line numbers."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as content:
-            rows = csv.DictReader(content)
-            header = rows.fieldnames or []
-            if missing := [name for name in needed if name not in header]:
-                raise CelebflowError(
-                    f"{file} lacks the column {', '.join(missing)}. Its first line must name the columns, with commas "
-                    f"between them: {','.join(needed)}" + (f", and perhaps {','.join(optional)}." if optional else ".")
-                )
-            for row in rows:
-                if None in row or None in row.values():
-                    raise CelebflowError(
-                        f"{file}, line {rows.line_num}: another number of cells than the first line. Correct that line."
-                    )
-                yield rows.line_num, row
-    except OSError as error:
-        raise CelebflowError(f"{file} cannot be read ({error.strerror}). Check that path.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CelebflowError(f"{file} cannot be read ({error}). Save it as CSV in UTF-8.") from None
-
-
 def _read_lfw(file: Path, photos: Sequence[Photo]) -> Iterator[tuple[int, Pair]]:
     """Yield the pairs of LFW's pairs.txt with their line numbers (Huang et al., 2007).
 
@@ -187,15 +155,10 @@ def _read_lfw(file: Path, photos: Sequence[Photo]) -> Iterator[tuple[int, Pair]]
     paths_of = defaultdict(list)
     for photo in photos:
         paths_of[photo.path.rpartition(".")[0]].append(photo.path)
-    try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except OSError as error:
-        raise CelebflowError(f"{file} cannot be read ({error.strerror}). Check that path.") from None
-    except UnicodeDecodeError as error:
-        raise CelebflowError(f"{file} cannot be read ({error}). Save it as text in UTF-8.") from None
+    lines = read_words(file)
     header = lines[0] if lines else []
     if not 1 <= len(header) <= 2 or not all(map(_is_number, header)):
-        raise CelebflowError(_describe(file, ["  line 1: not one or two numbers, as LFW's pairs.txt begins"]))
+        raise CelebflowError(_describe(file, ["line 1: not one or two numbers, as LFW's pairs.txt begins"]))
     fold_count, fold_size = int(header[0]) if len(header) == 2 else 1, 2 * int(header[-1])
     count = 0
     for number, words in enumerate(lines[1:], 2):
@@ -204,19 +167,19 @@ def _read_lfw(file: Path, photos: Sequence[Photo]) -> Iterator[tuple[int, Pair]]
         people = [words[0], words[0]] if len(words) == 3 else words[0::2]
         numbers = words[1:] if len(words) == 3 else words[1::2]
         if len(words) not in (3, 4) or not all(map(_is_number, numbers)):
-            raise CelebflowError(_describe(file, [f"  line {number}: not a pair: {' '.join(words)}"]))
+            raise CelebflowError(_describe(file, [f"line {number}: not a pair: {' '.join(words)}"]))
         chosen = []
         for person, each in zip(people, numbers, strict=True):
             name = f"{person}/{person}_{int(each):04}"
             found = paths_of.get(name, [name])
             if len(found) > 1:
-                raise CelebflowError(_describe(file, [f"  line {number}: {name} can be {' or '.join(found)}"]))
+                raise CelebflowError(_describe(file, [f"line {number}: {name} can be {' or '.join(found)}"]))
             chosen += found
         fold = count // fold_size + 1 if len(header) == 2 and fold_size else 0
         yield number, Pair(chosen[0], chosen[1], int(len(words) == 3), "", fold)
         count += 1
     if count != fold_count * fold_size:
-        problem = f"  line 1: it says that there are {fold_count * fold_size} pairs, but there are {count}"
+        problem = f"line 1: it says that there are {fold_count * fold_size} pairs, but there are {count}"
         raise CelebflowError(_describe(file, [problem]))
 
 
@@ -230,7 +193,7 @@ def _add_folds(file: Path, people: set[str], fold_of: dict[str, int]) -> None:
         return
     folds = set(fold_of.values())
     line_of: dict[str, int] = {}
-    for number, row in _read_rows(file, ("person", "fold"), ()):
+    for number, row in read_rows(file, ("person", "fold"), ()):
         person, fold = row["person"], row["fold"].strip()
         if person not in people:
             person = unescape_cell(person)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scipy.cluster.hierarchy import DisjointSet
-
-from celebflow.data.given_pairs import PEOPLE_TABLE, GivenPairs, is_given, read_given_pairs
+from celebflow.data.given_pairs import GivenPairs, read_given_pairs
+from celebflow.data.given_tables import PEOPLE_TABLE, is_given
 from celebflow.data.pairs import Pair, draw_pairs
-from celebflow.data.photos import SPLITS, UNKNOWN, Photo
-from celebflow.data.splits import Split
+from celebflow.data.photos import SPLITS, Photo
+from celebflow.data.splits import Split, leave_out_unknown
+from celebflow.data.units import join_units
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
 
@@ -27,8 +27,7 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
 
     Raises CelebflowError when the pairs that are given are not valid, or there are too few people or pairs.
     """
-    unused_count = sum(photo.split == UNKNOWN for photo in photos)
-    photos = [photo for photo in photos if photo.split != UNKNOWN]
+    photos, unused_notes = leave_out_unknown(photos)
     given = read_given_pairs(folder, photos)
     notes: list[str] = []
     if given is not None and given.fold_of:
@@ -54,11 +53,7 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
         notes.append(
             f"{folder / PEOPLE_TABLE} is not used: the folds in it count only where pairs.csv or pairs.txt has folds."
         )
-    if unused_count:
-        notes.append(
-            f"{unused_count} photographs are not used: they are in prepare.unknown_folder, which is for the task "
-            "recognition."
-        )
+    notes += unused_notes
     if empty := sorted(set(people) - {photo.person for photo in photos}):
         notes.append(f"These folders hold no photograph: {', '.join(empty)}.")
     return Split(assigned, pairs, [*notes, *_describe(assigned, pairs)], given.fold_of if given else {})
@@ -88,14 +83,9 @@ def _take_folds(photos: Sequence[Photo], given: GivenPairs) -> tuple[dict[str, s
 def _draw_splits(photos: Sequence[Photo], params: PrepareParams) -> dict[str, str]:
     """Return the split of each person."""
     groups_of: dict[str, set[str]] = defaultdict(set)
-    people_of: dict[str, list[str]] = defaultdict(list)
     for photo in photos:
         groups_of[photo.person].add(photo.group)
-        people_of[photo.group].append(photo.person)
-    families = DisjointSet(sorted(groups_of))
-    for sharing in people_of.values():
-        for person in sharing[1:]:
-            families.merge(sharing[0], person)
+    families = [{photo.person for photo in unit} for unit in join_units(photos)]
     several = [person for person, groups in groups_of.items() if len(groups) > 1]
     if len(several) < len(SPLITS) * _MIN_PEOPLE:
         raise CelebflowError(
@@ -106,7 +96,7 @@ def _draw_splits(photos: Sequence[Photo], params: PrepareParams) -> dict[str, st
     split_of: dict[str, str] = {}
     chosen = set(several)
     for has_several in (True, False):
-        members = [sorted(family) for family in families.subsets() if bool(family & chosen) == has_several]
+        members = [sorted(family) for family in families if bool(family & chosen) == has_several]
         ranked = sorted(members, key=lambda family: hashlib.sha256(f"{params.seed} {family[0]}".encode()).hexdigest())
         _fill(ranked, _MIN_PEOPLE if has_several else 0, params, split_of)
     counts = Counter(split_of[person] for person in several)

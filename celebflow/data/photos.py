@@ -12,10 +12,11 @@ UNKNOWN = "unknown"  # the split of people who are not to be known
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photograph; `path` is relative to the data folder, with forward slashes, and starts with the person.
+    """One photograph; `path` is relative to the data folder, with forward slashes.
 
-    `group` is the smallest SHA-256 among the photograph and its near-duplicates. Where the split is
-    UNKNOWN, `person` is the folder of all unknown people, with the person's folder in it.
+    `person` is the first folder of the path; for the task attributes, the person whom the table names, or empty.
+    `group` is the smallest SHA-256 among the photograph and its near-duplicates. Where the split is UNKNOWN, `person`
+    is the folder of all unknown people, with the person's folder in it.
     """
 
     path: str

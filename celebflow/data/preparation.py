@@ -15,7 +15,7 @@ from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
 from celebflow.data.files import explain_system_file, find_files, is_folder, is_system_file, read_file
 from celebflow.data.formats import PhotographError, explain_refusal
-from celebflow.data.given_pairs import TABLES
+from celebflow.data.given_tables import TABLES
 from celebflow.data.layout import check_layout, list_notes
 from celebflow.data.photos import UNKNOWN, Photo
 from celebflow.data.splits import Split, Splitter
@@ -38,10 +38,13 @@ class LeftOut:
     reason: str
 
 
-def prepare_photographs(folder: Path, params: PrepareParams, split: Splitter) -> tuple[Split, list[LeftOut]]:
-    """Find, check, group and split all photographs in `folder`, which has one subfolder per person.
+def prepare_photographs(
+    folder: Path, params: PrepareParams, split: Splitter, *, folders_are_people: bool = True
+) -> tuple[Split, list[LeftOut]]:
+    """Find, check, group and split all photographs in `folder`, which has one subfolder per person or any others.
 
-    `split` is a task's. Returns what it returns, and the files that are left out, sorted by path.
+    `split` and `folders_are_people` are a task's. Returns what `split` returns, and the files that are left out, sorted
+    by path.
 
     Raises CelebflowError when `folder` is missing, with a list of all unreadable files when `params.unreadable` is
     "stop", and when `split` does.
@@ -50,18 +53,19 @@ def prepare_photographs(folder: Path, params: PrepareParams, split: Splitter) ->
         target = "a folder" if folder.is_dir() else "something else"
         raise CelebflowError(f"{folder} is a link to {target}, {_LINK_REMEDY}.")
     if folder.exists() and not folder.is_dir():
-        raise CelebflowError(f"{folder} is not a folder. It holds the photographs, one folder per person.")
+        raise CelebflowError(f"{folder} is not a folder. It holds the photographs.")
     if not folder.is_dir():
         raise CelebflowError(
-            f"{folder} is missing. It holds the photographs, one folder per person: "
-            "run `dvc pull` to fetch them, or `celebflow sample data` to draw those of the demo."
+            f"{folder} is missing. It holds the photographs: run `dvc pull` to fetch them, or `celebflow sample data` "
+            "to draw those of the demo."
         )
     found, system_files = find_files(folder)
     paths = [path for path in found if path not in TABLES]
     unknown_prefix = _find_unknown(folder, params.unknown_folder)
-    check_layout(folder, [path for path in paths if not path.startswith(unknown_prefix)])
+    if folders_are_people:
+        check_layout(folder, [path for path in paths if not path.startswith(unknown_prefix)])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = pool.map(lambda path: _check_file(folder, path), paths)
+        checks = pool.map(lambda path: _check_file(folder, path, in_folder=folders_are_people), paths)
         results = list(tqdm(checks, "checking", len(paths), unit="photograph", disable=None))
     unreadable = [result for result in results if isinstance(result, LeftOut)]
     usable = [result for result in results if not isinstance(result, LeftOut)]
@@ -76,11 +80,7 @@ def prepare_photographs(folder: Path, params: PrepareParams, split: Splitter) ->
         hashes, sha256s = np.stack([each for _, each in usable]), [photo.sha256 for photo in photos]
         groups = group_near_duplicates(hashes, sha256s, params.duplicate_distance_bits)
         photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
-    people = sorted(
-        escape_controls(entry.name, keep="")
-        for entry in folder.iterdir()
-        if is_folder(entry) and not is_system_file(entry.name) and f"{entry.name}/" not in unknown_prefix
-    )
+    people = _list_folders(folder, unknown_prefix) if folders_are_people else []
     known = [photo for photo in photos if photo.split != UNKNOWN]
     if unknown_prefix and len(known) == len(photos):
         raise CelebflowError(
@@ -91,15 +91,26 @@ def prepare_photographs(folder: Path, params: PrepareParams, split: Splitter) ->
     left_out = unreadable + [
         LeftOut(escape_controls(path, keep=""), explain_system_file(path)) for path in system_files
     ]
-    left_out += [LeftOut(path, "is a table for the task verification") for path in found if path in TABLES]
+    left_out += [LeftOut(path, f"is a table for the task {TABLES[path]}") for path in found if path in TABLES]
     try:
         prepared = split(photos, people, params, folder)
-        prepared = replace(prepared, notes=[*prepared.notes, *_note_overlap(known, prepared.unknown)])
-        return prepared, sorted(left_out, key=lambda file: file.path)
+        notes = [*prepared.notes, *_note_overlap(known, prepared.unknown)]
+        if folders_are_people:
+            notes += list_notes(photo.path for photo in prepared.photos)
+        return replace(prepared, notes=notes), sorted(left_out, key=lambda file: file.path)
     except CelebflowError as error:
         if unreadable:
             raise CelebflowError(f"{error}\nThese files are not used:\n{listing}") from None
         raise
+
+
+def _list_folders(folder: Path, unknown_prefix: tuple[str, ...]) -> list[str]:
+    """Return the names of the folders in `folder`, sorted, without that of unknown people."""
+    return sorted(
+        escape_controls(entry.name, keep="")
+        for entry in folder.iterdir()
+        if is_folder(entry) and not is_system_file(entry.name) and f"{entry.name}/" not in unknown_prefix
+    )
 
 
 def _find_unknown(folder: Path, unknown_folder: str | None) -> tuple[str, ...]:
@@ -141,13 +152,14 @@ def _note_overlap(known: Sequence[Photo], unknown: Sequence[Photo]) -> list[str]
     return notes
 
 
-def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
+def _check_file(folder: Path, path: str, *, in_folder: bool) -> tuple[Photo, HashArray] | LeftOut:
+    """Return a photograph and its hashes; `in_folder` tells whether it must be in a folder, which is its person."""
     shown = escape_controls(path, keep="")
     if shown != path:
         return LeftOut(shown, "has a name that is not UTF-8, or that holds control characters")
     if is_folder(folder / path):
         return LeftOut(path, f"is a link to a folder, {_LINK_REMEDY}")
-    if "/" not in path:
+    if in_folder and "/" not in path:
         return LeftOut(path, "is not in a person's folder")
     try:
         content = read_file(folder / path)
@@ -155,7 +167,8 @@ def _check_file(folder: Path, path: str) -> tuple[Photo, HashArray] | LeftOut:
     except (PhotographError, OSError) as error:
         return LeftOut(path, explain_refusal(error))
     sha256 = hashlib.sha256(content).hexdigest()
-    return Photo(path, path.split("/")[0], "", sha256, sha256), hashes
+    person = path.split("/")[0] if in_folder else ""
+    return Photo(path, person, "", sha256, sha256), hashes
 
 
 def report(split: Split, left_out: Sequence[LeftOut], duplicates: str) -> None:
@@ -164,7 +177,7 @@ def report(split: Split, left_out: Sequence[LeftOut], duplicates: str) -> None:
     if split.unknown:
         people_count = len({photo.person for photo in split.unknown})
         print(f"{len(split.unknown)} photographs of {people_count} unknown people measure the threshold.")
-    for note in [duplicates, *split.notes, *list_notes(photo.path for photo in split.photos)]:
+    for note in [duplicates, *split.notes]:
         print(note)
 
 

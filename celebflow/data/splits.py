@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from celebflow import paths
-from celebflow.data.attributes import NO_ATTRIBUTES, AttributeTable, save_attributes
+from celebflow.data.attributes import NO_ATTRIBUTES, AttributeTable, save_attributes, save_balance
 from celebflow.data.pairs import Pair, save_folds, save_pairs
 from celebflow.data.photos import SPLITS, UNKNOWN, Photo, save_photos
 from celebflow.errors import CelebflowError
@@ -19,7 +19,7 @@ class Split:
     """The photographs with their splits, sorted by path, the pairs to compare, and notes for the user.
 
     `fold_of` is the fold of each person in a k-fold protocol, for those who have one. `unknown` are the photographs of
-    people who are not to be known. `attributes` are the labels of the photographs.
+    people who are not to be known. `attributes` are the labels of the photographs, in their order.
     """
 
     photos: list[Photo]
@@ -30,11 +30,23 @@ class Split:
     attributes: AttributeTable = NO_ATTRIBUTES
 
     def save(self) -> None:
-        """Write photos.csv, pairs.csv, folds.csv and attributes.csv; only the headers of what there is not."""
+        """Write the tables of splits/ that describe photographs; only the headers of what there is not."""
         save_photos([*self.photos, *self.unknown], paths.PHOTOS)
         save_pairs(self.pairs, paths.PAIRS)
         save_folds(self.fold_of, paths.FOLDS)
         save_attributes(self.attributes, paths.ATTRIBUTES)
+        save_balance(self.attributes, {photo.path: photo.split for photo in self.photos}, paths.ATTRIBUTE_BALANCE)
+
+
+def leave_out_unknown(photos: Sequence[Photo]) -> tuple[list[Photo], list[str]]:
+    """Return the photographs without those of unknown people, and notes that say so, for tasks that know nobody."""
+    used = [photo for photo in photos if photo.split != UNKNOWN]
+    if unused_count := len(photos) - len(used):
+        return used, [
+            f"{unused_count} photographs are not used: they are in prepare.unknown_folder, which is for the task "
+            "recognition."
+        ]
+    return used, []
 
 
 # What splits the photographs of a task: it takes them, those of unknown people marked as such, the other people,

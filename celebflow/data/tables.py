@@ -46,7 +46,7 @@ def save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 def write_table(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write CSV to an open file; an apostrophe keeps a spreadsheet from taking a text for a formula."""
     writer = csv.writer(_Lines(file), lineterminator="\r\n")
-    writer.writerow(header)
+    writer.writerow([escape_cell(name) for name in header])
     writer.writerows([escape_cell(cell) for cell in row] for row in rows)
 
 
@@ -67,7 +67,7 @@ def load_table(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str
             for row in rows:
                 if None in row or None in row.values():
                     raise ValueError("another number of cells than its header")
-                yield {name: unescape_cell(cell) for name, cell in row.items()}
+                yield {unescape_cell(name): unescape_cell(cell) for name, cell in row.items()}
         except (csv.Error, ValueError) as error:
             raise CelebflowError(
                 f"{path} is damaged at line {rows.line_num} ({error}). Run `dvc repro` to make it again."

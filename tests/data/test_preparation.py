@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from celebflow.data.attribute_splits import split_by_attributes
+from celebflow.data.attributes import load_attributes
 from celebflow.data.duplicates import list_duplicate_groups
+from celebflow.data.given_tables import TABLES
 from celebflow.data.invented_people import draw_photograph
 from celebflow.data.photos import list_people, load_photos, save_photos
 from celebflow.data.preparation import LeftOut, prepare_photographs, save_left_out
-from celebflow.data.splits import split_each_person
+from celebflow.data.splits import Split, split_each_person
 from celebflow.data.tables import load_rows, load_table
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
+from celebflow.tasks import TASKS
+from stages.prepare import main
+from tests import COMMITTED_PARAMS
 from tests.preparing import prepare
 
 Draw = Callable[..., Path]
@@ -252,3 +259,75 @@ def test_unknown_people_who_may_be_known_are_told(draw_people: Draw) -> None:
     copies, names = prepare_photographs(data, params, split_each_person)[0].notes
     assert "unknown/Ann/1.jpg (Bo/0.jpg)" in copies and "Cy" not in copies
     assert "unknown/Ann" in names and "Cy" not in names
+
+
+def _prepare_attributes(data: Path, params: PrepareParams = PARAMS) -> tuple[Split, list[LeftOut]]:
+    return prepare_photographs(data, params, split_by_attributes, folders_are_people=False)
+
+
+def _describe_photographs(data: Path) -> None:
+    """Write attributes.csv for the photographs in `data`."""
+    paths = sorted(path.relative_to(data).as_posix() for path in data.rglob("*.jpg"))
+    lines = [f"{path},{number % 2}" for number, path in enumerate(paths)]
+    (data / "attributes.csv").write_text("\n".join(["photograph,Hat", *lines]) + "\n", encoding="utf-8")
+
+
+def test_photographs_with_attributes_lie_in_any_folders(draw_people: Draw) -> None:
+    data = draw_people("train/deep", "test", count=6)
+    for number in range(6):
+        (data / "test" / f"{number}.jpg").rename(data / f"{number}.jpg")
+    _describe_photographs(data)
+    split, left_out = _prepare_attributes(data)
+    assert len(split.photos) == len(split.attributes.paths) == 12
+    assert {photo.person for photo in split.photos} == {""}
+    assert left_out == [LeftOut("attributes.csv", "is a table for the task attributes")]
+    assert not any("folder" in note or "person" in note for note in split.notes)
+    (data / "more.jpg").write_bytes((data / "1.jpg").read_bytes())
+    with pytest.raises(
+        CelebflowError, match="attributes.csv is not valid.*\n.*more.jpg has no row: add one, or remove"
+    ):
+        _prepare_attributes(data)
+
+
+def test_rows_of_files_that_are_skipped_or_unknown_are_no_error(draw_people: Draw) -> None:
+    data = draw_people("a", "b", "un known", count=6)
+    _describe_photographs(data)
+    (data / "a" / "0.jpg").write_text("not a photograph")
+    with pytest.raises(CelebflowError, match="a/0.jpg"):
+        _prepare_attributes(data)
+    params = PrepareParams(unreadable="skip", unknown_folder="data/un known")
+    split, left_out = _prepare_attributes(data, params)
+    assert [photo.path for photo in split.photos] == sorted(split.attributes.paths)
+    assert len(split.photos) == 11 and split.unknown == []
+    assert [file.path for file in left_out] == ["a/0.jpg", "attributes.csv"]
+    assert any("7 rows of files that are not used" in note for note in split.notes)
+    assert any("prepare.unknown_folder" in note for note in split.notes)
+
+
+def test_tables_of_every_task_are_left_out_by_name(draw_people: Draw) -> None:
+    data = draw_people("Ann", "Bo", count=3)
+    for name in TABLES:
+        (data / name).write_text("anything")
+    _, left_out = prepare(data, PARAMS)
+    assert {file.path: file.reason for file in left_out} == {
+        name: f"is a table for the task {task}" for name, task in TABLES.items()
+    }
+
+
+def test_the_stage_writes_the_attributes_and_near_duplicates_leak_by_them(
+    draw_people: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = draw_people("a", "b", count=8)
+    for number in range(8):
+        shutil.copy(data / "a" / f"{number}.jpg", data / f"copy {number}.jpg")
+    _describe_photographs(data)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("task: attributes\n" + COMMITTED_PARAMS.replace("task: recognition\n", ""))
+    step = "celebflow.data.attribute_splits:split_by_attributes"
+    monkeypatch.setitem(TASKS, "attributes", replace(TASKS["recognition"], split=step, folders_are_people=False))
+    main()
+    photos = load_photos(Path("splits/photos.csv"))
+    assert load_attributes(Path("splits/attributes.csv")).paths == tuple(photo.path for photo in photos)
+    rows = list(load_table(Path("splits/duplicates.csv")))
+    assert {row["likely_wrong_label"] for row in rows} == {""}
+    assert len(rows) == 16 and any(row["leaked_by_ordinary_split"] != "0" for row in rows)

@@ -9,7 +9,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := pytest --dist loadfile --no-loadscope-reorder --numprocesses
 
 help:
-	@echo "make demo           draw the invented people and run the whole pipeline on them"
+	@echo "make demo           draw the invented people and run the whole pipeline on them; for the other tasks:"
+	@echo "                    make demo TASK=verification, or TASK=attributes"
 	@echo "make test-quick     the tests to run while working"
 	@echo "make test           all checks and tests, as in CI"
 	@echo "make check          format, lint and types alone"
@@ -28,9 +29,13 @@ install: .venv/installed
 	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev,faces]'
 	touch $@
 
+# The base recipe is for recognition; each of the other tasks has a recipe of its name.
+TASK := recognition
+RECIPE_OF_TASK = $(if $(filter-out recognition,$(TASK)),$$(celebflow recipe '$(TASK)'))
+
 demo: install
 	celebflow sample data
-	dvc exp run --set-param backbone.weights=untrained
+	dvc exp run --set-param backbone.weights=untrained $(RECIPE_OF_TASK)
 	@echo "See reports/index.html, or run: . .venv/bin/activate && mlflow ui"
 
 check: install

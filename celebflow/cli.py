@@ -63,8 +63,8 @@ def main() -> None:
 def sample(folder: Path) -> None:
     """Draw the demo's photographs of 31 invented people into FOLDER.
 
-    They are the same files, byte for byte, each time. Other files in FOLDER are an error, so that invented people never
-    mix with your own photographs.
+    A table, attributes.csv, says what they show. They are the same files, byte for byte, each time. Other files in
+    FOLDER are an error, so that invented people never mix with your own photographs.
 
     \b
     Example:
@@ -73,13 +73,14 @@ def sample(folder: Path) -> None:
     from tqdm import tqdm
 
     from celebflow.data import invented_people
+    from celebflow.data.given_tables import ATTRIBUTES_TABLE
 
     drawn = invented_people.draw_sample_data(folder)
     for _ in tqdm(drawn, "drawing", invented_people.PHOTOGRAPH_COUNT, unit="photograph", disable=None):
         pass
     _echo(
         f"{invented_people.PHOTOGRAPH_COUNT} photographs of {len(invented_people.PEOPLE)} invented people are in "
-        f"{folder}."
+        f"{folder}. {ATTRIBUTES_TABLE} there says what they show."
     )
 
 

@@ -5,7 +5,7 @@ way on every processor. Sines, exponentials, matrix products and reductions do n
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from celebflow.data.given_tables import ATTRIBUTES_TABLE
+from celebflow.data.tables import save_table
 from celebflow.errors import CelebflowError
 from celebflow.paths import write_whole
 
@@ -23,6 +25,7 @@ Vector = Sequence[float] | Array  # of three numbers
 PHOTOGRAPHS_PER_PERSON = 30
 PHOTOGRAPH_SIZE_PX = 128
 _SUPERSAMPLING = 2
+_BEARD_FROM, _MOUSTACHE_FROM, _GLASSES_FROM = 0.62, 0.66, 0.7  # the traits from which people have them
 _SEED = 31
 _NAMES = (
     "Aderyn Voss, Anselm Kirkwall, Bram Oakhollow, Calla Winterbourne, Corvin Hale, Dagny Felltree, Edda Marsh, "
@@ -68,6 +71,32 @@ class Traits:
     moustache: float
     ear_size: float
     glasses: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an invented person wears and does in one photograph; lengths in head radii."""
+
+    clothes: Array
+    smile: float  # how far the corners of the mouth are above its middle
+    opening: float  # of the mouth
+    brow_raise: float
+    lids: float  # how far the eyes are open, in 0–1
+    gaze: float
+    glasses: bool
+
+
+# What the drawing shows of a person and of a photograph, for attributes.csv.
+_ATTRIBUTES: dict[str, Callable[[Traits, Look], bool]] = {
+    "Beard": lambda traits, _: traits.beard > _BEARD_FROM,
+    "Dark_Hair": lambda traits, _: traits.hair_darkness > 0.5,
+    "Dark_Skin": lambda traits, _: traits.skin > 0.5,
+    "Glasses": lambda _, look: look.glasses,
+    "Long_Hair": lambda traits, _: traits.hair_length > 0.6,
+    "Mouth_Open": lambda _, look: look.opening > 0.03,
+    "Mustache": lambda traits, _: traits.moustache > _MOUSTACHE_FROM,
+    "Smiling": lambda _, look: look.smile > 0.02,
+}
 
 
 @dataclass(frozen=True)
@@ -122,36 +151,54 @@ class Scene:
 def draw_sample_data(folder: Path) -> Iterator[Path]:
     """Write the demo's photographs into `folder`, one subfolder per person, and yield each path after writing it.
 
-    Raises CelebflowError, before anything is written, when `folder` holds other files.
+    At the end, attributes.csv says what they show. Raises CelebflowError, before anything is written, when `folder`
+    holds other files.
     """
     planned = {
         folder / name / f"{number + 1:02d}.jpg": (person, number)
         for person, name in enumerate(PEOPLE)
         for number in range(PHOTOGRAPHS_PER_PERSON)
     }
-    others = [path for path in folder.rglob("*") if path.is_file() and path not in planned]
+    table, header = folder / ATTRIBUTES_TABLE, ["photograph", "person", *_ATTRIBUTES]
+    own = {*planned, table} if _starts_with(table, ",".join(header)) else planned.keys()
+    others = [path for path in folder.rglob("*") if path.is_file() and path not in own]
     if others:
         raise CelebflowError(
             f"{folder} contains files that do not belong to the demo, for example {min(others)}. Choose another folder."
         )
+    rows = []
     for path, (person, number) in planned.items():
         # Standard Huffman tables and 4:2:0 subsampling: libjpeg-turbo's integer transform is exact everywhere.
         content = io.BytesIO()
-        draw_photograph(person, number).save(content, "JPEG", quality=88, subsampling=2, optimize=False)
+        photograph, labels = _draw_photograph(person, number)
+        rows.append((path.relative_to(folder).as_posix(), PEOPLE[person], *labels))
+        photograph.save(content, "JPEG", quality=88, subsampling=2, optimize=False)
         with write_whole(path) as part:  # it may be a link into DVC's cache, which must not change
             part.write_bytes(content.getvalue())
         yield path
+    save_table(table, header, rows)
+
+
+def _starts_with(file: Path, line: str) -> bool:
+    """Tell whether this is the first line of a file, as of a table that was drawn before."""
+    return file.is_file() and file.read_bytes().startswith(f"{line}\n".encode())
 
 
 def draw_photograph(person: int, number: int) -> Image.Image:
     """Draw photograph `number` of invented person `person`: an RGB image, PHOTOGRAPH_SIZE_PX square."""
+    return _draw_photograph(person, number)[0]
+
+
+def _draw_photograph(person: int, number: int) -> tuple[Image.Image, list[int]]:
+    """Return a photograph, and the label of each of _ATTRIBUTES."""
     traits = _draw_traits(person)
     random = np.random.default_rng([_SEED, 2, person, number])
     scene = _open_scene(random)
     rotation = _rotation(_between(random, -0.14, 0.14), _between(random, -0.06, 0.06), _between(random, -0.05, 0.05))
-    _draw_head(scene, traits, rotation, random)
+    look = _draw_look(traits, random)
+    _draw_head(scene, traits, rotation, look)
     _occlude(scene, random)
-    return _expose(scene, random)
+    return _expose(scene, random), [int(holds(traits, look)) for holds in _ATTRIBUTES.values()]
 
 
 def _between(random: np.random.Generator, low: float, high: float) -> float:
@@ -216,8 +263,21 @@ def _open_scene(random: np.random.Generator) -> Scene:
     return Scene(x, y, np.full((size, size), -np.inf), color, light, ambient=_between(random, 0.5, 0.7))
 
 
-def _draw_head(scene: Scene, traits: Traits, rotation: Array, random: np.random.Generator) -> None:
-    """Draw a person as about thirty ellipsoids, with the expression, clothes and glasses of this photograph."""
+def _draw_look(traits: Traits, random: np.random.Generator) -> Look:
+    """Draw the clothes, expression and glasses of a photograph."""
+    return Look(
+        clothes=_draw_color(random),
+        smile=_between(random, -0.06, 0.1),
+        opening=_between(random, 0, 1) * _between(random, 0, 0.13),
+        brow_raise=_between(random, -0.03, 0.06),
+        lids=_between(random, 0.45, 1.0),
+        gaze=_between(random, -0.03, 0.03),
+        glasses=float(random.random()) < 0.1 + 0.75 * (traits.glasses > _GLASSES_FROM),
+    )
+
+
+def _draw_head(scene: Scene, traits: Traits, rotation: Array, look: Look) -> None:
+    """Draw a person as about thirty ellipsoids."""
     skin = _blend((0.98, 0.83, 0.72), (0.36, 0.22, 0.15), traits.skin)
     skin = _blend(skin, (0.9, 0.45, 0.4), 0.22 * traits.skin_redness)
     hair = _blend((0.85, 0.7, 0.4), (0.5, 0.2, 0.08), traits.hair_hue)
@@ -225,13 +285,10 @@ def _draw_head(scene: Scene, traits: Traits, rotation: Array, random: np.random.
     lips = _blend(skin, (0.75, 0.15, 0.2), 0.25 + 0.5 * traits.lip_redness)
     iris = _blend((0.25, 0.45, 0.7), (0.25, 0.14, 0.06), traits.eye_hue)
     brow = _blend(hair, (0.05, 0.04, 0.04), 0.6 * traits.brow_darkness)
-    clothes = _draw_color(random)
-    smile, opening = _between(random, -0.06, 0.1), _between(random, 0, 1) * _between(random, 0, 0.13)
-    brow_raise, lids = _between(random, -0.03, 0.06), _between(random, 0.45, 1.0)
 
     width, height = 0.62 + 0.2 * traits.head_width, 0.86 + 0.16 * traits.head_height
     draw_upright = partial(scene.draw_ellipsoid, _rotation(0, 0, 0))
-    draw_upright((0, -1.75, -0.35), (1.25, 0.75, 0.5), clothes)
+    draw_upright((0, -1.75, -0.35), (1.25, 0.75, 0.5), look.clothes)
     draw_upright((0, -0.95, -0.3), (0.36, 0.6, 0.34), skin)
     draw = partial(scene.draw_ellipsoid, rotation)
 
@@ -253,23 +310,27 @@ def _draw_head(scene: Scene, traits: Traits, rotation: Array, random: np.random.
         fall = 1.1 * (traits.hair_length - 0.4)
         draw_pair((width - 0.02, -0.25 * fall, -0.2), (0.14 + volume, 0.5 + fall, 0.45), hair, shine=0.15)
 
-    if traits.beard > 0.62:
-        beard = _blend(skin, hair, 0.55 + traits.beard - 0.62)
+    if traits.beard > _BEARD_FROM:
+        beard = _blend(skin, hair, 0.55 + traits.beard - _BEARD_FROM)
         draw((0, chin - 0.05, 0.15), (jaw + 0.02, 0.42, 0.61), beard)
         draw((0, chin + 0.26, 0.35), (0.34, 0.2, 0.42), skin)
-    if traits.moustache > 0.66:
+    if traits.moustache > _MOUSTACHE_FROM:
         draw((0, -0.3, 0.72), (0.12 + 0.16 * traits.moustache, 0.05, 0.08), _blend(skin, hair, 0.8))
 
     eye_x, eye_y = 0.22 + 0.11 * traits.eye_distance, 0.06 + 0.1 * traits.eye_height
     eye = 0.085 + 0.05 * traits.eye_size
-    gaze = _between(random, -0.03, 0.03)
-    draw_pair((eye_x, eye_y, 0.66), (eye * 1.35, eye * lids, 0.12), (0.95, 0.95, 0.93), shine=0.3)
+    draw_pair((eye_x, eye_y, 0.66), (eye * 1.35, eye * look.lids, 0.12), (0.95, 0.95, 0.93), shine=0.3)
     for side in (-1, 1):
-        draw((side * eye_x + gaze, eye_y, 0.72), (eye * 0.72, eye * 0.72 * lids, 0.09), iris, shine=0.4)
-        draw((side * eye_x + gaze, eye_y, 0.76), (eye * 0.34, eye * 0.34 * lids, 0.06), (0.03, 0.03, 0.03), shine=0.5)
+        draw((side * eye_x + look.gaze, eye_y, 0.72), (eye * 0.72, eye * 0.72 * look.lids, 0.09), iris, shine=0.4)
+        draw(
+            (side * eye_x + look.gaze, eye_y, 0.76),
+            (eye * 0.34, eye * 0.34 * look.lids, 0.06),
+            (0.03, 0.03, 0.03),
+            shine=0.5,
+        )
         tilt = _rotation(0, 0, side * (0.12 * traits.brow_tilt - 0.05))
         turned = np.array([_dot(tilt, row) for row in rotation])
-        center = _dot(tilt, (side * eye_x, eye_y + 0.2 + brow_raise, 0.68))
+        center = _dot(tilt, (side * eye_x, eye_y + 0.2 + look.brow_raise, 0.68))
         scene.draw_ellipsoid(turned, center, (0.17, 0.02 + 0.04 * traits.brow_thickness, 0.12), brow)
 
     bridge = 0.3 + 0.2 * traits.nose_length
@@ -280,13 +341,13 @@ def _draw_head(scene: Scene, traits: Traits, rotation: Array, random: np.random.
     mouth_y, mouth = tip - 0.17 - 0.1 * traits.mouth_height, 0.16 + 0.14 * traits.mouth_width
     full = 0.03 + 0.05 * traits.lip_fullness
     for side in (-1, 0, 1):  # three pieces, so that the corners rise with a smile
-        corner = (side * mouth * 0.6, mouth_y + abs(side) * smile, 0.69 - 0.06 * abs(side))
-        draw(corner, (mouth * 0.55, full + opening * (1 - 0.4 * abs(side)), 0.1), lips, shine=0.15)
-        if opening > 0.02:
+        corner = (side * mouth * 0.6, mouth_y + abs(side) * look.smile, 0.69 - 0.06 * abs(side))
+        draw(corner, (mouth * 0.55, full + look.opening * (1 - 0.4 * abs(side)), 0.1), lips, shine=0.15)
+        if look.opening > 0.02:
             inside = (corner[0], corner[1], corner[2] + 0.03)
-            draw(inside, (mouth * 0.5, opening * (1 - 0.5 * abs(side)), 0.09), (0.22, 0.05, 0.06))
+            draw(inside, (mouth * 0.5, look.opening * (1 - 0.5 * abs(side)), 0.09), (0.22, 0.05, 0.06))
 
-    if float(random.random()) < 0.1 + 0.75 * (traits.glasses > 0.7):
+    if look.glasses:
         _draw_glasses(scene, rotation, eye_x, eye_y, 0.19 + 0.03 * traits.glasses)
 
 

@@ -16,6 +16,7 @@ from celebflow.data.invented_people import (
     draw_photograph,
     draw_sample_data,
 )
+from celebflow.data.tables import load_table
 from celebflow.errors import CelebflowError
 from tests import REPOSITORY
 
@@ -44,9 +45,27 @@ def test_the_files_are_those_that_data_dvc_records(folder: Path) -> None:
         key=lambda entry: entry["relpath"],
     )
     digest = hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest()
-    assert (len(files), len({path.parent for path in files})) == (930, 31)
-    assert recorded["nfiles"] == 930
+    assert (len(files), len({path.parent for path in files})) == (931, 32)
+    assert recorded["nfiles"] == 931
+    assert recorded["size"] == sum(path.stat().st_size for path in files)
     assert f"{digest}.dir" == recorded["md5"]
+
+
+@pytest.mark.slow
+def test_each_attribute_is_of_several_people_and_follows_from_the_drawing(folder: Path) -> None:
+    rows = list(load_table(folder / "attributes.csv"))
+    assert sorted(row["photograph"] for row in rows) == sorted(
+        path.relative_to(folder).as_posix() for path in folder.glob("*/*.jpg")
+    )
+    names = [name for name in rows[0] if name not in ("photograph", "person")]
+    assert len(names) == 8
+    for name in names:
+        for label in "01":
+            assert len({row["person"] for row in rows if row[name] == label}) >= 5, f"{name} {label}"
+    varying = {
+        name for name in names for person in PEOPLE if len({row[name] for row in rows if row["person"] == person}) > 1
+    }
+    assert varying == {"Glasses", "Mouth_Open", "Smiling"}, "the others are of people"
 
 
 @pytest.mark.slow
@@ -73,6 +92,16 @@ def test_drawing_again_restores_changed_files_but_refuses_a_folder_with_other_fi
     (tmp_path / "my own.jpg").touch()
     with pytest.raises(CelebflowError, match=r"my own\.jpg"):
         next(draw_sample_data(tmp_path))
+
+
+def test_a_table_that_others_wrote_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "attributes.csv").write_text("photograph,Hat\n")
+    with pytest.raises(CelebflowError, match=r"attributes\.csv"):
+        next(draw_sample_data(tmp_path))
+    (tmp_path / "attributes.csv").write_text(
+        "photograph,person,Beard,Dark_Hair,Dark_Skin,Glasses,Long_Hair,Mouth_Open,Mustache,Smiling\n"
+    )
+    next(draw_sample_data(tmp_path))
 
 
 def test_photographs_of_a_person_differ() -> None:

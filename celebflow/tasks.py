@@ -115,6 +115,7 @@ TASKS: dict[TaskName, Task] = {
     ),
     "attributes": Task(
         split="celebflow.data.attribute_splits:split_by_attributes",
+        folders_are_people=False,
         train="celebflow.classifier.attribute_training:train_attributes",
         evaluate="celebflow.evaluation.attribute_results:evaluate_attributes",
         publish="celebflow.report.attribute_publication:publish_attributes",

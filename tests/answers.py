@@ -3,7 +3,7 @@
 import numpy as np
 
 from celebflow.data.attributes import BLANK, NO, YES
-from celebflow.evaluation.attribute_metrics import AttributeAnswers
+from celebflow.evaluation.attribute_answers import AttributeAnswers
 
 
 def draw_answers(

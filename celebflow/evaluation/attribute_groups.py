@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from celebflow.classifier.calibration import FloatArray
 from celebflow.data.attributes import NO, YES
-from celebflow.evaluation.attribute_metrics import AttributeAnswers, BoolArray, divide
+from celebflow.evaluation.attribute_answers import AttributeAnswers, BoolArray, LabelArray, divide
 from celebflow.evaluation.metrics import DEVIATIONS, compute_wilson_intervals
 from celebflow.evaluation.significance import CONFIDENCE
 
@@ -152,7 +152,7 @@ def list_worst_groups(
     return sorted(certain, key=lambda row: float(getattr(row, end)))[:max_count]
 
 
-def compute_co_occurrence(labels: NDArray[np.int8]) -> FloatArray:
+def compute_co_occurrence(labels: LabelArray) -> FloatArray:
     """Return the (A, A) fractions of yes of the column's attribute among photographs with yes of the row's.
 
     `labels` (N, A) are YES, NO or BLANK; photographs with a blank of the column's attribute do not count. NaN without

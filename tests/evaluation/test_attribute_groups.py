@@ -13,13 +13,13 @@ from sklearn.metrics import balanced_accuracy_score
 
 from celebflow.data.attributes import BLANK, NO, YES
 from celebflow.data.tables import load_rows, save_rows
+from celebflow.evaluation.attribute_answers import AttributeAnswers
 from celebflow.evaluation.attribute_groups import (
     GroupAccuracy,
     compute_co_occurrence,
     compute_group_accuracies,
     list_worst_groups,
 )
-from celebflow.evaluation.attribute_metrics import AttributeAnswers
 from tests.answers import draw_answers
 
 SEEDS = st.integers(0, 2**32 - 1)

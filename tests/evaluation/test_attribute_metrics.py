@@ -21,18 +21,20 @@ from sklearn.metrics import (
 
 from celebflow.data.attributes import BLANK, NO, YES
 from celebflow.data.tables import load_rows, save_rows
-from celebflow.evaluation import attribute_metrics
+from celebflow.evaluation import attribute_answers
+from celebflow.evaluation.attribute_answers import (
+    AttributeAnswers,
+    find_intervals,
+    resample_metrics,
+    weigh_metrics,
+)
 from celebflow.evaluation.attribute_metrics import (
     MEAN_METRICS,
-    AttributeAnswers,
     AttributeMetrics,
     compute_attribute_metrics,
     compute_mean_intervals,
     compute_mean_metrics,
-    find_intervals,
-    resample_metrics,
     trace_attribute_curves,
-    weigh_metrics,
 )
 from celebflow.evaluation.significance import compute_percentiles, draw_weights
 from tests.answers import draw_answers
@@ -178,7 +180,7 @@ def test_weights_count_photographs_as_often_as_they_say(seed: int, count: int) -
 
 
 def test_resamples_and_intervals_are_those_of_slow_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attribute_metrics, "draw_weights", lambda groups, seed: draw_weights(groups, seed, 12))
+    monkeypatch.setattr(attribute_answers, "draw_weights", lambda groups, seed: draw_weights(groups, seed, 12))
     answers = draw_answers(3, 60, group_count=25)
     resampled = resample_metrics(answers, 5)
     weights = np.concatenate(list(draw_weights(answers.groups, 5, 12)))
@@ -214,8 +216,8 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         sizes.append(weights.size)
         return weigh_metrics(answers, weights)
 
-    monkeypatch.setattr(attribute_metrics, "weigh_metrics", weigh)
-    monkeypatch.setattr(attribute_metrics, "_BLOCK_CELLS", 12_345)
+    monkeypatch.setattr(attribute_answers, "weigh_metrics", weigh)
+    monkeypatch.setattr(attribute_answers, "_BLOCK_CELLS", 12_345)
     in_blocks = resample_metrics(answers, 0)
     assert max(sizes) <= 12_345
     for name, values in at_once.items():

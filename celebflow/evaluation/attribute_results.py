@@ -16,14 +16,13 @@ from celebflow.data.attributes import BLANK, YES, load_attributes
 from celebflow.data.photos import Photo
 from celebflow.data.tables import load_rows, save_rows
 from celebflow.errors import CelebflowError
+from celebflow.evaluation.attribute_answers import AttributeAnswers, resample_metrics
 from celebflow.evaluation.attribute_groups import GroupAccuracy, compute_group_accuracies
 from celebflow.evaluation.attribute_metrics import (
-    AttributeAnswers,
     AttributeMetrics,
     compute_attribute_metrics,
     compute_mean_intervals,
     compute_mean_metrics,
-    resample_metrics,
     trace_attribute_curves,
 )
 from celebflow.evaluation.metrics import (

@@ -168,7 +168,7 @@ class TrainParams(_Section):
     """fraction of unknown people's photographs that may reach the threshold below which the prediction is unknown; it
     is fitted to people of train who are left out of a comparison model"""
     attribute_thresholds: Literal["accuracy", "balanced_accuracy"] = "accuracy"
-    """for attributes: what the threshold of each attribute, from which the answer is yes, makes highest on val"""
+    """for attributes: which metric the threshold of each attribute is for, from which the answer is yes"""
 
     @model_validator(mode="after")
     def _give_lda_few_dimensions(self) -> "TrainParams":

@@ -1,18 +1,15 @@
 """Probabilities of attributes match the labels of val, and thresholds make the chosen metric highest."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
 from celebflow.classifier.attribute_calibration import (
-    THRESHOLD_KINDS,
     AttributeCalibration,
     ThresholdKind,
-    choose_threshold,
     fit_attribute_calibration,
 )
 from celebflow.data.attributes import BLANK, NO, YES
@@ -42,30 +39,19 @@ def test_labels_of_one_kind_give_bounded_probabilities(labels: list[int]) -> Non
     assert 1 / (known + 2) - 1e-12 <= probabilities.min() and probabilities.max() <= (known + 1) / (known + 2) + 1e-12
 
 
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from([0.05, 0.2, 0.3, 0.5, 0.7, 0.95]), st.booleans()), min_size=1, max_size=30),
-    st.sampled_from(THRESHOLD_KINDS),
-)
-def test_no_threshold_is_better_than_the_chosen_one(cases: list[tuple[float, bool]], kind: ThresholdKind) -> None:
-    probabilities, actual = np.array([each for each, _ in cases]), np.array([each for _, each in cases])
-
-    def score(threshold: float) -> float:
-        answers = probabilities >= threshold
-        if kind == "accuracy" or len(set(actual.tolist())) < 2:
-            return float((answers == actual).mean())
-        return float(balanced_accuracy_score(actual, answers))
-
-    chosen = choose_threshold(probabilities, actual, kind)
-    assert 0 < chosen < 1
-    assert score(chosen) == pytest.approx(max(score(each) for each in (0.01, 0.1, 0.25, 0.4, 0.6, 0.8, 0.99)))
-
-
-def test_without_evidence_thresholds_are_what_calibrated_probabilities_call_for() -> None:
-    assert choose_threshold(np.array([]), np.array([], bool), "accuracy") == 0.5
-    assert choose_threshold(np.array([0.1, 0.9]), np.array([False, True]), "accuracy") == 0.5
-    actual = np.array([False, False, False, True])
-    assert choose_threshold(np.array([0.1, 0.1, 0.2, 0.9]), actual, "balanced_accuracy") == 0.25
+def test_thresholds_are_what_calibrated_probabilities_call_for() -> None:
+    random = np.random.default_rng(4)
+    logits = random.normal(size=(20_000, 1)) - 2
+    labels = np.where(random.random(logits.shape) < 1 / (1 + np.exp(-logits)), YES, NO)
+    fitted = fit_attribute_calibration(logits, labels, "accuracy")
+    probabilities, actual = fitted.compute_probabilities(logits)[:, 0], labels[:, 0] == YES
+    scores: dict[ThresholdKind, Callable[[float], float]] = {
+        "accuracy": lambda threshold: float(((probabilities >= threshold) == actual).mean()),
+        "balanced_accuracy": lambda threshold: float(balanced_accuracy_score(actual, probabilities >= threshold)),
+    }
+    for kind, score in scores.items():
+        (threshold,) = fitted.select_thresholds(kind).tolist()
+        assert score(threshold) >= max(map(score, np.linspace(0.02, 0.98, 49))) - 0.003
 
 
 def test_answers_near_the_threshold_are_uncertain() -> None:

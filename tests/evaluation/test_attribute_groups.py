@@ -74,6 +74,21 @@ def test_interval_of_independent_photographs_is_wilsons() -> None:
             assert (row.accuracy_low, row.accuracy_high) == pytest.approx((ends.low, ends.high))
 
 
+def test_interval_of_a_difference_is_newcombes_at_the_level_of_all_comparisons() -> None:
+    answers = draw_answers(0, 60, group_count=60)
+    row = _find(compute_group_accuracies(answers), "a", "b", "yes")
+    other = _find(compute_group_accuracies(answers), "a", "b", "no")
+    ends = []
+    for each in (row, other):
+        assert each.accuracy is not None
+        test = binomtest(round(each.accuracy * each.count), each.count)
+        interval = test.proportion_ci(confidence_level=1 - 0.05 / 20, method="wilson")
+        ends.append((each.accuracy, interval.low, interval.high))
+    (own, low, high), (others, other_low, other_high) = ends
+    assert row.difference_low == pytest.approx(own - others - np.hypot(own - low, other_high - others))
+    assert row.difference_high == pytest.approx(own - others + np.hypot(high - own, others - other_low))
+
+
 def test_copies_of_a_photograph_make_nothing_more_certain() -> None:
     alone = draw_answers(0, 60, group_count=60)
     copies = replace(

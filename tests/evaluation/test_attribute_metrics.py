@@ -123,12 +123,12 @@ def test_loss_of_a_certain_wrong_answer_is_finite() -> None:
 
 
 def test_calibration_error_is_the_mean_gap_between_probability_and_fraction_of_yes() -> None:
-    probabilities = np.array([0.05, 0.07, 0.91, 0.95, 0.99, 1.0, 0.5])[:, None]
+    probabilities = np.array([0.05, 0.105, 0.91, 0.95, 0.99, 1.0, 0.5])[:, None]
     labels = np.array([NO, YES, YES, YES, NO, YES, BLANK], np.int8)[:, None]
     answers = AttributeAnswers(("a",), probabilities, labels, np.array([0.5]), np.arange(7))
     (row,) = compute_attribute_metrics(answers, np.array([True]), NO_RESAMPLES)
-    low, high = abs(0.06 - 0.5), abs((0.91 + 0.95 + 0.99 + 1.0) / 4 - 0.75)
-    assert row.calibration_error == pytest.approx((2 * low + 4 * high) / 6)
+    low, high = (0.05 - 0) + (1 - 0.105), 4 * abs((0.91 + 0.95 + 0.99 + 1.0) / 4 - 0.75)
+    assert row.calibration_error == pytest.approx((low + high) / 6)
 
 
 def test_the_answer_at_the_threshold_is_yes() -> None:

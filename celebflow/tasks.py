@@ -138,7 +138,7 @@ TASKS: dict[TaskName, Task] = {
             "calibration_error",
             "accuracy_at_its_thresholds",
             "balanced_accuracy_at_its_thresholds",
-            "coverage",
+            "certain_fraction",
             "certain_accuracy",
         ),
     ),

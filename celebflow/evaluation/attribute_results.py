@@ -100,10 +100,18 @@ class AttributeSplitReport:
         groups = np.unique([group_of[row] for row in range(len(row_of))], return_inverse=True)[1]
         return AttributeAnswers(names, probabilities, labels, thresholds, groups)
 
+    @cached_property
+    def errors(self) -> dict[str, list[AttributePrediction]]:
+        """Return the wrong answers for each attribute, the most confident first."""
+        wrong: dict[str, list[AttributePrediction]] = {each.attribute: [] for each in self.attributes}
+        for prediction in sorted(self.predictions, key=lambda each: (each.probability_of_actual, each.path)):
+            if not prediction.is_hit:
+                wrong[prediction.attribute].append(prediction)
+        return wrong
+
     def list_errors(self, attribute: str) -> list[AttributePrediction]:
         """Return the wrong answers for an attribute, the most confident first."""
-        wrong = [each for each in self.predictions if each.attribute == attribute and not each.is_hit]
-        return sorted(wrong, key=lambda each: (each.probability_of_actual, each.path))
+        return self.errors[attribute]
 
 
 @dataclass(frozen=True)
@@ -248,7 +256,7 @@ def _measure_threshold_kinds(answers: AttributeAnswers, card: "AttributeCard") -
 def _measure_certainty(answers: AttributeAnswers, uncertain: NDArray[np.bool_]) -> dict[str, float]:
     """Return the fraction of answers that are not uncertain, and their accuracy, over all labels."""
     certain = answers.known & ~uncertain
-    metrics = {"coverage": float(certain.sum() / max(1, answers.known.sum()))}
+    metrics = {"certain_fraction": float(certain.sum() / max(1, answers.known.sum()))}
     if certain.any():
         metrics["certain_accuracy"] = float((answers.positive == answers.yes)[certain].mean())
     return metrics

@@ -98,7 +98,8 @@ def draw_duplicates(groups: Sequence[DuplicateGroup], folder: Path) -> Figure:
 def _show_group(group: DuplicateGroup, folder: Path) -> tuple[str, list[Tile]]:
     mixed = len(group.people) > 1
     shown = group.photos[:_MAX_PHOTOS_PER_GROUP]
-    heading = f"{' and '.join(spell(person) for person in group.people)}: {len(group.photos)}"
+    known = [spell(person) for person in group.people if person]  # of attributes, nobody may be known
+    heading = f"{' and '.join(known) or 'Photographs'}: {len(group.photos)}"
     if len(shown) < len(group.photos):
         heading += f", {len(shown)} of them shown"
     tiles = []
@@ -110,33 +111,37 @@ def _show_group(group: DuplicateGroup, folder: Path) -> tuple[str, list[Tile]]:
 
 
 @dataclass(frozen=True)
-class _Style:
+class TextStyle:
+    """How a text is written."""
+
     size: float  # points
     weight: str = "normal"
 
     @property
     def line_height(self) -> float:
+        """Return the distance of two lines in inches."""
         return 1.3 * self.size * _POINT
 
     @lru_cache(10_000)  # noqa: B019 - the few styles live as long as the process
     def measure(self, text: str) -> float:
+        """Return the width of a text in inches."""
         font = FontProperties(size=self.size, weight=self.weight)
         with ignore_missing_glyphs():
             width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
         return width * _POINT
 
 
-_TITLE, _HEADING, _CAPTION = _Style(11, "bold"), _Style(8.5, "bold"), _Style(7)
-_WARNING = _Style(WARNING_SIZE)
+_TITLE, _HEADING, _CAPTION = TextStyle(11, "bold"), TextStyle(8.5, "bold"), TextStyle(7)
+_WARNING = TextStyle(WARNING_SIZE)
 
 
 @dataclass(frozen=True)
 class _Lines:
     lines: list[str]
-    style: _Style
+    style: TextStyle
 
     @classmethod
-    def wrap(cls, text: str, width: float, style: _Style, max_lines: int) -> "_Lines":
+    def wrap(cls, text: str, width: float, style: TextStyle, max_lines: int) -> "_Lines":
         """Break a text into at most `max_lines` lines, and shorten those that are still too wide."""
         lines: list[str] = []
         for paragraph in text.split("\n") if text else []:
@@ -150,7 +155,7 @@ class _Lines:
             lines.append(line)
         if len(lines) > max_lines:
             lines[max_lines - 1 :] = [" ".join(lines[max_lines - 1 :])]
-        return cls([_shorten(line, width, style) for line in lines], style)
+        return cls([shorten(line, width, style) for line in lines], style)
 
     @property
     def height(self) -> float:
@@ -163,8 +168,11 @@ class _Lines:
             axes.text(x, baseline, line, font, parse_math=False)
 
 
-def _shorten(line: str, width: float, style: _Style) -> str:
-    """Shorten a line that is too wide in its middle: names differ at the beginning, file names at the end."""
+def shorten(line: str, width: float, style: TextStyle) -> str:
+    """Shorten a line that is wider than `width` in inches in its middle.
+
+    Names differ at the beginning, file names at the end.
+    """
     if style.measure(line) <= width:
         return line
 

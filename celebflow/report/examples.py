@@ -51,12 +51,13 @@ def build_examples(
 
     The heat map shows which parts support the prediction.
     """
-    transform, subjects = explainer.card.transform, features.subjects
+    card, subjects = classifier.card, features.subjects
+    class_of = {name: number for number, name in enumerate(card.class_names)}
     training = None if classifier.gallery is None else TrainingPhotographs(classifier, features, folder)
 
     @cache
     def crop(path: str) -> NDArray[np.uint8]:
-        return load_crop(folder / path, transform, subjects.get(path))
+        return load_crop(folder / path, card.transform, subjects.get(path))
 
     def build(split: str, prediction: Prediction, heat: NDArray[np.float32], neighbors: Sequence[Neighbor]) -> Example:
         image = crop(prediction.path)
@@ -69,7 +70,9 @@ def build_examples(
             errors, hits = content.errors()[:_MAX_ERRORS], content.hits()[:_MAX_HITS]
             nearest = chain(_find_nearest(errors, training, features), repeat([]))
             chosen = [*errors, *hits]
-            examples += workers.map(build, repeat(split), chosen, explainer.explain(chosen, features), nearest)
+            predicted = np.array([class_of[each.predicted] for each in chosen], np.int64)
+            heats = explainer.explain([each.path for each in chosen], predicted, features)
+            examples += workers.map(build, repeat(split), chosen, heats, nearest)
     return examples
 
 

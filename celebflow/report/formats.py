@@ -15,9 +15,16 @@ _MISSING = "–"
 # In the order of the page.
 METRIC_LABELS = {
     "accuracy": "Accuracy",
+    "trivial_accuracy": "Accuracy of the trivial answer",
     "balanced_accuracy": "Balanced accuracy",
+    "f1": "F1",
     "macro_auc": "Macro AUC",
     "auc": "AUC",
+    "average_precision": "Average precision",
+    "accuracy_at_its_thresholds": "Accuracy at the thresholds that are best for it on val",
+    "balanced_accuracy_at_its_thresholds": "Balanced accuracy at the thresholds that are best for it on val",
+    "certain_fraction": "Fraction of answers that are not uncertain",
+    "certain_accuracy": "Accuracy of the answers that are not uncertain",
     "equal_error_rate": "Equal error rate (lower is better)",
     "tmr_at_fmr_1_percent": "True match rate at a false match rate (FMR) of 1%",
     "tmr_at_fmr_0_1_percent": "True match rate at a false match rate (FMR) of 0.1%",

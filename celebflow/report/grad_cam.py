@@ -1,4 +1,4 @@
-"""Features and a classifier → heat maps: which parts of a photograph support a person."""
+"""Features and a network → heat maps: which parts of a photograph support a person, or the yes of an attribute."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -9,8 +9,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from celebflow.classifier.model import Classifier
-from celebflow.evaluation.results import Prediction
+from celebflow.classifier.network import Network
 from celebflow.features.sparse import SparseBatch
 from celebflow.features.store import Features
 
@@ -21,15 +20,14 @@ _BATCH_SIZE = 128
 
 
 class Explainer:
-    """Grad-CAM of a classifier (Selvaraju et al., 2017), with what all photographs share computed once.
+    """Grad-CAM of a network (Selvaraju et al., 2017), with what all photographs share computed once.
 
     The maps are of the last backbone layer that gives features, after normalization.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
-        self.card = classifier.card
-        self._classifier = classifier
-        first, rest = classifier.split_at_first_product()
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        first, rest = network.split_at_first_product()
         self._first = first
         self._rest = deepcopy(rest).eval().requires_grad_(False)  # only the gradient of its input is needed
         # The first layer is features @ weight + bias. So a channel's mean gradient over its places is the gradient
@@ -38,13 +36,13 @@ class Explainer:
         self._channel_weight = weight.reshape(_CHANNELS, _SIDE * _SIDE, -1).mean(1)  # (512, width)
 
     def compute_heat_maps(self, features: SparseBatch, classes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return how much each part of N photographs supports the person of its class, (N, 7, 7) from 0 to 1.
+        """Return how much each part of N photographs supports its class, (N, 7, 7) from 0 to 1.
 
         The channels are weighted by the mean gradient of the class's logit, added up, and clipped at zero. Each map is
-        scaled by its own maximum; where nothing supports the person, it is all zeros. `classes` are (N,) indices of
+        scaled by its own maximum; where nothing supports the class, it is all zeros. `classes` are (N,) indices of
         the class names.
         """
-        normalized = self._classifier.preprocessor.normalize(features)
+        normalized = self._network.preprocessor.normalize(features)
         hidden = self._first(normalized).detach().requires_grad_()
         logits = self._rest(hidden)
         picked = logits.gather(1, torch.from_numpy(classes)[:, None].to(logits.device))
@@ -56,14 +54,14 @@ class Explainer:
         scaled: NDArray[np.float32] = np.divide(maps, maxima, out=np.zeros_like(maps), where=maxima > 0)
         return scaled
 
-    def explain(self, predictions: Sequence[Prediction], features: Features) -> Iterator[NDArray[np.float32]]:
-        """Yield the heat map (7, 7) of the predicted person for each prediction."""
-        class_of = {name: number for number, name in enumerate(self.card.class_names)}
-        for start in range(0, len(predictions), _BATCH_SIZE):
-            batch = predictions[start : start + _BATCH_SIZE]
-            rows = np.array([features.row_of[prediction.path] for prediction in batch], np.int64)
-            predicted = np.array([class_of[prediction.predicted] for prediction in batch], np.int64)
-            yield from self.compute_heat_maps(features.gather(rows), predicted)
+    def explain(
+        self, photographs: Sequence[str], classes: NDArray[np.int64], features: Features
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the heat map (7, 7) of each of N photographs, by their paths, for its class; `classes` are (N,)."""
+        rows = np.array([features.row_of[photograph] for photograph in photographs], np.int64)
+        for start in range(0, len(rows), _BATCH_SIZE):
+            batch = slice(start, start + _BATCH_SIZE)
+            yield from self.compute_heat_maps(features.gather(rows[batch]), classes[batch])
 
 
 def overlay_heat_map(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:

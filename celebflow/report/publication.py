@@ -27,13 +27,13 @@ def publish(
     `params` have dotted names. With a resolution of None, draw nothing and use the figures that stage plot drew.
     """
     classifier = load_classifier(paths.CLASSIFIER)
-    explainer = Explainer(classifier)
+    card = classifier.card
     report = load_report(paths.HISTORY, paths.ALL_METRICS, paths.REPORTS)
-    examples = build_examples(report, classifier, explainer, features, paths.DATA)
+    examples = build_examples(report, classifier, Explainer(classifier), features, paths.DATA)
     if resolution_dpi is not None:
-        if hint := choose_fonts(spell(person) for person in explainer.card.class_names):
+        if hint := choose_fonts(spell(person) for person in card.class_names):
             print(hint)
-        drawn = draw_all(report, examples, explainer.card, features, paths.DATA)
+        drawn = draw_all(report, examples, card, features, paths.DATA)
         save_figures(drawn, resolution_dpi, paths.FIGURES)
     figures = load_figures(paths.FIGURES)
-    return PageContent(report, explainer.card, features.photos, params, figures, examples, compared)
+    return PageContent(report, card, features.photos, params, figures, examples, compared)

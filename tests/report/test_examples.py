@@ -52,7 +52,7 @@ def test_errors_stand_beside_the_photographs_of_train_that_resemble_them_most(re
 
 
 def test_heat_map_is_of_the_predicted_person(result: PhotographedResult) -> None:
-    class_names = result.explainer.card.class_names
+    class_names = result.classifier.card.class_names
     for example in result.examples:
         row = find_row(example.image)
         assert result.features.photos[row].path == example.prediction.path
@@ -68,7 +68,7 @@ def test_example_shows_the_face_that_the_network_saw(result: PhotographedResult,
     pixels[50:80, 50:80] = 200, 100, 50
     (tmp_path / example.prediction.path).parent.mkdir()
     Image.fromarray(pixels).save(tmp_path / example.prediction.path)
-    card = result.explainer.card
+    card = result.classifier.card
     transform = Transform(224, FaceParams(crop="detect", center_fraction=0.5, margin=0.0, align=False))
     classifier = make_classifier(card.class_names, (8,), 0.5, transform, card.backbone).eval()
     features = replace(result.features, subjects={example.prediction.path: make_face(50, 50, 80, 80)})

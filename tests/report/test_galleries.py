@@ -21,7 +21,7 @@ KINDS = ["confused_pairs", "errors", "low_confidence_hits"]
 
 
 def _draw(result: PhotographedResult) -> dict[str, Figure]:
-    return draw_galleries(result.report, result.examples, result.explainer.card, result.features, result.folder)
+    return draw_galleries(result.report, result.examples, result.classifier.card, result.features, result.folder)
 
 
 def _texts(figure: Figure) -> list[str]:
@@ -67,7 +67,7 @@ def test_near_duplicates_have_a_figure_only_where_there_are_some(tmp_path: Path)
     photos = result.features.photos
     copied = replace(result.features, photos=[photos[0], replace(photos[1], group=photos[0].group), *photos[2:]])
     for features, expected in ((result.features, False), (copied, True)):
-        figures = draw_all(result.report, result.examples, result.explainer.card, features, result.folder)
+        figures = draw_all(result.report, result.examples, result.classifier.card, features, result.folder)
         assert ("duplicates" in figures) == expected
         assert {"accuracy", "val_roc", "test_errors"} <= figures.keys()
 

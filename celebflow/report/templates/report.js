@@ -15,9 +15,10 @@ function filter() {
     element.hidden = element.dataset.split !== split;
   }
   const rows = findAll("tr[data-person]");
-  for (const row of rows) row.hidden = !isFound(row.dataset.person);
-  const inSplit = rows.filter((row) => row.parentElement.dataset.split === split);
-  find("#person-count").textContent = count(inSplit, `people, ${split}`);
+  for (const row of rows) row.hidden = ![row.dataset.person, row.dataset.given ?? ""].some(isFound);
+  const counted = find("#person-count");
+  const inSplit = findAll(`tbody[data-split="${split}"] tr`, counted.closest("section"));
+  counted.textContent = count(inSplit, `${counted.dataset.noun}, ${split}`);
   if (kind) filterExamples(split, isFound);
   limit();
 }
@@ -57,9 +58,10 @@ for (const button of findAll("thead button")) {
     const header = button.closest("th");
     const direction = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
     const isName = header.cellIndex === 0;
-    for (const other of findAll("th[aria-sort]")) other.removeAttribute("aria-sort");
+    const table = button.closest("table");
+    for (const other of findAll("th[aria-sort]", table)) other.removeAttribute("aria-sort");
     header.setAttribute("aria-sort", direction === 1 ? "ascending" : "descending");
-    for (const body of findAll("tbody[data-split]")) {
+    for (const body of findAll("tbody[data-split]", table)) {
       const value = (row) => row.cells[header.cellIndex].dataset.value;
       const sorted = [...body.rows].sort((a, b) => {
         // Missing values come last in both directions.

@@ -19,7 +19,7 @@ from celebflow.evaluation.attribute_results import AttributePrediction, Attribut
 from celebflow.evaluation.metrics import Curve
 from celebflow.report.contact_sheets import TextStyle, Tile, draw_contact_sheet, shorten
 from celebflow.report.figures import draw_history, draw_reliability
-from celebflow.report.style import BLUE, GRAY, ORANGE, SKY, new_blank_figure, plain, spell
+from celebflow.report.style import BLUE, GRAY, ORANGE, SKY, new_blank_figure, spell
 
 # Of more attributes than these, figures show the worst.
 _MAX_ATTRIBUTES = 80
@@ -99,7 +99,7 @@ def _draw_by_attribute(
     values = np.array([[getattr(each, metric + end) for end in ends] for each in ranked], np.float64).reshape(-1, 3)
     trivial = np.array([getattr(each, f"trivial_{metric}") for each in ranked], np.float64)
     lowest = min([*values[:, :2].ravel(), *trivial, 1.0], key=lambda value: np.inf if np.isnan(value) else value)
-    start = 0.0 if metric == "average_precision" else np.floor(10 * lowest) / 10
+    start = 0.0 if metric == "average_precision" else min(np.floor(10 * lowest) / 10, 0.9)
     for column, axes in enumerate(columns):
         rows = slice(column * row_count, (column + 1) * row_count)
         own, lows, highs = values[rows].T
@@ -110,8 +110,8 @@ def _draw_by_attribute(
         (marks,) = axes.plot(
             trivial[rows], places, color=ORANGE, marker="|", markersize=8, markeredgewidth=2, linestyle=""
         )
-        labels = [f"{_shorten(each.attribute)}  {each.yes:,} of {each.support:,}" for each in ranked[rows]]
-        axes.set_yticks(places, [plain(label) for label in labels], fontsize=_LABEL.size)
+        labels = [f"{_label(each.attribute)}  {each.yes:,} of {each.support:,}" for each in ranked[rows]]
+        axes.set_yticks(places, labels, fontsize=_LABEL.size)
         axes.set(xlim=(start - 0.02 * (1 - start), 1 + 0.02 * (1 - start)), ylim=(max(row_count, 3) - 0.5, -0.5))
         axes.set_xlabel(name)
         axes.grid(axis="x", alpha=0.3)
@@ -224,7 +224,7 @@ def draw_co_occurrence(answers: AttributeAnswers, split: str, warning: str) -> F
     count = len(answers.names)
     sizes = np.nan_to_num(np.abs(excess))
     kept = np.sort(np.argsort(-(sizes.sum(axis=0) + sizes.sum(axis=1)), kind="stable")[:_MAX_NAMES])
-    names = [plain(_shorten(answers.names[place])) for place in kept]
+    names = [_label(answers.names[place]) for place in kept]
     side = max(2.2, 0.165 * len(kept))
     figure = new_blank_figure(2 * side + 4.4, side + 2.4, warning)
     grid = figure.subplots(1, 2, sharey=True)
@@ -267,8 +267,8 @@ def draw_groups(rows: Sequence[GroupAccuracy], metric: Grouped, split: str, warn
     differences.plot(change, places, color=BLUE, marker="o", markersize=5, linestyle="")
     differences.axvline(0, color="black", linewidth=0.8)
     differences.set_xlabel("Difference, 95% interval for all groups at once")
-    labels = [f"{_shorten(row.attribute)} | {_shorten(row.given)} = {row.value}  {row.count:,}" for row in rows]
-    values.set_yticks(places, [plain(label) for label in labels], fontsize=_LABEL.size)
+    labels = [f"{_label(row.attribute)} | {_label(row.given)} = {row.value}  {row.count:,}" for row in rows]
+    values.set_yticks(places, labels, fontsize=_LABEL.size)
     values.set_ylim(max(len(rows), 3) - 0.5, -0.5)
     for axes in (values, differences):
         axes.grid(alpha=0.3)
@@ -323,5 +323,5 @@ def caption_error(prediction: AttributePrediction) -> str:
     return f"predicted: {prediction.predicted}, {format_confidence(prediction.confidence)}"
 
 
-def _shorten(name: str) -> str:
-    return shorten(spell(name), _MAX_LABEL_INCHES, _LABEL)
+def _label(name: str) -> str:
+    return shorten(spell(name), _MAX_LABEL_INCHES, _LABEL).replace("$", r"\$")  # a dollar sign starts no formula

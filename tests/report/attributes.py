@@ -61,14 +61,13 @@ def make_attribute_page(
         yes = random.random((photograph_count, len(names))) < frequencies
         labels = np.where(yes, YES, NO).astype(np.int64)
         labels[random.random(labels.shape) < 0.05] = BLANK
-        if split == "val":
-            last = len(names) - one_valued
-            labels[:, last:] = NO
-            labels[:, last - without_labels : last] = BLANK
         noise = np.where(yes[:, :1], 0.5, 3.0)
         logits = (np.where(yes, 2.0, -2.0) + noise * random.normal(size=yes.shape)).astype(np.float32)
         if split == "val":
             card = replace(card, calibration=fit_attribute_calibration(logits, labels, "accuracy"))
+            last = len(names) - one_valued
+            labels[:, last:] = NO
+            labels[:, last - without_labels : last] = BLANK
         own = []
         for row in range(photograph_count):
             person = f"{split} {row % people_count}" if people_count else ""

@@ -19,6 +19,7 @@ WALKS = [
     [README, *(REPOSITORY / "docs" / f"{name}.md" for name in ("data", "results", "experiments"))],
     [REPOSITORY / "docs" / "prediction.md"],
     [REPOSITORY / "docs" / "verification.md"],
+    [REPOSITORY / "docs" / "attributes.md"],
 ]
 
 # Commands that the test does not run, and why.
@@ -39,6 +40,7 @@ NOT_RUN = {
         "tests/pipeline/test_verification.py runs the task in small, and tests/inference/"
         "test_verification_service.py the server",
     ),
+    "dvc exp run $(celebflow recipe attributes)": "it needs labels; tests/report and tests/evaluation make results",
     "celebflow search --recipe fast train.lda_shrinkage=0.02..0.8 train.preprocessing.pca_components=100,300,600 "
     "--trials 12 --name shrinkage": "tests/experiments/test_search.py runs a search in small",
 }

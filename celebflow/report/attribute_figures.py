@@ -117,16 +117,18 @@ def _draw_by_attribute(
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(
+    columns[0].legend(
         [dots, lines, marks, bars],
         ["model", "95% interval", "trivial answer", "difference"],
-        loc="outside upper left",
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1),
         ncols=4,
         fontsize=7.5,
         frameon=False,
+        borderpad=0.2,
     )
     mean = f"; mean {values[:, 0].mean():.3f}" if len(in_order) == len(ranked) > 0 else ""
-    columns[0].set_title(f"{name} by attribute, {split}, lowest first{mean}", loc="left", fontsize=11)
+    columns[0].set_title(f"{name} by attribute, {split}, lowest first{mean}", loc="left", fontsize=11, pad=20)
     trivials = {
         "average_precision": "probabilities that are all equal, the fraction of yes",
         "accuracy": "always the answer that is more frequent in train",
@@ -190,7 +192,8 @@ def _draw_panels(
     row_count = ceil(len(ranked) / column_count)
     width = max(4.2, _PANEL_INCHES * column_count + 0.7)
     figure = new_blank_figure(width, 1.15 + (_PANEL_INCHES + 0.3) * row_count, warning)
-    grid = figure.subplots(row_count, column_count, sharex=True, sharey=True, squeeze=False).ravel()
+    head, body = figure.add_gridspec(2, 1, height_ratios=(1, 500))
+    grid = body.subgridspec(row_count, column_count).subplots(sharex=True, sharey=True, squeeze=False).ravel()
     for axes, curve in zip(grid, ranked, strict=False):
         axes.plot(curve.x, curve.y, color=BLUE, linewidth=1.2, drawstyle=style)
         axes.plot([0, 1], baselines[curve.name], color="black", linewidth=0.7, linestyle=":")
@@ -208,8 +211,9 @@ def _draw_panels(
         axes.set_axis_off()
     if len(ranked) < len(in_order):
         title += f": the lowest {len(ranked)} of {len(in_order)}"
-    # A title of the figure is its warning.
-    figure.legend([], [], title=title, loc="outside upper center", frameon=False, title_fontsize=11)
+    header = figure.add_subplot(head)  # a title of the figure itself is its warning
+    header.set_axis_off()
+    header.set_title(title, fontsize=11)
     return figure
 
 
@@ -274,15 +278,8 @@ def draw_groups(rows: Sequence[GroupAccuracy], metric: Grouped, split: str, warn
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        *values.get_legend_handles_labels(),
-        title=f"Groups with the lowest {name}, {split}",
-        title_fontsize=11,
-        loc="outside upper center",
-        ncols=2,
-        fontsize=8,
-        frameon=False,
-    )
+    values.set_title(f"Groups with the lowest {name}, {split}", loc="left", fontsize=11, pad=20)
+    values.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, fontsize=8, frameon=False, borderpad=0.2)
     details = (
         "Attribute | group, and the number of its photographs. The others have the other value. Groups whose "
         f"difference is certain, of {MIN_GROUP_SIZE} photographs or more; the most certain first."

@@ -53,16 +53,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> AttributePage:
 def many(tmp_path_factory: pytest.TempPathFactory) -> AttributePage:
     """Return a result of forty attributes, which are worse where the first one is no."""
     page = make_attribute_page(tmp_path_factory.mktemp("many"), CELEBA)
-    disadvantage = {
-        "count": 50,
-        "balanced_difference": -0.2,
-        "balanced_difference_low": -0.3,
-        "balanced_difference_high": -0.1,
-    }
     splits = {}
     for name, split in page.report.splits.items():
         worse = [row for row in split.groups if (row.given, row.value) == (CELEBA[0], "no")]
-        splits[name] = replace(split, groups=[replace(row, **disadvantage) for row in worse])
+        groups = [
+            replace(
+                row,
+                count=50,
+                balanced_difference=-0.2,
+                balanced_difference_low=-0.3,
+                balanced_difference_high=-0.1,
+            )
+            for row in worse
+        ]
+        splits[name] = replace(split, groups=groups)
     return replace(page, report=replace(page.report, splits=splits))
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -204,7 +204,7 @@ def register(run: str | None, metric: str, alias: str) -> None:
 
     RUN is the id of an MLflow run, the beginning of the id, or the name of a DVC experiment. Without RUN, a metric of
     validation chooses the best run on the photographs and split of dvc.lock. Models of the task verification become
-    versions of celebflow-verification.
+    versions of celebflow-verification, those of the task attributes of celebflow-attributes.
 
     \b
     Examples:
@@ -337,37 +337,46 @@ def openset(folder: Path, revision: str | None, sheet: Path | None, as_json: boo
         _echo("Taken for: " + ", ".join(f"{name} ({count})" for name, count in names))
 
 
+_MODEL_HELP = "A folder with a model, or a model's address in MLflow: models:/celebflow@champion."
+_choose_revision = click.option("--rev", "revision", help="The model of a git revision or a DVC experiment.")
+
+
 def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that `_open_folder` takes."""
-    command = click.option("--rev", "revision", help="The model of a git revision or a DVC experiment.")(command)
-    address = "A folder with a model, or a model's address in MLflow: models:/celebflow@champion."
-    return click.option("--model", help=address)(command)
+    return click.option("--model", help=_MODEL_HELP)(_choose_revision(command))
 
 
 @main.command()
 @click.argument("photographs", nargs=-1, required=True, metavar="PHOTO|FOLDER|-...")
-@_choose_model
-@click.option("--top", default=3, type=click.IntRange(1), help="The number of names per face.")
+@click.option("--model", "models", multiple=True, help=f"{_MODEL_HELP} Give two, of different tasks, to use both.")
+@_choose_revision
+@click.option(
+    "--top", type=click.IntRange(1), help="The number of names per face, 3 without it, or of attributes, all."
+)
 @click.option("--whole", is_flag=True, help="Predict a photograph without a face as a whole.")
 @click.option("--json", "format_name", flag_value="json", help="Print a JSON array with an object for each face.")
 @click.option("--csv", "format_name", flag_value="csv", help="Print a CSV row for each name of each face.")
 def predict(
     photographs: tuple[str, ...],
-    model: str | None,
+    models: tuple[str, ...],
     revision: str | None,
-    top: int,
+    top: int | None,
     format_name: str | None,
     whole: bool,
 ) -> None:
-    """Predict who is in photographs.
+    """Predict who is in photographs, or what attributes faces have.
 
     Photographs are files, the files in FOLDERs at any depth, or standard input (-).
 
-    The model is the workspace's, or the one that --model or --rev chooses. A face that matches none of the model's
-    people well enough is unknown. A model that detects faces predicts each face in a photograph, with its box in
-    pixels; where it finds none, nobody is guessed. Other models predict the photograph as a whole. Files that are not
-    readable photographs are reported on standard error, and the exit status is 1; the others are predicted all the
-    same.
+    The model is the workspace's, or the one that --model or --rev chooses. A model of people predicts who a face is;
+    one that matches none of them well enough is unknown. A model of attributes says which of them a face has, and
+    which answers are uncertain. Two models, one of each task, are used together: features that both need are computed
+    once. JSON then has an object for each photograph, and CSV, as for attributes alone, a row for each face with all
+    attributes.
+
+    A model that detects faces predicts each face in a photograph, with its box in pixels; where it finds none, nothing
+    is guessed. Other models predict the photograph as a whole. Files that are not readable photographs are reported on
+    standard error, and the exit status is 1; the others are predicted all the same.
 
     \b
     Examples:
@@ -375,14 +384,16 @@ def predict(
       celebflow predict ~/photos --csv > people.csv
       celebflow predict --model models:/celebflow@champion holiday.jpg
       celebflow predict --rev main --json - < holiday.jpg
+      celebflow predict --model models --model ~/attributes holiday.jpg
     """
     from tqdm import tqdm
 
-    from celebflow.inference import files
-    from celebflow.inference.predictor import Predictor
+    from celebflow.inference import answers, files
+    from celebflow.inference.loading import load_predictors
 
-    with _open_folder(model, revision) as folder:
-        predictor = Predictor.load(folder).with_enrolled()
+    with ExitStack() as folders:
+        opened = [folders.enter_context(_open_folder(model, revision)) for model in models or (None,)]
+        predictors = load_predictors(opened)
         listed = files.list_photographs(photographs)
         refused = []
 
@@ -390,12 +401,18 @@ def predict(
             refused.append(name)
             _show_refusal(name, reason)
 
+        # A row of CSV has all attributes.
+        counts = {"recognition": top or 3, "attributes": None if format_name == "csv" else top}
         # The bar of a single photograph would vanish before anyone sees it.
         progress = tqdm(listed, "predicting", unit="photograph", disable=True if len(listed) == 1 else None)
         read = partial(_read_photograph, arguments=photographs)
-        predictions = list(files.predict_photographs(progress, read, predictor, top, refuse, whole=whole))
-    formats = {"json": files.format_json, "csv": files.format_csv, None: files.format_table}
-    _print_results(predictions, formats, format_name)
+        max_answers = [counts[predictor.task] for predictor in predictors]
+        predictions = list(files.predict_photographs(progress, read, predictors, max_answers, refuse, whole=whole))
+    formats = {"json": answers.format_json, "csv": answers.format_csv, None: answers.format_table}
+    questions = answers.Questions.of(predictors)
+    _print_results(
+        predictions, {name: partial(write, questions=questions) for name, write in formats.items()}, format_name
+    )
     if refused:
         raise errors.CelebflowError(f"{len(refused)} of {len(listed)} files are not readable photographs.")
 
@@ -613,8 +630,8 @@ def serve(
 ) -> None:
     """Predict or compare photographs over HTTP.
 
-    People open the page at /. Programs use /predict, or /verify where the model was trained with the task verification;
-    /docs describes it.
+    People open the page at /. Programs use /predict, /verify where the model was trained with the task verification, or
+    /attributes where it was trained with the task attributes; /docs describes it.
 
     The model is the workspace's, or the one that --model or --rev chooses; it is loaded once. /healthz says that the
     server is up, and /metrics counts its requests for Prometheus. Photographs are never written to disk and never
@@ -625,6 +642,7 @@ def serve(
       celebflow serve
       curl -F photograph=@holiday.jpg http://127.0.0.1:8000/predict
       curl -F first=@passport.jpg -F second=@selfie.jpg http://127.0.0.1:8000/verify
+      curl -F photograph=@holiday.jpg http://127.0.0.1:8000/attributes
       celebflow serve --model models:/celebflow@champion --port 8080
       CELEBFLOW_TOKEN=$(openssl rand -hex 16) celebflow serve --host 0.0.0.0
       celebflow serve --allow-host faces.example --root-path /faces    # behind a reverse proxy
@@ -652,8 +670,9 @@ def export(file: Path, model: str | None, revision: str | None) -> None:
     """Export the model to ONNX, and check it with ONNX Runtime.
 
     FILE is celebflow.onnx by default. It holds the backbone and what was trained on it: from 8-bit pixels to calibrated
-    probabilities, or for the task verification to coordinates by which pairs of faces are scored. It does not detect or
-    crop faces. Its metadata give the transform, the format of the input, and what its output means.
+    probabilities of people or attributes, or for the task verification to coordinates by which pairs of faces are
+    scored. It does not detect or crop faces. Its metadata give the transform, the format of the input, and what its
+    output means.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ ThresholdKind = Literal["accuracy", "balanced_accuracy"]
 THRESHOLD_KINDS: tuple[ThresholdKind, ...] = ("accuracy", "balanced_accuracy")
 # An answer is uncertain where the odds of yes are within this factor of those at the threshold: between probabilities
 # of 0.3 and 0.7 where the threshold is 0.5.
-_UNCERTAIN_ODDS = 7 / 3
+UNCERTAIN_ODDS = 7 / 3
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class AttributeCalibration:
         """Return for (N, A) probabilities whether each is near its threshold."""
         with np.errstate(divide="ignore"):  # a probability can be 0 or 1 where nothing bounds it
             distances = np.abs(logit(probabilities) - logit(self.thresholds))
-        uncertain: NDArray[np.bool_] = distances < np.log(_UNCERTAIN_ODDS)
+        uncertain: NDArray[np.bool_] = distances < np.log(UNCERTAIN_ODDS)
         return uncertain
 
 

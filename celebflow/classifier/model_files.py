@@ -1,7 +1,7 @@
 """The files of trained models: safetensors, each with a card that holds all that prediction needs."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,37 +19,38 @@ Card = TypeVar("Card")
 
 @dataclass(frozen=True)
 class ModelKind:
-    """A kind of model: its name and task, the key of its card in a file's metadata, and what to do with such a file.
+    """A kind of model: its name and task, the key of its card in a file's metadata, and the command that uses it.
 
-    `advice` completes a sentence that begins with the file's path, where another kind was expected.
+    `work` says what it does, in a sentence that begins with the file's path.
     """
 
     name: str
     task: TaskName
     key: str
-    advice: str
+    work: str
+    command: str
 
 
 CLASSIFIER = ModelKind(
     "classifier",
     "recognition",
     "celebflow",
-    "recognizes people: it was trained with the task recognition. To compare photographs, set task to verification in "
-    "params.yaml and run `dvc repro`.",
+    "recognizes people",
+    "celebflow predict",
 )
 VERIFIER = ModelKind(
     "verifier",
     "verification",
     "celebflow_verifier",
-    "compares photographs: it was trained with the task verification. Use `celebflow verify`, or set task to "
-    "recognition in params.yaml and run `dvc repro`.",
+    "compares photographs",
+    "celebflow verify",
 )
 ATTRIBUTES = ModelKind(
     "model of attributes",
     "attributes",
     "celebflow_attributes",
-    "predicts attributes: it was trained with the task attributes. Use `celebflow predict`, or set task to recognition "
-    "or verification in params.yaml and run `dvc repro`.",
+    "predicts attributes",
+    "celebflow predict",
 )
 _KINDS = (CLASSIFIER, VERIFIER, ATTRIBUTES)
 
@@ -69,7 +70,7 @@ def read_card(path: Path, kind: ModelKind, version: int, make: Callable[[Mapping
         metadata = _read_metadata(path)
         for other in _KINDS:
             if other is not kind and other.key in metadata:
-                raise CelebflowError(f"{path} {other.advice}")
+                raise refuse_kind(path, other, [kind])
         values = json.loads(metadata[kind.key])
         if values.get("format") != version:
             raise CelebflowError(
@@ -80,6 +81,16 @@ def read_card(path: Path, kind: ModelKind, version: int, make: Callable[[Mapping
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise_shortage(error, path)
         raise CelebflowError(f"{path} is not a {kind.name} that celebflow saved ({error}). Run `dvc repro`.") from None
+
+
+def refuse_kind(path: Path, found: ModelKind, needed: Sequence[ModelKind]) -> CelebflowError:
+    """Return the error that a file holds a model of another kind than is needed here."""
+    names = " or ".join(f"a {kind.name}" for kind in needed)
+    tasks = " or ".join(kind.task for kind in needed)
+    return CelebflowError(
+        f"{path} {found.work}: it was trained with the task {found.task}, and this needs {names}. Use "
+        f"`{found.command}`, choose another model, or set task to {tasks} in params.yaml and run `dvc repro`."
+    )
 
 
 @contextmanager
@@ -101,8 +112,8 @@ def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def find_task(path: Path) -> TaskName:
-    """Return the task that a model was trained for; raise CelebflowError when the file is not a model."""
+def find_kind(path: Path) -> ModelKind:
+    """Return the kind of a model; raise CelebflowError when the file is not a model."""
     try:
         metadata = _read_metadata(path)
     except (OSError, SafetensorError) as error:
@@ -110,7 +121,7 @@ def find_task(path: Path) -> TaskName:
         raise CelebflowError(f"{path} is not a model that celebflow saved ({error}). Run `dvc repro`.") from None
     for kind in _KINDS:
         if kind.key in metadata:
-            return kind.task
+            return kind
     raise CelebflowError(f"{path} is not a model that celebflow saved (it has no card). Run `dvc repro`.")
 
 

@@ -4,18 +4,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
-from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types.schema import ColSpec, DataType, Map, Schema
 
-from celebflow.data.decoding import decode_base64
+from celebflow.experiments.mlflow_photographs import COLUMN, predict_rows
 from celebflow.inference.extractor import NO_FACE
-from celebflow.inference.files import decode_in_batches
-from celebflow.inference.predictor import Candidate, Predictor, RankedFace, rank_candidates
-
-COLUMN = "photograph"
+from celebflow.inference.predictor import Predictor
 
 
 class FaceRecognizer(PythonModel):
@@ -43,31 +38,17 @@ class FaceRecognizer(PythonModel):
         Where `known` is false, the person is unknown. Where no face is found, the name says so, and nobody has a
         probability.
 
-        Raises MlflowException, which a server reports as a bad request, when a row holds no photograph in base64.
+        Raises MlflowException, as predict_rows does.
         """
-        if model_input.empty:
-            raise MlflowException("There is no row with a photograph.", INVALID_PARAMETER_VALUE)
-        texts = [str(text) for text in model_input[COLUMN]]
-        predictions = []
-        for batch in decode_in_batches(range(len(texts)), lambda row: decode_base64(texts[row]), _refuse):
-            for faces in self._predictor.predict_faces([photograph for _, photograph in batch], 1):
-                ranked = [rank_candidates(face, self._predictor.card) for face in faces]
-                face = next(iter(ranked), RankedFace(None, False, None, [Candidate(NO_FACE, 0.0)]))
-                first = face.candidates[0]
-                everybody = {each.name: each.probability for ranking in ranked for each in ranking.candidates}
-                predictions.append(
-                    {
-                        "name": first.name,
-                        "probability": first.probability,
-                        "known": face.known,
-                        "probabilities": everybody,
-                    }
-                )
-        return pd.DataFrame(predictions)
-
-
-def _refuse(row: int, reason: str) -> None:
-    raise MlflowException(f"{COLUMN} of row {row} {reason}.", INVALID_PARAMETER_VALUE)
+        rows: list[list[object]] = []
+        for predicted in predict_rows(self._predictor, model_input):
+            if predicted is None:
+                rows.append([NO_FACE, 0.0, False, {}])
+                continue
+            candidates = self._predictor.describe(predicted).candidates
+            everybody = {candidate.name: candidate.probability for candidate in candidates}
+            rows.append([candidates[0].name, candidates[0].probability, predicted.known, everybody])
+        return pd.DataFrame(rows, columns=self.outputs.input_names())
 
 
 set_model(FaceRecognizer())

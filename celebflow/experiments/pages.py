@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from celebflow import paths
-from celebflow.classifier.model_files import find_task
+from celebflow.classifier.model_files import find_kind
 from celebflow.evaluation.comparison import ResultComparison, compare_predictions
 from celebflow.experiments.lookup import find_result, require
 from celebflow.experiments.results import WORKSPACE
@@ -25,7 +25,9 @@ def save_page_against(revision: str, output: Path) -> None:
     params = load_params(paths.PARAMS)
     features = load_features(paths.FEATURES, paths.PHOTOS)
     # What was trained has the task of its own params, and params.yaml may have changed since.
-    load_step(find_task(paths.CLASSIFIER), "publish")(features, list_informative(params), None, compared).save(output)
+    load_step(find_kind(paths.CLASSIFIER).task, "publish")(features, list_informative(params), None, compared).save(
+        output
+    )
 
 
 def save_comparison(a: str, b: str, split: str, output: Path) -> ResultComparison:

@@ -8,17 +8,17 @@ from functools import partial
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer
 
-from celebflow.data.decoding import decode_photograph, encode_jpeg
+from celebflow.data.decoding import encode_jpeg
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
-from celebflow.inference.extractor import NO_FACE, ExtractedFace
-from celebflow.inference.predictor import PredictedFace, Predictor, RankedFace, rank_candidates
-from celebflow.inference.request_queue import Limits, Patience, RequestQueue
+from celebflow.inference.extractor import NO_FACE
+from celebflow.inference.face_batcher import ExtractedPhotograph, FaceBatcher
+from celebflow.inference.predictor import PredictedPerson, Predictor, RankedFace
+from celebflow.inference.request_queue import Limits, Patience
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
-from celebflow.report.thumbnails import load_thumbnail, make_thumbnail
+from celebflow.report.thumbnails import load_thumbnail
 
 _NEAREST_COUNT = 4
 
@@ -81,17 +81,7 @@ class PredictionResponse:
     warning: str | None
 
 
-@dataclass(frozen=True, eq=False)
-class _ExtractedPhotograph:
-    """A photograph's size and features, and a thumbnail of each face that needs a heat map; its pixels are gone."""
-
-    width_px: int
-    height_px: int
-    faces: list[ExtractedFace]
-    thumbnails: list[NDArray[np.uint8] | None]
-
-
-class Batcher(RequestQueue[_ExtractedPhotograph, list[PredictedFace]]):
+class Batcher(FaceBatcher[PredictedPerson]):
     """A classifier and the requests that wait for it."""
 
     def __init__(
@@ -105,37 +95,24 @@ class Batcher(RequestQueue[_ExtractedPhotograph, list[PredictedFace]]):
 
         `observe_batch` gets the number of photographs in each pass of the classifier.
         """
-        super().__init__(limits, predictor.workers, observe_batch)
+        super().__init__(predictor, limits, observe_batch)
         self._predictor = predictor
         self._training = training
         self._explainer = Explainer(predictor.classifier)
 
     async def predict(self, request: PredictionRequest) -> PredictionResponse:
         """Predict who is in a photograph; raise PhotographError when it cannot be read or is too large."""
-        photograph, predicted = await self._process(partial(self._extract, request))
+        extract = partial(self._extract, request.content, whole=request.whole, thumbnails=request.heat_map)
+        photograph, predicted = await self._process(extract)
         with Patience() as patience:
             respond = partial(self._make_response, request, photograph, predicted, patience)
             return await asyncio.get_running_loop().run_in_executor(self._workers, respond)
 
-    def _extract(self, request: PredictionRequest, patience: Patience) -> _ExtractedPhotograph:
-        photograph = decode_photograph(request.content, self.limits.pixels, self.limits.seconds)
-        patience.check()
-        faces = []
-        for face in self._predictor.extract(photograph, self.limits.faces, whole=request.whole):
-            patience.check()
-            faces.append(face)
-        crop = self._predictor.card.transform.crop
-        thumbnails = [make_thumbnail(crop(photograph, face.face)) if request.heat_map else None for face in faces]
-        return _ExtractedPhotograph(photograph.width, photograph.height, faces, thumbnails)
-
-    def _run_pass(self, photographs: Sequence[_ExtractedPhotograph]) -> list[list[PredictedFace]]:
-        return self._predictor.classify([photograph.faces for photograph in photographs])
-
     def _make_response(
         self,
         request: PredictionRequest,
-        photograph: _ExtractedPhotograph,
-        predicted: Sequence[PredictedFace],
+        photograph: ExtractedPhotograph,
+        predicted: Sequence[PredictedPerson],
         patience: Patience,
     ) -> PredictionResponse:
         card = self._predictor.card
@@ -155,7 +132,7 @@ class Batcher(RequestQueue[_ExtractedPhotograph, list[PredictedFace]]):
                 views = self._predictor.stack_views([extracted])
                 (neighbors,) = self._model_thread.submit(self._training.find_nearest, views, _NEAREST_COUNT).result()
                 nearest = [_load_neighbor(neighbor) for neighbor in neighbors]
-            ranked = rank_candidates(face, card, request.max_candidates, self._predictor.enrolled_names)
+            ranked = self._predictor.describe(face, request.max_candidates)
             predictions.append(FacePrediction(**vars(ranked), seen=seen, heat_map=heat_map, nearest=nearest))
         warning = card.backbone.warning() or None
         note = None if predictions else NO_FACE

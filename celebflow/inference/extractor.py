@@ -13,7 +13,7 @@ from celebflow.backbone.weights import load_backbone
 from celebflow.errors import CelebflowError
 from celebflow.features.extraction import extract_views
 from celebflow.features.faces import Face
-from celebflow.features.origin import choose_runtime
+from celebflow.features.origin import RuntimeName, choose_runtime
 from celebflow.features.runtimes import build_runtime
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.transform import Transform
@@ -29,6 +29,15 @@ class Box:
     top: float
     right: float
     bottom: float
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """What determines the features of a photograph: the backbone by its fingerprint, the transform and the runtime."""
+
+    fingerprint: str
+    transform: Transform
+    runtime: RuntimeName
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +65,8 @@ class Extractor:
                 "Run `dvc repro`."
             )
         self._transform = transform
-        self._runtime = build_runtime(choose_runtime("auto", "cpu"), self.backbone, transform.layers)
+        self.key = FeatureKey(source.fingerprint, transform, choose_runtime("auto", "cpu"))
+        self._runtime = build_runtime(self.key.runtime, self.backbone, transform.layers)
 
     @property
     def workers(self) -> int:

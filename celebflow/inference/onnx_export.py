@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.classifier.gallery import Gallery
-from celebflow.classifier.layers import DenseLinear
 from celebflow.classifier.model import Classifier, ClassifierCard
 from celebflow.errors import CelebflowError
 from celebflow.features.transform import Transform
@@ -21,7 +19,7 @@ from celebflow.inference.onnx_graph import (
     Graph,
     add_backbone,
     add_embedding,
-    add_normalization,
+    add_network,
     add_pixels,
     describe_input,
     draw_noise,
@@ -87,9 +85,7 @@ def _build(backbone: Backbone, classifier: Classifier) -> Any:
         _add_gallery(graph, classifier.gallery, views)
         outputs[MATCH] = 1
         graph.last = features
-    _add_classifier(graph, classifier)
-    graph.add("Reshape", torch.tensor([-1, views, len(card.class_names)]))
-    graph.add("ReduceMean", axes=[1], keepdims=0)
+    add_network(graph, classifier, views)
     graph.add("Div", torch.tensor([card.calibration.temperature]))
     graph.add("Softmax", axis=1)
     _limit_confidence(graph, card)
@@ -116,19 +112,6 @@ def _limit_confidence(graph: Graph, card: ClassifierCard) -> None:
         factor = card.calibration.shrink_factor(len(card.class_names))
         graph.add("Mul", torch.tensor([factor]))
         graph.add("Add", torch.tensor([(1 - factor) / len(card.class_names)]))
-
-
-def _add_classifier(graph: Graph, classifier: Classifier) -> None:
-    add_normalization(graph, classifier.preprocessor)
-    first, rest = classifier.split_at_first_product()
-    graph.add("Gemm", first.weight, first.bias)
-    for layer in rest:
-        if isinstance(layer, DenseLinear):
-            graph.add("Gemm", layer.weight, layer.bias, transB=1)
-        elif isinstance(layer, nn.ReLU):
-            graph.add("Relu")
-        elif not isinstance(layer, nn.Dropout):  # Dropout does nothing after training
-            raise TypeError(layer)
 
 
 def _describe_model(classifier: Classifier) -> dict[str, str]:

@@ -15,6 +15,8 @@ from torch import nn
 from celebflow.backbone.source import BackboneSource
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.classifier.comparison_model import Embedder
+from celebflow.classifier.layers import DenseLinear
+from celebflow.classifier.network import Network
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.transform import Transform
@@ -114,6 +116,22 @@ def add_normalization(graph: Graph, preprocessor: Preprocessor) -> None:
         graph.combine("Div", [features, graph.last])
     if preprocessor.settings.standardize:
         graph.add("Mul", preprocessor.scale)
+
+
+def add_network(graph: Graph, network: Network, views: int) -> str:
+    """Turn features, a row for each view, into the means of logits as Network.average does, and return their node."""
+    add_normalization(graph, network.preprocessor)
+    first, rest = network.split_at_first_product()
+    graph.add("Gemm", first.weight, first.bias)
+    for layer in rest:
+        if isinstance(layer, DenseLinear):
+            graph.add("Gemm", layer.weight, layer.bias, transB=1)
+        elif isinstance(layer, nn.ReLU):
+            graph.add("Relu")
+        elif not isinstance(layer, nn.Dropout):  # Dropout does nothing after training
+            raise TypeError(layer)
+    graph.add("Reshape", torch.tensor([-1, views, network.output_count]))
+    return graph.add("ReduceMean", axes=[1], keepdims=0)
 
 
 def add_embedding(graph: Graph, embedder: Embedder, views: int) -> str:

@@ -29,7 +29,7 @@ class HealthBody(BaseModel):
 
     status: Literal["ok"]
     task: TaskName = Field(description="what the model was trained for")
-    people: int = Field(description="people that the model was trained on")
+    people: int | None = Field(description="people that the model was trained on; null for attributes")
     waiting: int = Field(description="requests that wait for their responses")
 
 

@@ -22,16 +22,16 @@ Body = TypeVar("Body")
 class Service(Protocol):
     """A model at work in the server.
 
-    `summary` is a headline such as "Recognizing 31 people", and `people` how many the model was trained on. The page
-    gets `page_values` beside what all pages get. `answer` is the endpoint for photographs in `fields`; it makes a
-    `response_type`.
+    `summary` is a headline such as "Recognizing 31 people", and `people` how many the model was trained on, or None
+    where that says nothing. The page gets `page_values` beside what all pages get. `answer` is the endpoint for
+    photographs in `fields`; it makes a `response_type`.
     """
 
     task: TaskName
     fields: tuple[str, ...]
     summary: str
     description: str
-    people: int
+    people: int | None
     warning: str
     page: Page
     page_values: dict[str, object]

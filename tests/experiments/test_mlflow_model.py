@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -11,32 +10,34 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModelContext
 from PIL import Image
 
-from celebflow.experiments.mlflow_model import COLUMN, FaceRecognizer
+from celebflow.experiments.mlflow_model import FaceRecognizer
+from celebflow.experiments.mlflow_photographs import COLUMN
 from celebflow.inference import files
-from celebflow.inference.predictor import PredictedFace, Predictor
+from celebflow.inference.predictor import PredictedPerson, Predictor
 from tests.models import draw_noise
 from tests.results import make_card
 
 _CONTEXT = PythonModelContext({}, {})  # type: ignore[no-untyped-call]
 
 
-class _Predictor:
+class _Predictor(Predictor):
     """Finds a face in every photograph that is wider than high, and notes how many photographs each call gets."""
 
-    card = make_card(["Ann", "Bo"])
-
     def __init__(self) -> None:
+        self.card, self.enrolled = make_card(["Ann", "Bo"]), None
         self.counts: list[int] = []
 
-    def predict_faces(self, photographs: Sequence[Image.Image], max_faces: int) -> list[list[PredictedFace]]:
+    def predict_faces(
+        self, photographs: Sequence[Image.Image], max_faces: int | None = None, *, whole: bool = False
+    ) -> list[list[PredictedPerson]]:
         self.counts.append(len(photographs))
-        face = PredictedFace(None, np.array([0.25, 0.75]), True, None, None)
+        face = PredictedPerson(None, np.array([0.25, 0.75]), True, None, None)
         return [[face] if photograph.width > photograph.height else [] for photograph in photographs]
 
 
 def _predict(*contents: bytes) -> tuple[pd.DataFrame, list[int]]:
     model, predictor = FaceRecognizer(), _Predictor()
-    model._predictor = cast(Predictor, predictor)
+    model._predictor = predictor
     rows = pd.DataFrame({COLUMN: [base64.b64encode(content).decode() for content in contents]})
     return model.predict(_CONTEXT, rows), predictor.counts
 

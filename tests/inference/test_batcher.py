@@ -20,7 +20,7 @@ from celebflow.features.sparse import SparseBatch
 from celebflow.inference import extractor, request_queue
 from celebflow.inference.batcher import Batcher, NearestPhotograph, PredictionRequest, PredictionResponse
 from celebflow.inference.extractor import ExtractedFace
-from celebflow.inference.predictor import PredictedFace, Predictor
+from celebflow.inference.predictor import PredictedPerson, Predictor
 from celebflow.inference.refusals import RefusalError
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from tests.inference.serving import LIMITS
@@ -95,7 +95,7 @@ def test_a_request_that_is_cancelled_during_a_pass_costs_the_others_nothing(
     classify = Predictor.classify
     released = threading.Event()
 
-    def wait(self: Predictor, photographs: Sequence[Sequence[ExtractedFace]]) -> list[list[PredictedFace]]:
+    def wait(self: Predictor, photographs: Sequence[Sequence[ExtractedFace]]) -> list[list[PredictedPerson]]:
         released.wait(60)
         return classify(self, photographs)
 

@@ -20,9 +20,7 @@ from celebflow.data.decoding import decode_photograph
 from celebflow.errors import CelebflowError
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.transform import Transform
-from celebflow.inference.extractor import Box
-from celebflow.inference.files import FilePrediction, format_csv, format_json, format_table, list_photographs
-from celebflow.inference.predictor import Candidate, RankedFace
+from celebflow.inference.files import list_photographs
 from tests.models import NAMES
 
 
@@ -143,21 +141,6 @@ def test_wrong_arguments_are_explained(
     assert sorted(path.name for path in tmp_path.iterdir()) == before, "nothing is left behind"
 
 
-def test_the_table_shows_unknown_faces_and_boxes_if_there_are_any() -> None:
-    candidates = [Candidate("Ann", 0.5), Candidate("Bo", 0.25)]
-    known = FilePrediction("a.jpg", RankedFace(None, True, 0.01, candidates))
-    unknown = FilePrediction("b.jpg", RankedFace(None, False, 0.5, candidates))
-    boxed = FilePrediction("a.jpg", RankedFace(Box(1.2, 2, 3, 4), True, None, candidates))
-    table = format_table([known, unknown])
-    assert table.splitlines()[1].split() == ["a.jpg", "Ann", "50.0%", "Bo", "25.0%"]
-    assert "unknown (Ann?)" in table
-    assert "face" not in table
-    assert "1 2 3 4" in format_table([boxed])
-    header, *lines = format_table([known, boxed]).splitlines()
-    assert "face" in header
-    assert [line.split()[1] for line in lines] == ["Ann", "1"]
-
-
 def test_folders_are_searched_at_any_depth_in_order(tmp_path: Path) -> None:
     (tmp_path / "b" / "c").mkdir(parents=True)
     for name in ("b/c/2.jpg", "b/1.jpg", "a.jpg", ".hidden.jpg"):
@@ -167,28 +150,6 @@ def test_folders_are_searched_at_any_depth_in_order(tmp_path: Path) -> None:
     assert listed == [str(tmp_path / "b/1.jpg"), str(tmp_path / "b/c/2.jpg"), "-", str(tmp_path / "a.jpg")]
     with pytest.raises(CelebflowError, match="holds no photograph"):
         list_photographs([str(tmp_path / "b"), str(tmp_path / "none")])
-
-
-def test_a_photograph_without_a_face_is_told_in_every_format() -> None:
-    face = RankedFace(Box(1, 2, 3, 4), True, 0.01, [Candidate("=Ann", 0.75)])
-    predictions = [FilePrediction("none.jpg", None), FilePrediction("+one.jpg", face)]
-    table = format_table(predictions).splitlines()
-    assert table[1].split() == ["none.jpg", "no", "face", "found"]
-    none, one = json.loads(format_json(predictions))
-    nothing: dict[str, object] = {"box": None, "known": False, "unknown_p_value": None, "candidates": []}
-    assert none == {"photograph": "none.jpg", **nothing, "note": "no face found"}
-    assert "note" not in one
-    first, second = csv.DictReader(io.StringIO(format_csv(predictions)))
-    assert (first["name"], first["known"], first["probability"], first["left"]) == ("no face found", "false", "", "")
-    assert (first["unknown_p_value"], second["unknown_p_value"]) == ("", "0.01")
-    assert (second["photograph"], second["name"]) == ("'+one.jpg", "'=Ann"), "no formulas"
-
-
-def test_no_name_breaks_the_table() -> None:
-    face = RankedFace(None, True, None, [Candidate("Ann\tAnn", 0.5)])
-    table = format_table([FilePrediction("a.jpg\nb.jpg  Bo  99.0%", face)])
-    assert len(table.splitlines()) == 2
-    assert "Ann\\u0009Ann" in table
 
 
 @pytest.mark.parametrize("name", ["x" * 300, ""])

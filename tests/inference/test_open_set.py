@@ -18,7 +18,7 @@ from celebflow.errors import CelebflowError
 from celebflow.evaluation.results import PersonPrediction
 from celebflow.inference import files
 from celebflow.inference.open_set import OpenSetReport, measure_open_set, save_taken
-from celebflow.inference.predictor import PredictedFace, Predictor
+from celebflow.inference.predictor import PredictedPerson, Predictor
 from tests.results import make_card
 
 KNOWN = [
@@ -39,7 +39,7 @@ class _Predictor:
 
     def predict_faces(
         self, photographs: Sequence[Image.Image], max_faces: int, *, whole: bool
-    ) -> list[list[PredictedFace]]:
+    ) -> list[list[PredictedPerson]]:
         assert (max_faces, whole) == (1, True)
         self.pixels.append([photograph.width * photograph.height for photograph in photographs])
         faces = []
@@ -47,7 +47,7 @@ class _Predictor:
             red = float(np.asarray(photograph)[0, 0, 0] / 255)
             (p_value,) = LEFT_OUT.compute_p_values(np.array([red])).tolist()
             known = red >= (self.card.calibration.threshold or 0)
-            faces.append([PredictedFace(None, np.array([red, 1 - red]), known, red, p_value)])
+            faces.append([PredictedPerson(None, np.array([red, 1 - red]), known, red, p_value)])
         return faces
 
 

@@ -10,6 +10,8 @@ from PIL import Image
 
 from celebflow.backbone.source import BackboneSource, count_features
 from celebflow.backbone.vgg19 import Backbone
+from celebflow.classifier.attribute_calibration import AttributeCalibration
+from celebflow.classifier.attribute_model import AttributeCard, AttributeModel
 from celebflow.classifier.calibration import UNCALIBRATED, Calibration
 from celebflow.classifier.comparison_model import ComparisonSettings
 from celebflow.classifier.enrollment_trials import EnrollmentTrial
@@ -23,6 +25,7 @@ from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
 NAMES = ("Ann", "Bo", "Cy")
+ATTRIBUTES = ("Smiling", "=Hat", "<b>Young</b>", "Bald\x1b[31m", 'Old, "gray"', "Beard")
 
 
 def make_classifier(
@@ -88,6 +91,50 @@ def make_verifier(transform: Transform, backbone: BackboneSource, score: Score =
         calibration=PairCalibration(2.0, -3.0, max_probability=0.99, false_match_rate=0.125, false_non_match_rate=0.25),
     )
     return Verifier(preprocessor, TwoCovariances(np.random.default_rng(0).uniform(0.5, 2, 8)), card)
+
+
+def make_attribute_model(
+    names: Sequence[str],
+    transform: Transform,
+    backbone: BackboneSource,
+    hidden_units: Sequence[int] = (),
+    preprocessing: PreprocessingParams = UNCHANGED,
+) -> AttributeModel:
+    """Build a model of attributes that is not trained; its answers to a photograph of noise differ."""
+    random = np.random.default_rng(0)
+    count = len(names)
+    slopes, offsets = random.uniform(0.5, 2, count), random.normal(0, 2, count)
+    balanced = random.uniform(0.2, 0.8, count)
+    calibration = AttributeCalibration(
+        slopes=tuple(slopes.tolist()),
+        offsets=tuple(offsets.tolist()),
+        max_probabilities=tuple(np.linspace(0.9, 0.99, count).tolist()),
+        accuracy_thresholds=(0.5,) * count,
+        balanced_thresholds=tuple(balanced.tolist()),
+        used="balanced_accuracy",
+    )
+    card = AttributeCard(
+        class_names=tuple(names),
+        hidden_units=tuple(hidden_units),
+        dropout=0.5,
+        transform=transform,
+        backbone=backbone,
+        preprocessing=preprocessing,
+        calibration=calibration,
+        yes_fractions=(0.25,) * count,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AttributeModel(card).eval()
+
+
+def save_attribute_model(
+    folder: Path, backbone: Backbone, backbone_file: Path, transform: Transform, names: Sequence[str] = ATTRIBUTES
+) -> Path:
+    """Save such a model and its backbone."""
+    make_attribute_model(names, transform, backbone.source, (16,)).save(folder / "classifier.safetensors")
+    (folder / "backbone.safetensors").symlink_to(backbone_file)
+    return folder
 
 
 def _make_projection(transform: Transform, dimensions: int) -> Preprocessor:

@@ -22,7 +22,7 @@ class AttributeService:
     fields = ("photograph",)
     description = "Which attributes a face has: for each, the probability of yes and the answer."
     people = None
-    page = make_page("attributes")
+    page = make_page("attributes", "faces")
     response_type = AttributeResponse
 
     def __init__(self, predictor: AttributePredictor, limits: Limits, show_training: bool, metrics: Metrics) -> None:

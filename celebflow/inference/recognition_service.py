@@ -25,7 +25,7 @@ class RecognitionService:
     task = Predictor.task
     fields = ("photograph",)
     description = "Who is in a photograph: names with their probabilities."
-    page = make_page("predict")
+    page = make_page("predict", "faces")
     response_type = PredictionResponse
 
     def __init__(self, predictor: Predictor, limits: Limits, show_training: bool, metrics: Metrics) -> None:

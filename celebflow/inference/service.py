@@ -40,10 +40,15 @@ class Service(Protocol):
     answer: Callable[..., Awaitable[Response]]
 
 
-def make_page(name: str) -> Page:
-    """Return the page of a service; its style sheet, script and template add to those that the pages share."""
+def make_page(name: str, *shared: str) -> Page:
+    """Return the page of a service; its style sheet, script and template add to those that the pages share.
+
+    `shared` are those that only some pages share.
+    """
     folder = Path(__file__).parent / "templates"
-    return Page(f"{name}.html.jinja", ("base.css", "upload.css", f"{name}.css"), ("upload.js", f"{name}.js"), folder)
+    names = ("upload", *shared, name)
+    styles = ("base.css", *(f"{each}.css" for each in names))
+    return Page(f"{name}.html.jinja", styles, tuple(f"{each}.js" for each in names), folder)
 
 
 class Gate(Generic[Body]):

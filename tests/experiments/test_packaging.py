@@ -16,7 +16,7 @@ from celebflow.experiments.packaging import describe_model, list_libraries
 from celebflow.features.faces import DETECTOR_LIBRARIES
 
 DISTRIBUTIONS = packages_distributions()
-SCRIPTS = [PACKAGE / "experiments" / f"{name}.py" for name in ("mlflow_model", "mlflow_verifier")]
+SCRIPTS = [PACKAGE / "experiments" / f"{name}.py" for name in ("mlflow_model", "mlflow_verifier", "mlflow_attributes")]
 
 
 @pytest.fixture(autouse=True)
@@ -148,3 +148,10 @@ def test_the_card_of_a_verifier_says_what_it_answers_and_how_often_it_is_wrong()
     for part in ("A verifier", "log odds", "equally likely", "false match rate", "no answer", "val/final_accuracy"):
         assert part in card
     assert "always predicts" not in card
+
+
+def test_the_card_of_a_model_of_attributes_says_what_the_answers_are_not() -> None:
+    card = describe_model(_make_run({"task": "attributes", "extract.face.crop": "detect"}, {}))
+    assert card.splitlines()[0] == "# Which attributes a face has"
+    for part in ("probability of yes", "uncertain", "gender identity", "groups.csv", "it has no answer", "## Params"):
+        assert part in card

@@ -7,10 +7,11 @@ import pytest
 
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.features.transform import WHOLE, Transform
+from celebflow.inference.attribute_predictor import AttributePredictor
 from celebflow.inference.pair_verifier import PairVerifier
 from celebflow.inference.predictor import Predictor
 from tests.inference.serving import start_server
-from tests.models import save_model, save_verifier
+from tests.models import save_attribute_model, save_model, save_verifier
 
 
 @pytest.fixture(scope="session")
@@ -56,4 +57,23 @@ def pair_verifier(verifier_model: Path) -> PairVerifier:
 def verifier_address(pair_verifier: PairVerifier) -> Iterator[str]:
     """Serve it; yield the server's address."""
     with start_server(pair_verifier) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def attribute_model(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone, backbone_file: Path) -> Path:
+    """Save a model of attributes that takes the features of `model`."""
+    return save_attribute_model(tmp_path_factory.mktemp("attributes"), backbone, backbone_file, Transform(32))
+
+
+@pytest.fixture(scope="session")
+def attribute_predictor(attribute_model: Path) -> AttributePredictor:
+    """Load it."""
+    return AttributePredictor.load(attribute_model)
+
+
+@pytest.fixture(scope="session")
+def attribute_address(attribute_predictor: AttributePredictor) -> Iterator[str]:
+    """Serve it; yield the server's address."""
+    with start_server(attribute_predictor) as address:
         yield address

@@ -173,7 +173,12 @@ def test_the_documentation_needs_no_network(address: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "token", "root_path"),
-    [("predictor", None, ""), ("predictor", "secret", "/faces"), ("pair_verifier", "secret", "")],
+    [
+        ("predictor", None, ""),
+        ("predictor", "secret", "/faces"),
+        ("pair_verifier", "secret", ""),
+        ("attribute_predictor", None, ""),
+    ],
 )
 def test_schemathesis_finds_no_contradiction(
     request: pytest.FixtureRequest, tmp_path: Path, name: str, token: str | None, root_path: str
@@ -201,18 +206,20 @@ def test_schemathesis_finds_no_contradiction(
         (["--root-path", "faces"], "--root-path"),
         (["--model", "MODEL", "--show-training"], "features, which is missing"),
         (["--model", "VERIFIER", "--show-training"], "compares photographs"),
+        (["--model", "ATTRIBUTES", "--show-training"], "predicts attributes"),
     ],
 )
 def test_the_command_says_why_it_cannot_serve(
     model: Path,
     verifier_model: Path,
+    attribute_model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = {"MODEL": str(model), "VERIFIER": str(verifier_model)}
+    folders = {"MODEL": str(model), "VERIFIER": str(verifier_model), "ATTRIBUTES": str(attribute_model)}
     arguments = [folders.get(argument, argument) for argument in arguments]
     result = CliRunner().invoke(main, ["serve", "--port", "0", *arguments])
     assert isinstance(result.exception, CelebflowError), result.output

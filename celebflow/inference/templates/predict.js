@@ -1,73 +1,7 @@
-const formatName = (name) => name.replaceAll("_", " ");
-const formatPercent = (fraction) => `${writePercent(100 * fraction, [100]) ?? "100.000000"}\u00a0%`;
 const showsTraining = document.body.dataset.showsTraining === "true";
-
-const photograph = find("#photograph");
-const faceList = find("#faces");
-
-function takeFiles(files) {
-  if (files.length === 1) {
-    predict(files[0]);
-    return;
-  }
-  reset();
-  showError(files.length ? "Send one photograph at a time." : "There is no file in what you dropped or pasted.");
-}
-
-async function predict(file, whole = false) {
-  const signal = reset();
-  if (!checkSize(file)) return;
-  statusLine.textContent = "Predicting…";
-  const path = `predict?top=5&heat_map=true&nearest=${showsTraining}&whole=${whole}`;
-  const content = await postPhotographs(path, { photograph: file }, signal);
-  if (content && !signal.aborted) await showPrediction(file, content, signal);
-}
-
-function reset() {
-  faceList.replaceChildren();
-  if (photograph.src) URL.revokeObjectURL(photograph.src);
-  photograph.removeAttribute("src");
-  return resetResult();
-}
-
-async function showPrediction(file, content, signal) {
-  photograph.src = URL.createObjectURL(file);
-  await photograph.decode().catch(() => {}); // the server may read what the browser cannot
-  if (signal.aborted) return;
-  content.faces.forEach((face, index) => {
-    const entry = makeFaceEntry(face, content.faces.length > 1 ? index + 1 : 0);
-    faceList.append(entry);
-    if (!face.box) return;
-    const box = makeBox(face, content, index + 1);
-    photograph.parentElement.append(box);
-    const highlight = (on) => [box, entry].forEach((element) => element.classList.toggle("current", on));
-    for (const element of [box, entry]) {
-      element.addEventListener("pointerenter", () => highlight(true));
-      element.addEventListener("pointerleave", () => highlight(false));
-    }
-    box.addEventListener("click", () => entry.scrollIntoView({ block: "nearest", behavior: "smooth" }));
-  });
-  result.hidden = false;
-  find("#no-face").hidden = content.faces.length > 0;
-  if (!content.faces.length) {
-    find("#whole").onclick = () => predict(file, true);
-    statusLine.textContent = "No face found.";
-    return;
-  }
-  const names = content.faces.map((face) => (face.known ? formatName(face.candidates[0].name) : "unknown"));
-  statusLine.textContent = `${names.length === 1 ? "Prediction" : `${names.length} faces`}: ${names.join(", ")}.`;
-}
-
-function makeBox(face, content, number) {
-  const element = document.createElement("button");
-  element.type = "button";
-  element.setAttribute("aria-label", `Face ${number}`);
-  placeBox(element, face.box, content);
-  const label = document.createElement("span");
-  label.textContent = number;
-  element.append(label);
-  return element;
-}
+const separator = ", ";
+const makePath = (whole) => `predict?top=5&heat_map=true&nearest=${showsTraining}&whole=${whole}`;
+const summarize = (face) => (face.known ? formatName(face.candidates[0].name) : "unknown");
 
 function makeFaceEntry(face, number) {
   const entry = find("#face").content.firstElementChild.cloneNode(true);
@@ -88,13 +22,6 @@ function makeFaceEntry(face, number) {
   return entry;
 }
 
-// Names may be written from right to left.
-function makeName(name) {
-  const element = document.createElement("bdi");
-  element.textContent = formatName(name);
-  return element;
-}
-
 // What an answer about an enrolled person says of itself.
 function makeTags({ enrolled }) {
   if (!enrolled) return [];
@@ -110,13 +37,8 @@ function makeCandidateRow(candidate) {
   const head = document.createElement("th");
   head.scope = "row";
   head.append(makeName(name), ...makeTags(candidate));
-  const bar = document.createElement("div");
-  bar.className = "bar";
-  const value = document.createElement("div");
-  value.style.width = `${100 * probability}%`;
-  bar.append(value);
   row.append(head);
-  row.insertCell().append(bar);
+  row.insertCell().append(makeBar(probability));
   row.insertCell().textContent = formatPercent(probability);
   return row;
 }

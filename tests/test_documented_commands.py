@@ -41,6 +41,14 @@ NOT_RUN = {
         "test_verification_service.py the server",
     ),
     "dvc exp run $(celebflow recipe attributes)": "it needs labels; tests/report and tests/evaluation make results",
+    **dict.fromkeys(
+        (
+            "celebflow predict --model models:/celebflow-attributes@champion two.jpg",
+            "celebflow predict --model models --model models:/celebflow-attributes@champion two.jpg",
+            "curl -s -F photograph=@two.jpg http://127.0.0.1:8000/attributes",
+        ),
+        "tests/inference/test_predicting_together.py and test_attribute_service.py ask models of attributes",
+    ),
     "celebflow search --recipe fast train.lda_shrinkage=0.02..0.8 train.preprocessing.pca_components=100,300,600 "
     "--trials 12 --name shrinkage": "tests/experiments/test_search.py runs a search in small",
 }

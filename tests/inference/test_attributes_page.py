@@ -63,7 +63,7 @@ def test_every_attribute_has_a_bar_its_threshold_and_its_answer_sorted_by_probab
         percents = [float(text.split("\u00a0")[0].split()[0]) for text in _find(page, f"{table} td:nth-child(3)")]
         assert percents == sorted(percents, reverse=True) and percents
     answers = _find(page, ".candidates td:last-child")
-    assert set(answers) == {"yes", "no", "yes, uncertain", "no, uncertain"}
+    assert set(answers) == {"yes", "no", "yes ?", "no ?"}
     for row in page.find_elements(By.CSS_SELECTOR, ".candidates tr"):
         bar = row.find_element(By.CSS_SELECTOR, ".bar").rect
         filled = row.find_element(By.CSS_SELECTOR, ".bar > div").rect

@@ -1,7 +1,6 @@
-const separator = "; ";
 const makePath = (whole) => `attributes?whole=${whole}`;
 const isSure = (attribute) => attribute.answer === "yes" && !attribute.uncertain;
-const summarize = (face) => face.attributes.filter(isSure).map(({ name }) => formatName(name)).join(", ") || "none for sure";
+const summarize = (face) => `${face.attributes.filter(isSure).length} of ${face.attributes.length} attributes for sure`;
 
 function makeFaceEntry(face, number) {
   const entry = find("#face").content.firstElementChild.cloneNode(true);
@@ -34,6 +33,6 @@ function makeAttributeRow({ name, probability, threshold, answer, uncertain }) {
   row.append(head);
   row.insertCell().append(bar);
   row.insertCell().textContent = formatPercent(probability);
-  row.insertCell().textContent = uncertain ? `${answer}, uncertain` : answer;
+  row.insertCell().textContent = uncertain ? `${answer} ?` : answer;
   return row;
 }

@@ -1,6 +1,6 @@
 // What the pages share that take one photograph and show what is predicted of the faces in it. A page's own script
 // defines makePath(whole): where a photograph is sent; makeFaceEntry(face, number): the entry of a face in the
-// list, with number 0 for a face that is alone; summarize(face): a few words about it; and `separator`, between those.
+// list, with number 0 for a face that is alone; and summarize(face): a few words about it.
 
 const formatName = (name) => name.replaceAll("_", " ");
 const formatPercent = (fraction) => `${writePercent(100 * fraction, [100]) ?? "100.000000"}\u00a0%`;
@@ -57,7 +57,7 @@ async function showPrediction(file, content, signal) {
     return;
   }
   const texts = content.faces.map(summarize);
-  statusLine.textContent = `${texts.length === 1 ? "Prediction" : `${texts.length} faces`}: ${texts.join(separator)}.`;
+  statusLine.textContent = `${texts.length === 1 ? "Prediction" : `${texts.length} faces`}: ${texts.join(", ")}.`;
 }
 
 function makeBox(face, content, number) {

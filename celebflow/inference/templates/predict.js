@@ -1,5 +1,4 @@
 const showsTraining = document.body.dataset.showsTraining === "true";
-const separator = ", ";
 const makePath = (whole) => `predict?top=5&heat_map=true&nearest=${showsTraining}&whole=${whole}`;
 const summarize = (face) => (face.known ? formatName(face.candidates[0].name) : "unknown");
 

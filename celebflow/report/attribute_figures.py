@@ -192,8 +192,8 @@ def _draw_panels(
     row_count = ceil(len(ranked) / column_count)
     width = max(4.2, _PANEL_INCHES * column_count + 0.7)
     figure = new_blank_figure(width, 1.15 + (_PANEL_INCHES + 0.3) * row_count, warning)
-    head, body = figure.add_gridspec(2, 1, height_ratios=(1, 500))
-    grid = body.subgridspec(row_count, column_count).subplots(sharex=True, sharey=True, squeeze=False).ravel()
+    parts = figure.add_gridspec(2, 1, height_ratios=(1, 500))
+    grid = parts[1].subgridspec(row_count, column_count).subplots(sharex=True, sharey=True, squeeze=False).ravel()
     for axes, curve in zip(grid, ranked, strict=False):
         axes.plot(curve.x, curve.y, color=BLUE, linewidth=1.2, drawstyle=style)
         axes.plot([0, 1], baselines[curve.name], color="black", linewidth=0.7, linestyle=":")
@@ -211,7 +211,7 @@ def _draw_panels(
         axes.set_axis_off()
     if len(ranked) < len(in_order):
         title += f": the lowest {len(ranked)} of {len(in_order)}"
-    header = figure.add_subplot(head)  # a title of the figure itself is its warning
+    header = figure.add_subplot(parts[0])  # a title of the figure itself is its warning
     header.set_axis_off()
     header.set_title(title, fontsize=11)
     return figure

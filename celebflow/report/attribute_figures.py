@@ -230,7 +230,7 @@ def draw_co_occurrence(answers: AttributeAnswers, split: str, warning: str) -> F
     kept = np.sort(np.argsort(-(sizes.sum(axis=0) + sizes.sum(axis=1)), kind="stable")[:_MAX_NAMES])
     names = [_label(answers.names[place]) for place in kept]
     side = max(2.2, 0.165 * len(kept))
-    figure = new_blank_figure(2 * side + 4.4, side + 2.4, warning)
+    figure = new_blank_figure(2 * side + 4.4, side + 3.4, warning)
     grid = figure.subplots(1, 2, sharey=True)
     bound = float(max(sizes[np.ix_(kept, kept)].max(initial=0), 0.05))
     for axes, values, low, high, colors, title in (

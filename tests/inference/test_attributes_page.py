@@ -60,7 +60,7 @@ def test_every_attribute_has_a_bar_its_threshold_and_its_answer_sorted_by_probab
     names = _find(page, ".candidates th")
     assert sorted(names) == sorted(name.replace("_", " ") for name in NAMES)
     for table in (".found", ".others"):
-        percents = [float(text.split("\u00a0")[0].split()[0]) for text in _find(page, f"{table} td:nth-child(3)")]
+        percents = [float(text.split()[0]) for text in _find(page, f"{table} td:nth-child(3)")]
         assert percents == sorted(percents, reverse=True) and percents
     answers = _find(page, ".candidates td:last-child")
     assert set(answers) == {"yes", "no", "yes ?", "no ?"}
@@ -68,7 +68,7 @@ def test_every_attribute_has_a_bar_its_threshold_and_its_answer_sorted_by_probab
         bar = row.find_element(By.CSS_SELECTOR, ".bar").rect
         filled = row.find_element(By.CSS_SELECTOR, ".bar > div").rect
         mark = row.find_element(By.CSS_SELECTOR, ".threshold").rect
-        percent = float(row.find_elements(By.TAG_NAME, "td")[1].text.split("\u00a0")[0])
+        percent = float(row.find_elements(By.TAG_NAME, "td")[1].text.split()[0])
         assert filled["width"] / bar["width"] == pytest.approx(percent / 100, abs=0.03)
         is_beyond = filled["width"] >= mark["x"] + 1 - bar["x"] - 0.5
         assert is_beyond == row.find_elements(By.TAG_NAME, "td")[2].text.startswith("yes")

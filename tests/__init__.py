@@ -10,5 +10,4 @@ COMMITTED_PARAMS = (
 )
 
 # Test processes that run side by side use one thread each. OpenMP reads the variable once, when torch loads it.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from celebflow.features.transform import Transform
 from celebflow.params import Params, View, load_params
 from tests import COMMITTED_PARAMS
 from tests.browser import require_browser, start_browser
+from tests.preloaded import provide_programs
 from tests.repository import (
     Repository,
     clone_repository,
@@ -31,6 +33,14 @@ from tests.repository import (
 
 # A shell that starts the tests in the background makes them ignore SIGINT, and their child processes would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all workers share the preloaded programs."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        programs = ExitStack()
+        programs.enter_context(provide_programs())
+        config.add_cleanup(programs.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -131,12 +131,14 @@ class Scene:
         way = rotation[2] / radii
         a, b, c = _dot(way, way), _dot(start, way), _dot(start, start) - 1
         discriminant = b * b - a * c
-        hit = discriminant > 0
-        t = (np.sqrt(np.where(hit, discriminant, 0)) - b) / a
-        point = [start[i] + t * way[i] for i in range(3)]
-        hit &= t + middle[2] > self.depth[window]
-        hit &= point[1] * radii[1] + center[1] + 0.45 * (point[2] * radii[2] + center[2]) > above
-        normal = [point[i] / radii[i] for i in range(3)]
+        # From here on only for the pixels that are hit: most of them are the background or another surface.
+        hit = np.nonzero(discriminant > 0)
+        t = (np.sqrt(discriminant[hit]) - b[hit]) / a
+        point = [start[i][hit] + t * way[i] for i in range(3)]
+        visible = t + middle[2] > self.depth[window][hit]
+        visible &= point[1] * radii[1] + center[1] + 0.45 * (point[2] * radii[2] + center[2]) > above
+        hit, t = (hit[0][visible], hit[1][visible]), t[visible]
+        normal = [point[i][visible] / radii[i] for i in range(3)]
         length = np.sqrt(_dot(normal, normal))
         turned = [_dot(row, normal) / length for row in rotation]
         facing = np.clip(_dot(turned, self.light), 0, 1)
@@ -144,8 +146,8 @@ class Scene:
         glint = shine * glint * glint * glint * glint
         brightness = self.ambient + (1 - self.ambient) * facing
         shaded = np.clip(brightness[..., None] * np.asarray(color) + glint[..., None], 0, 1)
-        self.depth[window][hit] = (t + middle[2])[hit]
-        self.color[window][hit] = shaded[hit]
+        self.depth[window][hit] = t + middle[2]
+        self.color[window][hit] = shaded
 
 
 def draw_sample_data(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Run stages and DVC in forks of one process that has imported their libraries, which takes seconds less each time."""
+"""Run stages, DVC and celebflow in forks of one process with their libraries, which takes seconds less each time."""
 
 import os
 import subprocess
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-# The environment variable that holds the folder of the programs `python` and `dvc` that do so.
+# The environment variable that holds the folder of the programs `python`, `dvc` and `celebflow` that do so.
 PROGRAMS = "CELEBFLOW_TESTS_PROGRAMS"
 _PYTHON = """#!/bin/sh
 case "$1 $2" in "-m stages."*) shift && exec {client} "$@" ;; esac
 exec {python} "$@"
 """
-_DVC = """#!/bin/sh
-exec {client} dvc "$@"
+_PROGRAM = """#!/bin/sh
+exec {client} {module} "$@"
 """
 
 
@@ -29,9 +29,14 @@ def provide_programs() -> Iterator[None]:
     with TemporaryDirectory(prefix="celebflow-", dir="/tmp") as folder:  # short, as a socket's address must be
         address = f"{folder}/socket"
         client = f"'{sys.executable}' -IS '{scripts / 'client.py'}' {address}"
-        for name, content in (("python", _PYTHON), ("dvc", _DVC)):
+        programs = {
+            "python": _PYTHON.format(client=client, python=f"'{sys.executable}'"),
+            "dvc": _PROGRAM.format(client=client, module="dvc"),
+            "celebflow": _PROGRAM.format(client=client, module="celebflow.cli"),
+        }
+        for name, content in programs.items():
             program = Path(folder) / name
-            program.write_text(content.format(client=client, python=f"'{sys.executable}'"))
+            program.write_text(content)
             program.chmod(0o755)
         command = [sys.executable, str(scripts / "server.py"), address]
         # The server ends when its standard input does, also when this process is killed.

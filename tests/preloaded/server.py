@@ -22,6 +22,7 @@ _LIBRARIES = (
     "lmdb",
     "matplotlib.pyplot",
     "mlflow",
+    "mlflow.pyfunc",
     "mlflow.store.tracking.sqlalchemy_store",
     "ncnn",
     "safetensors.torch",

@@ -22,8 +22,9 @@ class AttributeCalibration:
     """What turns the logits of A attributes into probabilities and answers; one value per attribute in each field.
 
     The probability of yes is the logistic function of `slopes` · logit + `offsets`, moved towards 0.5 until neither
-    answer's exceeds `max_probabilities`. The answer is yes from a threshold on: `accuracy_thresholds` are for the highest
-    accuracy, `balanced_thresholds` for the highest mean of the recalls of yes and of no. `used` says which apply.
+    answer's exceeds `max_probabilities`. The answer is yes from a threshold on: `accuracy_thresholds`
+    are for the highest accuracy, `balanced_thresholds` for the highest mean of the recalls of yes and of no. `used`
+    says which apply.
 
     Raises ValueError when one of them is not a number that can be used so, or their counts differ.
     """

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import format_confidence
 from celebflow.data.attributes import BLANK
+from celebflow.evaluation.attribute_answers import AttributeAnswers
 from celebflow.evaluation.attribute_groups import GroupAccuracy, compute_co_occurrence, list_worst_groups
-from celebflow.evaluation.attribute_metrics import AttributeAnswers, AttributeMetrics, trace_attribute_curves
+from celebflow.evaluation.attribute_metrics import AttributeMetrics, trace_attribute_curves
 from celebflow.evaluation.attribute_results import AttributePrediction, AttributeReport
 from celebflow.evaluation.metrics import Curve
 from celebflow.report.contact_sheets import TextStyle, Tile, draw_contact_sheet, shorten

@@ -12,7 +12,8 @@ from matplotlib.text import Text
 
 from celebflow.backbone.source import UNTRAINED_WARNING
 from celebflow.data.attributes import BLANK, NO, YES
-from celebflow.evaluation.attribute_metrics import AttributeAnswers, trace_attribute_curves
+from celebflow.evaluation.attribute_answers import AttributeAnswers
+from celebflow.evaluation.attribute_metrics import trace_attribute_curves
 from celebflow.report import attribute_figures
 from celebflow.report.attribute_figures import (
     SHEET,

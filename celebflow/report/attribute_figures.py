@@ -255,7 +255,7 @@ def draw_co_occurrence(answers: AttributeAnswers, split: str, warning: str) -> F
 def draw_groups(rows: Sequence[GroupAccuracy], metric: Grouped, split: str, warning: str) -> Figure:
     """Draw a metric of groups beside that of the other photographs, and the difference with its interval."""
     name, prefix = {"accuracy": ("accuracy", ""), "balanced_accuracy": ("balanced accuracy", "balanced_")}[metric]
-    figure = new_blank_figure(10.6, 1.9 + 0.21 * max(len(rows), 3), warning)
+    figure = new_blank_figure(11.6, 2.0 + 0.21 * max(len(rows), 3), warning)
     values, differences = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(rows))
     own = np.array([getattr(row, metric) for row in rows], np.float64)
@@ -271,7 +271,7 @@ def draw_groups(rows: Sequence[GroupAccuracy], metric: Grouped, split: str, warn
     differences.hlines(places, low, high, color=SKY, linewidth=2.5)
     differences.plot(change, places, color=BLUE, marker="o", markersize=5, linestyle="")
     differences.axvline(0, color="black", linewidth=0.8)
-    differences.set_xlabel("Difference, 95% interval for all groups at once")
+    differences.set_xlabel("The group minus the others")
     labels = [f"{_label(row.attribute)} | {_label(row.given)} = {row.value}  {row.count:,}" for row in rows]
     values.set_yticks(places, labels, fontsize=_LABEL.size)
     values.set_ylim(max(len(rows), 3) - 0.5, -0.5)
@@ -283,11 +283,12 @@ def draw_groups(rows: Sequence[GroupAccuracy], metric: Grouped, split: str, warn
     values.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, fontsize=8, frameon=False, borderpad=0.2)
     details = (
         "Attribute | group, and the number of its photographs. The others have the other value. Groups whose "
-        f"difference is certain, of {MIN_GROUP_SIZE} photographs or more; the most certain first."
+        f"difference is certain, of {MIN_GROUP_SIZE} photographs or more; the most certain first. "
+        "Lines: 95% intervals that hold for all groups at once."
     )
     if metric == "accuracy":
         details += " Accuracy is also lower where an attribute is less one-sided; balanced accuracy is not."
-    figure.supxlabel(fill(details, 165), fontsize=7.5)
+    figure.supxlabel(fill(details, 180), fontsize=7.5)
     return figure
 
 

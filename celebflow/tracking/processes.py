@@ -20,7 +20,10 @@ def may_be_running(name: str) -> bool:
     if match is None or match[3] != platform.node():
         return True
     try:
-        started: float = psutil.Process(int(match[1])).create_time()
+        process = psutil.Process(int(match[1]))
+        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended, and waits for its parent to notice
+            return False
+        started: float = process.create_time()
     except psutil.NoSuchProcess:
         return False
     return abs(started - int(match[2])) < _CLOCK_TOLERANCE_SECONDS

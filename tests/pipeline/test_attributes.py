@@ -1,0 +1,127 @@
+"""The pipeline with task attributes: real stages, and the commands that read their result."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from celebflow.data import invented_people
+from tests.repository import EVERY_STAGE, Repository, clone_repository
+
+pytestmark = pytest.mark.slow
+
+CHANGES = {
+    "task: recognition": "task: attributes",
+    "square_root: false": "square_root: true",
+    "l2_normalize: false": "l2_normalize: true",
+    "pca_components: null": "pca_components: 12",
+    "classifier: mlp": "classifier: logistic",
+}
+PEOPLE, PHOTOGRAPHS = 15, 4
+ATTRIBUTES = ("Even", "=Some", "<b>Rare</b>")
+
+
+@pytest.fixture(scope="module")
+def answered(template: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Return a repository with a committed result of attributes, which tests do not change; some labels are blank."""
+    repository = clone_repository(template, tmp_path_factory.mktemp("attributes") / "repository")
+    data = repository.folder / "data"
+    shutil.rmtree(data)
+    (data / "photographs").mkdir(parents=True)
+    random = np.random.default_rng(3)
+    rows = []
+    for person in range(PEOPLE):
+        for number in range(PHOTOGRAPHS):
+            name = f"{person}_{number}.jpg"
+            invented_people.draw_photograph(person, number).save(data / "photographs" / name)
+            labels = [person % 2, int(random.random() < 0.5), int((person + number) % 3 == 0)]
+            rows.append([name, f"Person {person}", *("" if random.random() < 0.1 else label for label in labels)])
+    with (data / "attributes.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["photograph", "person", *ATTRIBUTES], *rows])
+    for old, new in CHANGES.items():
+        repository.edit(old, new)
+    repository.run("dvc", "add", "data")
+    assert repository.repro() == [stage for stage in EVERY_STAGE if stage != "backbone"]
+    repository.commit("attributes")
+    return repository
+
+
+def _read(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as content:
+        return list(csv.DictReader(content))
+
+
+def test_people_are_in_one_split_and_every_file_of_the_result_is_there(answered: Repository) -> None:
+    splits: dict[str, set[str]] = {}
+    for row in _read(answered.folder / "splits" / "photos.csv"):
+        splits.setdefault(row["person"], set()).add(row["split"])
+    assert len(splits) == PEOPLE and all(len(found) == 1 for found in splits.values())
+    metrics = answered.read_metrics()
+    assert metrics.keys() == {"backbone", "val", "test"} and metrics["backbone"] == "UNTRAINED"
+    for split in ("val", "test"):
+        rows = _read(answered.folder / "reports" / split / "predictions.csv")
+        of_attribute: dict[str, list[bool]] = {}
+        for row in rows:
+            of_attribute.setdefault(row["path"].split("\t\t")[1], []).append(row["actual"] == row["predicted"])
+        assert of_attribute.keys() == set(ATTRIBUTES)
+        accuracy = np.mean([np.mean(hits) for hits in of_attribute.values()])
+        assert metrics[split]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert answered.run("dvc", "status").strip().endswith("up to date.")
+    run = answered.runs()[0]
+    assert run.data.params["task"] == "attributes"
+    assert run.data.metrics["val/final_average_precision"] == pytest.approx(
+        metrics["val"]["average_precision"], abs=1e-6
+    )
+    assert "val_average_precision.png" in run.data.tags["mlflow.note.content"]
+    assert json.loads(answered.run("dvc", "plots", "show", "--json")).get("errors", []) == []
+    page = (answered.folder / "reports" / "index.html").read_text(encoding="utf-8")
+    assert "<b>Rare</b>" not in page and "&lt;b&gt;Rare&lt;/b&gt;" in page
+
+
+def test_the_command_line_answers_as_evaluate_did(answered: Repository) -> None:
+    rows = _read(answered.folder / "reports" / "test" / "predictions.csv")
+    path = rows[0]["path"].split("\t\t")[0]
+    expected = {
+        row["path"].split("\t\t")[1]: float(row["probability"]) for row in rows if row["path"].startswith(f"{path}\t")
+    }
+    text = answered.invoke("predict", f"data/{path}", "--json", only_output=True)
+    assert "Even" in text
+    (photograph,) = json.loads(text)["photographs"] if isinstance(json.loads(text), dict) else json.loads(text)
+    (face,) = photograph["faces"]
+    found = {each["name"]: each["probability"] for each in face["attributes"]}
+    assert found.keys() == set(ATTRIBUTES)
+    for name, probability in expected.items():
+        assert found[name] == pytest.approx(probability, abs=1e-5)
+
+
+def test_results_are_compared_answer_by_answer(answered: Repository, tmp_path: Path) -> None:
+    repository = clone_repository(answered, tmp_path / "repository")
+    repository.edit("logistic_c: 1.0", "logistic_c: 300.0")
+    repository.run("dvc", "repro", "evaluate")
+    text = repository.invoke("compare", "HEAD", "--limit", "-1")
+    assert "answers of val in both" in text
+    assert repository.invoke("runs")
+
+
+def test_repro_after_a_kill_ends_with_the_same_bytes(answered: Repository, tmp_path: Path) -> None:
+    undisturbed, killed = (clone_repository(answered, tmp_path / name) for name in ("undisturbed", "killed"))
+    for each in (undisturbed, killed):
+        each.edit("logistic_c: 1.0", "logistic_c: 2.0")  # a result that no cache of DVC holds
+    assert undisturbed.repro("train") == ["train"]
+    with killed.variables(PYTHONUNBUFFERED="1"):
+        process = killed.start("dvc", "repro", "train")
+    assert process.stdout is not None
+    assert any(line.startswith("Fitting") for line in process.stdout), "it has not begun"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it was still running"
+    assert killed.repro("train") == ["train"]
+    for name in ("models/classifier.safetensors", "reports/history.csv"):
+        assert (killed.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes(), name
+    print([(r.info.status,r.info.run_name,r.data.tags.get("celebflow.process")) for r in killed.runs()])
+    assert sorted(run.info.status for run in killed.runs()[:2]) == ["FINISHED", "KILLED"]

@@ -43,8 +43,8 @@ NOT_RUN = {
     "dvc exp run $(celebflow recipe attributes)": "it needs labels; tests/report and tests/evaluation make results",
     **dict.fromkeys(
         (
-            "celebflow predict --model models:/celebflow-attributes@champion two.jpg",
-            "celebflow predict --model models --model models:/celebflow-attributes@champion two.jpg",
+            "celebflow predict --model models:/celebflow-attributes@champion portrait.jpg other.jpg",
+            "celebflow predict --model models --model models:/celebflow-attributes@champion portrait.jpg",
             "curl -s -F photograph=@two.jpg http://127.0.0.1:8000/attributes",
         ),
         "tests/inference/test_predicting_together.py and test_attribute_service.py ask models of attributes",

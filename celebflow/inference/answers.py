@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from celebflow.classifier.calibration import format_confidence
-from celebflow.data.tables import escape_cell, write_table
+from celebflow.data.tables import write_table
 from celebflow.errors import escape_controls
 from celebflow.inference.attribute_predictor import AnsweredFace, AttributeAnswer, AttributePredictor
 from celebflow.inference.extractor import NO_FACE, Box
@@ -147,7 +147,7 @@ def format_csv(predictions: Sequence[FilePrediction], questions: Questions) -> s
     )
     header, rows = lists(predictions, questions)
     file = io.StringIO()
-    write_table(file, [str(escape_cell(name)) for name in header], rows)
+    write_table(file, header, rows)
     return file.getvalue().rstrip("\n")
 
 

@@ -47,6 +47,7 @@ BEST: dict[str, Any] = {
         "plda_between_scale": 0.5,
         "logistic_c": 1.0,
         "false_acceptance_rate": 0.05,
+        "attribute_thresholds": "accuracy",
     },
 }
 FAST: dict[str, Any] = {

@@ -250,7 +250,7 @@ def test_dvc_changes_params_yaml_to_the_recipe(
     before = load_params(repository.folder / "params.yaml")
     arguments = repository.invoke("recipe", name).split()
     assert len(arguments) > 3, "the repository's own params differ from every recipe"
-    repository.run("dvc", "exp", "run", *arguments, "--single-item", "prepare")
+    repository.run("dvc", "exp", "run", *arguments, "--single-item", "backbone")
     after = load_params(repository.folder / "params.yaml")
     monkeypatch.chdir(REPOSITORY)
     wanted = load_recipe(name)

@@ -46,7 +46,7 @@ def test_the_committed_params_are_the_defaults(params: Params) -> None:
         ("classifier: mlp", "classifier: lda", "train: lda needs preprocessing.pca_components"),
         ("classifier: mlp", "classifier: svm", "train.classifier: Input should be 'mlp', 'linear', 'lda'"),
         ("classifier: mlp", "classifier: plda", "train: plda needs preprocessing.pca_components"),
-        ("task: recognition", "task: clustering", "task: Input should be 'recognition', 'verification' or 'attributes'"),
+        ("task: recognition", "task: clustering", "Input should be 'recognition', 'verification' or 'attributes'"),
         ("task: recognition", "task: verification", "train.classifier is mlp, which does not fit task verification"),
         ("max_pairs: 6000", "max_pairs: 1", "prepare.max_pairs: Input should be greater than or equal to 2"),
         ("square_root: false", "square_root: 0", "train.preprocessing.square_root: Input should be a valid boolean"),

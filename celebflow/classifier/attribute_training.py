@@ -20,10 +20,9 @@ from celebflow.classifier.preprocessing import fit_preprocessor
 from celebflow.classifier.training import (
     compute_logits,
     fit,
-    require_finite,
+    measure_only_epoch,
     require_finite_weights,
     seed_everything,
-    validate,
 )
 from celebflow.data.attributes import BLANK, YES, AttributeTable, load_attributes
 from celebflow.features.store import Features, LabeledFeatures
@@ -106,9 +105,7 @@ def train_attributes(
         model = make_linear(
             lambda settings: AttributeModel(replace(card, preprocessing=settings)), preprocessor, weight, bias
         )
-        on_train, on_val = (validate(model, examples, objective, params.batch_size) for examples in (train, val))
-        history = [EpochResult(1, *on_train, *on_val)]
-        require_finite(history[0], params)
+        history = [measure_only_epoch(model, train, val, objective, params)]
         log_epoch(history[0])
     require_finite_weights(model.state_dict(), params)
     logits, labels = compute_logits(model, val, params.batch_size)

@@ -20,10 +20,9 @@ from celebflow.classifier.preprocessing import fit_preprocessor
 from celebflow.classifier.training import (
     compute_logits,
     fit,
-    require_finite,
+    measure_only_epoch,
     require_finite_weights,
     seed_everything,
-    validate,
 )
 from celebflow.data.photos import list_people
 from celebflow.features.store import Features, select_split
@@ -98,9 +97,7 @@ def train_classifier(
         classifier = make_linear(
             lambda settings: Classifier(replace(card, preprocessing=settings)), preprocessor, weight, bias
         )
-        on_train, on_val = (validate(classifier, examples, objective, params.batch_size) for examples in (train, val))
-        history = [EpochResult(1, *on_train, *on_val)]
-        require_finite(history[0], params)
+        history = [measure_only_epoch(classifier, train, val, objective, params)]
         log_epoch(history[0])
     require_finite_weights(classifier.state_dict(), params)
     classifier.gallery = fit_gallery(train, len(class_names), params.plda_between_scale, params.seed)

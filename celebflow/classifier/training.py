@@ -128,7 +128,7 @@ def fit(
             )
             on_val = validate(network, val, objective, params.batch_size)
             result = EpochResult(epoch, *on_train, *on_val)
-            require_finite(result, params)
+            _require_finite(result, params)
             if params.keep_epoch == "best" and all(result.val_accuracy > earlier.val_accuracy for earlier in results):
                 require_finite_weights(optimizer.parameters, params)
                 checkpoints.save_best(optimizer.parameters)
@@ -141,6 +141,16 @@ def fit(
     return results
 
 
+def measure_only_epoch(
+    network: Network, train: Examples, val: Examples, objective: Objective, params: TrainParams
+) -> EpochResult:
+    """Return the only epoch of a network that was fitted at once; raise DivergedError when a loss is not finite."""
+    on_train, on_val = (validate(network, examples, objective, params.batch_size) for examples in (train, val))
+    result = EpochResult(1, *on_train, *on_val)
+    _require_finite(result, params)
+    return result
+
+
 def _is_finished(results: Sequence[EpochResult], params: TrainParams) -> bool:
     """Return whether all epochs are done, or the validation accuracy has not risen for `patience_epochs`."""
     if len(results) >= params.epochs:
@@ -151,7 +161,7 @@ def _is_finished(results: Sequence[EpochResult], params: TrainParams) -> bool:
     return len(results) - best.epoch >= params.patience_epochs
 
 
-def require_finite(result: EpochResult, params: TrainParams) -> None:
+def _require_finite(result: EpochResult, params: TrainParams) -> None:
     """Raise DivergedError when a loss after an epoch is not finite."""
     for name, loss in (("training", result.train_loss), ("validation", result.val_loss)):
         if not math.isfinite(loss):

@@ -37,6 +37,8 @@ from celebflow.evaluation.results import (
     Prediction,
     load_intervals,
     load_metrics,
+    print_metrics,
+    require_backbone,
     save_curves,
     save_json,
 )
@@ -138,8 +140,7 @@ def evaluate_attributes(
 
     model = load_attribute_model(model_file).to(select_device(compute.device))
     table = load_attributes(paths.ATTRIBUTES)
-    if model.card.backbone.fingerprint != features.origin.backbone.fingerprint:
-        raise CelebflowError("The model was trained on the features of another backbone. Run `dvc repro`.")
+    require_backbone(model.card.backbone, features, "model")
     if model.card.class_names != table.names:
         raise CelebflowError(f"The model knows other attributes than {paths.ATTRIBUTES} has. Run `dvc repro`.")
     metrics = {}
@@ -148,7 +149,7 @@ def evaluate_attributes(
         logits, labels = compute_logits(model, examples, _BATCH_SIZE)
         photos = [features.photos[row] for row in examples.rows]
         metrics[split] = save_attribute_report(logits, labels, photos, model.card, folder / split)
-        print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics[split].items()))
+        print_metrics(split, metrics[split])
     if warning := features.origin.backbone.warning():
         print(warning)
     return metrics

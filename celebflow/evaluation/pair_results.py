@@ -26,6 +26,8 @@ from celebflow.evaluation.results import (
     Prediction,
     load_intervals,
     load_metrics,
+    print_metrics,
+    require_backbone,
     save_curves,
     save_json,
 )
@@ -95,8 +97,7 @@ def evaluate_verifier(
     Raises CelebflowError when the verifier was trained on the features of another backbone.
     """
     verifier = load_verifier(model_file)
-    if verifier.card.backbone.fingerprint != features.origin.backbone.fingerprint:
-        raise CelebflowError("The verifier was trained on the features of another backbone. Run `dvc repro`.")
+    require_backbone(verifier.card.backbone, features, "verifier")
     pairs = load_pairs(paths.PAIRS)
     metrics = {}
     for split in REPORTED_SPLITS:
@@ -108,7 +109,7 @@ def evaluate_verifier(
         folds = score_folds(verifier.card, features, [pair for pair in pairs if pair.fold], fold_of)
         metrics[FOLDS] = _report_folds(folds, features, _place(folder, FOLDS))
     for split, values in metrics.items():
-        print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        print_metrics(split, values)
     if warning := features.origin.backbone.warning():
         print(warning)
     return metrics

@@ -214,8 +214,7 @@ def report_splits(
     from celebflow.backbone.devices import select_device
     from celebflow.classifier.training import compute_logits
 
-    if classifier.card.backbone.fingerprint != features.origin.backbone.fingerprint:
-        raise CelebflowError("The classifier was trained on the features of another backbone. Run `dvc repro`.")
+    require_backbone(classifier.card.backbone, features, "classifier")
     classifier.to(select_device(compute.device))
     gallery = classifier.gallery
     unknown = None if gallery is None else measure_unknown_people(gallery, features, classifier.card.calibration)
@@ -230,10 +229,21 @@ def report_splits(
             groups = number_groups(photos)
             open_set = measure_open_set(gallery, examples, hits, groups, classifier.card.calibration, unknown)
         metrics[split] = save_split_report(logits, labels, photos, classifier.card, folder / split, open_set)
-        print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics[split].items()))
+        print_metrics(split, metrics[split])
     if warning := features.origin.backbone.warning():
         print(warning)
     return metrics
+
+
+def require_backbone(source: BackboneSource, features: Features, model: str) -> None:
+    """Raise CelebflowError when a model, called so in the message, was trained on features of another backbone."""
+    if source.fingerprint != features.origin.backbone.fingerprint:
+        raise CelebflowError(f"The {model} was trained on the features of another backbone. Run `dvc repro`.")
+
+
+def print_metrics(split: str, metrics: dict[str, float]) -> None:
+    """Print the metrics of a split in a line."""
+    print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 def save_split_report(

@@ -39,7 +39,7 @@ CASES: dict[str, tuple[Transform, tuple[int, ...], PreprocessingParams]] = {
 def test_probabilities_are_the_predictor_s(backbone: Backbone, backbone_file: Path, tmp_path: Path, case: str) -> None:
     transform, hidden_units, preprocessing = CASES[case]
     model = make_attribute_model(ATTRIBUTES, transform, backbone.source, hidden_units, preprocessing)
-    for parameter in model.parameters():
+    for parameter in model.head.parameters():
         parameter.data.mul_(20)  # so that probabilities differ by photograph
     predictor = AttributePredictor(model, backbone_file)
     file = tmp_path / "model.onnx"

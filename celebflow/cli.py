@@ -105,7 +105,8 @@ def prune(everything: bool, yes: bool) -> None:
     """Keep only what the photographs here need.
 
     This removes features of photographs that are no longer here, features that another backbone, crop, view or runtime
-    made, and the checkpoints of interrupted trainings. What is needed later is computed again.
+    made, the checkpoints of interrupted trainings, and what was fitted to features. What is needed later is computed
+    again.
 
     What other projects need in a cache that they share (CELEBFLOW_CACHE) is removed, too, so the command asks first.
 
@@ -114,7 +115,7 @@ def prune(everything: bool, yes: bool) -> None:
       celebflow cache prune          # after you removed photographs or changed the backbone
       celebflow cache prune --all    # to free all the disk space
     """
-    from celebflow.classifier import checkpoints
+    from celebflow.classifier import checkpoints, fits
     from celebflow.data.photos import load_photos
     from celebflow.features.cache import empty_cache, is_shared, prune_cache
     from celebflow.features.origin import FeatureOrigin, origin_file
@@ -133,6 +134,7 @@ def prune(everything: bool, yes: bool) -> None:
     else:
         prune_cache(folder, load_photos(paths.PHOTOS), FeatureOrigin.load(origin))
     checkpoints.remove_abandoned()
+    fits.remove_fits(paths.fits())
     _show_cache()
 
 
@@ -768,7 +770,7 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
 
 
 def _show_cache() -> None:
-    from celebflow.classifier import checkpoints
+    from celebflow.classifier import checkpoints, fits
     from celebflow.features import cache
 
     size = cache.measure_cache(paths.feature_cache())
@@ -776,6 +778,8 @@ def _show_cache() -> None:
     abandoned = checkpoints.list_abandoned()
     megabytes = checkpoints.measure_checkpoints(abandoned) / 1e6
     _echo(f"{paths.checkpoints()}: checkpoints of {len(abandoned)} interrupted trainings, {megabytes:,.1f} MB")
+    count, size_bytes = fits.measure_fits(paths.fits())
+    _echo(f"{paths.fits()}: {count} fits for other trainings, {size_bytes / 1e6:,.1f} MB")
 
 
 if __name__ == "__main__":

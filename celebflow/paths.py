@@ -109,6 +109,11 @@ def checkpoints() -> Path:
     return own_folder() / "checkpoints"
 
 
+def fits() -> Path:
+    """Return the folder of what was fitted to features and is kept for other trainings on them."""
+    return own_folder() / "fits"
+
+
 def searches() -> Path:
     """Return the folder of the records of searches, by which interrupted searches continue."""
     return own_folder() / "searches"

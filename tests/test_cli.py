@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from celebflow import cli, paths
 from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.checkpoints import Checkpoints
+from celebflow.classifier.fits import Fits
 from celebflow.data.photos import Photo, load_photos, save_photos
 from celebflow.errors import CelebflowError
 from celebflow.experiments import recommendation, registry, search
@@ -201,6 +202,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             save_features(photos[1:], cache, paths.FEATURES)
     save_photos(photos[1:], paths.PHOTOS)
     Checkpoints(paths.checkpoints() / "abc").save({"a": torch.zeros(250_000)}, [])
+    Fits(paths.fits(), "features").recall("A fit", 1, lambda: {"a": torch.zeros(500_000)})
     return tmp_path / ".celebflow"
 
 
@@ -212,9 +214,10 @@ def _find_cached() -> list[bool]:
 
 
 def test_cache_shows_its_size(caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    features, checkpoints = _run("cache").splitlines()
+    features, checkpoints, fits = _run("cache").splitlines()
     assert "8 entries, 0.3 MB" in features
     assert "checkpoints of 1 interrupted trainings, 1.0 MB" in checkpoints
+    assert "1 fits for other trainings, 2.0 MB" in fits
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     paths.PIPELINE.touch()
@@ -226,8 +229,8 @@ def test_cache_prune_keeps_what_the_photographs_here_need(caches: Path) -> None:
     assert "3 entries" in output
     assert "checkpoints of 0 interrupted trainings" in output
     assert _find_cached() == [True] * 3
-    assert sorted(path.name for path in caches.iterdir()) == ["checkpoints", "features", "features.lock"]
-    assert list((caches / "checkpoints").iterdir()) == []
+    assert sorted(path.name for path in caches.iterdir()) == ["checkpoints", "features", "features.lock", "fits"]
+    assert list((caches / "checkpoints").iterdir()) == list((caches / "fits").iterdir()) == []
 
 
 def test_cache_prune_without_a_result_removes_nothing_unless_all(caches: Path) -> None:

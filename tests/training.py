@@ -10,6 +10,7 @@ from torch import Tensor
 from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.classifier.classifier_training import train_classifier
+from celebflow.classifier.fits import NOT_KEPT
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier
 from celebflow.data.photos import list_people
@@ -18,6 +19,7 @@ from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams, TrainParams
 
 PEOPLE = ("Ann", "Bo", "Cy")
+ALL_STEPS = ("square_root", "l2_normalize", "standardize")
 
 
 def make_train_params(*steps: str, pca_components: int | None = None, **changes: object) -> TrainParams:
@@ -73,6 +75,7 @@ class MemoryCheckpoints(Checkpoints):
     """Checkpoints that last as long as the test."""
 
     def __init__(self) -> None:
+        self.fits = NOT_KEPT
         self.last: dict[str, Tensor] = {}
         self.history: list[EpochResult] = []
         self.best: dict[str, Tensor] = {}

@@ -16,7 +16,7 @@ from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.classifier.discriminants import fit_attribute_regressions
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.network import make_linear
-from celebflow.classifier.preprocessing import fit_preprocessor
+from celebflow.classifier.projection import fit_preprocessor
 from celebflow.classifier.training import (
     compute_logits,
     fit,
@@ -78,12 +78,12 @@ def train_attributes(
 
     Raises DivergedError at the first loss that is not finite, and when the weights are not finite in the end.
     """
-    seed_everything(params.seed)
     table = load_attributes(paths.ATTRIBUTES)
     train, val = (select_attributes(features, table, split) for split in ("train", "val"))
     if warning := features.origin.backbone.warning():
         print(warning)
-    preprocessor = fit_preprocessor(train, params.preprocessing, params.seed)
+    preprocessor = fit_preprocessor(train, params.preprocessing, params.seed, checkpoints.fits)
+    seed_everything(params.seed)  # after the fit, which draws random numbers unless it is recalled
     objective = make_objective(train.labels, params)
     yes_fractions = measure_yes_fractions(train.labels)
     card = AttributeCard(
@@ -101,7 +101,7 @@ def train_attributes(
         history = fit(model, train, val, objective, params, checkpoints, log_epoch)
     else:
         print(f"Fitting {len(table.names)} attributes to {len(train)} photographs, {train.view_count} views each.")
-        weight, bias = fit_attribute_regressions(preprocessor, train, params)
+        weight, bias = fit_attribute_regressions(preprocessor, train, params, checkpoints.fits)
         model = make_linear(
             lambda settings: AttributeModel(replace(card, preprocessing=settings)), preprocessor, weight, bias
         )

@@ -23,6 +23,7 @@ from torch import Tensor
 from celebflow import features as features_package
 from celebflow import paths
 from celebflow.backbone.state_dicts import list_not_finite
+from celebflow.classifier.fits import NOT_KEPT, Fits
 from celebflow.classifier.history import EpochResult
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.store import Features
@@ -41,9 +42,13 @@ class _MismatchError(Exception):
 
 
 class Checkpoints:
-    """The checkpoints of one training: the last epoch and, where train.keep_epoch is best, the best epoch."""
+    """The checkpoints of one training: the last epoch and, where train.keep_epoch is best, the best epoch.
 
-    def __init__(self, folder: Path) -> None:
+    `fits` are what trainings on the same features share.
+    """
+
+    def __init__(self, folder: Path, fits: Fits = NOT_KEPT) -> None:
+        self.fits = fits
         self._folder = folder
         self._saved_at_seconds = -float("inf")
         self._cost_seconds = 0.0  # time spent on the last checkpoint and on the best epochs since
@@ -114,11 +119,8 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
     They belong to its data and params, the number of threads, and the versions of torch and of celebflow's code:
     with any other, a resumed training could give other bits.
     """
-    recipe = features.origin, features.photos, params, compute, torch.__version__, torch.get_num_threads()
-    digest = hashlib.sha256(repr(recipe).encode())
-    for folder in (Path(features_package.__path__[0]), Path(__file__).parent):
-        for module in sorted(folder.glob("*.py")):
-            digest.update(module.read_bytes())
+    common = _identify(features)
+    digest = hashlib.sha256(repr([common, params, compute]).encode())
     if paths.ATTRIBUTES.exists():  # labels that the features do not hold
         digest.update(paths.ATTRIBUTES.read_bytes())
     folder = paths.checkpoints()
@@ -137,11 +139,21 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
                 "`celebflow cache prune` removes them."
             )
         try:
-            yield Checkpoints(own)
+            yield Checkpoints(own, Fits(paths.fits(), common))
         except DivergedError:
             remove_checkpoints(own)
             raise
         remove_checkpoints(own)
+
+
+def _identify(features: Features) -> str:
+    """Return a digest of features, versions of torch and of celebflow's code, and the number of threads."""
+    common = features.origin, features.photos, torch.__version__, torch.get_num_threads()
+    digest = hashlib.sha256(repr(common).encode())
+    for folder in (Path(features_package.__path__[0]), Path(__file__).parent):
+        for module in sorted(folder.glob("*.py")):
+            digest.update(module.read_bytes())
+    return digest.hexdigest()
 
 
 def list_abandoned() -> list[Path]:

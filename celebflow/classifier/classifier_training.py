@@ -16,7 +16,7 @@ from celebflow.classifier.gallery import LeftOutMatches, fit_gallery
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier, ClassifierCard
 from celebflow.classifier.network import make_linear
-from celebflow.classifier.preprocessing import fit_preprocessor
+from celebflow.classifier.projection import fit_preprocessor
 from celebflow.classifier.training import (
     compute_logits,
     fit,
@@ -72,12 +72,12 @@ def train_classifier(
 
     Raises DivergedError at the first loss that is not finite, and when the weights are not finite in the end.
     """
-    seed_everything(params.seed)
     class_names = list_people(features.photos)
     train, val = (select_split(features, class_names, split) for split in ("train", "val"))
     if warning := features.origin.backbone.warning():
         print(warning)
-    preprocessor = fit_preprocessor(train, params.preprocessing, params.seed)
+    preprocessor = fit_preprocessor(train, params.preprocessing, params.seed, checkpoints.fits)
+    seed_everything(params.seed)  # after the fit, which draws random numbers unless it is recalled
     objective = make_objective(train.labels, params)
     card = ClassifierCard(
         class_names=tuple(class_names),
@@ -93,14 +93,15 @@ def train_classifier(
         history = fit(classifier, train, val, objective, params, checkpoints, log_epoch)
     else:
         print(f"Fitting {params.classifier} to {len(train)} photographs, {train.view_count} views each.")
-        weight, bias = fit_discriminant(preprocessor, train, params)
+        weight, bias = fit_discriminant(preprocessor, train, params, checkpoints.fits)
         classifier = make_linear(
             lambda settings: Classifier(replace(card, preprocessing=settings)), preprocessor, weight, bias
         )
         history = [measure_only_epoch(classifier, train, val, objective, params)]
         log_epoch(history[0])
     require_finite_weights(classifier.state_dict(), params)
-    classifier.gallery = fit_gallery(train, len(class_names), params.plda_between_scale, params.seed)
+    between_scale = params.plda_between_scale
+    classifier.gallery = fit_gallery(train, len(class_names), between_scale, params.seed, checkpoints.fits)
     calibration = fit_probabilities(*compute_logits(classifier, val, params.batch_size))
     if classifier.gallery is not None:
         calibration = _add_threshold(calibration, classifier.gallery.left_out, params.false_acceptance_rate)

@@ -1,19 +1,13 @@
-"""Photographs → principal components, from the matrix of their inner products, which is small where they are few."""
+"""Inner products of photographs → their principal components: a small problem where photographs are few."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh
-from tqdm import tqdm
 
 from celebflow.classifier.calibration import FloatArray
-from celebflow.classifier.preprocessing import Preprocessor
-from celebflow.features.store import Features
 
-_BLOCK_ROWS = 512
 _MAX_EXACT = 2000  # photographs: the exact decomposition takes a second for so many, and grows with their cube
 _POWER_ITERATIONS = 4  # of the randomized decomposition
 
@@ -38,37 +32,6 @@ class Components:
     def change_basis(self, mean: FloatArray, basis: FloatArray) -> "Components":
         """Return what projects to (coordinates - mean) @ basis, of a (C,) mean and a (C, D) basis."""
         return Components(self.weights @ basis, self.means, (self.shift - mean) @ basis)
-
-
-def compute_products(preprocessor: Preprocessor, features: Features, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the (N, N) inner products of the photographs in N rows, each the mean of its normalized views."""
-    count = len(rows)
-    products = np.empty((count, count), np.float32)
-    block_count = -(-count // _BLOCK_ROWS)
-    with tqdm(
-        desc="comparing photographs", total=block_count * (block_count + 1) // 2, unit="block", disable=None
-    ) as bar:
-        for left, first in average_views(preprocessor, features, rows):
-            products[left, left] = first @ first.T
-            bar.update()
-            for right, second in average_views(preprocessor, features, rows[left.stop :]):
-                place = slice(left.stop + right.start, left.stop + right.stop)
-                products[left, place] = first @ second.T
-                products[place, left] = products[left, place].T
-                bar.update()
-    return products
-
-
-def average_views(
-    preprocessor: Preprocessor, features: Features, rows: NDArray[np.int64]
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield blocks of the photographs in `rows`: their places in it, and their dense (block, features) vectors."""
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS]
-        total = np.zeros((len(block), preprocessor.feature_count), np.float32)
-        for view in range(features.view_count):
-            total += preprocessor.normalize(features.gather(block, view)).to_dense()
-        yield slice(start, start + len(block)), total / np.float32(features.view_count)
 
 
 def fit_components(products: NDArray[np.floating], count: int, seed: int) -> Components:
@@ -102,24 +65,3 @@ def _decompose(matrix: FloatArray, count: int, seed: int) -> tuple[FloatArray, F
 
     vectors, values, _ = randomized_svd(matrix, count, n_iter=_POWER_ITERATIONS, random_state=seed)
     return vectors, values
-
-
-@torch.no_grad()
-def make_projection(
-    preprocessor: Preprocessor, features: Features, rows: NDArray[np.int64], components: Components
-) -> Preprocessor:
-    """Return a preprocessor that projects features to components which were fitted to the photographs in `rows`."""
-    count = components.weights.shape[1]
-    settings = preprocessor.settings.model_copy(update={"pca_components": count})
-    projecting = Preprocessor(settings, preprocessor.feature_count)
-    if settings.standardize:
-        projecting.scale.copy_(preprocessor.scale)
-    weight = np.zeros((preprocessor.feature_count, count))
-    mean = np.zeros(preprocessor.feature_count)
-    for places, block in average_views(preprocessor, features, rows):
-        weight += block.T.astype(np.float64) @ components.weights[places]
-        mean += block.sum(axis=0, dtype=np.float64) / len(rows)
-    assert projecting.projection is not None  # noqa: S101 - the settings have components
-    projecting.projection.weight.copy_(torch.from_numpy(weight))
-    projecting.projection.bias.copy_(torch.from_numpy(components.shift - mean @ weight))
-    return projecting

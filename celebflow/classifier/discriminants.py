@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from celebflow.classifier.fits import NOT_KEPT, Fits, Tensors
 from celebflow.classifier.preprocessing import Preprocessor, normalize_all
+from celebflow.classifier.vectors import list_views
 from celebflow.data.attributes import BLANK
 from celebflow.features.store import LabeledFeatures
 from celebflow.params import TrainParams
@@ -21,7 +23,7 @@ _MAX_ITERATIONS = 1000  # of logistic regression
 
 
 def fit_discriminant(
-    preprocessor: Preprocessor, train: LabeledFeatures, params: TrainParams
+    preprocessor: Preprocessor, train: LabeledFeatures, params: TrainParams, fits: Fits = NOT_KEPT
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit a linear classifier to all views of `train`; return its weight and bias on normalized features.
 
@@ -32,7 +34,7 @@ def fit_discriminant(
     1989); "logistic" is multinomial logistic regression with an L2 penalty. Where that does not converge, this is
     reported, and what it has reached is the result.
     """
-    inputs = _collect_inputs(preprocessor, train)
+    inputs = _collect_inputs(preprocessor, train, params.seed, fits)
     with _report_convergence(params):
         model = _make_model(params).fit(inputs, np.tile(train.labels, train.view_count))
     weight, bias = model.coef_.T, model.intercept_  # (inputs, people), (people,)
@@ -43,7 +45,7 @@ def fit_discriminant(
 
 
 def fit_attribute_regressions(
-    preprocessor: Preprocessor, train: LabeledFeatures, params: TrainParams
+    preprocessor: Preprocessor, train: LabeledFeatures, params: TrainParams, fits: Fits = NOT_KEPT
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit a logistic regression with an L2 penalty for each attribute to all views of `train`, whose labels are known.
 
@@ -52,7 +54,7 @@ def fit_attribute_regressions(
     """
     from sklearn.linear_model import LogisticRegression
 
-    inputs = _collect_inputs(preprocessor, train)
+    inputs = _collect_inputs(preprocessor, train, params.seed, fits)
     labels = np.tile(train.labels, (train.view_count, 1))  # (N · V, A)
     weight = np.zeros((inputs.shape[1], labels.shape[1]))
     bias = np.zeros(labels.shape[1])
@@ -117,18 +119,23 @@ def _make_model(params: TrainParams) -> Any:
 
 
 @torch.no_grad()
-def _collect_inputs(preprocessor: Preprocessor, train: LabeledFeatures) -> Any:
+def _collect_inputs(preprocessor: Preprocessor, train: LabeledFeatures, seed: int, fits: Fits) -> Any:
     """Return all V views of N photographs, preprocessed, (N · V, inputs), one view after the other.
 
     Without a projection, the inputs are a sparse matrix of SciPy's. They are float64: with float32, lbfgs stops early.
+    The projection is the one that was fitted with `seed`.
     """
+    if preprocessor.projection is not None:
+        determinants = preprocessor.settings, seed, train.rows.tolist()
+
+        def project() -> Tensors:
+            return {"inputs": torch.from_numpy(list_views(preprocessor, train.features, train.rows).project())}
+
+        return fits.recall("The projected views of train", determinants, project)["inputs"].numpy().astype(np.float64)
     from scipy import sparse
 
     parts: list[Any] = []
-    for batch in normalize_all(preprocessor, train, "projecting"):
-        if preprocessor.projection is not None:
-            parts.append(preprocessor.projection(batch).numpy().astype(np.float64))
-        else:
-            entries = batch.values.astype(np.float64), (batch.rows, batch.columns)
-            parts.append(sparse.csr_matrix(entries, (batch.row_count, batch.column_count)))
-    return sparse.vstack(parts, "csr") if preprocessor.projection is None else np.concatenate(parts)
+    for batch in normalize_all(preprocessor, train, "reading"):
+        entries = batch.values.astype(np.float64), (batch.rows, batch.columns)
+        parts.append(sparse.csr_matrix(entries, (batch.row_count, batch.column_count)))
+    return sparse.vstack(parts, "csr")

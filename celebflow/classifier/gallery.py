@@ -18,11 +18,13 @@ from celebflow.classifier.comparison_model import (
     fit_comparison_model,
     load_embedder,
 )
-from celebflow.classifier.components import compute_products, make_projection
 from celebflow.classifier.conformal import choose_threshold, compute_p_values
 from celebflow.classifier.enrollment_trials import EnrollmentTrial, LeftOutFold, load_trials, try_enrollment
+from celebflow.classifier.fits import NOT_KEPT, Fits
 from celebflow.classifier.plda import DescribedPeople
 from celebflow.classifier.preprocessing import Preprocessor
+from celebflow.classifier.projection import make_projection
+from celebflow.classifier.vectors import Vectors
 from celebflow.features.store import Features, LabeledFeatures
 from celebflow.params import PreprocessingParams
 
@@ -126,28 +128,39 @@ class Gallery(Embedder):
         return cls(embedder.preprocessor, embedder.model, means, counts, left_out, load_trials(of_trials))
 
 
-def fit_gallery(train: LabeledFeatures, person_count: int, between_scale: float, seed: int) -> Gallery | None:
-    """Fit a gallery to the photographs of train; return None, and say why, when too few differ.
+def fit_gallery(
+    train: LabeledFeatures, person_count: int, between_scale: float, seed: int, fits: Fits = NOT_KEPT
+) -> Gallery | None:
+    """Fit a gallery to the photographs of train, or recall it; return None, and say why, when too few differ.
 
     The model is fitted to all photographs, or to a sample of them that holds everybody. For what unknown people match,
     it is fitted again without a fifth of the people, and compares their photographs with the others', for each fifth.
     """
     if person_count < MIN_PEOPLE:
         return None
-    preprocessor = Preprocessor(_PREPROCESSING, train.features.origin.feature_count)
-    sample = _draw_sample(train.labels, seed)
-    rows, labels = train.rows[sample], train.labels[sample]
-    products = compute_products(preprocessor, train.features, rows)
-    component_count = max(1, min(_MAX_COMPONENTS, len(rows) // _PHOTOGRAPHS_PER_COMPONENT))
-    settings = ComparisonSettings(component_count, _SHRINKAGE, between_scale, seed)
+    determinants = person_count, between_scale, seed, train.rows.tolist()
     try:
-        left_out, trials = _leave_people_out(products, labels, person_count, settings)
-        fitted = fit_comparison_model(products, labels, settings)
+        state = fits.recall(
+            "The gallery", determinants, lambda: _fit_gallery(train, person_count, between_scale, seed).state()
+        )
     except IndistinctPeopleError as error:
         print(f"Nobody will be unknown, since there is nothing to fit a threshold to: {error}")
         return None
+    return Gallery.from_state(state, train.features.origin.feature_count)
+
+
+def _fit_gallery(train: LabeledFeatures, person_count: int, between_scale: float, seed: int) -> Gallery:
+    preprocessor = Preprocessor(_PREPROCESSING, train.features.origin.feature_count)
+    sample = _draw_sample(train.labels, seed)
+    labels = train.labels[sample]
+    vectors = Vectors(preprocessor, train.features, train.rows[sample])
+    products = vectors.compute_products()
+    component_count = max(1, min(_MAX_COMPONENTS, len(sample) // _PHOTOGRAPHS_PER_COMPONENT))
+    settings = ComparisonSettings(component_count, _SHRINKAGE, between_scale, seed)
+    left_out, trials = _leave_people_out(products, labels, person_count, settings)
+    fitted = fit_comparison_model(products, labels, settings)
     del products
-    preprocessor = make_projection(preprocessor, train.features, rows, fitted.components)
+    preprocessor = make_projection(vectors, fitted.components)
     coordinates = Embedder(preprocessor, fitted.model).embed_rows(train.features, train.rows)
     means, counts = average_people(coordinates, train.labels, person_count)
     return Gallery(preprocessor, fitted.model, means, counts, left_out, trials)

@@ -14,8 +14,6 @@ from celebflow.features.store import LabeledFeatures
 from celebflow.params import PreprocessingParams
 
 _BATCH_SIZE = 64
-# Principal components are fitted to at most 1 GB of values: about 10,000 views of 25,088 features.
-_MAX_PCA_VALUES = 2**28
 # The least standard deviations that are more than the network's rounding: relative to the feature's own size, which
 # runtimes compute to 1e-5, and to the size of all features, which are sums in float32.
 _LEAST_OF_OWN_SIZE = 1e-5
@@ -49,12 +47,19 @@ class Preprocessor(nn.Module):
         """Return how many values per photograph the head takes."""
         return self.settings.pca_components or self.feature_count
 
-    def normalize(self, features: SparseBatch) -> SparseBatch:
-        """Return (N, features) as the projection takes them, still sparse."""
+    def sum_squares(self, features: SparseBatch) -> NDArray[np.float64]:
+        """Return the (N,) sums of squares by which (N, features) are normalized."""
+        return (features.square_root() if self.settings.square_root else features).sum_squares()
+
+    def normalize(self, features: SparseBatch, squares: NDArray[np.float64] | None = None) -> SparseBatch:
+        """Return (N, features) as the projection takes them, still sparse.
+
+        Where these are not all columns, `squares` (N,) is what sum_squares returns for all.
+        """
         if self.settings.square_root:
             features = features.square_root()
         if self.settings.l2_normalize:
-            features = features.l2_normalize()
+            features = features.l2_normalize(squares)
         if self.settings.standardize:
             features = features.scale(self.scale.cpu().numpy())
         return features
@@ -63,29 +68,6 @@ class Preprocessor(nn.Module):
         """Return (N, features) as the head takes them: sparse, or (N, components) where they are projected."""
         normalized = self.normalize(features)
         return normalized if self.projection is None else self.projection(normalized)
-
-
-@torch.no_grad()
-def fit_preprocessor(train: LabeledFeatures, settings: PreprocessingParams, seed: int) -> Preprocessor:
-    """Fit scale and projection to all views of `train`.
-
-    The projection is to principal components by the randomized method of Halko et al. (2011). Where there are very
-    many photographs, they are fitted to a sample drawn by `seed`. There are fewer components than views.
-    """
-    if settings.pca_components is not None:
-        max_components = max(1, len(train) * train.view_count - 1)
-        settings = settings.model_copy(update={"pca_components": min(settings.pca_components, max_components)})
-    preprocessor = Preprocessor(settings, train.features.origin.feature_count)
-    if settings.standardize:
-        preprocessor.scale.copy_(torch.from_numpy(_measure_scale(preprocessor, train)))
-    if preprocessor.projection is not None:
-        from sklearn.decomposition import PCA
-
-        sample = _sample_dense(preprocessor, train, seed)
-        pca = PCA(settings.pca_components, svd_solver="randomized", random_state=seed, copy=False).fit(sample)
-        preprocessor.projection.weight.copy_(torch.from_numpy(pca.components_.T))
-        preprocessor.projection.bias.copy_(torch.from_numpy(-(pca.components_ @ pca.mean_)))
-    return preprocessor
 
 
 def normalize_all(preprocessor: Preprocessor, train: LabeledFeatures, description: str) -> Iterator[SparseBatch]:
@@ -98,7 +80,7 @@ def normalize_all(preprocessor: Preprocessor, train: LabeledFeatures, descriptio
                 bar.update(features.row_count)
 
 
-def _measure_scale(preprocessor: Preprocessor, train: LabeledFeatures) -> NDArray[np.float32]:
+def measure_scale(preprocessor: Preprocessor, train: LabeledFeatures) -> NDArray[np.float32]:
     """Return the (features,) factors that give each feature variance 1; one that hardly varies has factor 1."""
     sums = np.zeros(preprocessor.feature_count)
     squares = np.zeros(preprocessor.feature_count)
@@ -113,17 +95,3 @@ def _measure_scale(preprocessor: Preprocessor, train: LabeledFeatures) -> NDArra
     variances[variances <= least] = 1
     scale: NDArray[np.float64] = variances**-0.5
     return scale.astype(np.float32)
-
-
-def _sample_dense(preprocessor: Preprocessor, train: LabeledFeatures, seed: int) -> NDArray[np.float32]:
-    """Return dense normalized features, (views, features), for as many views as memory allows."""
-    view_total = len(train) * train.view_count
-    max_views = max(preprocessor.output_count, _MAX_PCA_VALUES // preprocessor.feature_count)
-    is_whole = view_total <= max_views
-    order = np.arange(view_total) if is_whole else np.random.default_rng(seed).permutation(view_total)[:max_views]
-    sample = np.empty((len(order), preprocessor.feature_count), np.float32)
-    for start in range(0, len(order), _BATCH_SIZE):
-        views, positions = np.divmod(order[start : start + _BATCH_SIZE], len(train))
-        batch, _ = train.gather(positions, views)
-        sample[start : start + _BATCH_SIZE] = preprocessor.normalize(batch).to_dense()
-    return sample

@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from celebflow import paths
 from celebflow.classifier.calibration import FloatArray, fit_logistic
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError
 from celebflow.classifier.comparison_model import ComparisonSettings, fit_comparison_model
-from celebflow.classifier.components import compute_products, make_projection
 from celebflow.classifier.history import EpochResult
-from celebflow.classifier.preprocessing import fit_preprocessor
+from celebflow.classifier.projection import fit_preprocessor, make_projection
+from celebflow.classifier.vectors import Vectors
 from celebflow.classifier.verifier import PairCalibration, Verifier, VerifierCard, compute_pair_loss
 from celebflow.data.pairs import Pair, load_pairs
 from celebflow.features.store import Features, select_split
@@ -30,8 +31,8 @@ def train_verifier(
 ) -> tuple[Verifier, list[EpochResult]]:
     """Train a verifier on the photographs of train in `features`, and calibrate it on the pairs of val.
 
-    Returns the verifier and its history of one epoch. `compute` and `checkpoints` are not used: it is fitted at once,
-    on the CPU. The same features and params give the same verifier, bit for bit, on one machine.
+    Returns the verifier and its history of one epoch. `compute` is not used: it is fitted at once, on the CPU. The same
+    features and params give the same verifier, bit for bit, on one machine.
 
     Raises DivergedError when photographs do not tell people apart, or the model is not finite.
     """
@@ -42,14 +43,18 @@ def train_verifier(
     train = select_split(features, people, "train")
     print(f"Fitting {params.classifier} to {len(train)} photographs of {len(people)} people, {train.view_count} views.")
     unprojected = params.preprocessing.model_copy(update={"pca_components": None})
-    preprocessor = fit_preprocessor(train, unprojected, params.seed)
-    products = compute_products(preprocessor, features, train.rows)
+    vectors = Vectors(fit_preprocessor(train, unprojected, params.seed, checkpoints.fits), features, train.rows)
+    products = checkpoints.fits.recall(
+        "The inner products of train",
+        (unprojected, train.rows.tolist()),
+        lambda: {"products": torch.from_numpy(vectors.compute_products())},
+    )["products"].numpy()
     settings = ComparisonSettings(
         params.preprocessing.pca_components or len(train), params.lda_shrinkage, params.plda_between_scale, params.seed
     )
     comparison = fit_comparison_model(products, train.labels, settings)
     del products
-    projecting = make_projection(preprocessor, features, train.rows, comparison.components)
+    projecting = make_projection(vectors, comparison.components)
     card = VerifierCard(
         score="lda" if params.classifier == "lda" else "plda",
         settings=settings,

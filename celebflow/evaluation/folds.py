@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.comparison_model import divide_people
-from celebflow.classifier.components import compute_products, fit_components
+from celebflow.classifier.components import fit_components
 from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
+from celebflow.classifier.vectors import Vectors
 from celebflow.classifier.verifier import PairCalibration, VerifierCard, score_pairs
 from celebflow.classifier.verifier_training import calibrate, count_photographs
 from celebflow.data.pairs import Pair, draw_pairs
@@ -51,7 +52,7 @@ def score_folds(
     unprojected = card.preprocessing.model_copy(update={"pca_components": None})
     preprocessor = Preprocessor(unprojected, features.origin.feature_count)
     settings = card.settings
-    products = compute_products(preprocessor, features, np.arange(len(features.photos)))
+    products = Vectors(preprocessor, features, np.arange(len(features.photos))).compute_products()
     folds = np.array([fold_of.get(photo.person, 0) for photo in features.photos])
     results = []
     for fold in tqdm(sorted({pair.fold for pair in pairs}), "training for each fold", unit="fold", disable=None):

@@ -62,9 +62,17 @@ class SparseBatch:
         """Return a batch with the square root of each feature; none may be negative."""
         return replace(self, values=np.sqrt(self.values))
 
-    def l2_normalize(self) -> "SparseBatch":
-        """Return a batch with each row divided by its L2 norm; an empty row stays empty."""
-        squares = np.bincount(self.rows, np.square(self.values, dtype=np.float64), self.row_count)
+    def sum_squares(self) -> NDArray[np.float64]:
+        """Return the (B,) sums of squares of the rows."""
+        return np.bincount(self.rows, np.square(self.values, dtype=np.float64), self.row_count).astype(np.float64)
+
+    def l2_normalize(self, squares: NDArray[np.float64] | None = None) -> "SparseBatch":
+        """Return a batch with each row divided by its L2 norm; an empty row stays empty.
+
+        Where these are not all columns, `squares` (B,) are the sums of squares of all.
+        """
+        if squares is None:
+            squares = self.sum_squares()
         factors = 1 / np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))
         return replace(self, values=self.values * factors.astype(np.float32)[self.rows])
 

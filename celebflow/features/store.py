@@ -61,7 +61,11 @@ class Features:
         Raises CelebflowError when the files hold what no features can be.
         """
         places = rows * self.view_count + views
-        parts = [slice(self.offsets[place], self.offsets[place + 1]) for place in places]
+        return self.gather_between(self.offsets[places], self.offsets[places + 1])
+
+    def gather_between(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> SparseBatch:
+        """Return as B rows the features that are stored from (B,) positions to others, as `gather` does."""
+        parts = [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
         found = [SparseRow(self.indices[part], self.values[part]) for part in parts]
         batch = SparseBatch.from_rows(found, self.origin.feature_count)
         if batch.columns.max(initial=0) >= batch.column_count:

@@ -7,21 +7,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from celebflow.backbone.source import FEATURE_COUNT
-from celebflow.classifier import preprocessing
 from celebflow.classifier.model import load_classifier, save_classifier
-from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor, fit_preprocessor
+from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
+from celebflow.classifier.projection import fit_preprocessor
 from celebflow.classifier.training import compute_logits
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.store import select_split
 from celebflow.params import PreprocessingParams, View
 from tests.conftest import draw_features
-from tests.training import PEOPLE, MemoryCheckpoints, gather_dense, make_train_params, train
+from tests.training import ALL_STEPS, PEOPLE, MemoryCheckpoints, gather_dense, make_train_params, train
 
 COUNT = 300
-ALL_STEPS = ("square_root", "l2_normalize", "standardize")
 TWO_VIEWS: tuple[View, ...] = ("original", "mirrored")
 
 
@@ -140,86 +138,6 @@ def test_features_that_hardly_vary_are_not_divided_by_almost_nothing(value: floa
     assert torch.isfinite(scale).all() and (scale[:6000] > 1).sum() > 1000
     params = make_train_params("standardize", learning_rate=0.01, epochs=8, dropout=0.1)
     assert train(features, params)[1][-1].train_loss < 1
-
-
-def test_the_projection_is_the_principal_components_of_all_views() -> None:
-    features = draw_features(40, TWO_VIEWS)
-    view_count = len(gather_dense(features, "train")[0])
-    params = PreprocessingParams(square_root=True, pca_components=600)
-    preprocessor = fit_preprocessor(select_split(features, PEOPLE, "train"), params, seed=0)
-    pca = PCA(view_count - 1, svd_solver="full").fit(np.sqrt(gather_dense(features, "train")[0]))
-    expected = pca.transform(np.sqrt(gather_dense(features, "val")[0]))
-    val = select_split(features, PEOPLE, "val")
-    with torch.inference_mode():
-        batches = [preprocessor(val.gather(np.arange(len(val)), view)[0]) for view in range(2)]
-    found = torch.cat(batches).numpy()
-    signs = np.sign((found * expected).sum(axis=0))  # a component's sign is a convention
-    np.testing.assert_allclose(found * signs, expected, atol=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("count", "views", "wanted", "kept"),
-    [
-        (36, ("original",), 600, 17),
-        (36, TWO_VIEWS, 600, 35),
-        (36, TWO_VIEWS, 35, 35),
-        (36, TWO_VIEWS, 36, 35),
-        (36, TWO_VIEWS, 5, 5),
-        (36, TWO_VIEWS, None, None),
-    ],
-)
-def test_there_are_fewer_components_than_views(
-    count: int, views: tuple[View, ...], wanted: int | None, kept: int | None
-) -> None:
-    features = draw_features(count, views)
-    params = PreprocessingParams(pca_components=wanted)
-    preprocessor = fit_preprocessor(select_split(features, PEOPLE, "train"), params, seed=0)
-    assert preprocessor.settings == PreprocessingParams(pca_components=kept)
-    assert preprocessor.output_count == (kept or FEATURE_COUNT)
-    assert (preprocessor.projection is None) == (kept is None)
-
-
-def _record_samples(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.float32]]:
-    samples: list[NDArray[np.float32]] = []
-    fit = PCA.fit
-
-    def record(pca: PCA, sample: NDArray[np.float32]) -> PCA:
-        samples.append(sample.copy())  # the fit overwrites it
-        return fit(pca, sample)
-
-    monkeypatch.setattr(PCA, "fit", record)
-    return samples
-
-
-def test_the_projection_is_fitted_to_a_sample_of_very_many_views_drawn_by_the_seed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(preprocessing, "_MAX_PCA_VALUES", FEATURE_COUNT * 20 + 7)
-    monkeypatch.setattr(preprocessing, "_BATCH_SIZE", 8)
-    samples = _record_samples(monkeypatch)
-    features = draw_features(60, TWO_VIEWS)
-    train_features = select_split(features, PEOPLE, "train")
-    params = PreprocessingParams(square_root=True, pca_components=5)
-    first, again, other = (
-        fit_preprocessor(train_features, params, seed).state_dict()["projection.weight"] for seed in (1, 1, 2)
-    )
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    np.testing.assert_array_equal(samples[0], samples[1])
-    all_views = np.sqrt(gather_dense(features, "train")[0]).astype(np.float32)
-    for sample in samples:
-        assert sample.shape == (20, FEATURE_COUNT)
-        drawn = {int(np.flatnonzero((all_views == row).all(axis=1))[0]) for row in sample}
-        assert len(drawn) == 20, "no view twice"
-        assert min(drawn) < len(train_features) <= max(drawn), "from both views"
-
-
-def test_the_projection_is_fitted_to_all_views_where_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocessing, "_MAX_PCA_VALUES", FEATURE_COUNT * 60)
-    monkeypatch.setattr(preprocessing, "_BATCH_SIZE", 7)
-    samples = _record_samples(monkeypatch)
-    features = draw_features(60, TWO_VIEWS)
-    fit_preprocessor(select_split(features, PEOPLE, "train"), PreprocessingParams(pca_components=5), seed=0)
-    np.testing.assert_array_equal(samples[0], gather_dense(features, "train")[0].astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])

@@ -12,11 +12,13 @@ from scipy.special import expit
 from sklearn.decomposition import PCA
 
 from celebflow.classifier.checkpoints import open_checkpoints
-from celebflow.classifier.components import compute_products, fit_components, make_projection
+from celebflow.classifier.components import fit_components
 from celebflow.classifier.model import load_classifier
 from celebflow.classifier.model_files import VERIFIER
 from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
+from celebflow.classifier.projection import make_projection
+from celebflow.classifier.vectors import Vectors
 from celebflow.classifier.verifier import PairCalibration, Verifier, format_probability, load_verifier
 from celebflow.classifier.verifier_training import calibrate, score_split, train_verifier
 from celebflow.data.pairs import Pair, save_pairs
@@ -68,21 +70,22 @@ def train(features: Features, pairs: list[Pair], folder: Path, params: TrainPara
 def test_components_are_those_of_scikit_learn(features: Features) -> None:
     preprocessor = Preprocessor(SETTINGS, features.origin.feature_count)
     rows = np.arange(60)
-    products = compute_products(preprocessor, features, rows)
+    vectors = Vectors(preprocessor, features, rows)
+    products = vectors.compute_products()
     dense = np.mean([preprocessor.normalize(features.gather(rows, view)).to_dense() for view in range(2)], axis=0)
     np.testing.assert_allclose(products, dense @ dense.T, atol=1e-5)
     components = fit_components(products, 10, 0)
     expected = PCA(10, svd_solver="full").fit_transform(dense)
     found = components.project(products)
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=2e-3)
-    projecting = make_projection(preprocessor, features, rows, components)
+    projecting = make_projection(vectors, components)
     views = [projecting(features.gather(rows, view)).numpy() for view in range(2)]
     np.testing.assert_allclose(np.mean(views, axis=0), found, atol=1e-4)
 
 
 def test_copies_of_photographs_leave_fewer_components(features: Features) -> None:
     preprocessor = Preprocessor(SETTINGS, features.origin.feature_count)
-    products = compute_products(preprocessor, features, np.repeat(np.arange(5), 4))
+    products = Vectors(preprocessor, features, np.repeat(np.arange(5), 4)).compute_products()
     components = fit_components(products, 15, 0)
     assert components.weights.shape[1] == 4
     assert np.isfinite(components.project(products)).all()

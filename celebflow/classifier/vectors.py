@@ -1,0 +1,97 @@
+"""Photographs → normalized vectors of features, and their inner products; they are never whole in memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from celebflow.classifier.preprocessing import Preprocessor
+from celebflow.features.store import Features
+
+_BLOCK_VALUES = 2**25  # of a dense block: 128 MB
+_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """N normalized vectors of features: of a view of a photograph each, or the means of all views.
+
+    `rows` (N,) are the photographs' rows in `features`, and `views` (N,) the numbers of their views; without it, a
+    vector is the mean of all views' vectors.
+    """
+
+    preprocessor: Preprocessor
+    features: Features
+    rows: NDArray[np.int64]
+    views: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, positions: NDArray[np.int64]) -> "Vectors":
+        """Return the vectors at these positions."""
+        return replace(self, rows=self.rows[positions], views=None if self.views is None else self.views[positions])
+
+    def read_columns(self, description: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield some columns after the other, and their dense (N, columns) values; show progress."""
+        width = max(1, _BLOCK_VALUES // max(1, len(self)))
+        column_count = self.features.origin.feature_count
+        starts = np.arange(0, column_count, width)
+        parts = [self._divide(views, starts) for views in self._list_views()]
+        for number in tqdm(range(len(starts)), description, unit="block", disable=None):
+            columns = slice(int(starts[number]), min(int(starts[number]) + width, column_count))
+            dense = np.zeros((len(self), columns.stop - columns.start), np.float32)
+            for cuts, squares in parts:
+                batch = self.features.gather_between(cuts[:, number], cuts[:, number + 1])
+                normalized = self.preprocessor.normalize(batch, squares)
+                dense[normalized.rows, normalized.columns - columns.start] += normalized.values
+            dense /= np.float32(len(parts))
+            yield columns, dense
+
+    def compute_products(self) -> NDArray[np.float32]:
+        """Return the (N, N) inner products of the vectors."""
+        products = np.zeros((len(self), len(self)), np.float32)
+        for _, dense in self.read_columns("comparing photographs"):
+            products += dense @ dense.T
+        return products
+
+    def project(self) -> NDArray[np.float32]:
+        """Return the (N, C) coordinates of the vectors, by the preprocessor's projection."""
+        assert self.preprocessor.projection is not None  # noqa: S101 - what the caller promises
+        weight, bias = (tensor.numpy() for tensor in self.preprocessor.projection.parameters())
+        coordinates = np.tile(bias, (len(self), 1))
+        for columns, dense in self.read_columns("projecting"):
+            coordinates += dense @ weight[columns]
+        return coordinates
+
+    def _list_views(self) -> list[NDArray[np.int64]]:
+        if self.views is not None:
+            return [self.views]
+        return [np.full(len(self), view) for view in range(self.features.view_count)]
+
+    def _divide(
+        self, views: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return where in the store the features of each vector start in every block of columns, and end in the last.
+
+        They are (N, blocks + 1) positions, beside the (N,) sums of squares by which vectors are normalized.
+        """
+        places = self.rows * self.features.view_count + views
+        cuts = np.empty((len(self), len(starts) + 1), np.int64)
+        for row, place in enumerate(places):
+            first, last = self.features.offsets[place], self.features.offsets[place + 1]
+            cuts[row, :-1] = first + np.searchsorted(self.features.indices[first:last], starts.astype(np.uint16))
+            cuts[row, -1] = last
+        squares = np.empty(len(self))
+        for start in range(0, len(self), _BATCH_SIZE):
+            block = slice(start, start + _BATCH_SIZE)
+            squares[block] = self.preprocessor.sum_squares(self.features.gather(self.rows[block], views[block]))
+        return cuts, squares
+
+
+def list_views(preprocessor: Preprocessor, features: Features, rows: NDArray[np.int64]) -> Vectors:
+    """Return a vector for each view of the photographs in `rows`: all first views, then all second views, and so on."""
+    views = np.repeat(np.arange(features.view_count), len(rows))
+    return Vectors(preprocessor, features, np.tile(rows, features.view_count), views)

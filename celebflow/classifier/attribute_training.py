@@ -101,15 +101,17 @@ def train_attributes(
         history = fit(model, train, val, objective, params, checkpoints, log_epoch)
     else:
         print(f"Fitting {len(table.names)} attributes to {len(train)} photographs, {train.view_count} views each.")
-        weight, bias = fit_attribute_regressions(preprocessor, train, params, checkpoints.fits)
+        fitted = fit_attribute_regressions(preprocessor, train, params, checkpoints.fits)
         model = make_linear(
-            lambda settings: AttributeModel(replace(card, preprocessing=settings)), preprocessor, weight, bias
+            lambda settings: AttributeModel(replace(card, preprocessing=settings)), preprocessor, fitted
         )
-        history = [measure_only_epoch(model, train, val, objective, params)]
+        history = []
+    on_val = compute_logits(model, val, params.batch_size)
+    if not history:
+        history = [measure_only_epoch((fitted.logits, train.labels), on_val, objective, params)]
         log_epoch(history[0])
     require_finite_weights(model.state_dict(), params)
-    logits, labels = compute_logits(model, val, params.batch_size)
-    calibration = fit_attribute_calibration(logits, labels, params.attribute_thresholds)
+    calibration = fit_attribute_calibration(*on_val, params.attribute_thresholds)
     model.card = replace(model.card, calibration=calibration)
     return model, history
 

@@ -93,16 +93,19 @@ def train_classifier(
         history = fit(classifier, train, val, objective, params, checkpoints, log_epoch)
     else:
         print(f"Fitting {params.classifier} to {len(train)} photographs, {train.view_count} views each.")
-        weight, bias = fit_discriminant(preprocessor, train, params, checkpoints.fits)
+        fitted = fit_discriminant(preprocessor, train, params, checkpoints.fits)
         classifier = make_linear(
-            lambda settings: Classifier(replace(card, preprocessing=settings)), preprocessor, weight, bias
+            lambda settings: Classifier(replace(card, preprocessing=settings)), preprocessor, fitted
         )
-        history = [measure_only_epoch(classifier, train, val, objective, params)]
+        history = []
+    on_val = compute_logits(classifier, val, params.batch_size)
+    if not history:
+        history = [measure_only_epoch((fitted.logits, train.labels), on_val, objective, params)]
         log_epoch(history[0])
     require_finite_weights(classifier.state_dict(), params)
     between_scale = params.plda_between_scale
     classifier.gallery = fit_gallery(train, len(class_names), between_scale, params.seed, checkpoints.fits)
-    calibration = fit_probabilities(*compute_logits(classifier, val, params.batch_size))
+    calibration = fit_probabilities(*on_val)
     if classifier.gallery is not None:
         calibration = _add_threshold(calibration, classifier.gallery.left_out, params.false_acceptance_rate)
     classifier.card = replace(classifier.card, calibration=calibration)

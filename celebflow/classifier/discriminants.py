@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,24 @@ from celebflow.params import TrainParams
 _MAX_ITERATIONS = 1000  # of logistic regression
 
 
+@dataclass(frozen=True)
+class LinearFit:
+    """A linear map on normalized features: its (features, outputs) weight, and its (outputs,) bias.
+
+    `logits` (N, outputs) are those of the N photographs to which it was fitted: means over all views.
+    """
+
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    logits: NDArray[np.float32]
+
+
 def fit_discriminant(
     preprocessor: Preprocessor, train: LabeledFeatures, params: TrainParams, fits: Fits = NOT_KEPT
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fit a linear classifier to all views of `train`; return its weight and bias on normalized features.
+) -> LinearFit:
+    """Fit a linear classifier to all views of `train`, whose outputs are the people.
 
-    The weight is (features, people), the bias (people,). The weight includes the projection, if there is one: one
-    linear map takes megabytes, the two would take hundreds.
+    The weight includes the projection, if there is one: one linear map takes megabytes, the two would take hundreds.
 
     "lda" is linear discriminant analysis with a covariance shrunk towards a multiple of the identity (Friedman,
     1989); "logistic" is multinomial logistic regression with an L2 penalty. Where that does not converge, this is
@@ -41,16 +53,15 @@ def fit_discriminant(
     if weight.shape[1] == 1:  # for two people, scikit-learn returns the second relative to the first
         weight = np.hstack([0 * weight, weight])
         bias = np.append(0.0, bias)
-    return _include_projection(preprocessor, weight, bias)
+    return _complete(preprocessor, weight, bias, _average_logits(inputs, weight, bias, train.view_count))
 
 
 def fit_attribute_regressions(
     preprocessor: Preprocessor, train: LabeledFeatures, params: TrainParams, fits: Fits = NOT_KEPT
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> LinearFit:
     """Fit a logistic regression with an L2 penalty for each attribute to all views of `train`, whose labels are known.
 
-    Returns the (features, A) weight and the (A,) bias, as fit_discriminant does. An attribute of one value is predicted
-    by the bias alone, by Laplace's rule of succession.
+    An attribute of one value is predicted by the bias alone, by Laplace's rule of succession.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -74,7 +85,7 @@ def fit_attribute_regressions(
             )
             model.fit(inputs if known.all() else inputs[known], answers)
             weight[:, attribute], bias[attribute] = model.coef_[0], model.intercept_[0]
-    return _include_projection(preprocessor, weight, bias)
+    return _complete(preprocessor, weight, bias, _average_logits(inputs, weight, bias, train.view_count))
 
 
 @contextmanager
@@ -93,15 +104,23 @@ def _report_convergence(params: TrainParams) -> Iterator[None]:
         )
 
 
-def _include_projection(
-    preprocessor: Preprocessor, weight: NDArray[np.float64], bias: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return weight and bias on normalized features, from those on what the projection makes of them."""
+def _average_logits(
+    inputs: Any, weight: NDArray[np.float64], bias: NDArray[np.float64], view_count: int
+) -> NDArray[np.float32]:
+    """Return the (N, outputs) means over the views of N photographs, from the (N · V, inputs) of all."""
+    logits: NDArray[np.float64] = (inputs @ weight + bias).reshape(view_count, -1, len(bias)).mean(axis=0)
+    return logits.astype(np.float32)
+
+
+def _complete(
+    preprocessor: Preprocessor, weight: NDArray[np.float64], bias: NDArray[np.float64], logits: NDArray[np.float32]
+) -> LinearFit:
+    """Return the fit on normalized features, from weight and bias on what the projection makes of them."""
     if preprocessor.projection is None:
-        return weight, bias
+        return LinearFit(weight, bias, logits)
     projection = _to_float64(preprocessor.projection.weight)  # (features, components)
     shift = _to_float64(preprocessor.projection.bias)  # (components,)
-    return projection @ weight, shift @ weight + bias
+    return LinearFit(projection @ weight, shift @ weight + bias, logits)
 
 
 def _to_float64(tensor: Tensor) -> NDArray[np.float64]:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from celebflow.backbone.source import BackboneSource, count_features
+from celebflow.classifier.discriminants import LinearFit
 from celebflow.classifier.layers import BlockwiseLinear, DenseLinear, SparseLinear
 from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
 from celebflow.features.sparse import SparseBatch
@@ -84,10 +83,9 @@ class Network(nn.Module):
 def make_linear(
     make: Callable[[PreprocessingParams], Net],
     preprocessor: Preprocessor,
-    weight: NDArray[np.float64],
-    bias: NDArray[np.float64],
+    fitted: LinearFit,
 ) -> Net:
-    """Return a network of one layer, whose (features, outputs) weight includes the preprocessor's projection.
+    """Return a network of one layer, whose weight includes the preprocessor's projection.
 
     `make` makes one for preprocessing settings.
     """
@@ -96,6 +94,6 @@ def make_linear(
     first, _ = network.split_at_first_product()
     if settings.standardize:
         network.preprocessor.scale.copy_(preprocessor.scale)
-    first.weight.copy_(torch.from_numpy(weight))
-    first.bias.copy_(torch.from_numpy(bias))
+    first.weight.copy_(torch.from_numpy(fitted.weight))
+    first.bias.copy_(torch.from_numpy(fitted.bias))
     return network

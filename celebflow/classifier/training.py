@@ -142,11 +142,16 @@ def fit(
 
 
 def measure_only_epoch(
-    network: Network, train: Examples, val: Examples, objective: Objective, params: TrainParams
+    on_train: tuple[NDArray[np.float32], NDArray[np.int64]],
+    on_val: tuple[NDArray[np.float32], NDArray[np.int64]],
+    objective: Objective,
+    params: TrainParams,
 ) -> EpochResult:
-    """Return the only epoch of a network that was fitted at once; raise DivergedError when a loss is not finite."""
-    on_train, on_val = (validate(network, examples, objective, params.batch_size) for examples in (train, val))
-    result = EpochResult(1, *on_train, *on_val)
+    """Return the only epoch of what was fitted at once, from logits and labels on train and on val.
+
+    Raises DivergedError when a loss is not finite.
+    """
+    result = EpochResult(1, *_measure(objective, *on_train), *_measure(objective, *on_val))
     _require_finite(result, params)
     return result
 
@@ -244,8 +249,11 @@ def train_one_epoch(
 
 def validate(network: Network, examples: Examples, objective: Objective, batch_size: int) -> tuple[float, float]:
     """Return mean loss and accuracy without training."""
-    logits, labels = (torch.from_numpy(array) for array in compute_logits(network, examples, batch_size))
-    return objective.measure(logits, labels)
+    return _measure(objective, *compute_logits(network, examples, batch_size))
+
+
+def _measure(objective: Objective, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+    return objective.measure(torch.from_numpy(logits), torch.from_numpy(labels))
 
 
 @torch.inference_mode()

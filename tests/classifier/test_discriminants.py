@@ -190,8 +190,8 @@ def test_a_discriminant_that_is_not_finite_is_an_error_with_the_likely_params(
     fit = discriminants.fit_discriminant
 
     def overflow(*arguments: Any) -> Any:
-        weight, bias = fit(*arguments)
-        return weight * 1e300, bias
+        fitted = fit(*arguments)
+        return replace(fitted, weight=fitted.weight * 1e300)
 
     monkeypatch.setattr(classifier_training, "fit_discriminant", overflow)
     with pytest.raises(DivergedError, match="loss is nan") as caught:

@@ -13,11 +13,11 @@ from celebflow.classifier.checkpoints import DivergedError
 from celebflow.classifier.components import Components, fit_components
 from celebflow.classifier.plda import TwoCovariances, fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
+from celebflow.classifier.vectors import Vectors
 from celebflow.features.sparse import SparseBatch
 from celebflow.features.store import Features
 from celebflow.params import PreprocessingParams
 
-_BATCH_SIZE = 256
 _MODEL, _PREPROCESSOR = "model.", "preprocessor."  # begin the names of their tensors
 
 
@@ -87,11 +87,7 @@ class Embedder:
 
     def embed_rows(self, features: Features, rows: NDArray[np.int64]) -> FloatArray:
         """Return the (N, D) coordinates of the photographs in these rows of the features."""
-        blocks = []
-        for start in range(0, len(rows), _BATCH_SIZE):
-            block = rows[start : start + _BATCH_SIZE]
-            blocks.append(self.embed([features.gather(block, view) for view in range(features.view_count)]))
-        return np.concatenate(blocks)
+        return self.model.equalize(Vectors(self.preprocessor, features, rows).project().astype(np.float64))
 
     def embedder_state(self) -> dict[str, Tensor]:
         """Return the tensors that load_embedder takes."""

@@ -145,7 +145,7 @@ def test_training_changes_the_head_and_not_the_preprocessor(kind: str) -> None:
     features = draw_features(60, TWO_VIEWS)
     checkpoints = MemoryCheckpoints()
     params = make_train_params(
-        *ALL_STEPS, pca_components=12, classifier=kind, learning_rate=0.01, epochs=24, dropout=0.1
+        *ALL_STEPS, pca_components=12, classifier=kind, learning_rate=0.01, epochs=40, dropout=0.1
     )
     classifier, history = train(features, params, checkpoints)
     expected = fit_preprocessor(select_split(features, PEOPLE, "train"), params.preprocessing, params.seed)

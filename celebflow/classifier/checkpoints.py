@@ -14,16 +14,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, astuple
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from celebflow import features as features_package
 from celebflow import paths
 from celebflow.backbone.state_dicts import list_not_finite
-from celebflow.classifier.fits import NOT_KEPT, Fits
+from celebflow.classifier.fits import NOT_KEPT, Fits, open_fits
 from celebflow.classifier.history import EpochResult
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.store import Features
@@ -119,8 +117,8 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
     They belong to its data and params, the number of threads, and the versions of torch and of celebflow's code:
     with any other, a resumed training could give other bits.
     """
-    common = _identify(features)
-    digest = hashlib.sha256(repr([common, params, compute]).encode())
+    fits = open_fits(features)
+    digest = hashlib.sha256(repr([fits.identity, params, compute]).encode())
     if paths.ATTRIBUTES.exists():  # labels that the features do not hold
         digest.update(paths.ATTRIBUTES.read_bytes())
     folder = paths.checkpoints()
@@ -139,21 +137,11 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
                 "`celebflow cache prune` removes them."
             )
         try:
-            yield Checkpoints(own, Fits(paths.fits(), common))
+            yield Checkpoints(own, fits)
         except DivergedError:
             remove_checkpoints(own)
             raise
         remove_checkpoints(own)
-
-
-def _identify(features: Features) -> str:
-    """Return a digest of features, versions of torch and of celebflow's code, and the number of threads."""
-    common = features.origin, features.photos, torch.__version__, torch.get_num_threads()
-    digest = hashlib.sha256(repr(common).encode())
-    for folder in (Path(features_package.__path__[0]), Path(__file__).parent):
-        for module in sorted(folder.glob("*.py")):
-            digest.update(module.read_bytes())
-    return digest.hexdigest()
 
 
 def list_abandoned() -> list[Path]:

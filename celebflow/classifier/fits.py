@@ -15,7 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from celebflow import features as features_package
+from celebflow import paths
 from celebflow.errors import raise_shortage
+from celebflow.features.store import Features
 
 _MAX_BYTES = 10**9  # of all fits; the last one used is kept whatever its size
 _SUFFIX = ".safetensors"
@@ -24,14 +27,14 @@ Tensors = dict[str, Tensor]
 
 
 class Fits:
-    """Fitted tensors in a folder, by what determines them: `identity`, which all share, and what recall is given.
+    """Tensors in a folder, by what determines them: `identity`, which all share, and what recall is given.
 
     Without a folder, nothing is kept.
     """
 
     def __init__(self, folder: Path | None = None, identity: str = "") -> None:
+        self.identity = identity
         self._folder = folder
-        self._identity = identity
 
     def recall(self, what: str, determinants: object, fit: Callable[[], Tensors]) -> Tensors:
         """Return what `fit` returned for equal `determinants`, which their repr tells apart, or call it and keep that.
@@ -40,7 +43,7 @@ class Fits:
         """
         if self._folder is None:
             return fit()
-        digest = hashlib.sha256(repr([self._identity, what, determinants]).encode()).hexdigest()
+        digest = hashlib.sha256(repr([self.identity, what, determinants]).encode()).hexdigest()
         file = self._folder / f"{digest[:32]}{_SUFFIX}"
         tensors = _read(file, what)
         if tensors is None:
@@ -54,6 +57,16 @@ class Fits:
 
 
 NOT_KEPT = Fits()
+
+
+def open_fits(features: Features) -> Fits:
+    """Return the fits to these features by celebflow's code and torch as they are, with this number of threads."""
+    common = features.origin, features.photos, torch.__version__, torch.get_num_threads()
+    digest = hashlib.sha256(repr(common).encode())
+    for folder in (Path(features_package.__path__[0]), Path(__file__).parent):
+        for module in sorted(folder.glob("*.py")):
+            digest.update(module.read_bytes())
+    return Fits(paths.fits(), digest.hexdigest())
 
 
 def measure_fits(folder: Path) -> tuple[int, int]:
@@ -74,7 +87,7 @@ def _read(file: Path, what: str) -> Tensors | None:
         with safe_open(file, "pt") as opened:
             checksums = json.loads(opened.metadata()["checksums"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-        if checksums != _sum(tensors):
+        if checksums != sum_tensors(tensors):
             raise ValueError("its checksums do not fit")
     except FileNotFoundError:
         return None
@@ -92,7 +105,7 @@ def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{uuid.uuid4().hex}.part")  # experiments may fit the same at once
     try:
-        save_file(dict(tensors), part, {"checksums": json.dumps(_sum(tensors), allow_nan=False)})
+        save_file(dict(tensors), part, {"checksums": json.dumps(sum_tensors(tensors), allow_nan=False)})
         part.replace(file)
     except SafetensorError as error:
         raise OSError(0, str(error)) from None
@@ -100,7 +113,8 @@ def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _sum(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+def sum_tensors(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return a checksum of each tensor."""
     return {name: zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data) for name, tensor in tensors.items()}
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.fits import NOT_KEPT, Fits, sum_tensors
 from celebflow.classifier.model import Classifier
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
@@ -26,8 +28,8 @@ class Neighbor:
 class TrainingPhotographs:
     """The photographs of train in the coordinates of a classifier's gallery, scaled to length 1."""
 
-    def __init__(self, classifier: Classifier, features: Features, folder: Path) -> None:
-        """Take the features, and the folder of their photographs.
+    def __init__(self, classifier: Classifier, features: Features, folder: Path, fits: Fits = NOT_KEPT) -> None:
+        """Take the features, the folder of their photographs, and where their coordinates are kept.
 
         Raises CelebflowError when their backbone, transform or people are not the classifier's, or it has no gallery.
         """
@@ -49,8 +51,13 @@ class TrainingPhotographs:
                 "The model compares no photographs: it was trained on fewer than three people, or on photographs that "
                 "do not tell them apart."
             )
-        self._gallery = classifier.gallery
-        self._unit = _scale(classifier.gallery.embed_rows(features, rows))  # (photographs, D)
+        self._gallery = gallery = classifier.gallery
+        coordinates = fits.recall(
+            "The coordinates of train",
+            sum_tensors(gallery.state()),
+            lambda: {"coordinates": torch.from_numpy(gallery.embed_rows(features, rows))},
+        )["coordinates"]
+        self._unit = _scale(coordinates.numpy())  # (photographs, D)
 
     def find_nearest(self, views: Sequence[SparseBatch], count: int) -> list[list[Neighbor]]:
         """Return the photographs nearest to each of N faces, the nearest first; `views` holds each view of all."""

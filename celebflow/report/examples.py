@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from celebflow.classifier.fits import NOT_KEPT, Fits
 from celebflow.classifier.model import Classifier
 from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
 from celebflow.evaluation.results import Prediction, Report
@@ -45,15 +46,20 @@ class Example:
 
 
 def build_examples(
-    report: Report, classifier: Classifier, explainer: Explainer, features: Features, folder: Path
+    report: Report,
+    classifier: Classifier,
+    explainer: Explainer,
+    features: Features,
+    folder: Path,
+    fits: Fits = NOT_KEPT,
 ) -> list[Example]:
     """Build for each split the most confident errors, then the least confident hits, from the photographs in `folder`.
 
-    The heat map shows which parts support the prediction.
+    The heat map shows which parts support the prediction. `fits` keep what other plots of the same gallery need, too.
     """
     card, subjects = classifier.card, features.subjects
     class_of = {name: number for number, name in enumerate(card.class_names)}
-    training = None if classifier.gallery is None else TrainingPhotographs(classifier, features, folder)
+    training = None if classifier.gallery is None else TrainingPhotographs(classifier, features, folder, fits)
 
     @cache
     def crop(path: str) -> NDArray[np.uint8]:

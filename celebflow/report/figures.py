@@ -1,7 +1,6 @@
 """Results → matplotlib figures, in one style."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from pathlib import Path
 from textwrap import fill
@@ -22,6 +21,7 @@ from celebflow.evaluation.metrics import Curves, PersonMetrics
 from celebflow.evaluation.open_set import OpenSetRates
 from celebflow.evaluation.results import Prediction, Report
 from celebflow.report.fonts import ignore_missing_glyphs
+from celebflow.report.forks import share_out
 from celebflow.report.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, new_blank_figure, new_figure, plain
 
 _PEOPLE_PER_COLUMN = 40
@@ -64,19 +64,23 @@ def draw_charts(report: Report, card: ClassifierCard) -> dict[str, Figure]:
 def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Path) -> None:
     """Write figures as PNG files to `folder`, and make the folder if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    # The writers compress one figure while the next is drawn.
-    with ThreadPoolExecutor() as writers, ignore_missing_glyphs():
-        written = []
-        for name, figure in figures.items():
-            figure.set_dpi(resolution_dpi)
-            canvas = FigureCanvasAgg(figure)
-            canvas.draw()  # type: ignore[no-untyped-call] # once; savefig would draw it twice to lay it out
-            pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-            image = Image.fromarray(pixels).convert("RGB")
-            file, dpi = folder / f"{name}.png", (resolution_dpi, resolution_dpi)
-            written.append(writers.submit(image.save, file, dpi=dpi, compress_level=_COMPRESS_LEVEL))
-        for future in written:
-            future.result()
+    files = {folder / f"{name}.png": figure for name, figure in figures.items()}
+
+    def save(share: Sequence[Path]) -> None:
+        for file in share:
+            _save(files[file], resolution_dpi, file)
+
+    share_out(save, list(files))
+
+
+def _save(figure: Figure, resolution_dpi: int, file: Path) -> None:
+    figure.set_dpi(resolution_dpi)
+    canvas = FigureCanvasAgg(figure)
+    with ignore_missing_glyphs():
+        canvas.draw()  # type: ignore[no-untyped-call] # once; savefig would draw it twice to lay it out
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(pixels).convert("RGB")
+    image.save(file, dpi=(resolution_dpi, resolution_dpi), compress_level=_COMPRESS_LEVEL)
 
 
 def draw_history(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from celebflow import paths
+from celebflow.classifier.fits import open_fits
 from celebflow.classifier.model import load_classifier
 from celebflow.evaluation.results import load_report
 from celebflow.features.store import Features
@@ -29,7 +30,7 @@ def publish(
     classifier = load_classifier(paths.CLASSIFIER)
     card = classifier.card
     report = load_report(paths.HISTORY, paths.ALL_METRICS, paths.REPORTS)
-    examples = build_examples(report, classifier, Explainer(classifier), features, paths.DATA)
+    examples = build_examples(report, classifier, Explainer(classifier), features, paths.DATA, open_fits(features))
     if resolution_dpi is not None:
         if hint := choose_fonts(spell(person) for person in card.class_names):
             print(hint)

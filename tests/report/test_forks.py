@@ -1,0 +1,75 @@
+"""Forks do a share of the work each; errors surface, and no fork outlives its work."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from celebflow.report.forks import share_out
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_each_item_is_done_once(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+
+    def work(share: Sequence[int]) -> None:
+        for item in share:
+            with (tmp_path / str(item)).open("x") as file:  # fails where the file exists
+                file.write(str(os.getpid()))
+
+    share_out(work, list(range(count)))
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == list(range(count))
+    assert len({path.read_text() for path in tmp_path.iterdir()}) == min(count, 3)
+
+
+def test_an_error_in_a_fork_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+    def work(share: Sequence[str]) -> None:
+        if "bad" in share:
+            raise ValueError("bad")
+
+    with pytest.raises(ValueError, match="bad"):
+        share_out(work, ["good", "bad"])
+
+
+def test_what_a_killed_fork_has_not_done_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    here = os.getpid()
+    done: list[int] = []
+
+    def work(share: Sequence[int]) -> None:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.extend(share)
+
+    share_out(work, [1, 2, 3, 4])
+    assert sorted(done) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_forks_end_when_this_process_does(ending: signal.Signals, tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, time\n"
+        "from celebflow.report.forks import share_out\n"
+        "os.cpu_count = lambda: 3\n"
+        "def work(share):\n"
+        "    pathlib.Path(str(os.getpid())).touch()\n"
+        "    time.sleep(1)\n"
+        "share_out(work, list(range(300)))\n"
+    )
+    deadline = time.monotonic() + 60
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        while len(list(tmp_path.iterdir())) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(ending)
+    while any(psutil.pid_exists(int(file.name)) for file in tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

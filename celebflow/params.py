@@ -130,9 +130,10 @@ class TrainParams(_Section):
     seed: Seed = 0
     """decides initial weights, the order of photographs, views and dropout"""
     preprocessing: PreprocessingParams = PreprocessingParams()
-    classifier: Literal["mlp", "linear", "lda", "logistic", "plda"] = "mlp"
+    classifier: Literal["mlp", "linear", "lda", "logistic", "plda", "ridge"] = "mlp"
     """multilayer perceptron, the same without hidden layers, linear discriminant analysis, or logistic regression; for
-    verification plda, probabilistic linear discriminant analysis, or lda, whose coordinates are compared by cosine"""
+    verification plda, probabilistic linear discriminant analysis, or lda, whose coordinates are compared by cosine; for
+    attributes also ridge, ridge regression"""
     hidden_units: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = (4096, 4096)
     """widths of the hidden layers of mlp"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -164,6 +165,8 @@ class TrainParams(_Section):
     allows for new people, who vary more than those of train"""
     logistic_c: Annotated[float, Field(gt=0)] = 1.0
     """inverse strength of the L2 penalty of logistic, scikit-learn's C"""
+    ridge_penalty: Annotated[float, Field(gt=0)] = 1.0
+    """strength of the L2 penalty of ridge, relative to the variance of the photographs' features"""
     false_acceptance_rate: Fraction = 0.05
     """fraction of unknown people's photographs that may reach the threshold below which the prediction is unknown; it
     is fitted to people of train who are left out of a comparison model"""
@@ -171,12 +174,14 @@ class TrainParams(_Section):
     """for attributes: which metric the threshold of each attribute is for, from which the answer is yes"""
 
     @model_validator(mode="after")
-    def _give_lda_few_dimensions(self) -> "TrainParams":
+    def _match_classifier_and_components(self) -> "TrainParams":
         if self.classifier in ("lda", "plda") and self.preprocessing.pca_components is None:
             raise ValueError(
                 f"{self.classifier} needs preprocessing.pca_components, 600 for example: a covariance of all features "
                 "is too large"
             )
+        if self.classifier == "ridge" and self.preprocessing.pca_components is not None:
+            raise ValueError("ridge takes all components: set preprocessing.pca_components to null")
         return self
 
 
@@ -222,7 +227,7 @@ class Params(_Section):
         fitting = {
             "recognition": ("mlp", "linear", "lda", "logistic"),
             "verification": ("plda", "lda"),
-            "attributes": ("mlp", "linear", "logistic"),
+            "attributes": ("mlp", "linear", "logistic", "ridge"),
         }[self.task]
         if self.train.classifier not in fitting:
             raise ValueError(

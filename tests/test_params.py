@@ -60,6 +60,8 @@ def test_the_committed_params_are_the_defaults(params: Params) -> None:
         ("patience_epochs: null", "patience_epochs: 0", "train.patience_epochs"),
         ("lda_shrinkage: 0.05", "lda_shrinkage: 1.5", "train.lda_shrinkage"),
         ("logistic_c: 1.0", "logistic_c: 0", "train.logistic_c"),
+        ("ridge_penalty: 1.0", "ridge_penalty: 0", "train.ridge_penalty"),
+        ("classifier: mlp", "classifier: ridge", "train.classifier is ridge, which does not fit task recognition"),
         ("crop: none", "crop: face", "extract.face.crop: Input should be 'none', 'center' or 'detect'"),
         ("center_fraction: 0.64", "center_fraction: 1.5", "extract.face.center_fraction"),
         ("margin: -0.05", "margins: -0.05", "extract.face.margins: unknown"),

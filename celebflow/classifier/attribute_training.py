@@ -13,7 +13,7 @@ from celebflow.backbone.devices import select_device
 from celebflow.classifier.attribute_calibration import AttributeCalibration, fit_attribute_calibration
 from celebflow.classifier.attribute_model import AttributeCard, AttributeModel
 from celebflow.classifier.checkpoints import Checkpoints
-from celebflow.classifier.discriminants import fit_attribute_regressions
+from celebflow.classifier.discriminants import fit_attribute_regressions, fit_attribute_ridge
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.network import make_linear
 from celebflow.classifier.projection import fit_preprocessor
@@ -101,7 +101,8 @@ def train_attributes(
         history = fit(model, train, val, objective, params, checkpoints, log_epoch)
     else:
         print(f"Fitting {len(table.names)} attributes to {len(train)} photographs, {train.view_count} views each.")
-        fitted = fit_attribute_regressions(preprocessor, train, params, checkpoints.fits)
+        fit_all = fit_attribute_ridge if params.classifier == "ridge" else fit_attribute_regressions
+        fitted = fit_all(preprocessor, train, params, checkpoints.fits)
         model = make_linear(
             lambda settings: AttributeModel(replace(card, preprocessing=settings)), preprocessor, fitted
         )

@@ -1,4 +1,4 @@
-"""Linear classifiers that scikit-learn fits without epochs: LDA and logistic regression."""
+"""Linear classifiers that are fitted without epochs: LDA, logistic regression and ridge regression."""
 
 import sys
 import warnings
@@ -15,12 +15,14 @@ from tqdm import tqdm
 
 from celebflow.classifier.fits import NOT_KEPT, Fits, Tensors
 from celebflow.classifier.preprocessing import Preprocessor, normalize_all
-from celebflow.classifier.vectors import list_views
-from celebflow.data.attributes import BLANK
+from celebflow.classifier.ridge import fit_ridge
+from celebflow.classifier.vectors import Vectors, list_views
+from celebflow.data.attributes import BLANK, NO, YES
 from celebflow.features.store import LabeledFeatures
 from celebflow.params import TrainParams
 
 _MAX_ITERATIONS = 1000  # of logistic regression
+_MAX_RIDGE_PHOTOGRAPHS = 10_000  # whose inner products take 800 MB, and their inverse as much
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,7 @@ def fit_attribute_regressions(
             known = labels[:, attribute] != BLANK
             answers = labels[known, attribute]
             if len(np.unique(answers)) < 2:
-                yes_count = answers.sum()
-                bias[attribute] = np.log((yes_count + 1) / (len(answers) - yes_count + 1))
+                bias[attribute] = _predict_only_value(answers)
                 continue
             class_weight = "balanced" if params.class_weights == "balanced" else None
             model = LogisticRegression(
@@ -86,6 +87,58 @@ def fit_attribute_regressions(
             model.fit(inputs if known.all() else inputs[known], answers)
             weight[:, attribute], bias[attribute] = model.coef_[0], model.intercept_[0]
     return _complete(preprocessor, weight, bias, _average_logits(inputs, weight, bias, train.view_count))
+
+
+def fit_attribute_ridge(
+    preprocessor: Preprocessor, train: LabeledFeatures, params: TrainParams, fits: Fits = NOT_KEPT
+) -> LinearFit:
+    """Fit a ridge regression for each attribute to the photographs of `train` whose labels are known.
+
+    A photograph is the mean of its views. Where there are very many photographs, a sample of them is drawn by the seed.
+    An attribute of one value is predicted as fit_attribute_regressions does.
+    """
+    all_photographs = Vectors(preprocessor, train.features, train.rows)
+    drawn = np.random.default_rng(params.seed).permutation(len(train))[:_MAX_RIDGE_PHOTOGRAPHS]
+    photographs, labels = all_photographs.select(np.sort(drawn)), train.labels[np.sort(drawn)]
+    products = photographs.recall_products(fits)
+    weights, bias = np.zeros(labels.shape), np.zeros(labels.shape[1])
+    # Attributes with the same photographs and weights share the work.
+    alike: dict[bytes, list[int]] = {}
+    counts = np.stack([_count_answers(each, params.class_weights) for each in labels.T])  # (A, N)
+    for attribute, of_attribute in enumerate(counts):
+        alike.setdefault(of_attribute.tobytes(), []).append(attribute)
+    with tqdm(desc="fitting", total=len(bias), unit="attribute", disable=None) as bar:
+        for attributes in alike.values():
+            of_all = [each for each in attributes if len(np.unique(labels[counts[each] > 0, each])) > 1]
+            if of_all:
+                answers = np.where(labels[:, of_all] == YES, 1.0, -1.0)
+                fitted = fit_ridge(products, answers, counts[attributes[0]], params.ridge_penalty)
+                weights[:, of_all], bias[of_all] = fitted.weights, fitted.bias
+            for attribute in set(attributes).difference(of_all):
+                bias[attribute] = _predict_only_value(labels[counts[attribute] > 0, attribute])
+            bar.update(len(attributes))
+    weight = photographs.add_up(weights)
+    if len(photographs) == len(train):
+        logits = products @ weights.astype(np.float32)
+    else:
+        logits = all_photographs.multiply(weight)
+    return LinearFit(weight, bias, (logits + bias).astype(np.float32))
+
+
+def _count_answers(labels: NDArray[np.int64], class_weights: str) -> NDArray[np.float64]:
+    """Return how much each of (N,) labels counts: not at all where it is blank; balanced as scikit-learn has it."""
+    known = labels != BLANK
+    counts: NDArray[np.float64] = known.astype(np.float64)
+    if class_weights == "balanced":
+        for answer in (NO, YES):
+            counts[labels == answer] = known.sum() / (2 * max(1, (labels == answer).sum()))
+    return counts
+
+
+def _predict_only_value(answers: NDArray[np.int64]) -> float:
+    """Return the log odds of yes after answers that are all alike, by Laplace's rule of succession."""
+    yes_count = int((answers == YES).sum())
+    return float(np.log((yes_count + 1) / (len(answers) - yes_count + 1)))
 
 
 @contextmanager

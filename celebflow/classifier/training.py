@@ -184,6 +184,7 @@ def _describe_divergence(what: str, params: TrainParams) -> DivergedError:
     causes = {
         "lda": [f"train.lda_shrinkage ({params.lda_shrinkage:g}) is too low"],
         "logistic": [f"train.logistic_c ({params.logistic_c:g}) is too high"],
+        "ridge": [f"train.ridge_penalty ({params.ridge_penalty:g}) is too low"],
     }.get(params.classifier, [f"train.learning_rate ({params.learning_rate:g}) is too high"])
     if params.classifier in ("mlp", "linear") and params.weight_decay > 0:
         causes.append(f"train.weight_decay ({params.weight_decay:g}) is too high")

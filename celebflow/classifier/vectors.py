@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from celebflow.classifier.fits import Fits
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.features.store import Features
 
@@ -57,13 +59,33 @@ class Vectors:
             products += dense @ dense.T
         return products
 
+    def recall_products(self, fits: Fits) -> NDArray[np.float32]:
+        """Return what compute_products returns, from `fits` if it is kept there."""
+        views = None if self.views is None else self.views.tolist()
+        determinants = self.preprocessor.settings, self.rows.tolist(), views
+        return fits.recall(
+            "The inner products of train", determinants, lambda: {"products": torch.from_numpy(self.compute_products())}
+        )["products"].numpy()
+
+    def add_up(self, weights: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the sums of the vectors times their (N, A) weights, (features, A)."""
+        sums = np.empty((self.features.origin.feature_count, weights.shape[1]))
+        for columns, dense in self.read_columns("adding up photographs"):
+            sums[columns] = dense.T @ weights
+        return sums
+
+    def multiply(self, weight: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the (N, outputs) products of the vectors with a (features, outputs) matrix."""
+        products = np.zeros((len(self), weight.shape[1]), np.float32)
+        for columns, dense in self.read_columns("projecting"):
+            products += dense @ weight[columns].astype(np.float32, copy=False)
+        return products
+
     def project(self) -> NDArray[np.float32]:
         """Return the (N, C) coordinates of the vectors, by the preprocessor's projection."""
         assert self.preprocessor.projection is not None  # noqa: S101 - what the caller promises
         weight, bias = (tensor.numpy() for tensor in self.preprocessor.projection.parameters())
-        coordinates = np.tile(bias, (len(self), 1))
-        for columns, dense in self.read_columns("projecting"):
-            coordinates += dense @ weight[columns]
+        coordinates: NDArray[np.float32] = self.multiply(weight) + bias
         return coordinates
 
     def _list_views(self) -> list[NDArray[np.int64]]:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from celebflow import paths
@@ -44,11 +43,7 @@ def train_verifier(
     print(f"Fitting {params.classifier} to {len(train)} photographs of {len(people)} people, {train.view_count} views.")
     unprojected = params.preprocessing.model_copy(update={"pca_components": None})
     vectors = Vectors(fit_preprocessor(train, unprojected, params.seed, checkpoints.fits), features, train.rows)
-    products = checkpoints.fits.recall(
-        "The inner products of train",
-        (unprojected, train.rows.tolist()),
-        lambda: {"products": torch.from_numpy(vectors.compute_products())},
-    )["products"].numpy()
+    products = vectors.recall_products(checkpoints.fits)
     settings = ComparisonSettings(
         params.preprocessing.pca_components or len(train), params.lda_shrinkage, params.plda_between_scale, params.seed
     )

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.utils.class_weight import compute_sample_weight
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from celebflow import paths
+from celebflow.backbone.source import FEATURE_COUNT
+from celebflow.classifier import discriminants
 from celebflow.classifier.attribute_model import AttributeModel, load_attribute_model, load_card
 from celebflow.classifier.attribute_training import (
     BinaryCrossEntropy,
@@ -54,6 +57,48 @@ def _train(features: Features, params: TrainParams) -> tuple[AttributeModel, lis
 
 def _logistic(**changes: object) -> TrainParams:
     return make_train_params(pca_components=12, classifier="logistic", **{"logistic_c": 0.01, **changes})
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_ridge_regressions_equal_scikit_learns_up_to_a_logistic_function(
+    features: Features, class_weights: str
+) -> None:
+    params = make_train_params(classifier="ridge", class_weights=class_weights)
+    model, (result,) = _train(features, params)
+    train, val = (select_attributes(features, load_attributes(paths.ATTRIBUTES), split) for split in ("train", "val"))
+    dense, on_val = (
+        gather_dense(features, split)[0].reshape(2, -1, FEATURE_COUNT).mean(0) for split in ("train", "val")
+    )
+    logits, labels = compute_logits(model, val, 8)
+    for attribute in range(3):
+        known = train.labels[:, attribute] != BLANK
+        answers = train.labels[known, attribute]
+        weights = np.ones(len(answers)) if class_weights == "none" else compute_sample_weight("balanced", answers)
+        own = dense[known]
+        variance = ((own - np.average(own, axis=0, weights=weights)) ** 2).sum(axis=1)
+        strength = params.ridge_penalty * np.mean(variance)
+        expected = Ridge(alpha=strength).fit(own, 2 * answers - 1, weights).predict(on_val)
+        slope, offset = np.polyfit(expected, logits[:, attribute], 1)
+        assert slope > 0
+        np.testing.assert_allclose(logits[:, attribute], slope * expected + offset, rtol=1e-3, atol=2e-3)
+    yes_count = int((train.labels[:, 3] == YES).sum())
+    np.testing.assert_allclose(logits[:, 3], np.log(yes_count + 1), rtol=1e-5)
+    known = labels != BLANK
+    assert result.val_accuracy == pytest.approx(((logits >= 0) == (labels == YES))[known].mean())
+    on_train, of_train = compute_logits(model, train, 8)
+    assert BinaryCrossEntropy().measure(torch.from_numpy(on_train), torch.from_numpy(of_train)) == pytest.approx(
+        (result.train_loss, result.train_accuracy), rel=1e-3
+    )
+
+
+def test_ridge_draws_a_sample_of_very_many_photographs(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discriminants, "_MAX_RIDGE_PHOTOGRAPHS", 20)
+    models = [_train(features, make_train_params(classifier="ridge", seed=seed)) for seed in (1, 1, 2)]
+    first, again, other = (model.state_dict()["head.0.weight"] for model, _ in models)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    train = select_attributes(features, load_attributes(paths.ATTRIBUTES), "train")
+    logits, labels = (torch.from_numpy(array) for array in compute_logits(models[0][0], train, 8))
+    assert BinaryCrossEntropy().measure(logits, labels)[0] == pytest.approx(models[0][1][0].train_loss, rel=1e-3)
 
 
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])

@@ -46,6 +46,7 @@ BEST: dict[str, Any] = {
         "lda_shrinkage": 0.05,
         "plda_between_scale": 0.5,
         "logistic_c": 1.0,
+        "ridge_penalty": 1.0,
         "false_acceptance_rate": 0.05,
         "attribute_thresholds": "accuracy",
     },

@@ -22,8 +22,10 @@ from celebflow.data.given_tables import (
     read_cells,
     read_words,
     require_columns,
+    show_text,
     simplify_path,
 )
+from celebflow.data.layout import join_similar_names
 from celebflow.data.photos import SPLITS, Photo
 from celebflow.data.tables import unescape_cell
 from celebflow.data.units import join_units
@@ -34,6 +36,7 @@ _OWN_NAMES = ("path", "attribute")  # of columns in the tables that celebflow wr
 _LABEL_OF = {"1": YES, "0": NO, "-1": NO, "": BLANK}
 _MAX_ATTRIBUTES = 1000
 _MAX_CHARACTERS = 100
+_MAX_LISTED = 5
 _REMEDY = "Correct that. A cell may be left blank where an attribute is not known."
 
 
@@ -127,7 +130,23 @@ def read_given_attributes(folder: Path, photos: Sequence[Photo]) -> GivenAttribu
         problems += _check_kinds(table, named, reading.faulty)
     if problems:
         raise CelebflowError(describe_problems(file, problems, _REMEDY))
-    return GivenAttributes(named, table, notes)
+    return GivenAttributes(named, table, notes + _note_similar_names(named, names))
+
+
+def _note_similar_names(photos: Sequence[Photo], names: Sequence[str]) -> list[str]:
+    """Return which people, and which attributes, are likely one under two names, a sentence for each kind."""
+    people = join_similar_names({photo.person for photo in photos if photo.person})
+    attributes = join_similar_names(names)
+    consequences = [
+        (people, "the same person: write one name, or the person can be in several splits"),
+        (attributes, "the same attribute: put them into one column, or remove one"),
+    ]
+    notes = []
+    for groups, consequence in consequences:
+        if groups:
+            more = f"; and {len(groups) - _MAX_LISTED} more" if len(groups) > _MAX_LISTED else ""
+            notes.append(f"{'; '.join(groups[:_MAX_LISTED])}{more} are likely {consequence}.")
+    return notes
 
 
 def _read_table(file: Path, problems: list[str]) -> tuple[list[str], Iterator[_Row]]:
@@ -188,7 +207,7 @@ def _read_celeba_people(file: Path, problems: list[str]) -> dict[str, str]:
     for line, words in enumerate(read_words(file), 1):
         if len(words) == 2 and re.fullmatch("[0-9]{1,9}", words[1]):
             if person_of.setdefault(words[0], words[1]) != words[1]:
-                problems.append(f"{file.name}, line {line}: {_show(words[0])} has another number above")
+                problems.append(f"{file.name}, line {line}: {show_text(words[0])} has another number above")
         elif words:
             problems.append(f"{file.name}, line {line}: not the name of a file and the number of a person")
     return person_of
@@ -204,10 +223,10 @@ def _check_names(file: Path, names: Sequence[str], problems: list[str]) -> None:
         if not name:
             problems.append(f"line 1: {count} columns have no name: name them by their attributes, or remove them")
         elif count > 1:
-            problems.append(f"line 1: {count} columns are named {_show(name)}: rename or remove all but one")
+            problems.append(f"line 1: {count} columns are named {show_text(name)}: rename or remove all but one")
         if name in _OWN_NAMES:
             problems.append(f"line 1: a column is named {name}, as celebflow's own columns are: rename it")
-        problems += [f"line 1: the name {_show(name)} {fault}: rename it" for fault in _find_fault(name)]
+        problems += [f"line 1: the name {show_text(name)} {fault}: rename it" for fault in _find_fault(name)]
 
 
 def _find_fault(name: str) -> Iterator[str]:
@@ -231,11 +250,11 @@ def _read_rows(rows: Iterable[_Row], found: Sequence[str], reading: _Reading) ->
         if not places:
             meant = likely.get(simplify_path(row.photograph))
             hint = f", but {meant!a} is: write that" if meant else ": correct it, or remove the row"
-            reading.missing.append(f"{where}: {_show(row.photograph)} is not one of the photographs{hint}")
+            reading.missing.append(f"{where}: {show_text(row.photograph)} is not one of the photographs{hint}")
             continue
         if len(places) > 1:
             shown = f"{places[0]} or {places[1]}" + (f" or {len(places) - 2} more" if len(places) > 2 else "")
-            reading.problems.append(f"{where}: {_show(row.photograph)} can be {shown}: write its path")
+            reading.problems.append(f"{where}: {show_text(row.photograph)} can be {shown}: write its path")
             continue
         (path,) = places
         if path in reading.line_of:
@@ -244,13 +263,15 @@ def _read_rows(rows: Iterable[_Row], found: Sequence[str], reading: _Reading) ->
             continue
         reading.line_of[path] = row.line
         reading.person_of[path] = row.person
-        reading.problems += [f"{where}: the person {_show(row.person)} {fault}" for fault in _find_fault(row.person)]
+        reading.problems += [
+            f"{where}: the person {show_text(row.person)} {fault}" for fault in _find_fault(row.person)
+        ]
         texts = [cell.strip() for cell in row.cells]
         reading.spellings_of_no |= {"0", "-1"}.intersection(texts)
         for name, text in zip(reading.names, texts, strict=True):
             if text not in _LABEL_OF:
                 reading.faulty.add(name)
-                reading.problems.append(f"{where}: {_show(name)} is {_show(text)}, not 1, 0 or blank")
+                reading.problems.append(f"{where}: {show_text(name)} is {show_text(text)}, not 1, 0 or blank")
         reading.labels_of[path] = np.array([_LABEL_OF.get(text, BLANK) for text in texts], np.int8)
 
 
@@ -276,16 +297,10 @@ def _check_kinds(table: AttributeTable, photos: Sequence[Photo], faulty: set[str
         if name in faulty:
             continue
         if not any(counts.values()):
-            yield f"{_show(name)} is blank everywhere: fill it in, or remove the column"
+            yield f"{show_text(name)} is blank everywhere: fill it in, or remove the column"
         for value, count in counts.items():
             if count < len(SPLITS) and any(counts.values()):
                 yield (
-                    f"{_show(name)} is {value} for {count} {unit_kind}, and train, val and test need one each: add "
+                    f"{show_text(name)} is {value} for {count} {unit_kind}, and train, val and test need one each: add "
                     "photographs, or remove the column"
                 )
-
-
-def _show(text: str) -> str:
-    """Return a text of any length and content as part of a message."""
-    shortened = text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"
-    return escape_controls(shortened, keep="") or "''"

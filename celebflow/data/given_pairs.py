@@ -13,8 +13,10 @@ from celebflow.data.given_tables import (
     PEOPLE_TABLE,
     describe_problems,
     is_given,
+    quote_text,
     read_rows,
     read_words,
+    show_text,
     simplify_path,
 )
 from celebflow.data.pairs import Pair
@@ -22,6 +24,8 @@ from celebflow.data.photos import Photo
 from celebflow.data.tables import unescape_cell
 from celebflow.errors import CelebflowError
 
+# Where systems name the open files of a process, with whose paths theirs have nothing to do.
+_FOLDERS_OF_STREAMS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 _MIN_FOLDS = 3  # one for test, one for val, and one to train on
 
 
@@ -85,7 +89,7 @@ def _find_problem(
     unknown = [path for path in (pair.first, pair.second) if path not in person_of]
     if unknown:
         meant = likely.get(simplify_path(unknown[0]))
-        return f"{unknown[0]} is not one of the photographs" + (f", but {meant!a} is" if meant else "")
+        return f"{show_text(unknown[0])} is not one of the photographs" + (f", but {meant!a} is" if meant else "")
     if pair.first == pair.second:
         return f"{pair.first} is paired with itself"
     if earlier := line_of.get(frozenset((pair.first, pair.second))):
@@ -117,9 +121,9 @@ def _read_table(file: Path, person_of: Mapping[str, str]) -> Iterator[tuple[int,
     for number, row in read_rows(file, ("first", "second", "same"), ("fold",)):
         same, fold = row["same"].strip(), row.get("fold", "0").strip()
         if same not in ("0", "1"):
-            raise CelebflowError(_describe(file, [f"line {number}: same is {same!r}, not 0 or 1"]))
+            raise CelebflowError(_describe(file, [f"line {number}: same is {quote_text(same)}, not 0 or 1"]))
         if not re.fullmatch("[0-9]{1,4}", fold) or ("fold" in row and int(fold) == 0):
-            raise CelebflowError(_describe(file, [f"line {number}: fold is {fold!r}, not a number from 1"]))
+            raise CelebflowError(_describe(file, [f"line {number}: fold is {quote_text(fold)}, not a number from 1"]))
         first, second = (
             row[side] if row[side] in person_of else unescape_cell(row[side]) for side in ("first", "second")
         )
@@ -129,13 +133,16 @@ def _read_table(file: Path, person_of: Mapping[str, str]) -> Iterator[tuple[int,
 def read_pair_rows(file: Path) -> list[tuple[str, str]]:
     """Read the columns first and second of a CSV file; paths are relative to its folder.
 
+    Those of a table that comes through a pipe, such as a shell's <(…), are relative to the working directory.
+
     Raises CelebflowError when the file cannot be read, or lacks a column or a cell.
     """
+    folder = Path() if file.is_fifo() or file.parent in _FOLDERS_OF_STREAMS else file.parent
     pairs = []
     for number, row in read_rows(file, ("first", "second"), ()):
         if empty := next((side for side in ("first", "second") if not row[side].strip()), None):
             raise CelebflowError(f"{file}, line {number}: {empty} is empty. Name a photograph there.")
-        pairs.append((_find_file(file.parent, row["first"]), _find_file(file.parent, row["second"])))
+        pairs.append((_find_file(folder, row["first"]), _find_file(folder, row["second"])))
     return pairs
 
 
@@ -167,7 +174,7 @@ def _read_lfw(file: Path, photos: Sequence[Photo]) -> Iterator[tuple[int, Pair]]
         people = [words[0], words[0]] if len(words) == 3 else words[0::2]
         numbers = words[1:] if len(words) == 3 else words[1::2]
         if len(words) not in (3, 4) or not all(map(_is_number, numbers)):
-            raise CelebflowError(_describe(file, [f"line {number}: not a pair: {' '.join(words)}"]))
+            raise CelebflowError(_describe(file, [f"line {number}: not a pair: {show_text(' '.join(words))}"]))
         chosen = []
         for person, each in zip(people, numbers, strict=True):
             name = f"{person}/{person}_{int(each):04}"
@@ -200,7 +207,9 @@ def _add_folds(file: Path, people: set[str], fold_of: dict[str, int]) -> None:
         if person not in people:
             continue
         if not re.fullmatch("[1-9][0-9]{0,3}", fold):
-            raise CelebflowError(f"{file}, line {number}: the fold of {person} is {fold!r}, not a number from 1.")
+            raise CelebflowError(
+                f"{file}, line {number}: the fold of {person} is {quote_text(fold)}, not a number from 1. Correct it."
+            )
         if int(fold) not in folds:
             raise CelebflowError(
                 f"{file}, line {number}: {person} is in fold {fold}, in which there is no pair. Correct it, or leave "

@@ -60,11 +60,20 @@ def list_notes(paths: Iterable[str]) -> list[str]:
             f"prepare.unknown_folder to data/{unknown[0]}, or for the task verification, which knows nobody, move the "
             "folders in it up."
         )
-    for names in list_similar_names(folders):
-        distinct = len({unicodedata.normalize("NFC", _INVISIBLE.sub("", name)) for name in names}) == len(names)
-        shown = names if distinct else [f"{name} ({name!a})" for name in names]  # they look the same
-        notes.append(f"{' and '.join(shown)} are likely the same person: move the photographs into one folder.")
+    notes += [
+        f"{names} are likely the same person: move the photographs into one folder."
+        for names in join_similar_names(folders)
+    ]
     return notes
+
+
+def join_similar_names(names: Iterable[str]) -> list[str]:
+    """Return the groups of list_similar_names, each as one text in which names that look the same differ."""
+    joined = []
+    for group in list_similar_names(names):
+        distinct = len({unicodedata.normalize("NFC", _INVISIBLE.sub("", name)) for name in group}) == len(group)
+        joined.append(" and ".join(group if distinct else [f"{name} ({name!a})" for name in group]))
+    return joined
 
 
 def list_similar_names(names: Iterable[str]) -> list[Sequence[str]]:

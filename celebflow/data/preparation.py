@@ -15,7 +15,7 @@ from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
 from celebflow.data.files import explain_system_file, find_files, is_folder, is_system_file, read_file
 from celebflow.data.formats import PhotographError, explain_refusal
-from celebflow.data.given_tables import TABLES
+from celebflow.data.given_tables import TABLES, explain_similar_name
 from celebflow.data.layout import check_layout, list_notes
 from celebflow.data.photos import UNKNOWN, Photo
 from celebflow.data.splits import Split, Splitter
@@ -165,7 +165,7 @@ def _check_file(folder: Path, path: str, *, in_folder: bool) -> tuple[Photo, Has
         content = read_file(folder / path)
         hashes = hash_photograph(decode_photograph(content))
     except (PhotographError, OSError) as error:
-        return LeftOut(path, explain_refusal(error))
+        return LeftOut(path, "; ".join(filter(None, [explain_refusal(error), explain_similar_name(path)])))
     sha256 = hashlib.sha256(content).hexdigest()
     person = path.split("/")[0] if in_folder else ""
     return Photo(path, person, "", sha256, sha256), hashes

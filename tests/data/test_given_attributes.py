@@ -199,3 +199,13 @@ def test_tables_of_any_content_are_read_or_refused_by_name(
         _read(folder)
     except CelebflowError as error:
         assert name in str(error)
+
+
+def test_people_and_attributes_with_two_spellings_are_told(tmp_path: Path) -> None:
+    text = GOOD.replace("p1", "Ada Brown").replace("p2", "ada_brown").replace("Hat", "smiling")
+    people, attributes = _read(tmp_path, attributes=text).notes
+    assert "Ada Brown and ada_brown" in people and "same person" in people and "several splits" in people
+    assert "Smiling and smiling" in attributes and "same attribute" in attributes
+    text = GOOD.replace("p1", "Zo\u00eb").replace("p2", "Zoe\u0308")
+    (people,) = _read(tmp_path, attributes=text).notes
+    assert "Zo\\xeb" in people and "Zoe\\u0308" in people

@@ -90,6 +90,13 @@ def test_faults_of_pairs_are_named_with_file_line_and_remedy(tmp_path: Path, tex
         assert part in str(caught.value)
 
 
+def test_cells_of_any_length_and_content_leave_messages_readable(tmp_path: Path) -> None:
+    for row in (f"{'x' * 100_000},{ANN}1.jpg,1", f"{ANN}1.jpg,{ANN}2.jpg,{'x' * 100_000}", f"\x1b[31m,{ANN}1.jpg,1"):
+        with pytest.raises(CelebflowError, match="line 2") as caught:
+            read_given_pairs(_write(tmp_path, "pairs.csv", f"first,second,same\n{row}\n"), PHOTOS)
+        assert len(str(caught.value)) < 1000 and "\x1b" not in str(caught.value)
+
+
 def test_many_faults_are_counted(tmp_path: Path) -> None:
     text = GOOD + "".join(f"x{number}.jpg,{ANN}1.jpg,0\n" for number in range(25))
     with pytest.raises(CelebflowError, match="and 15 more") as caught:

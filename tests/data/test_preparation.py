@@ -151,6 +151,14 @@ def test_a_link_to_a_folder_is_refused_with_the_way_to_use_another_disk(draw_peo
         prepare(data / "Ann" / "0.jpg", PARAMS)
 
 
+def test_a_table_under_another_name_is_told_from_a_damaged_photograph(draw_people: Draw) -> None:
+    data = draw_people("Ann", "Bo", count=3)
+    (data / "list_attr_celeba.csv").write_text("image_id,Smiling\n")
+    (data / "Pairs.csv").write_text("first,second\n")
+    with pytest.raises(CelebflowError, match=r"(?s)Pairs.csv: .*pairs.csv.*celeba.csv: .*list_attr_celeba.txt"):
+        prepare_photographs(data, PARAMS, split_each_person, folders_are_people=False)
+
+
 def test_a_person_without_a_usable_file_is_told_with_the_reasons(draw_people: Draw) -> None:
     data = draw_people("Ann", "Bo", "Cy", count=3)
     for file in (data / "Cy").iterdir():

@@ -288,21 +288,22 @@ def page(revision: str, output: Path) -> None:
 
 
 @main.command(cls=_ProjectCommand)
-@click.argument("folder", default="data_unknown", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.option("--rev", "revision", help="The model of a git revision or a DVC experiment.")
 @click.option("--sheet", type=_FILE, help="Also draw who was taken for whom, into this PNG file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
-def openset(folder: Path, revision: str | None, sheet: Path | None, as_json: bool) -> None:
+def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_json: bool) -> None:
     """Measure how many unknown people would get a name.
 
-    FOLDER holds photographs of people whom the classifier was not trained on, best in a folder per person. The command
-    prints how many of them reach the threshold, and how well they are told apart from the known people of the test
-    split. The threshold was fitted for train.false_acceptance_rate, to people of train who were each left out of a
-    model. The interval resamples people.
+    FOLDER holds photographs of people whom the classifier was not trained on, best in a folder per person; without it,
+    that is prepare.unknown_folder, or data_unknown where params.yaml names none. The command prints how many of them
+    reach the threshold, and how well they are told apart from the known people of the test split. The threshold was
+    fitted for train.false_acceptance_rate, to people of train who were each left out of a model. The interval resamples
+    people.
 
     \b
     Examples:
-      celebflow openset                    # the photographs in data_unknown
+      celebflow openset                    # the photographs in prepare.unknown_folder, or else data_unknown
       celebflow openset ~/other-people --sheet taken.png
       celebflow openset --rev main --json
     """
@@ -310,7 +311,10 @@ def openset(folder: Path, revision: str | None, sheet: Path | None, as_json: boo
     from celebflow.experiments.results import WORKSPACE
     from celebflow.inference import open_set
     from celebflow.inference.predictor import Predictor
+    from celebflow.params import load_params
 
+    if folder is None:
+        folder = open_set.find_folder(load_params(paths.PARAMS).prepare.unknown_folder)
     with _open_folder(None, revision) as folder_of_model:
         predictor = Predictor.load(folder_of_model)
         known = find_person_predictions(revision or WORKSPACE, "test")
@@ -484,8 +488,9 @@ def verify(
     """Tell whether photographs show the same person.
 
     Photographs are files or standard input (-), compared two by two: A with B, and so on. Those of --pairs are relative
-    to the folder of that table. The model was trained with the task verification;
-    it is the workspace's, or the one that --model or --rev chooses. It knows none of the people.
+    to the folder of that table, or to the working directory where the table comes through a pipe. The model was trained
+    with the task verification; it is the workspace's, or the one that --model or --rev chooses. It knows none of the
+    people.
 
     The answer is same when that is at least as likely as not, taking both for equally likely before. The probability
     is that of the same person. Where a photograph shows several people, its subject is compared; where no face is

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from celebflow.classifier.calibration import format_confidence
-from celebflow.data.files import find_files, read_file
+from celebflow.data.files import find_files, is_folder, read_file
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.open_set import compute_auc, measure_interval
 from celebflow.evaluation.results import PersonPrediction
@@ -22,6 +22,7 @@ from celebflow.report.fonts import ignore_missing_glyphs
 from celebflow.report.style import ORANGE, spell
 from celebflow.report.thumbnails import load_thumbnail
 
+_DEFAULT_FOLDER = "data_unknown"
 _MAX_TILES = 60
 _RESOLUTION_DPI = 150
 
@@ -62,6 +63,21 @@ class OpenSetReport:
     def taken(self) -> list[UnknownPrediction]:
         """Return the photographs that were taken for somebody, those that match best first."""
         return sorted((each for each in self.predictions if each.taken), key=lambda each: each.unknown_p_value)
+
+
+def find_folder(unknown_folder: str | None) -> Path:
+    """Return where photographs of unknown people are when nobody says so, given prepare.unknown_folder.
+
+    Raises CelebflowError when there is no such folder.
+    """
+    folder = unknown_folder or _DEFAULT_FOLDER
+    if not is_folder(folder):
+        named = "as prepare.unknown_folder says" if unknown_folder else "where prepare.unknown_folder names none"
+        raise CelebflowError(
+            f"{folder} is not a folder. It holds the photographs of unknown people, {named}. Name their folder: "
+            "celebflow openset FOLDER."
+        )
+    return Path(folder)
 
 
 def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonPrediction]) -> OpenSetReport:

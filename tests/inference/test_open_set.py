@@ -17,7 +17,7 @@ from celebflow.data import decoding
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.results import PersonPrediction
 from celebflow.inference import files
-from celebflow.inference.open_set import OpenSetReport, measure_open_set, save_taken
+from celebflow.inference.open_set import OpenSetReport, find_folder, measure_open_set, save_taken
 from celebflow.inference.predictor import PredictedPerson, Predictor
 from tests.results import make_card
 
@@ -127,3 +127,12 @@ def test_few_photographs_are_in_memory_at_once(tmp_path: Path, monkeypatch: pyte
     assert report.count == 45
     assert pixels == [[100] * 16, [100] * 16, [100] * 8 + [10_000] * 2, [10_000] * 2, [10_000]]
     assert max_pixels == 8 * 100 + 2 * 10_000
+
+
+def test_unknown_people_are_looked_for_where_params_yaml_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for unknown_folder, folder in (("data/others", "data/others"), (None, "data_unknown")):
+        with pytest.raises(CelebflowError, match=f"{folder} .*prepare.unknown_folder.*openset FOLDER"):
+            find_folder(unknown_folder)
+        Path(folder).mkdir(parents=True)
+        assert find_folder(unknown_folder) == Path(folder)

@@ -16,6 +16,8 @@ from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.extractor import NO_FACE
 from celebflow.inference.predictor import Predictor
 
+_MAX_CHARACTERS = 255  # of a name, as file systems have it: trained people are folders
+
 
 @dataclass(frozen=True)
 class EnrolledPerson:
@@ -109,6 +111,10 @@ def _check_name(name: str, enrollment: Enrollment, predictor: Predictor) -> None
     """Raise CelebflowError when nobody can read a name, or it is that of another person, or looks like it."""
     if not name.strip() or escape_controls(name, keep="") != name:
         raise CelebflowError(f"{name!r} is not a name that people can read. Choose another one.")
+    if len(name) > _MAX_CHARACTERS:
+        raise CelebflowError(
+            f"The name {name[:_MAX_CHARACTERS]}… has {len(name)} characters. Choose one of at most {_MAX_CHARACTERS}."
+        )
     if name in enrollment.names:
         return
     for other in (*predictor.card.class_names, *enrollment.names):

@@ -95,6 +95,7 @@ def test_what_to_do_must_be_clear(folder: Path, arguments: tuple[str, ...]) -> N
         (("DI", "blue.png"), ["Di is enrolled", "DI"]),
         ((" ", "blue.png"), ["' '", "another"]),
         (("a\x1b[31m", "blue.png"), ["\\x1b", "another"]),
+        (("N" * 256, "blue.png"), ["N…", "256 characters", "at most 255"]),
         (("Ed", "blue.png", "gone.png", "broken.png"), ["Nobody was enrolled", "gone.png", "No such", "broken.png"]),
         (("Ed", ""), ["is not a file"]),
         (("Ed", "blue.png", "noise.png"), ["noise.png is already enrolled as Di"]),

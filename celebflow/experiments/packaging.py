@@ -20,12 +20,13 @@ from mlflow.types.schema import ColSpec, DataType, Schema
 from PIL import Image
 
 from celebflow import paths
+from celebflow.errors import CelebflowError
 from celebflow.experiments.imports import PACKAGE, find_libraries, find_reached
 from celebflow.features.faces import DETECTOR_LIBRARIES
 from celebflow.features.origin import choose_runtime
 from celebflow.inference.loading import load_model
 from celebflow.params import TaskName
-from celebflow.tasks import load_step
+from celebflow.tasks import TASKS, load_step
 
 _MODEL = "model"  # the model's name in its run
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -106,8 +107,17 @@ def describe_model(run: Run, chosen_by: str = "") -> str:
 
 
 def find_task(run: Run) -> TaskName:
-    """Return the task of a run; runs of earlier versions have no param that says it."""
-    return cast(TaskName, run.data.params.get("task", "recognition"))
+    """Return the task of a run; runs of earlier versions have no param that says it.
+
+    Raises CelebflowError when there is no such task, as in a run that another program logged to the same store.
+    """
+    task = run.data.params.get("task", "recognition")
+    if task not in TASKS:
+        raise CelebflowError(
+            f"Run {run.info.run_id} has the task {task}, which is none of celebflow's: {', '.join(TASKS)}. Choose "
+            "another run: `celebflow runs` lists them."
+        )
+    return cast(TaskName, task)
 
 
 def _draw_example() -> str:

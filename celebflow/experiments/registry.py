@@ -152,7 +152,12 @@ def _register(client: MlflowClient, run: Run, chosen_by: str) -> ModelVersion:
 
 def _find_file(run: Run, name: str) -> Path:
     md5 = run.data.tags.get(f"celebflow.{name}_md5", "")
-    file = find_cached_file(md5) if md5 else None
+    if not md5:
+        raise CelebflowError(
+            f"Run {run.info.run_id} has no {name}: it was not evaluated, or is no run of this pipeline. Choose another "
+            "run: `celebflow runs` lists them."
+        )
+    file = find_cached_file(md5)
     if file is None:
         restore = run.data.tags.get("celebflow.restore", "")
         remedy = f", or reproduce it with `{restore}` and `dvc repro`" if restore else ""

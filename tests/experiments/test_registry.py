@@ -147,6 +147,23 @@ def test_what_cannot_be_registered_is_an_error(
         register(name, metric, alias)
 
 
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({"task": "segmentation"}, "task segmentation.*celebflow runs"), ({}, "has no classifier.*celebflow runs")],
+)
+def test_a_run_that_another_program_logged_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: dict[str, str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run = client.create_run(client.create_experiment("of others"))
+    for name, value in params.items():
+        client.log_param(run.info.run_id, name, value)
+    with pytest.raises(CelebflowError, match=f"{run.info.run_id} .*{message}"):
+        register(run.info.run_id, "val/final_accuracy", "champion")
+
+
 def test_runs_on_another_split_are_not_candidates(clone: Repository) -> None:
     clone.edit("prepare:\n  seed: 0", "prepare:\n  seed: 5")
     clone.repro("prepare")

@@ -1,4 +1,4 @@
-"""What changed in the photographs since a commit, for the name of a run."""
+"""What changed in the photographs, and the tables beside them, since a commit, for the name of a run."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from celebflow import paths
+from celebflow.data.given_tables import TABLES
 from celebflow.tracking.git import run_git
 
 
@@ -21,30 +22,35 @@ class _Record:
     count: int
 
 
-def describe_data_change(commit: str) -> str:
+def describe_data_change(commit: str, *, folders_are_people: bool = True) -> str:
     """Return what changed in the photographs since a commit, such as "data changed (+15 photographs, +1 person)".
 
+    Tables such as attributes.csv are named. `folders_are_people` tells whether people are counted.
+
     Returns an empty string when nothing did, or when nothing is recorded. Without DVC's lists of the photographs, only
-    the difference of their numbers is known.
+    the difference of the numbers of files is known.
     """
     before = _parse_record(run_git("show", f"{commit}:./{paths.DATA_RECORD}"))
     after = _read_record()
     if before is None or after is None or before.md5 == after.md5:
         return ""
     cache = _find_cache()
-    old, new = _list_photographs(cache, before.md5), _list_photographs(cache, after.md5)
+    old, new = _list_files(cache, before.md5), _list_files(cache, after.md5)
     if old is None or new is None:
         changes = [_count(after.count - before.count, "photograph", "photographs")]
     else:
+        changed_tables = [_describe_table(name, old.pop(name, ""), new.pop(name, "")) for name in TABLES]
         changes = [
             _count(len(new.keys() - old), "photograph", "photographs"),
             _count(-len(old.keys() - new), "photograph", "photographs"),
         ]
         replaced = sum(new[path] != md5 for path, md5 in old.items() if path in new)
         changes.append(f"{replaced} replaced" if replaced else "")
-        people = [{path.partition("/")[0] for path in each} for each in (old, new)]
-        changes.append(_count(len(people[1] - people[0]), "person", "people"))
-        changes.append(_count(-len(people[0] - people[1]), "person", "people"))
+        if folders_are_people:
+            people = [{path.partition("/")[0] for path in each if "/" in path} for each in (old, new)]
+            changes.append(_count(len(people[1] - people[0]), "person", "people"))
+            changes.append(_count(-len(people[0] - people[1]), "person", "people"))
+        changes += changed_tables
     listing = ", ".join(filter(None, changes))
     return f"data changed ({listing})" if listing else "data changed"
 
@@ -63,6 +69,13 @@ def _count(number: int, one: str, many: str) -> str:
     return f"{number:+} {one if abs(number) == 1 else many}" if number else ""
 
 
+def _describe_table(name: str, before: str, after: str) -> str:
+    """Return what happened to a table with these md5s, empty where there is none."""
+    if before == after:
+        return ""
+    return f"+{name}" if not before else f"-{name}" if not after else f"other {name}"
+
+
 def _parse_record(text: str) -> _Record | None:
     try:
         out = YAML(typ="safe", pure=True).load(text)["outs"][0]
@@ -78,8 +91,8 @@ def _find_cache() -> Path:
     return Path(result.stdout.strip() or ".dvc/cache")
 
 
-def _list_photographs(cache: Path, md5: str) -> dict[str, str] | None:
-    """Return the md5 of each photograph in a folder that DVC records, or None when the cache lacks the list."""
+def _list_files(cache: Path, md5: str) -> dict[str, str] | None:
+    """Return the md5 of each file in a folder that DVC records, or None when the cache lacks the list."""
     try:
         entries = json.loads((cache / "files" / "md5" / md5[:2] / md5[2:]).read_text(encoding="utf-8"))
         return {entry["relpath"]: entry["md5"] for entry in entries}

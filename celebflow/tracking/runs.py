@@ -88,7 +88,9 @@ class Run:
             provenance = find_provenance()
             params = list_informative(self._params)
             before = find_last_result(provenance.commit)
-            name = name_run(provenance, self._source, find_changed_params(params, before), describe_data_change(before))
+            by_folder = TASKS[self._params.task].folders_are_people
+            data_change = describe_data_change(before, folders_are_people=by_folder)
+            name = name_run(provenance, self._source, find_changed_params(params, before), data_change)
             all_tags = {**describe_origin(provenance, self._source), PROCESS_TAG: name_process(os.getpid()), **tags}
             created = self._client.create_run(experiment_id, tags=all_tags, run_name=name)
             self.run_id = created.info.run_id

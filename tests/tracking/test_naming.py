@@ -1,11 +1,13 @@
 """The name of a run begins with what differs, and tells runs on other photographs apart."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from celebflow.backbone.source import BackboneSource
+from celebflow.tracking import data_changes
 from celebflow.tracking.data_changes import describe_data_change, read_data_md5
 from celebflow.tracking.naming import describe_machine, name_run
 from celebflow.tracking.provenance import Provenance
@@ -62,6 +64,33 @@ def test_changes_of_the_photographs_are_counted(tmp_path: Path, monkeypatch: pyt
     assert describe_data_change("HEAD") == "data changed (-1 photograph)"
     (tmp_path / "data.dvc").write_text("<<<<<<< HEAD\n")
     assert describe_data_change("HEAD") == ""
+
+
+def test_tables_beside_the_photographs_are_named_and_are_no_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lists = {
+        "1" * 32: {"Ann/0.jpg": "a", "pairs.csv": "b", "loose.jpg": "c"},
+        "2" * 32: {"Ann/0.jpg": "a", "attributes.csv": "d", "people.csv": "e", "other.jpg": "f"},
+        "3" * 32: {"Ann/0.jpg": "a", "attributes.csv": "g", "people.csv": "e", "other.jpg": "f", "Bo/0.jpg": "h"},
+    }
+    for md5, files in lists.items():
+        entries = [{"relpath": path, "md5": content} for path, content in files.items()]
+        listing = tmp_path / "files" / "md5" / md5[:2] / md5[2:]
+        listing.parent.mkdir(parents=True)
+        listing.write_text(json.dumps(entries, allow_nan=False))
+    monkeypatch.setattr(data_changes, "_find_cache", lambda: tmp_path)
+
+    def describe(old: str, new: str, *, folders_are_people: bool = True) -> str:
+        monkeypatch.setattr(data_changes, "run_git", lambda *_: f"outs:\n- md5: {old * 32!r}\n  nfiles: 3\n")
+        (tmp_path / "data.dvc").write_text(f"outs:\n- md5: {new * 32!r}\n  nfiles: 3\n")
+        return describe_data_change("HEAD", folders_are_people=folders_are_people)
+
+    expected = "data changed (+1 photograph, -1 photograph, -pairs.csv, +people.csv, +attributes.csv)"
+    assert describe("1", "2") == expected
+    assert describe("2", "3") == "data changed (+1 photograph, +1 person, other attributes.csv)"
+    assert describe("2", "3", folders_are_people=False) == "data changed (+1 photograph, other attributes.csv)"
 
 
 def test_machine_names_libraries_and_threads() -> None:

@@ -3,14 +3,16 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from celebflow.data.files import find_files
 from celebflow.data.given_tables import (
     LFW_PAIRS,
     PAIRS_TABLE,
     PEOPLE_TABLE,
+    TABLES,
     describe_problems,
     is_given,
     quote_text,
@@ -31,17 +33,22 @@ _MIN_FOLDS = 3  # one for test, one for val, and one to train on
 
 @dataclass(frozen=True)
 class GivenPairs:
-    """The pairs that lie with the photographs, without splits, and the fold of each person who has one."""
+    """The pairs that lie with the photographs, without splits, and the fold of each person who has one.
+
+    `unused_count` is the number of pairs that are left out, because one of their files is not used.
+    """
 
     pairs: list[Pair]
     fold_of: dict[str, int] = field(default_factory=dict)
+    unused_count: int = 0
 
 
 def read_given_pairs(folder: Path, photos: Sequence[Photo]) -> GivenPairs | None:
     """Read pairs.csv or LFW's pairs.txt in the folder of photographs; return None when there is neither.
 
     pairs.csv has the columns first, second (paths in `folder`), same (0 or 1) and perhaps fold. people.csv, with the
-    columns person and fold, gives folds to people who are in no pair.
+    columns person and fold, gives folds to people who are in no pair. Pairs of files in `folder` that are not among
+    `photos` are left out.
 
     Raises CelebflowError, which lists what is wrong by file and line: unknown photographs, pairs of a photograph with
     itself, pairs given twice, a label that the folders of people contradict, pairs of one kind only, and folds that
@@ -52,12 +59,19 @@ def read_given_pairs(folder: Path, photos: Sequence[Photo]) -> GivenPairs | None
         return None
     person_of = {photo.path: photo.person for photo in photos}
     likely = {simplify_path(path): path for path in person_of}
-    lines = _read_table(file, person_of) if file.name == PAIRS_TABLE else _read_lfw(file, photos)
+    # Files that prepare.unreadable skips, and people who are for recognition alone.
+    unused = set(find_files(folder)[0]) - person_of.keys() - TABLES.keys()
+    known = person_of.keys() | unused
+    lines = _read_table(file, known) if file.name == PAIRS_TABLE else _read_lfw(file, sorted(known))
     problems: list[str] = []
     pairs: list[Pair] = []
     fold_of: dict[str, int] = {}
     line_of: dict[frozenset[str], int] = {}
+    unused_count = 0
     for number, pair in lines:
+        if {pair.first, pair.second} <= known and not unused.isdisjoint((pair.first, pair.second)):
+            unused_count += 1
+            continue
         if problem := _find_problem(pair, person_of, likely, line_of, fold_of):
             problems.append(f"line {number}: {problem}")
             continue
@@ -71,7 +85,7 @@ def read_given_pairs(folder: Path, photos: Sequence[Photo]) -> GivenPairs | None
         raise CelebflowError(_describe(file, problems))
     if fold_of:
         _add_folds(folder / PEOPLE_TABLE, set(person_of.values()), fold_of)
-    return GivenPairs(pairs, fold_of)
+    return GivenPairs(pairs, fold_of, unused_count)
 
 
 def _describe(file: Path, problems: Sequence[str]) -> str:
@@ -116,7 +130,7 @@ def _check_balance(pairs: Sequence[Pair]) -> list[str]:
     return problems
 
 
-def _read_table(file: Path, person_of: Mapping[str, str]) -> Iterator[tuple[int, Pair]]:
+def _read_table(file: Path, known: Set[str]) -> Iterator[tuple[int, Pair]]:
     """Yield the pairs of pairs.csv with their line numbers."""
     for number, row in read_rows(file, ("first", "second", "same"), ("fold",)):
         same, fold = row["same"].strip(), row.get("fold", "0").strip()
@@ -124,9 +138,7 @@ def _read_table(file: Path, person_of: Mapping[str, str]) -> Iterator[tuple[int,
             raise CelebflowError(_describe(file, [f"line {number}: same is {quote_text(same)}, not 0 or 1"]))
         if not re.fullmatch("[0-9]{1,4}", fold) or ("fold" in row and int(fold) == 0):
             raise CelebflowError(_describe(file, [f"line {number}: fold is {quote_text(fold)}, not a number from 1"]))
-        first, second = (
-            row[side] if row[side] in person_of else unescape_cell(row[side]) for side in ("first", "second")
-        )
+        first, second = (row[side] if row[side] in known else unescape_cell(row[side]) for side in ("first", "second"))
         yield number, Pair(first, second, int(same), "", int(fold))
 
 
@@ -153,15 +165,15 @@ def _find_file(folder: Path, cell: str) -> str:
     return str(path if os.path.exists(path) else folder / unescape_cell(cell))  # noqa: PTH110
 
 
-def _read_lfw(file: Path, photos: Sequence[Photo]) -> Iterator[tuple[int, Pair]]:
+def _read_lfw(file: Path, known: Sequence[str]) -> Iterator[tuple[int, Pair]]:
     """Yield the pairs of LFW's pairs.txt with their line numbers (Huang et al., 2007).
 
     The first line is the number of folds, and that of the pairs of each kind in a fold, or the latter alone. A line of
     three words is a person and two numbers of photographs, one of four words two people, each with a number.
     """
     paths_of = defaultdict(list)
-    for photo in photos:
-        paths_of[photo.path.rpartition(".")[0]].append(photo.path)
+    for path in known:
+        paths_of[path.rpartition(".")[0]].append(path)
     lines = read_words(file)
     header = lines[0] if lines else []
     if not 1 <= len(header) <= 2 or not all(map(_is_number, header)):

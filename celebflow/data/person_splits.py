@@ -39,6 +39,8 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
         pairs = [pair for split in SPLITS for pair in draw_pairs(assigned, split, params.seed, params.max_pairs)]
     else:
         pairs, dropped_count = _keep_within_splits(given, assigned)
+        if given.unused_count:
+            notes.append(f"{given.unused_count} pairs are left out: they have files that are not used.")
         if dropped_count:
             notes.append(
                 f"{dropped_count} pairs are not used: their people are in different splits. Folds in pairs.csv would "

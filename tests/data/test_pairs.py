@@ -47,6 +47,23 @@ def test_given_pairs_are_read_in_their_order(tmp_path: Path) -> None:
     assert read_given_pairs(tmp_path / "nowhere", PHOTOS) is None
 
 
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.txt"])
+def test_pairs_of_files_that_are_not_used_are_left_out(tmp_path: Path, name: str) -> None:
+    (tmp_path / "Ann").mkdir()
+    (tmp_path / f"{ANN}1.jpg").write_bytes(b"a photograph")
+    (tmp_path / f"{ANN}8.jpg").write_bytes(b"damaged")
+    unused = f"{ANN}8.jpg,{BO}1.jpg,0\n{ANN}2.jpg,{ANN}8.jpg,1\n"
+    text = GOOD + unused if name == "pairs.csv" else "2\nAnn 1 2\nAnn 2 8\nAnn 1 Bo 1\nAnn 8 Bo 1\n"
+    given = read_given_pairs(_write(tmp_path, name, text), PHOTOS)
+    assert given is not None and given.unused_count == 2
+    assert [(pair.first, pair.second) for pair in given.pairs] == [
+        (f"{ANN}1.jpg", f"{ANN}2.jpg"),
+        (f"{ANN}1.jpg", f"{BO}1.jpg"),
+    ]
+    with pytest.raises(CelebflowError, match="Ann_0009.* is not one of the photographs"):
+        read_given_pairs(_write(tmp_path, name, text.replace("8", "9")), PHOTOS)
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

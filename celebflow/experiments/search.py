@@ -228,9 +228,9 @@ def format_trials(trials: Sequence[Trial], metric: str, max_trials: int = 10) ->
 def _run_trial(
     record: SearchRecord, proposal: Proposal, name: str, changes: Mapping[str, object], figure: str
 ) -> float | None:
-    """Run a trial's experiment, record what came of it, and return its metric, None when it failed.
+    """Run a trial's experiment, record what came of it, and return its metric, None when it failed or has none.
 
-    Raises CelebflowError when it is the first trial and fails, and when it cannot begin.
+    Raises CelebflowError when it is the first trial and fails or has no such metric, and when it cannot begin.
     """
     output = ""
     if record.running is not None and record.running.process and may_be_running(record.running.process):
@@ -256,7 +256,13 @@ def _run_trial(
         )
     if output and not record.trials:
         raise CelebflowError(f"The first experiment of the search failed:\n{output}")
-    metric = None if output else _read_metric(name, figure)
+    metrics = {} if output else _read_metrics(name)
+    if not output and figure not in metrics:
+        message = f"There is no metric val.{figure} in {name}."
+        if not record.trials:
+            raise CelebflowError(f"{message} Choose one of: {', '.join(f'val.{known}' for known in metrics)}.")
+        print(f"{message} It counts as failed.", file=sys.stderr)
+    metric = metrics.get(figure)
     record.trials.append(RecordedTrial(proposal, metric))
     record.running = None
     record.save()
@@ -305,14 +311,10 @@ def _interrupt(process: subprocess.Popen[str]) -> None:
         raise
 
 
-def _read_metric(experiment: str, figure: str) -> float:
+def _read_metrics(experiment: str) -> dict[str, float]:
+    """Return an experiment's metrics of val; those that its predictions leave undefined are missing."""
     with TemporaryDirectory() as folder:
         copies = copy_outputs([paths.ALL_METRICS], experiment, Path(folder))
         if copies is None:
             raise CelebflowError(f"DVC ran the experiment {experiment}, but cannot find it.")
-        metrics = load_metrics(copies[0])["val"]
-    if figure not in metrics:
-        raise CelebflowError(
-            f"There is no metric val.{figure}. Choose one of: {', '.join(f'val.{known}' for known in metrics)}."
-        )
-    return metrics[figure]
+        return load_metrics(copies[0])["val"]

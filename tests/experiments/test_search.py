@@ -1,6 +1,7 @@
 """A search tries the values that it may, judges by validation, and does not change the workspace."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from celebflow.errors import CelebflowError
 from celebflow.experiments import search as search_module
 from celebflow.experiments.search import Space, Trial, Value, format_trials, parse_space, search
 from celebflow.params import Params
+from celebflow.tasks import TASKS
 from celebflow.tracking.processes import name_process
 from tests.repository import Repository
 
@@ -201,7 +203,7 @@ class Parent:
 class Experiments:
     """Stands in for DVC: an experiment's metric is the next of `results`.
 
-    None makes it fail, and KeyboardInterrupt is raised.
+    None makes it fail, NaN leaves its metrics undefined, and KeyboardInterrupt is raised.
     """
 
     def __init__(self, *results: float | type[KeyboardInterrupt] | None) -> None:
@@ -223,9 +225,10 @@ class Experiments:
         self.kept[name] = result
         return ""
 
-    def read(self, name: str, figure: str) -> float:
-        """Return the metric of an experiment."""
-        return self.kept[name]
+    def read(self, name: str) -> dict[str, float]:
+        """Return the metrics of an experiment."""
+        value = self.kept[name]
+        return {} if math.isnan(value) else dict.fromkeys(TASKS["recognition"].metrics, value)
 
 
 SPACES = [Space("train.dropout", low=0.1, high=0.5), Space("train.hidden_units", choices=("[64]", "[128,64]"))]
@@ -259,7 +262,7 @@ def _search(
     reported: list[Trial] = []
     monkeypatch.setattr(search_module, "open_parent_run", parent.open)
     monkeypatch.setattr(search_module, "_run_experiment", experiments.run)
-    monkeypatch.setattr(search_module, "_read_metric", experiments.read)
+    monkeypatch.setattr(search_module, "_read_metrics", experiments.read)
     monkeypatch.setattr(search_module, "has_experiment", lambda name: name in experiments.kept)
     count = count or len(experiments.results)
     found = search("tuning", params, {"train.epochs": 3}, spaces, count, metric, reported.append)
@@ -326,6 +329,17 @@ def test_a_search_fails_when_its_first_trial_fails(params: Params, monkeypatch: 
     repaired = Experiments(0.5)
     _search(params, repaired, monkeypatch, spaces=SPACES[:1])
     assert repaired.ran[0][0] == "tuning-1", "settings without a trial bind nobody"
+
+
+def test_a_trial_whose_metric_is_undefined_failed_unless_it_is_the_first(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, _, reported = _search(params, Experiments(0.5, math.nan, 0.7), monkeypatch)
+    assert [trial.metric for trial in reported] == [0.5, None, 0.7] and found[0].name == "tuning-3"
+    assert "no metric val.accuracy in tuning-2" in capsys.readouterr().err
+    _forget_search()
+    with pytest.raises(CelebflowError, match=r"no metric val\.accuracy in tuning-1"):
+        _search(params, Experiments(math.nan, 0.5), monkeypatch)
 
 
 def test_an_interrupted_search_continues_as_if_it_had_not_been(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:

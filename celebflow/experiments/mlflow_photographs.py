@@ -22,10 +22,17 @@ def predict_rows(predictor: FacePredictor[Predicted, Any], model_input: pd.DataF
     """
     if model_input.empty:
         raise MlflowException("There is no row with a photograph.", INVALID_PARAMETER_VALUE)
-    texts = [str(text) for text in model_input[COLUMN]]
+    texts = read_cells(model_input, COLUMN)
     for batch in decode_in_batches(range(len(texts)), lambda row: decode_base64(texts[row]), _refuse):
         for faces in predictor.predict_faces([photograph for _, photograph in batch], 1):
             yield next(iter(faces), None)
+
+
+def read_cells(model_input: pd.DataFrame, column: str) -> list[str]:
+    """Return the texts of a column; raise MlflowException where one is missing, as null in JSON is."""
+    if missing := [row for row, text in enumerate(model_input[column]) if pd.isna(text)]:
+        raise MlflowException(f"{column} of row {missing[0]} is missing.", INVALID_PARAMETER_VALUE)
+    return [str(text) for text in model_input[column]]
 
 
 def _refuse(row: int, reason: str) -> None:

@@ -11,6 +11,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types.schema import ColSpec, DataType, Schema
 
 from celebflow.data.decoding import decode_base64
+from celebflow.experiments.mlflow_photographs import read_cells
 from celebflow.inference.pair_verifier import PairVerifier
 from celebflow.inference.verifying import verify_pairs
 
@@ -43,8 +44,7 @@ class PairComparer(PythonModel):
         """
         if model_input.empty:
             raise MlflowException("There is no row with photographs.", INVALID_PARAMETER_VALUE)
-        # Not by astype, which leaves missing values as they are.
-        pairs = list(zip(*([str(text) for text in model_input[column]] for column in self.columns), strict=True))
+        pairs = list(zip(*(read_cells(model_input, column) for column in self.columns), strict=True))
 
         def refuse(text: str, reason: str) -> None:
             row, pair = next((row, pair) for row, pair in enumerate(pairs) if text in pair)

@@ -35,9 +35,12 @@ class _Predictor(AttributePredictor):
 
 
 def _predict(*contents: bytes) -> pd.DataFrame:
+    return _predict_table(pd.DataFrame({"photograph": [base64.b64encode(content).decode() for content in contents]}))
+
+
+def _predict_table(rows: pd.DataFrame) -> pd.DataFrame:
     model = AttributeFinder()
     model._predictor = _Predictor()
-    rows = pd.DataFrame({"photograph": [base64.b64encode(content).decode() for content in contents]})
     return model.predict(_CONTEXT, rows)
 
 
@@ -62,3 +65,6 @@ def test_a_row_without_a_photograph_is_named() -> None:
         _predict(draw_noise(), b"nothing")
     with pytest.raises(MlflowException, match="no row"):
         _predict()
+    for missing in (None, np.nan):
+        with pytest.raises(MlflowException, match="photograph of row 0 is missing"):
+            _predict_table(pd.DataFrame({"photograph": [missing]}))

@@ -67,5 +67,5 @@ def test_what_is_not_a_photograph_is_named_by_column_and_row() -> None:
         _predict()
     text = base64.b64encode(WIDE).decode()
     for missing in (None, np.nan):
-        with pytest.raises(MlflowException, match="second of row 1 is not in base64"):
+        with pytest.raises(MlflowException, match="second of row 1 is missing"):
             _predict_table(pd.DataFrame({"first": [text, text], "second": [text, missing]}))

@@ -77,9 +77,7 @@ def score_split(
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return the (P,) scores of the pairs of a split, in their order, and whether each shows the same person."""
     chosen = [pair for pair in pairs if pair.split == split]
-    first, second = (
-        np.array([features.row_of[getattr(pair, side)] for pair in chosen]) for side in ("first", "second")
-    )
+    first, second = (features.locate(getattr(pair, side) for pair in chosen) for side in ("first", "second"))
     rows, places = np.unique(np.concatenate([first, second]), return_inverse=True)
     coordinates = verifier.embed_rows(features, rows)
     scores = verifier.score(coordinates[places[: len(first)]], coordinates[places[len(first) :]])

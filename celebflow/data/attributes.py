@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from celebflow.data.photos import SPLITS
 from celebflow.data.tables import load_table, save_table
 from celebflow.errors import CelebflowError
+from celebflow.paths import ATTRIBUTES
 
 YES, NO, BLANK = 1, 0, -1
 _PATH = "path"  # the first column
@@ -27,9 +28,15 @@ class AttributeTable:
     labels: NDArray[np.int8]
 
     def select(self, paths: Sequence[str]) -> NDArray[np.int8]:
-        """Return the (M, A) labels of M photographs of the table, in the order of `paths`."""
+        """Return the (M, A) labels of M photographs, in the order of `paths`.
+
+        Raises CelebflowError when the table lacks one of them.
+        """
         row_of = {path: row for row, path in enumerate(self.paths)}
-        return self.labels[[row_of[path] for path in paths]]
+        try:
+            return self.labels[[row_of[path] for path in paths]]
+        except KeyError as error:
+            raise CelebflowError(f"{ATTRIBUTES} has no row of {error.args[0]}. Run `dvc repro`.") from None
 
 
 NO_ATTRIBUTES = AttributeTable((), (), np.empty((0, 0), np.int8))  # of the tasks that read none

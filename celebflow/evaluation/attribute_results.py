@@ -276,10 +276,14 @@ def load_attribute_report(history: Path, metrics: Path, folder: Path) -> Attribu
 
 
 def _load_split(folder: Path) -> AttributeSplitReport:
+    predictions = load_rows(AttributePrediction, folder / "predictions.csv", may_be_empty=False)
+    attributes = load_rows(AttributeMetrics, folder / "attributes.csv", may_be_empty=False)
+    if unknown := {each.attribute for each in predictions} - {each.attribute for each in attributes}:
+        raise CelebflowError(f"{folder / 'attributes.csv'} has no row of {min(unknown)}. Run `dvc repro`.")
     return AttributeSplitReport(
-        predictions=load_rows(AttributePrediction, folder / "predictions.csv", may_be_empty=False),
+        predictions=predictions,
         people=load_rows(PersonMetrics, folder / "people.csv", may_be_empty=False),
-        attributes=load_rows(AttributeMetrics, folder / "attributes.csv", may_be_empty=False),
+        attributes=attributes,
         groups=load_rows(GroupAccuracy, folder / "groups.csv"),
         intervals=load_intervals(folder / "intervals.json"),
         reliability=load_rows(ReliabilityBin, folder / "reliability_calibrated.csv", may_be_empty=False),

@@ -106,6 +106,6 @@ def _score(
             f"A model for a fold cannot be fitted to {len(trained)} photographs of {len(names)} people: {error}. "
             + _REMEDY
         ) from None
-    rows = ([features.row_of[getattr(pair, side)] for pair in pairs] for side in ("first", "second"))
+    rows = (features.locate(getattr(pair, side) for pair in pairs) for side in ("first", "second"))
     first, second = (fitted.project(coordinates[side]) for side in rows)
     return score_pairs(first, second, fitted.model, card.score)

@@ -1,6 +1,6 @@
 """The sparse feature store, which extract writes and train, evaluate and plot read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +54,19 @@ class Features:
     def find_rows(self, split: str) -> NDArray[np.int64]:
         """Return the rows of the photographs of a split, ascending."""
         return np.array([row for row, photo in enumerate(self.photos) if photo.split == split], np.int64)
+
+    def locate(self, names: Iterable[str]) -> NDArray[np.int64]:
+        """Return the rows of photographs, by their paths.
+
+        Raises CelebflowError when one is not among them, as where a table is that of other photographs.
+        """
+        try:
+            return np.array([self.row_of[name] for name in names], np.int64)
+        except KeyError as error:
+            raise CelebflowError(
+                f"{error.args[0]} is not among the photographs of {paths.PHOTOS}, but another table has it. Run "
+                "`dvc repro`."
+            ) from None
 
     def gather(self, rows: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> SparseBatch:
         """Return the features of B photographs, in the view of this number: one for all, or (B,) numbers.

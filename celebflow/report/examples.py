@@ -88,6 +88,6 @@ def _find_nearest(
     """Return the photographs of train that are nearest to each prediction's."""
     if training is None or not predictions:
         return [[] for _ in predictions]
-    rows = np.array([features.row_of[prediction.path] for prediction in predictions], np.int64)
+    rows = features.locate(prediction.path for prediction in predictions)
     views = [features.gather(rows, view) for view in range(features.view_count)]
     return training.find_nearest(views, _NEAREST_COUNT)

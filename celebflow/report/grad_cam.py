@@ -58,7 +58,7 @@ class Explainer:
         self, photographs: Sequence[str], classes: NDArray[np.int64], features: Features
     ) -> Iterator[NDArray[np.float32]]:
         """Yield the heat map (7, 7) of each of N photographs, by their paths, for its class; `classes` are (N,)."""
-        rows = np.array([features.row_of[photograph] for photograph in photographs], np.int64)
+        rows = features.locate(photographs)
         for start in range(0, len(rows), _BATCH_SIZE):
             batch = slice(start, start + _BATCH_SIZE)
             yield from self.compute_heat_maps(features.gather(rows[batch]), classes[batch])

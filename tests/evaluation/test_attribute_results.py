@@ -94,6 +94,13 @@ def test_predictions_are_those_of_known_labels(reports: Path) -> None:
     assert confidences == sorted(confidences)
 
 
+def test_predictions_of_other_attributes_are_an_error(reports: Path) -> None:
+    table = reports / "val" / "attributes.csv"
+    table.write_text(table.read_text().replace("Smiling", "Smile"))
+    with pytest.raises(CelebflowError, match=r"attributes\.csv has no row of Smiling.*dvc repro"):
+        load_attribute_report(reports / "history.csv", reports / "all_metrics.json", reports)
+
+
 def test_a_result_without_a_file_is_not_whole(reports: Path) -> None:
     (reports / "test" / "groups.csv").unlink()
     with pytest.raises(CelebflowError, match=r"groups\.csv.*dvc repro"):

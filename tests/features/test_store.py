@@ -73,6 +73,15 @@ def test_rows_are_gathered_in_one_view_or_a_view_each(
     np.testing.assert_array_equal(mixed, expected[rows, [2, 0, 1]])
 
 
+def test_photographs_are_located_by_their_paths_and_a_missing_one_is_named(
+    photos: list[Photo], store: Callable[[Transform], Features]
+) -> None:
+    features = store(Transform(32))
+    np.testing.assert_array_equal(features.locate(photos[row].path for row in (5, 0)), [5, 0])
+    with pytest.raises(CelebflowError, match=r"Ann/nowhere\.jpg is not among.*dvc repro"):
+        features.locate([photos[0].path, "Ann/nowhere.jpg"])
+
+
 def test_a_split_has_its_photographs_and_labels_in_the_order_of_the_people(
     store: Callable[[Transform], Features], expected: NDArray[np.float32]
 ) -> None:

@@ -40,14 +40,14 @@ class AttributeCalibration:
         """Refuse numbers that are not finite, as a damaged file could hold."""
         values = asdict(self)
         if values.pop("used") not in THRESHOLD_KINDS or len({len(each) for each in values.values()}) != 1:
-            raise ValueError(f"{self} is not a valid calibration")
+            raise ValueError("its numbers are not a valid calibration")
         bounds, slopes = np.array(self.max_probabilities), np.array(self.slopes)
         thresholds = np.array([*self.accuracy_thresholds, *self.balanced_thresholds])
         finite = np.isfinite(np.array(list(values.values()), float)).all()
         if not (finite and (slopes > 0).all() and ((bounds >= 0.5) & (bounds <= 1)).all()):
-            raise ValueError(f"{self} is not a valid calibration")
+            raise ValueError("its numbers are not a valid calibration")
         if not ((thresholds > 0) & (thresholds < 1)).all():
-            raise ValueError(f"{self} is not a valid calibration")
+            raise ValueError("its numbers are not a valid calibration")
 
     @property
     def thresholds(self) -> FloatArray:

@@ -150,10 +150,10 @@ def test_the_balance_is_saved_with_the_labels(tmp_path: Path, monkeypatch: pytes
     split = _split(tmp_path / "data", rows)
     monkeypatch.chdir(tmp_path)
     split.save()
-    table = load_attributes(paths.ATTRIBUTES)
-    assert table.names == ("a0", "a1", "a2")
+    labels = load_attributes(paths.ATTRIBUTES)
+    assert labels.names == ("a0", "a1", "a2")
     with pytest.raises(CelebflowError, match=r"splits/attributes\.csv has no row of nowhere\.jpg.*dvc repro"):
-        table.select([table.paths[0], "nowhere.jpg"])
+        labels.select([labels.paths[0], "nowhere.jpg"])
     table = {row["attribute"]: row for row in load_table(paths.ATTRIBUTE_BALANCE)}
     split_of = {photo.path: photo.split for photo in split.photos}
     counts = Counter((split_of[path], cells.split(",")[2]) for path, (_, cells) in rows.items())

@@ -8,7 +8,7 @@ from html import escape
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -117,7 +117,7 @@ def find_task(run: Run) -> TaskName:
             f"Run {run.info.run_id} has the task {task}, which is none of celebflow's: {', '.join(TASKS)}. Choose "
             "another run: `celebflow runs` lists them."
         )
-    return cast(TaskName, task)
+    return task
 
 
 def _draw_example() -> str:

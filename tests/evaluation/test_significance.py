@@ -88,6 +88,7 @@ def test_a_resample_holds_a_pair_as_often_as_both_people() -> None:
     np.testing.assert_array_equal(weights.T, [first * second, second * third, first, third * first])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "low", "high"), [(5, 0.87, 0.98), (200, 0.90, 0.98)])
 def test_intervals_of_few_groups_hold_the_mean_as_often_as_those_of_many(count: int, low: float, high: float) -> None:
     random = np.random.default_rng(0)

@@ -20,6 +20,8 @@ from celebflow.inference.predictor import Predictor
 from tests.inference.serving import post_form, start_server
 from tests.models import NAMES, draw_blue, draw_noise
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -53,6 +53,7 @@ def test_what_a_killed_fork_has_not_done_is_done_here(monkeypatch: pytest.Monkey
     assert sorted(done) == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_forks_end_when_this_process_does(ending: signal.Signals, tmp_path: Path) -> None:
     program = (

@@ -13,7 +13,7 @@ from celebflow.backbone.devices import select_device
 from celebflow.classifier.attribute_calibration import AttributeCalibration, fit_attribute_calibration
 from celebflow.classifier.attribute_model import AttributeCard, AttributeModel
 from celebflow.classifier.checkpoints import Checkpoints
-from celebflow.classifier.discriminants import fit_attribute_regressions, fit_attribute_ridge
+from celebflow.classifier.discriminants import balance_answers, fit_attribute_regressions, fit_attribute_ridge
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.network import make_linear
 from celebflow.classifier.projection import fit_preprocessor
@@ -99,6 +99,7 @@ def train_attributes(
     if params.classifier in ("mlp", "linear"):
         model = AttributeModel(card, preprocessor).to(select_device(compute.device))
         history = fit(model, train, val, objective, params, checkpoints, log_epoch)
+        on_val = compute_logits(model, val, params.batch_size)
     else:
         print(f"Fitting {len(table.names)} attributes to {len(train)} photographs, {train.view_count} views each.")
         fit_all = fit_attribute_ridge if params.classifier == "ridge" else fit_attribute_regressions
@@ -106,9 +107,7 @@ def train_attributes(
         model = make_linear(
             lambda settings: AttributeModel(replace(card, preprocessing=settings)), preprocessor, fitted
         )
-        history = []
-    on_val = compute_logits(model, val, params.batch_size)
-    if not history:
+        on_val = compute_logits(model, val, params.batch_size)
         history = [measure_only_epoch((fitted.logits, train.labels), on_val, objective, params)]
         log_epoch(history[0])
     require_finite_weights(model.state_dict(), params)
@@ -138,9 +137,7 @@ def make_objective(labels: NDArray[np.int64], params: TrainParams) -> BinaryCros
     """
     weights = None
     if params.class_weights == "balanced":
-        counts = np.stack([(labels == answer).sum(axis=0) for answer in (0, 1)])  # (2, A)
-        balanced = counts.sum(axis=0) / (2 * np.maximum(counts, 1))
-        weights = torch.from_numpy(balanced.astype(np.float32))
+        weights = torch.from_numpy(balance_answers(labels).astype(np.float32))
     return BinaryCrossEntropy(weights, params.label_smoothing)
 
 

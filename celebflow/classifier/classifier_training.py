@@ -91,15 +91,14 @@ def train_classifier(
     if params.classifier in ("mlp", "linear"):
         classifier = Classifier(card, preprocessor).to(select_device(compute.device))
         history = fit(classifier, train, val, objective, params, checkpoints, log_epoch)
+        on_val = compute_logits(classifier, val, params.batch_size)
     else:
         print(f"Fitting {params.classifier} to {len(train)} photographs, {train.view_count} views each.")
         fitted = fit_discriminant(preprocessor, train, params, checkpoints.fits)
         classifier = make_linear(
             lambda settings: Classifier(replace(card, preprocessing=settings)), preprocessor, fitted
         )
-        history = []
-    on_val = compute_logits(classifier, val, params.batch_size)
-    if not history:
+        on_val = compute_logits(classifier, val, params.batch_size)
         history = [measure_only_epoch((fitted.logits, train.labels), on_val, objective, params)]
         log_epoch(history[0])
     require_finite_weights(classifier.state_dict(), params)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from celebflow.classifier.fits import NOT_KEPT, Fits, Tensors
 from celebflow.classifier.preprocessing import Preprocessor, normalize_all
 from celebflow.classifier.ridge import fit_ridge
-from celebflow.classifier.vectors import Vectors, list_views
+from celebflow.classifier.vectors import Vectors, draw_sample, list_views
 from celebflow.data.attributes import BLANK, NO, YES
 from celebflow.features.store import LabeledFeatures
 from celebflow.params import TrainParams
@@ -98,23 +98,23 @@ def fit_attribute_ridge(
     An attribute of one value is predicted as fit_attribute_regressions does.
     """
     all_photographs = Vectors(preprocessor, train.features, train.rows)
-    drawn = np.random.default_rng(params.seed).permutation(len(train))[:_MAX_RIDGE_PHOTOGRAPHS]
-    photographs, labels = all_photographs.select(np.sort(drawn)), train.labels[np.sort(drawn)]
+    drawn = draw_sample(len(train), _MAX_RIDGE_PHOTOGRAPHS, params.seed)
+    photographs, labels = all_photographs.select(drawn), train.labels[drawn]
     products = photographs.recall_products(fits)
     weights, bias = np.zeros(labels.shape), np.zeros(labels.shape[1])
     # Attributes with the same photographs and weights share the work.
     alike: dict[bytes, list[int]] = {}
-    counts = np.stack([_count_answers(each, params.class_weights) for each in labels.T])  # (A, N)
+    counts = _count_answers(labels, params.class_weights).T  # (A, N)
     for attribute, of_attribute in enumerate(counts):
         alike.setdefault(of_attribute.tobytes(), []).append(attribute)
     with tqdm(desc="fitting", total=len(bias), unit="attribute", disable=None) as bar:
         for attributes in alike.values():
-            of_all = [each for each in attributes if len(np.unique(labels[counts[each] > 0, each])) > 1]
-            if of_all:
-                answers = np.where(labels[:, of_all] == YES, 1.0, -1.0)
+            varying = [each for each in attributes if len(np.unique(labels[counts[each] > 0, each])) > 1]
+            if varying:
+                answers = np.where(labels[:, varying] == YES, 1.0, -1.0)
                 fitted = fit_ridge(products, answers, counts[attributes[0]], params.ridge_penalty)
-                weights[:, of_all], bias[of_all] = fitted.weights, fitted.bias
-            for attribute in set(attributes).difference(of_all):
+                weights[:, varying], bias[varying] = fitted.weights, fitted.bias
+            for attribute in set(attributes).difference(varying):
                 bias[attribute] = _predict_only_value(labels[counts[attribute] > 0, attribute])
             bar.update(len(attributes))
     weight = photographs.add_up(weights)
@@ -125,14 +125,20 @@ def fit_attribute_ridge(
     return LinearFit(weight, bias, (logits + bias).astype(np.float32))
 
 
+def balance_answers(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the (2, A) weights that let no and yes of each attribute in (N, A) labels count equally, blanks aside.
+
+    Their mean per known label is 1.
+    """
+    counts = np.stack([(labels == answer).sum(axis=0) for answer in (NO, YES)])
+    weights: NDArray[np.float64] = counts.sum(axis=0) / (2 * np.maximum(counts, 1))
+    return weights
+
+
 def _count_answers(labels: NDArray[np.int64], class_weights: str) -> NDArray[np.float64]:
-    """Return how much each of (N,) labels counts: not at all where it is blank; balanced as scikit-learn has it."""
-    known = labels != BLANK
-    counts: NDArray[np.float64] = known.astype(np.float64)
-    if class_weights == "balanced":
-        for answer in (NO, YES):
-            counts[labels == answer] = known.sum() / (2 * max(1, (labels == answer).sum()))
-    return counts
+    """Return how much each of (N, A) labels counts: not at all where it is blank."""
+    of_no, of_yes = balance_answers(labels) if class_weights == "balanced" else np.ones((2, labels.shape[1]))
+    return np.where(labels == BLANK, 0.0, np.where(labels == YES, of_yes, of_no))
 
 
 def _predict_only_value(answers: NDArray[np.int64]) -> float:

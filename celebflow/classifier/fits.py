@@ -1,5 +1,6 @@
 """What is fitted to features alone, kept on disk, so that another head or another epoch count does not fit it again."""
 
+import errno
 import hashlib
 import json
 import os
@@ -108,7 +109,7 @@ def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file(dict(tensors), part, {"checksums": json.dumps(sum_tensors(tensors), allow_nan=False)})
         part.replace(file)
     except SafetensorError as error:
-        raise OSError(0, str(error)) from None
+        raise OSError(errno.EIO, str(error)) from None
     finally:
         part.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ import torch
 from celebflow.classifier.components import Components, fit_components
 from celebflow.classifier.fits import NOT_KEPT, Fits
 from celebflow.classifier.preprocessing import Preprocessor, measure_scale
-from celebflow.classifier.vectors import Vectors, list_views
+from celebflow.classifier.vectors import Vectors, draw_sample, list_views
 from celebflow.features.store import LabeledFeatures
 from celebflow.params import PreprocessingParams
 
@@ -41,17 +41,9 @@ def _fit(train: LabeledFeatures, settings: PreprocessingParams, seed: int) -> Pr
         preprocessor.scale.copy_(torch.from_numpy(measure_scale(preprocessor, train)))
     if settings.pca_components is None:
         return preprocessor
-    vectors = _draw(list_views(preprocessor, train.features, train.rows), settings.pca_components, seed)
+    views = list_views(preprocessor, train.features, train.rows)
+    vectors = views.select(draw_sample(len(views), max(settings.pca_components + 1, _MAX_VIEWS), seed))
     return make_projection(vectors, fit_components(vectors.compute_products(), settings.pca_components, seed))
-
-
-def _draw(vectors: Vectors, component_count: int, seed: int) -> Vectors:
-    """Return a sample of vectors, drawn by `seed`, where they are more than memory allows; otherwise all."""
-    max_views = max(component_count + 1, _MAX_VIEWS)
-    if len(vectors) <= max_views:
-        return vectors
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:max_views])
-    return vectors.select(drawn)
 
 
 @torch.no_grad()

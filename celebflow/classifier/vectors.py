@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -38,18 +39,15 @@ class Vectors:
 
     def read_columns(self, description: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield some columns after the other, and their dense (N, columns) values; show progress."""
-        width = max(1, _BLOCK_VALUES // max(1, len(self)))
-        column_count = self.features.origin.feature_count
-        starts = np.arange(0, column_count, width)
-        parts = [self._divide(views, starts) for views in self._list_views()]
-        for number in tqdm(range(len(starts)), description, unit="block", disable=None):
-            columns = slice(int(starts[number]), min(int(starts[number]) + width, column_count))
+        edges = self._edges
+        for number in tqdm(range(len(edges) - 1), description, unit="block", disable=None):
+            columns = slice(int(edges[number]), int(edges[number + 1]))
             dense = np.zeros((len(self), columns.stop - columns.start), np.float32)
-            for cuts, squares in parts:
+            for cuts, squares in self._parts:
                 batch = self.features.gather_between(cuts[:, number], cuts[:, number + 1])
                 normalized = self.preprocessor.normalize(batch, squares)
                 dense[normalized.rows, normalized.columns - columns.start] += normalized.values
-            dense /= np.float32(len(parts))
+            dense /= np.float32(len(self._parts))
             yield columns, dense
 
     def compute_products(self) -> NDArray[np.float32]:
@@ -88,29 +86,44 @@ class Vectors:
         coordinates: NDArray[np.float32] = self.multiply(weight) + bias
         return coordinates
 
-    def _list_views(self) -> list[NDArray[np.int64]]:
-        if self.views is not None:
-            return [self.views]
-        return [np.full(len(self), view) for view in range(self.features.view_count)]
+    @cached_property
+    def _edges(self) -> NDArray[np.int64]:
+        """Return where each block of columns starts, and where the last ends."""
+        width = max(1, _BLOCK_VALUES // max(1, len(self)))
+        column_count = self.features.origin.feature_count
+        return np.append(np.arange(0, column_count, width), column_count)
 
-    def _divide(
-        self, views: NDArray[np.int64], starts: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return where in the store the features of each vector start in every block of columns, and end in the last.
+    @cached_property
+    def _parts(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64] | None]]:
+        """Return for each view that a vector is the mean of where its features are, and what normalizes them.
 
-        They are (N, blocks + 1) positions, beside the (N,) sums of squares by which vectors are normalized.
+        Those of the N vectors in each block of columns are stored between (N, blocks + 1) positions. Beside these are
+        the (N,) sums of squares, where vectors are brought to length 1.
         """
+        if self.views is not None:
+            return [self._divide(self.views)]
+        return [self._divide(np.full(len(self), view)) for view in range(self.features.view_count)]
+
+    def _divide(self, views: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
         places = self.rows * self.features.view_count + views
+        starts = self._edges[:-1].astype(np.uint16)
         cuts = np.empty((len(self), len(starts) + 1), np.int64)
         for row, place in enumerate(places):
             first, last = self.features.offsets[place], self.features.offsets[place + 1]
-            cuts[row, :-1] = first + np.searchsorted(self.features.indices[first:last], starts.astype(np.uint16))
+            cuts[row, :-1] = first + np.searchsorted(self.features.indices[first:last], starts)
             cuts[row, -1] = last
+        if not self.preprocessor.settings.l2_normalize:
+            return cuts, None
         squares = np.empty(len(self))
         for start in range(0, len(self), _BATCH_SIZE):
             block = slice(start, start + _BATCH_SIZE)
             squares[block] = self.preprocessor.sum_squares(self.features.gather(self.rows[block], views[block]))
         return cuts, squares
+
+
+def draw_sample(count: int, max_count: int, seed: int) -> NDArray[np.int64]:
+    """Return ascending positions of `count` vectors: all, or a sample of `max_count` that is drawn by `seed`."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:max_count])
 
 
 def list_views(preprocessor: Preprocessor, features: Features, rows: NDArray[np.int64]) -> Vectors:

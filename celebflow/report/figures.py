@@ -65,12 +65,7 @@ def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Pat
     """Write figures as PNG files to `folder`, and make the folder if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {folder / f"{name}.png": figure for name, figure in figures.items()}
-
-    def save(share: Sequence[Path]) -> None:
-        for file in share:
-            _save(files[file], resolution_dpi, file)
-
-    share_out(save, list(files))
+    share_out(lambda file: _save(files[file], resolution_dpi, file), list(files))
 
 
 def _save(figure: Figure, resolution_dpi: int, file: Path) -> None:

@@ -11,8 +11,8 @@ from typing import TypeVar
 _Item = TypeVar("_Item")
 
 
-def share_out(work: Callable[[Sequence[_Item]], object], items: Sequence[_Item]) -> None:
-    """Call `work` with shares of the items, in this process and, on Linux, in forks of it; it leaves files alone.
+def share_out(work: Callable[[_Item], object], items: Sequence[_Item]) -> None:
+    """Call `work` with each item: on Linux, forks of this process take a share. Only files that it writes are kept.
 
     What a fork does not finish is done again in this process, which so raises its errors. Elsewhere, where libraries of
     the system may not be used in forks, this process does all.
@@ -26,18 +26,19 @@ def share_out(work: Callable[[Sequence[_Item]], object], items: Sequence[_Item])
         for fork in forks:
             fork.start()
     try:
-        work(own)
+        for item in own:
+            work(item)
         for fork, share in zip(forks, others, strict=True):
             fork.join()
-            if fork.exitcode:
-                work(share)
+            for item in share if fork.exitcode else ():
+                work(item)
     finally:
         for fork in forks:
             fork.kill()
             fork.join()
 
 
-def _work(work: Callable[[Sequence[_Item]], object], share: Sequence[_Item], parent: int) -> None:
+def _work(work: Callable[[_Item], object], share: Sequence[_Item], parent: int) -> None:
     """Do a share of the work, quietly, and end when the parent has."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its forks
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -45,6 +46,6 @@ def _work(work: Callable[[Sequence[_Item]], object], share: Sequence[_Item], par
         for item in share:
             if os.getppid() != parent:
                 break
-            work([item])
+            work(item)
     except BaseException:
         os._exit(1)

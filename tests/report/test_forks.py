@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -18,10 +17,9 @@ from celebflow.report.forks import share_out
 def test_each_item_is_done_once(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
 
-    def work(share: Sequence[int]) -> None:
-        for item in share:
-            with (tmp_path / str(item)).open("x") as file:  # fails where the file exists
-                file.write(str(os.getpid()))
+    def work(item: int) -> None:
+        with (tmp_path / str(item)).open("x") as file:  # fails where the file exists
+            file.write(str(os.getpid()))
 
     share_out(work, list(range(count)))
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == list(range(count))
@@ -31,8 +29,8 @@ def test_each_item_is_done_once(count: int, tmp_path: Path, monkeypatch: pytest.
 def test_an_error_in_a_fork_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
-    def work(share: Sequence[str]) -> None:
-        if "bad" in share:
+    def work(item: str) -> None:
+        if item == "bad":
             raise ValueError("bad")
 
     with pytest.raises(ValueError, match="bad"):
@@ -44,10 +42,10 @@ def test_what_a_killed_fork_has_not_done_is_done_here(monkeypatch: pytest.Monkey
     here = os.getpid()
     done: list[int] = []
 
-    def work(share: Sequence[int]) -> None:
+    def work(item: int) -> None:
         if os.getpid() != here:
             os.kill(os.getpid(), signal.SIGKILL)
-        done.extend(share)
+        done.append(item)
 
     share_out(work, [1, 2, 3, 4])
     assert sorted(done) == [1, 2, 3, 4]
@@ -60,7 +58,7 @@ def test_forks_end_when_this_process_does(ending: signal.Signals, tmp_path: Path
         "import os, pathlib, time\n"
         "from celebflow.report.forks import share_out\n"
         "os.cpu_count = lambda: 3\n"
-        "def work(share):\n"
+        "def work(item):\n"
         "    pathlib.Path(str(os.getpid())).touch()\n"
         "    time.sleep(1)\n"
         "share_out(work, list(range(300)))\n"

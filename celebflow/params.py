@@ -86,6 +86,17 @@ class FaceParams(_Section):
     """margin around a detected face, as a fraction of its box; may be negative"""
     align: bool = True
     """rotate and scale a detected face so that eyes, nose and mouth are always in the same places"""
+    context: Literal["none", "margin", "photograph"] = "none"
+    """what is taken beside the crop of a detected face, and gives as many features again: nothing, the square with
+    context_margin, or the whole photograph"""
+    context_margin: Annotated[float, Field(ge=-0.4, le=2)] = 0.25
+    """margin of the context around a detected face, as a fraction of its box; greater than margin"""
+
+    @model_validator(mode="after")
+    def _refuse_a_context_within_the_crop(self) -> "FaceParams":
+        if self.context == "margin" and self.context_margin <= self.margin:
+            raise ValueError("context_margin must be greater than margin")
+        return self
 
 
 class ExtractParams(_Section):

@@ -198,7 +198,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         origin = FeatureOrigin(BackboneSource("imagenet", True, "0" * 64), Transform(224), runtime)
         with open_cache(paths.feature_cache(), origin) as cache:
             for photo in photos:
-                cache.put(photo, {"original": row}, [])
+                cache.put(photo, {origin.transform: row}, [])
             save_features(photos[1:], cache, paths.FEATURES)
     save_photos(photos[1:], paths.PHOTOS)
     Checkpoints(paths.checkpoints() / "abc").save({"a": torch.zeros(250_000)}, [])
@@ -288,7 +288,7 @@ def test_cache_prune_during_a_pipeline_keeps_what_the_pipeline_uses(caches: Path
     photos = load_photos(paths.PHOTOS)
     with open_cache(paths.feature_cache(), FeatureOrigin.load(paths.FEATURES / "origin.json")) as cache:
         assert _start("cache", "prune", "--all").returncode == 0
-        cache.put(photos[0], {"original": SparseRow.from_dense(np.ones(7, np.float32))}, [])
+        cache.put(photos[0], {cache.origin.transform: SparseRow.from_dense(np.ones(7, np.float32))}, [])
         assert all(cache.get(photo, "original") is not None for photo in photos)
 
 

@@ -65,6 +65,12 @@ def test_the_committed_params_are_the_defaults(params: Params) -> None:
         ("crop: none", "crop: face", "extract.face.crop: Input should be 'none', 'center' or 'detect'"),
         ("center_fraction: 0.64", "center_fraction: 1.5", "extract.face.center_fraction"),
         ("margin: -0.05", "margins: -0.05", "extract.face.margins: unknown"),
+        ("context: none", "context: all", "extract.face.context: Input should be 'none', 'margin' or 'photograph'"),
+        (
+            "    context: none\n    context_margin: 0.25",
+            "    context: margin\n    context_margin: -0.05",
+            "extract.face: context_margin must be greater than margin",
+        ),
         ("  - original\n", "  - mirrored\n", "extract: views must begin with original"),
         ("  - original\n", "  - original\n  - original\n", "extract: views must begin with original"),
         ("  - original\n", "  - original\n  - flipped\n", "extract.views.1: Input should be 'original', 'mirrored'"),

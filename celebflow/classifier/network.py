@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from celebflow.backbone.source import BackboneSource, count_features
+from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.discriminants import LinearFit
 from celebflow.classifier.layers import BlockwiseLinear, DenseLinear, SparseLinear
 from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
@@ -42,8 +42,9 @@ class Network(nn.Module):
 
     def __init__(self, card: NetworkCard, preprocessor: Preprocessor | None = None) -> None:
         super().__init__()
+        self.transform = card.transform
         self.output_count = len(card.class_names)
-        self.preprocessor = preprocessor or Preprocessor(card.preprocessing, count_features(card.transform.layers))
+        self.preprocessor = preprocessor or Preprocessor(card.preprocessing, card.transform.feature_count)
         widths = [self.preprocessor.output_count, *card.hidden_units, self.output_count]
         layers: list[nn.Module] = []
         linear: type[BlockwiseLinear] = SparseLinear if self.preprocessor.projection is None else DenseLinear

@@ -106,7 +106,7 @@ class Vectors:
 
     def _divide(self, views: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
         places = self.rows * self.features.view_count + views
-        starts = self._edges[:-1].astype(np.uint16)
+        starts = self._edges[:-1].astype(self.features.indices.dtype)
         cuts = np.empty((len(self), len(starts) + 1), np.int64)
         for row, place in enumerate(places):
             first, last = self.features.offsets[place], self.features.offsets[place + 1]

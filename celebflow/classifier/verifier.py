@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from scipy.special import expit, log_expit
 
-from celebflow.backbone.source import BackboneSource, count_features
+from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.calibration import FloatArray, format_confidence
 from celebflow.classifier.comparison_model import ComparisonSettings, Embedder, load_embedder
 from celebflow.classifier.model_files import VERIFIER, explain_mismatch, read_card, require_finite, save_model
@@ -129,7 +129,7 @@ def load_verifier(path: Path) -> Verifier:
     card = load_card(path)
     with explain_mismatch(path):
         state = load_file(path)
-        embedder = load_embedder(state, card.preprocessing, count_features(card.transform.layers))
+        embedder = load_embedder(state, card.preprocessing, card.transform.feature_count)
     require_finite(state, path)
     return Verifier(embedder.preprocessor, embedder.model, card)
 

@@ -19,6 +19,7 @@ from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.features.faces import DETECTOR, Face
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.sparse import SparseRow
+from celebflow.features.transform import Transform
 from celebflow.params import View
 
 # LMDB reserves this as address space, not on disk; it is enough for six million photographs.
@@ -34,36 +35,44 @@ class FeatureCache:
     """All features that were ever computed in a repository, outside of DVC.
 
     The cache survives killed runs and changes of split or branch, and several pipelines may use it at once. A key is
-    the SHA-256 of everything that determines an entry: the photograph's bytes, the transform with one view, the
-    backbone's fingerprint and the runtime. Where faces are detected, the cache also stores those of each photograph.
+    the SHA-256 of everything that determines an entry: the photograph's bytes, the transform with one region and one
+    view, the backbone's fingerprint and the runtime. Where faces are detected, the cache also stores those of each
+    photograph.
     """
 
     def __init__(self, environment: lmdb.Environment, origin: FeatureOrigin) -> None:
         self.origin = origin
         self._environment = environment
-        # For each view, what determines its features, apart from the photograph.
-        common = [origin.backbone.fingerprint, origin.runtime, *([DETECTOR] if origin.transform.detects_faces else [])]
-        self._recipes = {
-            view: json.dumps(
-                [_CODE_VERSION, origin.transform.only(view).to_dict(), *common], sort_keys=True, allow_nan=False
-            )
-            for view in origin.transform.views
+        # The transform in parts that the network computes one by one: for each view, the regions of that view.
+        self._parts = {
+            view: [region.only(view) for region in origin.transform.regions] for view in origin.transform.views
         }
+        # For each part, what determines its features, apart from the photograph.
+        common = [origin.backbone.fingerprint, origin.runtime]
+        self._recipes = {}
+        for part in (part for parts in self._parts.values() for part in parts):
+            recipe = [_CODE_VERSION, part.to_dict(), *common, *([DETECTOR] if part.detects_faces else [])]
+            self._recipes[part] = json.dumps(recipe, sort_keys=True, allow_nan=False)
 
-    def key(self, photo: Photo, view: View) -> bytes:
-        """Return the key of the features of a photograph's view."""
-        return hashlib.sha256(f"{photo.sha256} {self._recipes[view]}".encode()).digest()
+    def key(self, photo: Photo, part: Transform) -> bytes:
+        """Return the key of the features of one of the transform's parts of a photograph."""
+        return hashlib.sha256(f"{photo.sha256} {self._recipes[part]}".encode()).digest()
 
     def _faces_key(self, photo: Photo) -> bytes:
         return hashlib.sha256(f"{photo.sha256} boxes {DETECTOR}".encode()).digest()
 
     def keys(self, photo: Photo) -> list[bytes]:
         """Return the keys of all entries of a photograph."""
-        return [*(self.key(photo, view) for view in self._recipes), self._faces_key(photo)]
+        return [*(self.key(photo, part) for part in self._recipes), self._faces_key(photo)]
 
     def get(self, photo: Photo, view: View) -> SparseRow | None:
         """Return the features of a photograph's view; None when they are missing or damaged."""
-        content = self._load(self.key(photo, view))
+        rows = [row for part in self._parts[view] if (row := self.get_part(photo, part)) is not None]
+        return SparseRow.join(rows, self.origin.feature_count) if len(rows) == len(self._parts[view]) else None
+
+    def get_part(self, photo: Photo, part: Transform) -> SparseRow | None:
+        """Return the features of one of the transform's parts of a photograph; None when missing or damaged."""
+        content = self._load(self.key(photo, part))
         if content is None:
             return None
         count = len(content) // _BYTES_PER_FEATURE
@@ -72,8 +81,8 @@ class FeatureCache:
     def count(self, photo: Photo, view: View) -> int:
         """Return how many features of a photograph's view are not zero, from the size of the entry alone."""
         with self._environment.begin(buffers=True) as transaction:
-            stored = transaction.get(self.key(photo, view))
-            return 0 if stored is None else (len(stored) - _CHECKSUM_BYTES) // _BYTES_PER_FEATURE
+            found = [transaction.get(self.key(photo, part)) for part in self._parts[view]]
+            return sum((len(stored) - _CHECKSUM_BYTES) // _BYTES_PER_FEATURE for stored in found if stored is not None)
 
     def get_faces(self, photo: Photo) -> list[Face] | None:
         """Return the faces that were detected in a photograph; None when they are missing or damaged."""
@@ -90,22 +99,27 @@ class FeatureCache:
     def is_complete(self, photo: Photo) -> bool:
         """Tell whether the cache has all that the transform needs of a photograph, undamaged."""
         has_faces = not self.origin.transform.detects_faces or self.get_faces(photo) is not None
-        return has_faces and not self.missing_views(photo)
+        return has_faces and not self.find_missing(photo)
 
-    def missing_views(self, photo: Photo) -> list[View]:
-        """Return the views of a photograph whose features are missing or damaged."""
-        return [view for view in self._recipes if self.get(photo, view) is None]
+    def find_missing(self, photo: Photo) -> list[Transform]:
+        """Return what is missing or damaged of a photograph: regions of the transform, with only those views."""
+        found = []
+        for region in self.origin.transform.regions:
+            views = [view for view in region.views if self.get_part(photo, region.only(view)) is None]
+            if views:
+                found.append(region.only(*views))
+        return found
 
-    def put(self, photo: Photo, rows: Mapping[View, SparseRow], faces: Sequence[Face]) -> None:
-        """Store the features of a photograph's views and the faces that were detected in it, in one transaction.
+    def put(self, photo: Photo, rows: Mapping[Transform, SparseRow], faces: Sequence[Face]) -> None:
+        """Store a photograph's features by the transform's parts, and the faces that were detected in it, at once.
 
         Raises CelebflowError when the disk is full.
         """
         try:
             with self._environment.begin(write=True) as transaction:
-                for view, row in rows.items():  # the positions, then the values, little-endian
+                for part, row in rows.items():  # the positions, then the values, little-endian
                     content = row.indices.astype("<u2").tobytes() + row.values.astype("<f4").tobytes()
-                    transaction.put(self.key(photo, view), _seal(content))
+                    transaction.put(self.key(photo, part), _seal(content))
                 if self.origin.transform.detects_faces:
                     content = json.dumps([asdict(face) for face in faces], allow_nan=False).encode()
                     transaction.put(self._faces_key(photo), _seal(content))

@@ -16,7 +16,7 @@ from celebflow.features.cache import FeatureCache
 from celebflow.features.faces import Face
 from celebflow.features.sparse import SparseRow
 from celebflow.features.transform import Transform
-from celebflow.params import ComputeParams, View
+from celebflow.params import ComputeParams
 
 if TYPE_CHECKING:
     from celebflow.features.runtimes import Runtime
@@ -43,19 +43,22 @@ def extract_missing(
     backbone = load_backbone(backbone_file, compute.device)
     runtime = build_runtime(cache.origin.runtime, backbone, transform.layers)
 
-    def extract(photo: Photo) -> tuple[dict[View, SparseRow], list[Face]]:
+    def extract(photo: Photo) -> tuple[dict[Transform, SparseRow], list[Face]]:
         photograph = load_photograph(folder / photo.path, photo.sha256)
         faces = cache.get_faces(photo) if transform.detects_faces else []
         if faces is None:
             faces = transform.find_faces(photograph)
-        views = cache.missing_views(photo)
-        rows = extract_views(photograph, faces[0] if faces else None, transform.only(*views), runtime)
-        return dict(zip(views, rows, strict=True)), faces
+        face = faces[0] if faces else None
+        rows = {}
+        for region in cache.find_missing(photo):
+            for view, image in zip(region.views, region.make_inputs(photograph, face), strict=True):
+                rows[region.only(view)] = SparseRow.from_dense(runtime.extract(image))
+        return rows, faces
 
     description = f"extracting with {cache.origin.runtime}"
     with ThreadPoolExecutor(runtime.workers) as workers:
         # Only a few photographs are in progress at once, so that memory does not grow with their number.
-        in_progress: deque[Future[tuple[dict[View, SparseRow], list[Face]]]] = deque()
+        in_progress: deque[Future[tuple[dict[Transform, SparseRow], list[Face]]]] = deque()
         waiting = iter(missing)
         for photo in tqdm(missing, description, unit="photograph", disable=None):
             while len(in_progress) < 2 * runtime.workers and (following := next(waiting, None)) is not None:
@@ -71,7 +74,10 @@ def extract_views(
 
     Extraction and inference share this function, so that they cannot disagree.
     """
-    return [SparseRow.from_dense(runtime.extract(view)) for view in transform.make_inputs(photograph, face)]
+    rows = [SparseRow.from_dense(runtime.extract(image)) for image in transform.make_inputs(photograph, face)]
+    regions = len(transform.regions)
+    views = [rows[start : start + regions] for start in range(0, len(rows), regions)]
+    return [SparseRow.join(view, transform.feature_count) for view in views]
 
 
 def collect_faces(photos: Sequence[Photo], cache: FeatureCache) -> dict[str, list[Face]]:

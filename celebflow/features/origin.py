@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from celebflow.backbone.source import BackboneSource, count_features, load_backbone_source
+from celebflow.backbone.source import BackboneSource, load_backbone_source
 from celebflow.errors import CelebflowError
 from celebflow.features.transform import WHOLE, Transform
 from celebflow.params import ComputeParams, ExtractParams, FaceParams
@@ -25,7 +25,7 @@ class FeatureOrigin:
     @property
     def feature_count(self) -> int:
         """Return the number of features of one view of a photograph."""
-        return count_features(self.transform.layers)
+        return self.transform.feature_count
 
     def save(self, path: Path) -> None:
         """Write a JSON file."""
@@ -77,8 +77,13 @@ def _can_import_ncnn() -> bool:
 
 def _keep_effective(face: FaceParams) -> FaceParams:
     """Set the params that a crop does not use to fixed values, so that they do not affect the cache."""
-    unused = {"none": ("center_fraction", "margin", "align"), "center": ("margin", "align"), "detect": ()}[face.crop]
-    return face.model_copy(update={name: getattr(WHOLE, name) for name in unused})
+    of_context = () if face.crop == "detect" and face.context == "margin" else ("context_margin",)
+    unused = {
+        "none": ("center_fraction", "margin", "align", "context"),
+        "center": ("margin", "align", "context"),
+        "detect": (),
+    }[face.crop]
+    return face.model_copy(update={name: getattr(WHOLE, name) for name in (*unused, *of_context)})
 
 
 def origin_file(folder: Path) -> Path:

@@ -4,7 +4,7 @@ After ReLU and max-pooling, 94 % of VGG19's features are zero. Weights are store
 product reads only the rows of the features that are not zero.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_FEATURES = 2**16  # positions are stored in 16 bits
 # Gradients are computed in blocks of 8 MB. Such a block is still in the processor's cache when the optimizer reads it,
 # together with as much of the weights and of its two moments.
 _BLOCK_VALUES = 2**21
@@ -26,15 +25,28 @@ _PRODUCT_BLOCK_VALUES = 2**22
 class SparseRow:
     """One photograph's features without zeros: (K,) positions in ascending order, and (K,) values."""
 
-    indices: NDArray[np.uint16]
+    indices: NDArray[np.unsignedinteger]
     values: NDArray[np.float32]
 
     @classmethod
     def from_dense(cls, features: NDArray[np.float32]) -> "SparseRow":
-        """Drop the zeros of a vector of features; raise ValueError for more than MAX_FEATURES."""
-        _check_count(len(features))
+        """Drop the zeros of a vector of features."""
         indices = np.flatnonzero(features)
-        return cls(indices.astype(np.uint16), features[indices])
+        return cls(indices.astype(choose_position_type(len(features))), features[indices])
+
+    @classmethod
+    def join(cls, rows: Sequence["SparseRow"], feature_count: int) -> "SparseRow":
+        """Put the features of several rows side by side, all together `feature_count`, of which each has as many."""
+        if len(rows) == 1:
+            return rows[0]
+        width = feature_count // len(rows)
+        indices = np.concatenate([row.indices + np.int64(number * width) for number, row in enumerate(rows)])
+        return cls(indices.astype(choose_position_type(feature_count)), np.concatenate([row.values for row in rows]))
+
+
+def choose_position_type(feature_count: int) -> np.dtype[np.unsignedinteger]:
+    """Return the type in which positions of features are stored: 16 bits, where they are enough for all."""
+    return np.dtype(np.uint16 if feature_count <= 2**16 else np.uint32)
 
 
 @dataclass(frozen=True)
@@ -52,8 +64,7 @@ class SparseBatch:
 
     @classmethod
     def from_rows(cls, rows: list[SparseRow], column_count: int) -> "SparseBatch":
-        """Stack the features of B photographs; raise ValueError for more than MAX_FEATURES columns."""
-        _check_count(column_count)
+        """Stack the features of B photographs."""
         numbers = np.repeat(np.arange(len(rows)), [len(row.indices) for row in rows])
         columns = np.concatenate([row.indices for row in rows], dtype=np.int64)
         return cls(len(rows), column_count, numbers, columns, np.concatenate([row.values for row in rows]))
@@ -100,18 +111,13 @@ class SparseBatch:
 
     def gradient_blocks(self, output_gradient: "Tensor") -> Iterator[tuple[slice, "Tensor"]]:
         """Yield the gradient of the matrix in `multiply`, block of rows by block of rows."""
-        order = np.argsort(self.columns.astype(np.uint16), kind="stable")
+        order = np.argsort(self.columns.astype(choose_position_type(self.column_count)), kind="stable")
         rows, values = self.rows[order], self.values[order]
         starts = _starts(self.columns, self.column_count)
         for block in split_rows(self.column_count, output_gradient.shape[1]):
             used = slice(starts[block.start], starts[block.stop])
             block_starts = starts[block] - used.start
             yield block, _weigh(output_gradient, rows[used], values[used], block_starts)
-
-
-def _check_count(feature_count: int) -> None:
-    if feature_count > MAX_FEATURES:
-        raise ValueError(f"{feature_count} features are more than the {MAX_FEATURES} that 16-bit positions can address")
 
 
 def split_rows(row_count: int, column_count: int) -> Iterator[slice]:

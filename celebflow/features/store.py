@@ -17,12 +17,12 @@ from celebflow.features.cache import FeatureCache
 from celebflow.features.face_table import load_subjects
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin, origin_file
-from celebflow.features.sparse import SparseBatch, SparseRow
+from celebflow.features.sparse import SparseBatch, SparseRow, choose_position_type
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_Number = TypeVar("_Number", np.int64, np.uint16, np.float32)
+_Number = TypeVar("_Number", bound=np.number)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Features:
     """
 
     offsets: NDArray[np.int64]
-    indices: NDArray[np.uint16]
+    indices: NDArray[np.unsignedinteger]
     values: NDArray[np.float32]
     photos: list[Photo]
     origin: FeatureOrigin
@@ -102,7 +102,8 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
         indices_file.open("wb") as indices,
         values_file.open("wb") as values,
     ):
-        for file, number_type in ((indices, "<u2"), (values, "<f4")):
+        position_type = choose_position_type(cache.origin.feature_count).newbyteorder("<")
+        for file, number_type in ((indices, position_type.str), (values, "<f4")):
             header = {"descr": number_type, "fortran_order": False, "shape": (int(offsets[-1]),)}
             np.lib.format.write_array_header_1_0(file, header)
         for photo, view in views:
@@ -128,9 +129,9 @@ def load_features(folder: Path, photos_file: Path) -> Features:
     """
     photos = load_photos(photos_file)
     origin = FeatureOrigin.load(origin_file(folder))
-    offsets = _map(folder / "offsets.npy", np.int64)
-    indices = _map(folder / "indices.npy", np.uint16)
-    values = _map(folder / "values.npy", np.float32)
+    offsets = _map(folder / "offsets.npy", np.dtype(np.int64))
+    indices = _map(folder / "indices.npy", choose_position_type(origin.feature_count))
+    values = _map(folder / "values.npy", np.dtype(np.float32))
     subjects = load_subjects(folder / paths.FACES.name)
     features = Features(offsets, indices, values, photos, origin, subjects)
     if len(photos) * features.view_count != len(offsets) - 1:
@@ -140,7 +141,7 @@ def load_features(folder: Path, photos_file: Path) -> Features:
     return features
 
 
-def _map(file: Path, number_type: type[_Number]) -> NDArray[_Number]:
+def _map(file: Path, number_type: np.dtype[_Number]) -> NDArray[_Number]:
     try:
         array = np.lib.format.open_memmap(file, mode="r")
     except (

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from celebflow.backbone.source import count_features
 from celebflow.features.crops import crop_center, crop_square
 from celebflow.features.faces import Face, detect_faces
 from celebflow.params import FaceParams, LayerName, View
@@ -14,6 +15,7 @@ from celebflow.params import FaceParams, LayerName, View
 # The fraction of the width and of the height that a closer view keeps.
 _CLOSER_FRACTION = 0.88
 WHOLE = FaceParams(crop="none", center_fraction=1.0, margin=0.0, align=False)
+_OF_CONTEXT = ("context", "context_margin")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Transform:
 
     The photograph is cropped according to `face`, and each of the `views` is made of the crop. The shorter side of a
     view is resized to `image_size_px` (bilinear, antialiased), its center square is kept, and the channels are
-    normalized as torchvision's ImageNet weights expect. The outputs of `layers` are the features.
+    normalized as torchvision's ImageNet weights expect. The outputs of `layers` are the features. The same is done
+    with the context, if there is one; its features follow those of the crop.
     """
 
     image_size_px: int
@@ -37,6 +40,19 @@ class Transform:
         """Tell whether faces are detected."""
         return self.face.crop == "detect"
 
+    @property
+    def regions(self) -> tuple["Transform", ...]:
+        """Return a transform for each region of a photograph, crop and context, whose features stand side by side."""
+        crop = self.face.model_copy(update={name: getattr(WHOLE, name) for name in _OF_CONTEXT})
+        wider = crop.model_copy(update={"margin": self.face.context_margin, "center_fraction": 1.0})
+        faces = {"none": (crop,), "margin": (crop, wider), "photograph": (crop, WHOLE)}[self.face.context]
+        return tuple(replace(self, face=face) for face in faces)
+
+    @property
+    def feature_count(self) -> int:
+        """Return the number of features of one view of a photograph."""
+        return len(self.regions) * count_features(self.layers)
+
     def find_faces(self, photograph: Image.Image) -> list[Face]:
         """Return the faces in an RGB image, its subject first; an empty list unless faces are detected."""
         return detect_faces(photograph) if self.detects_faces else []
@@ -50,18 +66,25 @@ class Transform:
 
         Without a face, it is the center square, or the whole image when `face.crop` is none.
         """
-        if face is not None:
+        if face is not None and self.detects_faces:
             return crop_square(photograph, face, self.face.margin, self.face.align)
         return photograph if self.face.crop == "none" else crop_center(photograph, self.face.center_fraction)
 
     def make_views(self, photograph: Image.Image, face: Face | None) -> list[Image.Image]:
-        """Return the views of an RGB image, or of a face in it, as squares of image_size_px."""
-        part = self.crop(photograph, face)
+        """Return the views of an RGB image, or of a face in it, as squares of image_size_px.
+
+        With a context, each view's crop is followed by its context.
+        """
         size = (self.image_size_px, self.image_size_px)
-        return [ImageOps.fit(_make_view(part, view), size, Image.Resampling.BILINEAR) for view in self.views]
+        areas = [region.crop(photograph, face) for region in self.regions]
+        return [
+            ImageOps.fit(_make_view(area, view), size, Image.Resampling.BILINEAR)
+            for view in self.views
+            for area in areas
+        ]
 
     def make_inputs(self, photograph: Image.Image, face: Face | None) -> list[NDArray[np.float32]]:
-        """Turn an RGB image, or a face in it, into a (3, image_size_px, image_size_px) array for each view."""
+        """Turn what make_views returns into (3, image_size_px, image_size_px) arrays."""
         return [self._normalize(square) for square in self.make_views(photograph, face)]
 
     def _normalize(self, square: Image.Image) -> NDArray[np.float32]:
@@ -75,7 +98,8 @@ class Transform:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can store."""
-        return asdict(self) | {"face": self.face.model_dump()}
+        unused = set(_OF_CONTEXT) if self.face.context == "none" else set()
+        return asdict(self) | {"face": self.face.model_dump(exclude=unused)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Transform":

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from celebflow import paths
-from celebflow.backbone.source import BackboneSource, count_features
+from celebflow.backbone.source import BackboneSource
 from celebflow.backbone.weights import load_backbone
 from celebflow.errors import CelebflowError
 from celebflow.features.extraction import extract_views
@@ -90,7 +90,7 @@ class Extractor:
 
     def stack_views(self, faces: Sequence[ExtractedFace]) -> list[SparseBatch]:
         """Return the features of each view of several faces, as models take them."""
-        count = count_features(self._transform.layers)
+        count = self._transform.feature_count
         view_numbers = range(len(self._transform.views))
         return [SparseBatch.from_rows([face.views[number] for face in faces], count) for number in view_numbers]
 

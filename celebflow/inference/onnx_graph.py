@@ -63,7 +63,7 @@ class Graph:
 
 
 def add_pixels(graph: Graph, transform: Transform) -> None:
-    """Turn the input, (N, views, size, size, 3) pixels of 8 bits, into what the backbone takes: a row for each view."""
+    """Turn the input, (N, images, size, size, 3) pixels of 8 bits, into what the backbone takes: a row for each."""
     from onnx import TensorProto
 
     size = transform.image_size_px
@@ -76,7 +76,7 @@ def add_pixels(graph: Graph, transform: Transform) -> None:
 
 
 def add_backbone(graph: Graph, backbone: Backbone, transform: Transform) -> str:
-    """Add VGG19 up to the last layer whose outputs are features, and return the node of the features of all layers."""
+    """Add VGG19 up to the last layer whose outputs are features, and return the node of the features of each view."""
     layers = transform.layers
     side = transform.image_size_px
     features: dict[str, str] = {}  # a layer's name → its node's
@@ -93,7 +93,10 @@ def add_backbone(graph: Graph, backbone: Backbone, transform: Transform) -> str:
                 graph.last = pooled
         if len(features) == len(layers):
             break
-    return graph.combine("Concat", [features[name] for name in layers], axis=1)
+    joined = graph.combine("Concat", [features[name] for name in layers], axis=1)
+    if len(transform.regions) > 1:  # those of a view follow each other
+        joined = graph.add("Reshape", torch.tensor([-1, transform.feature_count]))
+    return joined
 
 
 def _add_pooling(graph: Graph, side: int) -> str:
@@ -157,8 +160,8 @@ def make_model(graph: Graph, transform: Transform, outputs: Mapping[str, int], m
     """
     from onnx import TensorProto, helper
 
-    size, views = transform.image_size_px, len(transform.views)
-    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["photographs", views, size, size, 3])]
+    size, images = transform.image_size_px, len(transform.views) * len(transform.regions)
+    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["photographs", images, size, size, 3])]
     results = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["photographs", outputs[name]]) for name in outputs
     ]
@@ -186,6 +189,9 @@ def describe_input(transform: Transform, backbone: BackboneSource, facts: Mappin
         "RGB pixels, 0 to 255, of each photograph in the views that the transform lists, in their order. The shorter "
         "side of the crop is resized to image_size_px (bilinear, antialiased), and the center square is kept."
     )
+    if len(transform.regions) > 1:
+        metadata["input"] += " The crop of each view is followed by its context: the square with context_margin, or "
+        metadata["input"] += "the photograph."
     if backbone.warning():
         metadata["warning"] = backbone.warning()
     return metadata
@@ -244,6 +250,6 @@ def run(file: Path, transform: Transform, photographs: Sequence[Image.Image]) ->
     rows = []
     for photograph in photographs:
         views = transform.make_views(photograph, transform.find_subject(photograph))
-        pixels = np.stack([np.asarray(view) for view in views])  # (views, size, size, 3)
+        pixels = np.stack([np.asarray(view) for view in views])  # (images, size, size, 3)
         rows.append([values[0] for values in session.run(names, {INPUT: pixels[None]})])
     return dict(zip(names, map(np.stack, zip(*rows, strict=True)), strict=True))

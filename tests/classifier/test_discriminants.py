@@ -23,9 +23,8 @@ from celebflow.classifier.checkpoints import DivergedError
 from celebflow.classifier.classifier_training import CrossEntropy
 from celebflow.classifier.model import Classifier, load_classifier, save_classifier
 from celebflow.classifier.training import compute_logits, validate
-from celebflow.features.sparse import SparseRow
 from celebflow.features.store import Features, select_split
-from celebflow.params import PreprocessingParams, TrainParams, View
+from celebflow.params import FaceParams, PreprocessingParams, TrainParams, View
 from tests.conftest import draw_features
 from tests.training import PEOPLE, gather_dense, make_train_params, train
 
@@ -146,27 +145,29 @@ def test_a_fitted_classifier_is_one_layer_and_predicts_alike_once_saved(
     np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-5)
 
 
-def test_a_classifier_takes_the_features_of_two_layers() -> None:
+@pytest.mark.parametrize("context", ["none", "photograph"])
+def test_a_classifier_takes_the_features_of_two_layers_and_of_a_context(context: str) -> None:
     features = draw_features(40)
-    transform = replace(features.origin.transform, layers=("pool4", "pool5"))
-    # The features of the second layer follow those of the first.
+    face = FaceParams.model_validate({"crop": "detect", "context": context})
+    transform = replace(features.origin.transform, layers=("pool4", "pool5"), face=face)
+    blocks = 2 if context == "none" else 4  # the features of one layer follow those of another
     indices = features.indices.astype(np.int64)
-    indices[::2] += FEATURE_COUNT
+    indices += np.arange(len(indices)) % blocks * FEATURE_COUNT
     order = np.lexsort((indices, np.repeat(np.arange(40), 100)))
     features = replace(
         features,
         origin=replace(features.origin, transform=transform),
-        indices=indices[order].astype(np.uint16),
+        indices=indices[order].astype(np.uint16 if blocks == 2 else np.uint32),
         values=features.values[order],
     )
-    assert SparseRow(features.indices[:100], features.values[:100]).indices.max() > FEATURE_COUNT
+    assert features.indices[:100].max() > (blocks - 1) * FEATURE_COUNT
     params = _make_params("lda", *ALL_STEPS)
     fitted, _ = train(features, params)
     _assert_equals_pipeline(fitted, features, params)
     trained, _ = train(features, params.model_copy(update={"classifier": "mlp"}))
     for classifier in (fitted, trained):
         first, _ = classifier.split_at_first_product()
-        assert first.weight.shape[0] == 2 * FEATURE_COUNT
+        assert first.weight.shape[0] == blocks * FEATURE_COUNT
 
 
 def test_logistic_regression_that_does_not_converge_is_reported_and_used(

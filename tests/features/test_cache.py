@@ -35,7 +35,7 @@ def test_features_are_restored_and_other_origins_have_none(
 ) -> None:
     row = SparseRow(np.array([0, 7, 25087], np.uint16), np.array([1.5, 1e-30, 3], np.float32))
     with open_cache(tmp_path / "cache", ORIGIN) as cache:
-        cache.put(photos[0], {"original": row}, [])
+        cache.put(photos[0], {SMALL: row}, [])
         restored = cache.get(photos[0], "original")
         assert restored is not None
         np.testing.assert_array_equal(restored.indices, row.indices)
@@ -122,7 +122,8 @@ def test_a_prune_keeps_all_views_of_the_photographs_that_are_needed(
     prune_cache(tmp_path / "cache", photos[:3], fewer)
     assert measure_cache(tmp_path / "cache").entries == 6
     with open_cache(tmp_path / "cache", origin) as cache:
-        assert [cache.missing_views(photo) for photo in photos[:3]] == [["mirrored"]] * 3
+        missing = origin.transform.only("mirrored")
+        assert [cache.find_missing(photo) for photo in photos[:3]] == [[missing]] * 3
 
 
 def test_a_prune_keeps_the_faces_of_the_photographs_that_are_needed(

@@ -106,6 +106,34 @@ def test_only_the_views_that_are_missing_are_computed(
         assert all(np.array_equal(*images) for images in zip(runtime.images, expected, strict=True))
 
 
+def test_only_the_regions_that_are_missing_are_computed(
+    tmp_path: Path, photos: list[Photo], decoded: list[Image.Image], extract: Extract, runtime: CountingRuntime
+) -> None:
+    views: tuple[View, ...] = ("original", "mirrored")
+    both = Transform(32, DETECTING.face.model_copy(update={"context": "photograph"}), views)
+    assert extract(photos, DETECTING) == len(photos)
+    assert extract(photos, Transform(32, views=("original",))) == len(photos)
+    runtime.images.clear()
+    assert extract(photos, both) == len(photos)
+    expected = []
+    for photograph in decoded:
+        of_crop, of_context = both.regions
+        subject = both.find_subject(photograph)
+        expected += of_crop.only("mirrored").make_inputs(photograph, subject)
+        expected += of_context.only("mirrored").make_inputs(photograph, subject)
+    assert len(runtime.images) == len(expected) == 2 * len(photos)
+    assert all(np.array_equal(*images) for images in zip(runtime.images, expected, strict=True))
+    with open_cache(tmp_path / "cache", FeatureOrigin(SOURCE, both, "ncnn")) as cache:
+        for photo, photograph in zip(photos, decoded, strict=True):
+            rows = extract_views(photograph, both.find_subject(photograph), both, runtime)
+            for view, row in zip(views, rows, strict=True):
+                cached = cache.get(photo, view)
+                assert cached is not None
+                assert cache.count(photo, view) == len(cached.indices)
+                np.testing.assert_array_equal(cached.indices, row.indices)
+                np.testing.assert_array_equal(cached.values, row.values)
+
+
 def test_each_crop_and_each_layer_is_computed_anew(
     photos: list[Photo], extract: Extract, faces: dict[str, list[Face]]
 ) -> None:
@@ -118,6 +146,7 @@ def test_each_crop_and_each_layer_is_computed_anew(
         Transform(32, crop.model_copy(update={"crop": "center", "margin": 0.0})),
         Transform(32, crop),
         Transform(32, crop.model_copy(update={"margin": 0.2})),
+        Transform(32, crop.model_copy(update={"context": "margin", "context_margin": 0.3})),
         Transform(32, crop.model_copy(update={"align": True})),
         Transform(32, crop.model_copy(update={"center_fraction": 0.6})),
     ]

@@ -11,7 +11,8 @@ from celebflow.features.transform import Transform
 from celebflow.params import ExtractParams, FaceParams
 from tests.features.conftest import CPU, SOURCE
 
-DETECT = FaceParams(crop="detect", center_fraction=0.5, margin=0.7, align=True)
+DETECT = FaceParams(crop="detect", center_fraction=0.5, margin=0.7, align=True, context="margin", context_margin=0.9)
+NO_CONTEXT = {"context": "none", "context_margin": 0.25}
 
 
 def test_origin_follows_the_params(backbone: Backbone, backbone_file: Path) -> None:
@@ -21,17 +22,22 @@ def test_origin_follows_the_params(backbone: Backbone, backbone_file: Path) -> N
     origin = determine_origin(backbone_file, changed, CPU)
     transform = Transform(224, DETECT, ("original", "mirrored"), ("pool4", "pool5"))
     assert origin == FeatureOrigin(backbone.source, transform, "torch")
-    assert origin.feature_count == 50176
+    assert origin.feature_count == 100_352
 
 
 @pytest.mark.parametrize(
-    ("crop", "unused"),
-    [("none", {"center_fraction": 1.0, "margin": 0.0, "align": False}), ("center", {"margin": 0.0, "align": False})],
+    ("used", "unused"),
+    [
+        ({"crop": "none"}, {"center_fraction": 1.0, "margin": 0.0, "align": False, **NO_CONTEXT}),
+        ({"crop": "center"}, {"margin": 0.0, "align": False, **NO_CONTEXT}),
+        ({"context": "none"}, {"context_margin": 0.25}),
+        ({"context": "photograph"}, {"context_margin": 0.25}),
+    ],
 )
-def test_params_that_a_crop_does_not_use_do_not_affect_the_origin(
-    backbone_file: Path, crop: str, unused: dict[str, object]
+def test_params_that_a_crop_or_a_context_does_not_use_do_not_affect_the_origin(
+    backbone_file: Path, used: dict[str, object], unused: dict[str, object]
 ) -> None:
-    face = DETECT.model_copy(update={"crop": crop})
+    face = DETECT.model_copy(update=used)
     origin = determine_origin(backbone_file, ExtractParams(face=face), CPU)
     assert origin.transform.face == face.model_copy(update=unused)
 

@@ -117,7 +117,7 @@ def test_features_that_are_not_finite_are_not_stored(tmp_path: Path, photos: lis
     refusal = pytest.raises(CelebflowError, match=rf"{photos[3].path} are not finite.*backbone\.weights")
     with open_cache(tmp_path / "cache", FeatureOrigin(SOURCE, transform, "ncnn")) as cache:
         row = SparseRow.from_dense(np.array([0, np.nan], np.float32))
-        cache.put(photos[3], {"original": row}, [])
+        cache.put(photos[3], {transform: row}, [])
         with refusal:
             save_features(photos, cache, tmp_path / "features")
 

@@ -13,7 +13,7 @@ from torchvision import transforms
 from celebflow.data.photos import Photo
 from celebflow.features.crops import crop_square
 from celebflow.features.faces import Face
-from celebflow.features.transform import Transform
+from celebflow.features.transform import WHOLE, Transform
 from celebflow.params import FaceParams
 
 
@@ -104,6 +104,29 @@ def test_views_are_in_the_order_of_the_transform_and_do_not_affect_each_other() 
     images = transform.make_inputs(photograph, None)
     for view, image in zip(transform.views, images, strict=True):
         np.testing.assert_array_equal(_make_input(transform.only(view), photograph), image)
+
+
+@pytest.mark.parametrize("context", ["margin", "photograph"])
+def test_the_context_follows_the_crop_in_each_view(context: str) -> None:
+    photograph = _draw_photograph(90, 70)
+    landmarks = ((34.0, 30.0), (44.0, 29.0), (40.0, 35.0), (36.0, 40.0), (43.0, 40.0))
+    face = Face(30, 20, 50, 45, 0.9, landmarks)
+    crop = FaceParams(crop="detect", margin=-0.1, align=True)
+    both = Transform(32, crop.model_copy(update={"context": context, "context_margin": 0.4}), ("original", "mirrored"))
+    wider = FaceParams(crop="detect", center_fraction=1.0, margin=0.4, align=True)
+    alone = Transform(32, wider if context == "margin" else WHOLE, both.views)
+    for found in (face, None):
+        of_crop = Transform(32, crop, both.views).make_inputs(photograph, found)
+        of_context = alone.make_inputs(photograph, found)
+        expected = [of_crop[0], of_context[0], of_crop[1], of_context[1]]
+        np.testing.assert_array_equal(both.make_inputs(photograph, found), expected)
+    assert both.feature_count == 2 * 25088
+    np.testing.assert_array_equal(both.crop(photograph, face), Transform(32, crop).crop(photograph, face))
+
+
+def test_a_transform_without_a_context_is_written_as_before_there_was_one() -> None:
+    # Otherwise features that are cached would be computed again.
+    assert set(Transform(32, _crop("detect")).to_dict()["face"]) == {"crop", "center_fraction", "margin", "align"}
 
 
 def test_the_detected_face_is_cropped_and_without_one_the_center(

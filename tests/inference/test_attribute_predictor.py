@@ -30,35 +30,52 @@ from celebflow.features import transform as transform_module
 from celebflow.features.cache import open_cache
 from celebflow.features.extraction import collect_faces, extract_missing
 from celebflow.features.face_table import save_faces
+from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin, choose_runtime
 from celebflow.features.store import load_features, save_features
 from celebflow.features.transform import WHOLE, Transform
 from celebflow.inference.attribute_predictor import AttributePredictor
 from celebflow.inference.onnx_attributes import OUTPUT, export_attributes
 from celebflow.inference.onnx_graph import INPUT
-from celebflow.params import ComputeParams, PrepareParams
+from celebflow.params import ComputeParams, FaceParams, PrepareParams, View
 from tests.inference.serving import start_server
 from tests.models import ATTRIBUTES, make_face, save_attribute_model
 from tests.preparing import prepare
 
-TWO_VIEWS = Transform(48, views=("original", "mirrored"))
+VIEWS: tuple[View, ...] = ("original", "mirrored")
+TWO_VIEWS = Transform(48, views=VIEWS)
+# So many features that their positions take 32 bits.
+WITH_CONTEXT = Transform(
+    48,
+    FaceParams(crop="detect", margin=0.0, align=True, context="margin", context_margin=0.4),
+    VIEWS,
+    ("pool4", "pool5"),
+)
 
 
-@pytest.fixture
-def predictor(tmp_path: Path, backbone: Backbone, backbone_file: Path) -> AttributePredictor:
-    """Load a model of two views, saved in tmp_path/model."""
-    (tmp_path / "model").mkdir()
-    return AttributePredictor.load(save_attribute_model(tmp_path / "model", backbone, backbone_file, TWO_VIEWS))
+def _find_middle(photograph: Image.Image) -> list[Face]:
+    """Find a face in the middle of every photograph."""
+    width, height = photograph.size
+    return [make_face(0.3 * width, 0.25 * height, 0.65 * width, 0.7 * height)]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("transform", [TWO_VIEWS, WITH_CONTEXT], ids=["whole", "context"])
 def test_every_way_to_ask_gives_the_answers_that_evaluate_measures(
-    predictor: AttributePredictor, draw_people: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    transform: Transform,
+    backbone: Backbone,
+    backbone_file: Path,
+    draw_people: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(transform_module, "detect_faces", _find_middle)
     model = tmp_path / "model"
+    model.mkdir()
+    predictor = AttributePredictor.load(save_attribute_model(model, backbone, backbone_file, transform))
     photos = prepare(draw_people("Ann", "Bo", count=6), PrepareParams())[0]
-    origin = FeatureOrigin(predictor.backbone.source, TWO_VIEWS, choose_runtime("auto", "cpu"))
+    origin = FeatureOrigin(predictor.backbone.source, transform, choose_runtime("auto", "cpu"))
     with open_cache(tmp_path / "cache", origin) as cache:
         extract_missing(photos, paths.DATA, model / "backbone.safetensors", ComputeParams(), cache)
         save_features(photos, cache, paths.FEATURES)
@@ -135,12 +152,13 @@ def test_every_way_to_ask_gives_the_answers_that_evaluate_measures(
         }
     )
     export_attributes(predictor, tmp_path / "model.onnx")
-    views = [
-        np.stack([np.asarray(view) for view in TWO_VIEWS.make_views(decode_photograph(content), None)])
-        for content in contents
+    photographs = [decode_photograph(content) for content in contents]
+    images = [
+        np.stack([np.asarray(view) for view in transform.make_views(photo, transform.find_subject(photo))])
+        for photo in photographs
     ]
-    (probabilities,) = onnxruntime.InferenceSession("model.onnx").run([OUTPUT], {INPUT: np.stack(views)})
-    in_python = predictor.predict_faces([decode_photograph(content) for content in contents])
+    (probabilities,) = onnxruntime.InferenceSession("model.onnx").run([OUTPUT], {INPUT: np.stack(images)})
+    in_python = predictor.predict_faces(photographs)
     for file, row, (face,) in zip(files, probabilities, in_python, strict=True):
         ordered = [expected[file][name] for name in ATTRIBUTES]
         assert row == pytest.approx([probability for probability, *_ in ordered], abs=1e-5)

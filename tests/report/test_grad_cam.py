@@ -12,7 +12,7 @@ from celebflow.classifier.model import Classifier
 from celebflow.classifier.preprocessing import UNCHANGED
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.transform import Transform
-from celebflow.params import PreprocessingParams
+from celebflow.params import FaceParams, PreprocessingParams
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from tests.models import make_classifier
 
@@ -108,6 +108,22 @@ def test_heat_maps_are_those_of_finite_differences() -> None:
         expected += importance * features.reshape(1, 512, 7, 7)[:, channel]
     maps = Explainer(classifier).compute_heat_maps(_batch(features.astype(np.float32)), np.array([2]))
     assert np.allclose(maps, _scale(np.maximum(expected, 0)), atol=1e-4)
+
+
+def test_heat_maps_are_of_the_last_layer_of_the_crop_when_there_are_more_layers_and_a_context() -> None:
+    face = FaceParams(crop="detect", context="photograph")
+    transform = Transform(224, face, layers=("pool4", "pool5"))
+    source = BackboneSource("untrained", False, "0" * 64)
+    classifier = make_classifier(["Ann", "Bo", "Cy"], (), 0.5, transform, source)
+    one_layer, features = _make_classifier(()), _draw_features()
+    parts = [np.roll(features, number, axis=1) for number in (1, 0, 2, 3)]  # the last layer of the crop is the second
+    weight = one_layer.head[0].weight
+    with torch.no_grad():
+        classifier.head[0].weight[FEATURE_COUNT : 2 * FEATURE_COUNT] = weight
+    rows = [SparseRow.from_dense(row) for row in np.concatenate(parts, axis=1)]
+    batch = SparseBatch.from_rows(rows, transform.feature_count)
+    expected = Explainer(one_layer).compute_heat_maps(_batch(features), CLASSES)
+    np.testing.assert_allclose(Explainer(classifier).compute_heat_maps(batch, CLASSES), expected, atol=1e-5)
 
 
 def test_parts_that_do_not_support_the_person_are_zero() -> None:

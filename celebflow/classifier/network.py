@@ -42,7 +42,6 @@ class Network(nn.Module):
 
     def __init__(self, card: NetworkCard, preprocessor: Preprocessor | None = None) -> None:
         super().__init__()
-        self.transform = card.transform
         self.output_count = len(card.class_names)
         self.preprocessor = preprocessor or Preprocessor(card.preprocessing, card.transform.feature_count)
         widths = [self.preprocessor.output_count, *card.hidden_units, self.output_count]

@@ -49,6 +49,11 @@ class Transform:
         return tuple(replace(self, face=face) for face in faces)
 
     @property
+    def shown(self) -> "Transform":
+        """Return the region that is shown beside its heat map: the last, which contains the others."""
+        return self.regions[-1]
+
+    @property
     def feature_count(self) -> int:
         """Return the number of features of one view of a photograph."""
         return len(self.regions) * count_features(self.layers)

@@ -46,7 +46,7 @@ class FaceBatcher(RequestQueue[ExtractedPhotograph, list[Predicted]]):
         for face in self._faces.extract(photograph, self.limits.faces, whole=whole):
             patience.check()
             faces.append(face)
-        crop = self._faces.card.transform.crop
+        crop = self._faces.card.transform.shown.crop
         seen = [make_thumbnail(crop(photograph, face.face)) if thumbnails else None for face in faces]
         return ExtractedPhotograph(photograph.width, photograph.height, faces, seen)
 

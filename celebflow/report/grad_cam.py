@@ -9,12 +9,12 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier.network import Network
 from celebflow.features.sparse import SparseBatch
 from celebflow.features.store import Features
 
 _CHANNELS, _SIDE = 512, 7  # of one layer, flattened channel-first
+_LAST = slice(-_CHANNELS * _SIDE * _SIDE, None)
 _OPACITY = 0.5
 _BATCH_SIZE = 128
 
@@ -22,8 +22,8 @@ _BATCH_SIZE = 128
 class Explainer:
     """Grad-CAM of a network (Selvaraju et al., 2017), with what all photographs share computed once.
 
-    The maps are of the last backbone layer that gives features, after normalization. Of a crop and its context, they
-    are of the crop.
+    The maps are of the last backbone layer that gives features, after normalization; where there is a context, they are
+    of the context.
     """
 
     def __init__(self, network: Network) -> None:
@@ -33,9 +33,7 @@ class Explainer:
         self._rest = deepcopy(rest).eval().requires_grad_(False)  # only the gradient of its input is needed
         # The first layer is features @ weight + bias. So a channel's mean gradient over its places is the gradient
         # at the layer's output times the channel's mean weights, which do not depend on the photograph.
-        layers = len(network.transform.layers)
-        self._last = slice((layers - 1) * FEATURE_COUNT, layers * FEATURE_COUNT)
-        weight = first.weight.detach()[self._last]
+        weight = first.weight.detach()[_LAST]
         self._channel_weight = weight.reshape(_CHANNELS, _SIDE * _SIDE, -1).mean(1)  # (512, width)
 
     def compute_heat_maps(self, features: SparseBatch, classes: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -51,7 +49,7 @@ class Explainer:
         picked = logits.gather(1, torch.from_numpy(classes)[:, None].to(logits.device))
         (gradient,) = torch.autograd.grad(picked.sum(), hidden)
         channels = (gradient @ self._channel_weight.T).cpu().numpy()  # (N, 512)
-        activations = normalized.to_dense()[:, self._last].reshape(-1, _CHANNELS, _SIDE * _SIDE)
+        activations = normalized.to_dense()[:, _LAST].reshape(-1, _CHANNELS, _SIDE * _SIDE)
         maps = np.maximum((channels[:, None] @ activations).reshape(-1, _SIDE, _SIDE), 0)
         maxima = maps.max(axis=(1, 2), keepdims=True)
         scaled: NDArray[np.float32] = np.divide(maps, maxima, out=np.zeros_like(maps), where=maxima > 0)

@@ -20,7 +20,7 @@ def load_thumbnail(file: Path) -> NDArray[np.uint8]:
 
 def load_crop(file: Path, transform: Transform, subject: Face | None) -> NDArray[np.uint8]:
     """Return what the network sees of a photograph, (side, side, 3); `subject` is the face that extract chose."""
-    return make_thumbnail(transform.crop(load_photograph(file), subject))
+    return make_thumbnail(transform.shown.crop(load_photograph(file), subject))
 
 
 def make_thumbnail(photograph: Image.Image) -> NDArray[np.uint8]:

@@ -110,16 +110,16 @@ def test_heat_maps_are_those_of_finite_differences() -> None:
     assert np.allclose(maps, _scale(np.maximum(expected, 0)), atol=1e-4)
 
 
-def test_heat_maps_are_of_the_last_layer_of_the_crop_when_there_are_more_layers_and_a_context() -> None:
+def test_heat_maps_are_of_the_last_layer_of_the_context() -> None:
     face = FaceParams(crop="detect", context="photograph")
     transform = Transform(224, face, layers=("pool4", "pool5"))
     source = BackboneSource("untrained", False, "0" * 64)
     classifier = make_classifier(["Ann", "Bo", "Cy"], (), 0.5, transform, source)
     one_layer, features = _make_classifier(()), _draw_features()
-    parts = [np.roll(features, number, axis=1) for number in (1, 0, 2, 3)]  # the last layer of the crop is the second
+    parts = [np.roll(features, number, axis=1) for number in (1, 2, 3, 0)]
     weight = one_layer.head[0].weight
     with torch.no_grad():
-        classifier.head[0].weight[FEATURE_COUNT : 2 * FEATURE_COUNT] = weight
+        classifier.head[0].weight[-FEATURE_COUNT:] = weight
     rows = [SparseRow.from_dense(row) for row in np.concatenate(parts, axis=1)]
     batch = SparseBatch.from_rows(rows, transform.feature_count)
     expected = Explainer(one_layer).compute_heat_maps(_batch(features), CLASSES)

@@ -28,7 +28,7 @@ from celebflow.experiments.search_record import Proposal, RecordedTrial, Running
 from celebflow.params import Params, TaskName, flatten, list_informative
 from celebflow.tasks import TASKS
 from celebflow.tracking.data_changes import read_data_md5
-from celebflow.tracking.git import has_experiment, require_commit
+from celebflow.tracking.git import has_experiment, list_variables, require_commit
 from celebflow.tracking.naming import PARENT_VARIABLE
 from celebflow.tracking.processes import may_be_running, name_process
 from celebflow.tracking.runs import open_parent_run
@@ -280,7 +280,7 @@ def _run_experiment(
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", f"--name={name}", *list_arguments(changes)]
     process = subprocess.Popen(  # noqa: S603
         command,
-        env={**os.environ, PARENT_VARIABLE: parent_run_id},
+        env={**list_variables(), PARENT_VARIABLE: parent_run_id},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

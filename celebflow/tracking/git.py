@@ -1,5 +1,6 @@
 """Ask git about the repository around the project."""
 
+import os
 import re
 import subprocess
 from pathlib import PurePosixPath
@@ -7,6 +8,17 @@ from pathlib import PurePosixPath
 from celebflow import paths
 from celebflow.errors import CelebflowError
 
+# These name a repository, and git sets them for hooks, also for those of other repositories; DVC does not heed them.
+_REPOSITORY_VARIABLES = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_WORK_TREE",
+)
 _EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/")
 
 
@@ -14,6 +26,11 @@ def run_git(*arguments: str) -> str:
     """Return what git prints in the project's folder; an empty string without git, or when it fails."""
     result = _run(*arguments)
     return result.stdout.strip() if result is not None and result.returncode == 0 else ""
+
+
+def list_variables() -> dict[str, str]:
+    """Return the environment without what would lead git away from the repository around the project."""
+    return {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
 
 
 def find_prefix() -> PurePosixPath | None:
@@ -67,7 +84,10 @@ def has_experiment(name: str) -> bool:
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str] | None:
     try:
-        command = ["git", *arguments]
-        return subprocess.run(command, cwd=paths.project(), capture_output=True, text=True, errors="replace")  # noqa: S603
+        # What signatures say would stand among the commits.
+        command = ["git", "-c", "log.showSignature=false", *arguments]
+        return subprocess.run(  # noqa: S603
+            command, cwd=paths.project(), env=list_variables(), capture_output=True, text=True, errors="replace"
+        )
     except OSError:  # git is not installed
         return None

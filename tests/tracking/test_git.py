@@ -103,3 +103,34 @@ def test_a_folder_of_another_user_is_told_with_the_remedy_and_runs_go_on(
         find_prefix()
     assert find_provenance().commit == ""
     assert "safe.directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"])
+def test_another_repository_that_a_hook_of_git_names_is_not_asked(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    before = find_provenance()
+    other = tmp_path / "other"
+    subprocess.run(["git", "init", "--quiet", other], check=True)
+    places = {"GIT_DIR": ".git", "GIT_INDEX_FILE": ".git/index"}
+    monkeypatch.setenv(variable, str(other / places.get(variable, "")))
+    assert find_provenance() == before and before.commit and not before.dirty
+    assert find_prefix() == PurePosixPath("projects/faces")
+
+
+def test_signatures_that_git_shows_are_no_commits(project: Path, tmp_path: Path) -> None:
+    program = tmp_path / "gpg"
+    program.write_text(
+        "#!/bin/sh\ncat >/dev/null\n"
+        'case "$*" in *--verify*) echo "[GNUPG:] GOODSIG 0 a"; echo "gpg: Good signature" >&2;;\n'
+        '*) echo "-----BEGIN PGP SIGNATURE-----"; echo "-----END PGP SIGNATURE-----"\n'
+        'echo "[GNUPG:] SIG_CREATED " >&2;; esac\n'
+    )
+    program.chmod(0o755)
+    for name, value in (("gpg.program", str(program)), ("commit.gpgSign", "true"), ("log.showSignature", "true")):
+        run_git("config", name, value)
+    signed = _commit("signed")
+    assert "gpgsig" in run_git("cat-file", "commit", signed)
+    (project / "dvc.lock").write_text("stages: {train: {}}\n")
+    commit = _commit("result")
+    assert list_commits_with_results(1) == [commit]

@@ -65,6 +65,8 @@ def describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str,
         **{f"celebflow.{name}_md5": md5 for name, md5 in read_lock().items() if name != "classifier"},
         **{f"celebflow.{name}": value for name, value in describe_machine().items()},
     }
+    # MLflow's file store writes each tag to a file of its name, and DVC would take celebflow.dvc for one of its own.
+    tags["celebflow.dvc_version"] = tags.pop("celebflow.dvc")
     return {name: value for name, value in tags.items() if value}
 
 

@@ -9,7 +9,7 @@ import pytest
 from celebflow.backbone.source import BackboneSource
 from celebflow.tracking import data_changes
 from celebflow.tracking.data_changes import describe_data_change, read_data_md5
-from celebflow.tracking.naming import describe_machine, name_run
+from celebflow.tracking.naming import describe_machine, describe_origin, name_run
 from celebflow.tracking.provenance import Provenance
 from tests.repository import Repository
 
@@ -97,3 +97,11 @@ def test_machine_names_libraries_and_threads() -> None:
     described = describe_machine()
     assert {"torch", "ncnn", "dvc", "mlflow", "python", "threads", "machine"} <= set(described)
     assert int(described["threads"]) >= 1
+
+
+def test_no_tag_has_the_name_of_a_file_of_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tags = describe_origin(Provenance("", "", dirty=False, experiment=""), BackboneSource("untrained", False, ""))
+    # MLflow's file store writes each tag to a file of its name, in a folder that git need not ignore.
+    assert not [name for name in tags if name.endswith((".dvc", "dvc.yaml"))]
+    assert tags["celebflow.dvc_version"]

@@ -58,6 +58,7 @@ class Repository:
             "GIT_COMMITTER_EMAIL": "tester@example.org",
             "GIT_COMMITTER_NAME": "Tester",
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # the processes for MLflow's own jobs take 16 s to start
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
         self._preloaded_path = os.environ.get(PROGRAMS, "") + os.pathsep + self.environment["PATH"]

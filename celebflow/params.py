@@ -196,6 +196,52 @@ class TrainParams(_Section):
         return self
 
 
+CLASSIFIERS: dict[TaskName, tuple[str, ...]] = {
+    "recognition": ("mlp", "linear", "lda", "logistic"),
+    "verification": ("plda", "lda"),
+    "attributes": ("mlp", "linear", "logistic", "ridge"),
+}
+# The classifiers for which a param of train makes a difference, and the tasks for which one does; of others, all.
+_OF_CLASSIFIERS = {
+    **dict.fromkeys(("hidden_units", "dropout"), ("mlp",)),
+    **dict.fromkeys(
+        (
+            "learning_rate",
+            "learning_rate_schedule",
+            "weight_decay",
+            "label_smoothing",
+            "sampling",
+            "batch_size",
+            "epochs",
+            "patience_epochs",
+            "keep_epoch",
+        ),
+        ("mlp", "linear"),
+    ),
+    "lda_shrinkage": ("lda", "plda"),
+    "logistic_c": ("logistic",),
+    "ridge_penalty": ("ridge",),
+}
+_OF_TASKS: dict[str, tuple[TaskName, ...]] = {
+    "plda_between_scale": ("recognition", "verification"),
+    "false_acceptance_rate": ("recognition",),
+    "attribute_thresholds": ("attributes",),
+}
+
+
+def list_affected_classifiers(name: str, task: TaskName) -> tuple[str, ...]:
+    """Return the classifiers of a task for which a param, by its dotted name, makes a difference."""
+    section, _, key = name.partition(".")
+    if section != "train":
+        return CLASSIFIERS[task]
+    if task not in _OF_TASKS.get(key, (task,)):
+        return ()
+    affected = _OF_CLASSIFIERS.get(key, CLASSIFIERS[task])
+    if key == "class_weights" and task != "attributes":
+        affected = ("mlp", "linear")
+    return tuple(classifier for classifier in CLASSIFIERS[task] if classifier in affected)
+
+
 class PlotParams(_Section):
     """How figures are drawn."""
 
@@ -235,11 +281,7 @@ class Params(_Section):
 
     @model_validator(mode="after")
     def _match_classifier_and_task(self) -> "Params":
-        fitting = {
-            "recognition": ("mlp", "linear", "lda", "logistic"),
-            "verification": ("plda", "lda"),
-            "attributes": ("mlp", "linear", "logistic", "ridge"),
-        }[self.task]
+        fitting = CLASSIFIERS[self.task]
         if self.train.classifier not in fitting:
             raise ValueError(
                 f"train.classifier is {self.train.classifier}, which does not fit task {self.task}: set it to "

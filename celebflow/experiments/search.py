@@ -25,7 +25,7 @@ from celebflow.evaluation.results import load_metrics
 from celebflow.experiments.recipes import list_arguments
 from celebflow.experiments.results import copy_outputs, require_trust
 from celebflow.experiments.search_record import Proposal, RecordedTrial, RunningTrial, SearchRecord, open_record
-from celebflow.params import Params, TaskName, flatten, list_informative
+from celebflow.params import CLASSIFIERS, Params, TaskName, flatten, list_affected_classifiers, list_informative
 from celebflow.tasks import TASKS
 from celebflow.tracking.data_changes import read_data_md5
 from celebflow.tracking.git import has_experiment, list_variables, require_commit
@@ -138,8 +138,8 @@ def search(
     was, with the same proposals as without the interruption.
 
     Raises CelebflowError when `metric` is not a metric of val, because test data must not choose, when a param is given
-    twice, when DVC cannot run experiments here, when the search began with other settings or photographs, when an
-    experiment of that name is not of the search, and when the first trial fails.
+    twice or ignored by the classifier, when DVC cannot run experiments here, when the search began with other settings
+    or photographs, when an experiment of that name is not of the search, and when the first trial fails.
     """
     import optuna
 
@@ -155,6 +155,7 @@ def search(
     repeated = [param for param, count in Counter(space.name for space in spaces).items() if count > 1]
     if repeated:
         raise CelebflowError(f"{', '.join(repeated)} is given more than once. Write all its values after one =.")
+    _require_difference(task, str(fixed.get("train.classifier", params.train.classifier)), spaces)
     commit = require_commit()
     require_trust()
     _require_plain_path()
@@ -199,6 +200,19 @@ def search(
                     if trial.metric is not None and rank_trials(trials, metric)[0] is trial:
                         parent.log_search_result(metric, trial.name, trial.metric, len(trials))
     return SearchResult(rank_trials(trials, metric), record.start_params, data_md5, record.start_commit)
+
+
+def _require_difference(task: TaskName, classifier: str, spaces: Sequence[Space]) -> None:
+    """Raise CelebflowError where a param makes no difference, because each classifier that is tried ignores it."""
+    tried = next((space.choices for space in spaces if space.name == "train.classifier"), (classifier,))
+    for space in spaces:
+        affected = list_affected_classifiers(space.name, task)
+        if affected != CLASSIFIERS[task] and not set(tried) & set(affected):
+            belongs = f"is for train.classifier {' or '.join(affected)}" if affected else f"is not for the task {task}"
+            raise CelebflowError(
+                f"{space.name} {belongs}. Here train.classifier is {' or '.join(map(str, tried))}, so that its values "
+                "would make no difference. Leave it out, or change the classifier."
+            )
 
 
 def _require_plain_path() -> None:

@@ -25,7 +25,7 @@ from celebflow.classifier.training import compute_logits, fit, seed_everything
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.store import select_split
 from celebflow.features.transform import Transform
-from celebflow.params import ComputeParams, TrainParams
+from celebflow.params import CLASSIFIERS, ComputeParams, TrainParams, list_affected_classifiers
 from tests.conftest import draw_features
 from tests.models import make_classifier
 from tests.training import PEOPLE, Clusters, MemoryCheckpoints, make_train_params, train
@@ -439,3 +439,41 @@ def test_weights_that_are_not_finite_are_not_kept_even_where_the_loss_is(
     with pytest.raises(DivergedError, match=r"weights are not finite \(head\.0\.bias\)"):
         train(draw_features(), make_train_params(keep_epoch=keep_epoch), checkpoints)
     assert not checkpoints.best
+
+
+_OTHER_VALUES: dict[str, object] = {
+    "hidden_units": (8,),
+    "dropout": 0.2,
+    "learning_rate": 0.01,
+    "learning_rate_schedule": "cosine",
+    "weight_decay": 0.1,
+    "label_smoothing": 0.1,
+    "class_weights": "balanced",
+    "sampling": "balanced",
+    "batch_size": 5,
+    "epochs": 2,
+    "patience_epochs": 1,
+    "keep_epoch": "best",
+    "lda_shrinkage": 0.3,
+    "plda_between_scale": 0.2,
+    "logistic_c": 0.1,
+    "ridge_penalty": 3.0,
+    "false_acceptance_rate": 0.2,
+    "attribute_thresholds": "balanced_accuracy",
+}
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS["recognition"])
+def test_params_that_a_classifier_is_said_to_ignore_make_no_difference(classifier: str) -> None:
+    assert {*_OTHER_VALUES, "seed", "preprocessing", "classifier"} == set(TrainParams.model_fields)
+    features = draw_features(people=("Ann", "Bo", "Cy", "Di"))
+    recipe: dict[str, Any] = {"classifier": classifier, "pca_components": 5}
+    model, _ = train(features, make_train_params(**recipe))
+    affected = {name: list_affected_classifiers(f"train.{name}", "recognition") for name in _OTHER_VALUES}
+    ignored = [name for name, classifiers in affected.items() if classifier not in classifiers]
+    assert "ridge_penalty" in ignored
+    for name in ignored:
+        changed, _ = train(features, make_train_params(**recipe | {name: _OTHER_VALUES[name]}))
+        assert changed.card.calibration == model.card.calibration, name
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, changed.state_dict()[key]), (name, key)

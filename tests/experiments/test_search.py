@@ -21,7 +21,7 @@ from filelock import FileLock
 from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.experiments import search as search_module
-from celebflow.experiments.search import Space, Trial, Value, format_trials, parse_space, search
+from celebflow.experiments.search import Space, Trial, Value, _require_difference, format_trials, parse_space, search
 from celebflow.params import Params
 from celebflow.tasks import TASKS
 from celebflow.tracking.processes import name_process
@@ -171,6 +171,32 @@ def test_a_param_that_is_given_twice_is_refused(params: Params, project: Path) -
     space = Space("train.dropout", choices=(0.1, 0.2))
     with pytest.raises(CelebflowError, match=r"train\.dropout is given more than once"):
         search("search", params, {}, [space, space], 2, "val.accuracy", lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "name", "belongs"),
+    [
+        ({}, "train.lda_shrinkage", r"is for train\.classifier lda\. .* is mlp"),
+        ({"train.classifier": "lda"}, "train.dropout", r"is for train\.classifier mlp\. .* is lda"),
+        ({"train.classifier": "logistic"}, "train.class_weights", r"is for train\.classifier mlp or linear"),
+        ({"task": "verification", "train.classifier": "plda"}, "train.epochs", "is not for the task verification"),
+        ({}, "train.attribute_thresholds", "is not for the task recognition"),
+    ],
+)
+def test_a_param_that_the_classifier_ignores_is_refused_before_any_work(
+    params: Params, fixed: dict[str, object], name: str, belongs: str, project: Path
+) -> None:
+    metric = "val.auc" if "task" in fixed else "val.accuracy"
+    with pytest.raises(CelebflowError, match=rf"{name} {belongs}.*make no difference"):
+        search("search", params, fixed, [Space(name, choices=(1, 2))], 2, metric, lambda _: None)
+    assert list(project.iterdir()) == [project / paths.DATA_RECORD], "nothing has been written"
+
+
+def test_a_param_of_one_of_the_classifiers_that_are_tried_is_searched(params: Params) -> None:
+    classifiers = Space("train.classifier", choices=("mlp", "lda"))
+    _require_difference("recognition", "mlp", [Space("train.lda_shrinkage", low=0.1, high=0.2), classifiers])
+    with pytest.raises(CelebflowError, match="mlp or lda"):
+        _require_difference("recognition", "logistic", [Space("train.logistic_c", low=0.1, high=0.2), classifiers])
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../tuning", "-x", ".hidden", "a b", "*"])

@@ -46,8 +46,8 @@ def find_database(address: str) -> Path | None:
     return Path(file)
 
 
-def resolve_address(address: str, folder: Path) -> str:
-    """Return an address in which a relative path is absolute, as seen from `folder`.
+def resolve_address(address: str, folder: Path, variable: str = "MLFLOW_TRACKING_URI") -> str:
+    """Return an address in which a relative path is absolute, as seen from `folder`; errors name its `variable`.
 
     Raises CelebflowError for a database in memory, and for an address that cannot be taken apart, such as one with a
     password that is not escaped.
@@ -63,13 +63,13 @@ def resolve_address(address: str, folder: Path) -> str:
         well_formed, database = False, None
     if not well_formed:
         raise CelebflowError(
-            f"MLFLOW_TRACKING_URI is {describe_address(address)}, which is not a valid address. Check its beginning, "
+            f"{variable} is {describe_address(address)}, which is not a valid address. Check its beginning, "
             "such as http://, its host and its port; and in a password, write @ as %40, / as %2F, ? as %3F, # as %23 "
             "and : as %3A."
         )
     if database is None and is_sqlite(address):
         raise CelebflowError(
-            f"MLFLOW_TRACKING_URI is {describe_address(address)}, a database in memory, which would lose the runs. "
+            f"{variable} is {describe_address(address)}, a database in memory, which would lose the runs. "
             "Name a file: sqlite:///mlflow.db."
         )
     if database is not None and not database.is_absolute():

@@ -105,6 +105,26 @@ def open_store() -> MlflowClient:
     return _open(store_uri())
 
 
+def require_registry() -> None:
+    """See that the registry of models can be used, where MLFLOW_REGISTRY_URI names another place than the store.
+
+    Raises CelebflowError when it is not a valid address, or cannot be used.
+    """
+    address = os.environ.get("MLFLOW_REGISTRY_URI", "").strip()
+    if not address:
+        return
+    uri = resolve_address(address, paths.project(), "MLFLOW_REGISTRY_URI")
+    try:
+        with _announce_waiting(uri), short_timeouts():
+            _check_connection(uri, "MLFLOW_REGISTRY_URI")
+            MlflowClient(store_uri(), uri).search_registered_models(max_results=1)
+    except STORE_ERRORS as error:
+        raise CelebflowError(
+            f"MLflow's registry of models {describe_address(uri)} cannot be used: {_first_line(error)}. "
+            "Check MLFLOW_REGISTRY_URI, or unset it to register models where runs are."
+        ) from None
+
+
 def open_waiting_store() -> MlflowClient:
     """Open the store of the waiting runs; create it if necessary.
 
@@ -135,7 +155,7 @@ def _open(uri: str) -> MlflowClient:
             return client
 
 
-def _check_connection(uri: str) -> None:
+def _check_connection(uri: str, variable: str = "MLFLOW_TRACKING_URI") -> None:
     """Connect once, within seconds; MLflow would try for minutes before it says that it cannot.
 
     Raises one of STORE_ERRORS.
@@ -158,7 +178,7 @@ def _check_connection(uri: str) -> None:
             engine.dispose()
     except (ValueError, TypeError) as error:  # an option in the address has a value of another kind
         raise CelebflowError(
-            f"MLFLOW_TRACKING_URI is {describe_address(uri)}, whose options cannot be used ({_first_line(error)}). "
+            f"{variable} is {describe_address(uri)}, whose options cannot be used ({_first_line(error)}). "
             "Correct what stands after ?."
         ) from None
 
@@ -235,6 +255,11 @@ def advise_on_failure(error: Exception) -> str:
     """Return what to do about a store, or a file that an action needs, that cannot be used."""
     if "database is locked" in str(error):
         return "Another program writes to it: wait until that has ended, or end it."
+    if "database schema" in str(error):
+        return (
+            "Another version of MLflow made it. To keep its runs, copy it and run "
+            f"`mlflow db upgrade {describe_store()}`; if a newer version made it, install that."
+        )
     if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
         return "Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository."
     if isinstance(error, OSError) and error.filename is not None:
@@ -247,13 +272,16 @@ def _first_line(error: Exception) -> str:
 
 
 def _hide(text: str) -> str:
-    return hide_secrets(text, os.environ.get("MLFLOW_TRACKING_URI", ""))
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        text = hide_secrets(text, os.environ.get(variable, ""))
+    return text
 
 
 class _SecretsFilter(logging.Filter):
-    """Hides the secrets of the store's address in what MLflow logs."""
+    """Hides the secrets of the store's address in what MLflow logs, and its tracebacks, which may hold them, too."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = record.stack_info = None
         text = record.getMessage()
         hidden = _hide(text)
         if hidden != text:

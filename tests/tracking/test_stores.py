@@ -1,17 +1,23 @@
 """Errors of a store say what cannot be used, and no remedy would lose runs that are whole."""
 
+import logging
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
+from celebflow.errors import CelebflowError
 from celebflow.tracking import stores
+
+SECRET = "S3cretWord"  # noqa: S105 - it is none
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go to a folder whose store is its own."""
-    for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI"):
+    for name in ("DVC_ROOT", "MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -55,3 +61,48 @@ def test_a_database_that_is_none_may_be_moved_away(project: Path) -> None:
         database.execute("CREATE TABLE runs (id)")
     database.close()
     assert f"Move {project / 'mlflow.db'} away" in _advise(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["Detected out-of-date database schema (found version a, but expected b).", "No such database schema"]
+)
+def test_a_database_of_another_version_of_mlflow_stays(project: Path, text: str) -> None:
+    message = _advise(MlflowException(text))
+    assert f"mlflow db upgrade sqlite:///{project / 'mlflow.db'}" in message
+    assert "away" not in message
+
+
+def test_what_mlflow_logs_has_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logging.getLogger("mlflow").handlers[0]
+    try:
+        raise ValueError("no such column")
+    except ValueError:
+        record = logging.LogRecord("mlflow.store", logging.ERROR, "", 0, "An error", None, sys.exc_info())
+    assert handler.filter(record)
+    assert handler.format(record).endswith("An error")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"http://ann:{SECRET}@127.0.0.1:9/registry",
+        f"http://127.0.0.1:9/?token={SECRET}",
+        f"postgresql://ann:{SECRET}@127.0.0.1:9/registry",
+        f"other://ann:{SECRET}@models",
+        f"http:/ann:{SECRET}@127.0.0.1:9",
+    ],
+)
+def test_a_registry_that_cannot_be_used_is_named_without_its_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", address)
+    with pytest.raises(CelebflowError, match="MLFLOW_REGISTRY_URI") as caught:
+        stores.require_registry()
+    assert "away" not in str(caught.value)
+    assert SECRET not in str(caught.value) + capsys.readouterr().err
+
+
+def test_errors_of_the_store_hide_the_registry_s_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"http://ann:{SECRET}@127.0.0.1:9/registry"
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", address)
+    assert SECRET not in _advise(MlflowException(f"API request to {address} failed"))

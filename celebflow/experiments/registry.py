@@ -13,7 +13,7 @@ from celebflow import paths
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.evaluation.metrics import is_lower_better
 from celebflow.experiments.packaging import describe_model, find_task, package_model
-from celebflow.experiments.results import find_cached_file
+from celebflow.experiments.results import find_cached_file, read_experiment_run
 from celebflow.tasks import TASKS
 from celebflow.tracking import stores
 from celebflow.tracking.provenance import read_locked_md5s
@@ -33,10 +33,11 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
         )
     if not stores.store_exists():
         raise CelebflowError(f"There is no MLflow store {stores.describe_store()}. {_advise(None)}")
+    stores.require_registry()
     try:
         with stores.short_timeouts():
             client = stores.open_store()
-            run = find_named_run(client, run_name) if run_name else find_best_run(client, metric)
+            run = find_requested_run(client, run_name) if run_name else find_best_run(client, metric)
         if names := _list_not_finite(run):
             raise CelebflowError(
                 f"Run {run.info.run_id} diverged: {', '.join(names)} are not finite. Choose another run: "
@@ -69,6 +70,7 @@ def download_model(address: str, folder: Path) -> Path:
             f"--model is {address}, and there is no MLflow store {stores.describe_store()}. Run from the project's "
             "folder, or set MLFLOW_TRACKING_URI."
         )
+    stores.require_registry()
     try:
         with stores.short_timeouts():
             client = stores.open_store()
@@ -125,6 +127,15 @@ def _advise(client: MlflowClient | None) -> str:
 def _list_not_finite(run: Run) -> list[str]:
     """Return the metrics of a run that are not finite; in a database, MLflow stores infinity as the largest float."""
     return [name for name, value in run.data.metrics.items() if not abs(value) < sys.float_info.max]
+
+
+def find_requested_run(client: MlflowClient, name: str) -> Run:
+    """Return the run of the DVC experiment of this name, or else what find_named_run finds.
+
+    The experiment says which run it has: DVC may have taken its result from its run cache, or renamed it since.
+    """
+    run_id, _ = stores.follow_run(read_experiment_run(name))
+    return (stores.find_continuation(client, run_id) if run_id else None) or find_named_run(client, run_id or name)
 
 
 def find_named_run(client: MlflowClient, name: str) -> Run:

@@ -13,6 +13,7 @@ import dvc.api
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError
+from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 from dvc_data.index import DataIndexError
 from pygit2 import GitError
 from pygit2 import Repository as GitRepository
@@ -21,7 +22,7 @@ from tabulate import tabulate
 from celebflow import paths
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.params import Params, load_flat_params
-from celebflow.tracking.git import find_prefix, list_commits_with_results, run_git
+from celebflow.tracking.git import find_prefix, has_experiment, list_commits_with_results, run_git
 from celebflow.tracking.provenance import read_locked_md5s
 
 WORKSPACE = "workspace"
@@ -59,9 +60,16 @@ def list_results(max_commits: int) -> list[Result]:
     commits = list_commits_with_results(max_commits)
     require_trust()
     try:
+        with Repo() as repository:
+            _ = repository.index.outs  # read what DVC tracks: of what it cannot read, it would show nothing
         rows = dvc.api.exp_show(revs=commits)
+    except (YAMLSyntaxError, YAMLValidationError) as error:
+        raise CelebflowError(
+            f"DVC cannot read {error.path}, which is damaged, or in which a merge left conflict marks. Correct it, or "
+            f"restore it by `git checkout HEAD -- {shlex.quote(error.path)}`."
+        ) from None
     except (DvcException, RevError) as error:
-        raise CelebflowError(f"DVC cannot list its experiments: {error}.") from None
+        raise CelebflowError(f"DVC cannot list its experiments: {str(error).rstrip('.')}.") from None
     baselines = [row for row in rows if row["typ"] == "baseline" and row["rev"] != WORKSPACE]
     latest = baseline = _pick_params(baselines[0])
     stored = _list_stored_runs()
@@ -127,6 +135,22 @@ def require_trust() -> None:
                 f"DVC does not read {top}, because another user owns it. If you trust that user, run "
                 f"`git config --global --add safe.directory {shlex.quote(top)}`."
             ) from None
+
+
+def read_experiment_run(name: str) -> str:
+    """Return the id of the run of a DVC experiment's result, or an empty string when there is no such experiment.
+
+    Raises CelebflowError when the experiment does not say it.
+    """
+    if not has_experiment(name):
+        return ""
+    run_id = _read_run_id(name)
+    if not re.fullmatch("[0-9a-f]{32}", run_id):
+        raise CelebflowError(
+            f"The run of the experiment {name} is not known: {paths.MLFLOW_RUN_ID} of it cannot be read. Run "
+            "`dvc pull --all-commits`, or give the id of the run: `celebflow runs` lists them."
+        )
+    return run_id
 
 
 def find_cached_file(md5: str) -> Path | None:
@@ -216,5 +240,5 @@ def _read_run_id(revision: str) -> str:
             return paths.MLFLOW_RUN_ID.read_text(errors="replace")
         path = (find_prefix() or PurePosixPath()) / paths.MLFLOW_RUN_ID
         return str(dvc.api.read(path.as_posix(), rev=revision))
-    except (OSError, DvcException):
+    except (OSError, DvcException, RevError):
         return ""

@@ -21,7 +21,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.photos import load_photos
 from celebflow.errors import CelebflowError
-from celebflow.experiments.registry import find_best_run, find_named_run, register
+from celebflow.experiments.registry import download_model, find_best_run, find_named_run, find_requested_run, register
 from celebflow.features.transform import Transform
 from celebflow.inference.onnx_export import run_model
 from celebflow.report.thumbnails import load_thumbnail
@@ -162,6 +162,35 @@ def test_a_run_that_another_program_logged_is_an_error(
         client.log_param(run.info.run_id, name, value)
     with pytest.raises(CelebflowError, match=f"{run.info.run_id} .*{message}"):
         register(run.info.run_id, "val/final_accuracy", "champion")
+
+
+def test_the_run_of_an_experiment_is_that_of_its_result(clone: Repository) -> None:
+    # As if an experiment of this name had been removed, and the next taken from DVC's run cache.
+    other = clone.runs()[-1].info.run_id
+    _open_store(clone).set_tag(other, "celebflow.dvc_experiment", "faint")
+    assert clone.run_id() != other
+    assert find_requested_run(_open_store(clone), "faint").info.run_id == clone.run_id()
+    clone.run("dvc", "exp", "rename", "faint", "renamed")
+    assert find_requested_run(_open_store(clone), "renamed").info.run_id == clone.run_id()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda folder: register(None, "val/final_accuracy", "champion"),
+        lambda folder: download_model(CHAMPION, folder / "model"),
+    ],
+    ids=["register", "download"],
+)
+def test_a_registry_that_cannot_be_used_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[Path], object]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").touch()
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "postgresql://ann:S3cretWord@127.0.0.1:9/models")
+    with pytest.raises(CelebflowError, match="registry.*Check MLFLOW_REGISTRY_URI") as caught:
+        use(tmp_path)
+    assert "S3cretWord" not in str(caught.value)
 
 
 def test_runs_on_another_split_are_not_candidates(clone: Repository) -> None:

@@ -70,3 +70,21 @@ def test_a_repository_that_git_trusts_and_dvc_does_not_is_told_with_the_remedy(
         read()
     for part in (str(folder), "another user", f"git config --global --add safe.directory '{folder}'"):
         assert part in str(caught.value)
+
+
+def test_what_dvc_cannot_read_is_told_with_the_remedy(folder: Path) -> None:
+    _commit()
+    subprocess.run(["dvc", "init", "--quiet"], check=True)
+    paths.PIPELINE.write_text("stages: {}\n")
+    assert list_results(1)
+    for name, content in (
+        ("dvc.yaml", "<<<<<<< HEAD\nstages: {}\n=======\n"),
+        ("data.dvc", "<<<<<<< HEAD\nouts:\n"),
+        ("data.dvc", "- 1\n"),
+        ("dvc.yaml", "stages: 3\n"),
+    ):
+        before = Path(name).read_text() if Path(name).exists() else None
+        Path(name).write_text(content)
+        with pytest.raises(CelebflowError, match=f"DVC cannot read .*{name}.*git checkout HEAD -- .*{name}"):
+            list_results(1)
+        Path(name).unlink() if before is None else Path(name).write_text(before)

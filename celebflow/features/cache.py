@@ -1,7 +1,9 @@
 """The feature cache: the features and faces of each photograph, computed once for all branches and splits."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +29,8 @@ _CACHE_SIZE_BYTES = 64 * 2**30
 # Count up whenever a change of the code changes a photograph's features, or how they are stored.
 _CODE_VERSION = 3
 _CHECKSUM_BYTES = 4
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_LOCK_FILE_BYTES = 8192  # as LMDB makes it
 _BYTES_PER_FEATURE = 2 + 4
 _REMEDY = "Let CELEBFLOW_CACHE name a folder in which you may write, below a folder in which you may write."
 
@@ -178,12 +182,15 @@ def _lock(folder: Path) -> Iterator[Path]:
                 dropped.rename(folder)  # a prune was killed between two steps
             yield folder
     except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise_shortage(error)
         raise CelebflowError(
             f"The feature cache {folder} cannot be used ({error.strerror}: {error.filename}). {_REMEDY}"
         ) from None
 
 
 def _open_store(folder: Path) -> lmdb.Environment:
+    _allocate_lock_file(folder / "lock.mdb")
     try:
         # Without metasync, a power cut can lose the last photograph, but never damages the store.
         environment = lmdb.open(str(folder), map_size=_CACHE_SIZE_BYTES, metasync=False)
@@ -199,6 +206,21 @@ def _open_store(folder: Path) -> lmdb.Environment:
             f"The feature cache {folder} cannot be opened ({error}). Remove the folder: it is computed again."
         ) from None
     return environment
+
+
+def _allocate_lock_file(file: Path) -> None:
+    """Give LMDB's lock file its disk space; raise OSError when there is none.
+
+    LMDB would make a file with a hole and map it into memory. On a full disk, writing there ends the process.
+    """
+    if not hasattr(os, "posix_fallocate"):  # on Windows and macOS
+        return
+    try:
+        with file.open("ab") as opened:
+            os.posix_fallocate(opened.fileno(), 0, _LOCK_FILE_BYTES)
+    except OSError as error:
+        if error.errno in _NO_SPACE:  # LMDB itself says the rest
+            raise OSError(error.errno, error.strerror, str(file)) from None
 
 
 @dataclass(frozen=True)

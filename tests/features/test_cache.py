@@ -1,5 +1,6 @@
 """The cache survives damage, killed prunes and full disks, and keeps what is needed."""
 
+import errno
 import os
 import resource
 import shutil
@@ -86,6 +87,26 @@ def test_a_full_disk_is_a_clear_error(photos: list[Photo], extract: Extract, mon
     monkeypatch.setattr(cache_module, "_CACHE_SIZE_BYTES", 2**16)
     with pytest.raises(CelebflowError, match=r"cannot be written.*CELEBFLOW_CACHE.*`celebflow cache prune --all`"):
         extract(photos, SMALL)
+
+
+def test_the_lock_file_has_its_disk_space_before_it_is_mapped(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "cache", ORIGIN):  # a hole in it would end the process on a full disk (SIGBUS)
+        lock = (tmp_path / "cache" / "lock.mdb").stat()
+    assert lock.st_blocks * 512 >= lock.st_size > 0
+
+
+def test_a_disk_without_space_for_the_lock_file_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with (
+        pytest.raises(CelebflowError, match=r"lock\.mdb cannot be written.*Free some space.*CELEBFLOW_CACHE"),
+        open_cache(tmp_path / "cache", ORIGIN),
+    ):
+        pass
 
 
 def test_a_limit_of_address_space_is_no_reason_to_remove_the_cache(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import click
 
 from celebflow import errors, paths
 
+sys.excepthook = errors.report_uncaught  # until run_to_exit begins
 _Result = TypeVar("_Result")
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)

@@ -178,8 +178,12 @@ def _prepare_encodings() -> None:
 def report_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Print what the machine lacks, or which path cannot be used, as a message; for sys.excepthook.
 
-    When nobody reads the output, nothing is printed. Other exceptions keep their traceback.
+    Ctrl-C ends a program as quietly before `main` begins. When nobody reads the output, nothing is printed. Other
+    exceptions keep their traceback.
     """
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return
     message = describe_shortage(error)
     if not message and isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror}. Check that path."

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,13 @@ def test_an_error_about_such_a_name_does_nothing_to_the_terminal() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (1, "error: no \\u001b]0;title\\u0007 \\udcff\n")
+
+
+@pytest.mark.parametrize("program", ["stages", "celebflow.cli"])
+def test_ctrl_c_during_the_imports_of_a_program_shows_no_traceback(program: str) -> None:
+    script = f"import {program}, signal, time; signal.raise_signal(signal.SIGINT); time.sleep(60)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "interrupted\n")
 
 
 def _run(main: str, *, output: int = subprocess.PIPE, **environment: str) -> subprocess.CompletedProcess[bytes]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import time
 from typing import Any
 
 import h11
@@ -10,13 +11,42 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, describe_shortage
 from celebflow.inference.refusals import RefusalError
 from celebflow.inference.request_queue import Limits
 
 _HEAD_SECONDS = 10.0  # that the head of a request may take
+_REPORT_SECONDS = 60.0  # between two messages that there are too many connections
 # Its warnings about a malformed form quote what the client sent.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+class _AcceptFilter(logging.Filter):
+    """Let asyncio say once a minute that it cannot accept connections: it would log a thousand tracebacks a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reported = -_REPORT_SECONDS
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        text = record.getMessage()
+        if text.startswith("Exception in callback BaseSelectorEventLoop._start_serving"):
+            return False  # asyncio tries again, while the server has ended
+        if error is None or not text.startswith("socket.accept() out of system resource"):
+            return True
+        if time.monotonic() - self._reported < _REPORT_SECONDS:
+            return False
+        self._reported = time.monotonic()
+        record.msg, record.args, record.exc_info = (
+            f"New connections wait. {describe_shortage(error) or error}",
+            (),
+            None,
+        )
+        return True
+
+
+logging.getLogger("asyncio").addFilter(_AcceptFilter())
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -3,6 +3,8 @@
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +16,7 @@ import requests
 from celebflow.errors import CelebflowError
 from celebflow.inference import connections
 from celebflow.inference.predictor import Predictor
+from tests import REPOSITORY
 from tests.inference.serving import (
     LIMITS,
     connect,
@@ -89,6 +92,40 @@ def test_a_port_that_is_taken_is_an_error() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(CelebflowError, match=f"port {port}.*--port"):
             connections.listen("127.0.0.1", port)
+
+
+_CROWDED = """
+import asyncio, resource, socket, uvicorn
+from fastapi import FastAPI
+from celebflow.inference import connections
+from tests.inference.serving import LIMITS
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+async def main():
+    listening = connections.listen("127.0.0.1", 0)
+    server = uvicorn.Server(connections.configure(FastAPI(), LIMITS))
+    serving = asyncio.create_task(server.serve([listening]))
+    await asyncio.sleep(1)
+    clients = []
+    try:
+        while True:
+            clients.append(socket.create_connection(listening.getsockname()))
+            await asyncio.sleep(0)
+    except OSError:
+        await asyncio.sleep(1)
+    clients.clear()
+    server.should_exit = True
+    await serving
+
+asyncio.run(main())
+"""
+
+
+def test_more_connections_than_open_files_are_told_once_without_a_traceback() -> None:
+    result = subprocess.run([sys.executable, "-c", _CROWDED], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (result.returncode, result.stderr.count("\n")) == (0, 1), result.stderr[:2000]
+    assert "ulimit -n" in result.stderr
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """What the server does with its model: an endpoint and a page, and what every request with photographs goes through."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -59,7 +59,7 @@ class Gate(Generic[Body]):
         self._queue = queue
         self._response = TypeAdapter(response_type)
 
-    async def serve(self, request: Request, answer: Callable[[list[bytes]], Awaitable[Body]]) -> Response:
+    async def serve(self, request: Request, answer: Callable[[list[bytes]], Coroutine[Any, Any, Body]]) -> Response:
         """Return what `answer` makes of the photographs in a request; raise RefusalError when there is no response."""
         limits = self._queue.limits
         message = f"The request took longer than {limits.seconds:g} seconds to arrive."
@@ -70,7 +70,7 @@ class Gate(Generic[Body]):
                     contents = await read_photographs(request, self._fields, limits.upload_bytes)
                     message = f"The response took longer than {limits.seconds:g} seconds."
                     late = RefusalError(503, "timed_out", message, **{"Retry-After": "5"})
-                    body = await answer(contents)
+                    body = await _unless_client_leaves(request, answer(contents))
         except TimeoutError:
             raise late from None
         except PhotographError as error:
@@ -78,6 +78,28 @@ class Gate(Generic[Body]):
         except ClientDisconnect:
             return Response(status_code=400)  # nobody receives it
         return Response(self._response.dump_json(body), headers={"Cache-Control": "no-store"}, media_type=JSON_TYPE)
+
+
+async def _unless_client_leaves(request: Request, answer: Coroutine[Any, Any, Body]) -> Body:
+    """Return a response; when the client leaves before it is there, cancel it and raise ClientDisconnect.
+
+    Otherwise the workers would be busy for nobody while others wait.
+    """
+    answering = asyncio.create_task(answer)
+    leaving = asyncio.create_task(_wait_until_client_leaves(request))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientDisconnect
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _wait_until_client_leaves(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def refuse_file(error: PhotographError, which: str = "") -> RefusalError:

@@ -124,6 +124,34 @@ def test_requests_beyond_the_queue_are_refused(predictor: Predictor) -> None:
         assert post_form(address, draw_noise()).status_code == 200
 
 
+def test_a_request_whose_client_has_left_is_given_up(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    extract = Predictor.extract
+    begun, released = threading.Event(), threading.Event()
+
+    def wait(
+        self: Predictor, photograph: Image.Image, max_faces: int | None = None, *, whole: bool = False
+    ) -> Iterator[ExtractedFace]:
+        begun.set()
+        released.wait(60)
+        return extract(self, photograph, max_faces, whole=whole)
+
+    monkeypatch.setattr(Predictor, "extract", wait)
+    head, body = format_request(draw_noise())
+    with start_server(predictor) as address:
+        with connect(address) as first, connect(address) as second:
+            first.sendall(head + body)
+            assert begun.wait(60)
+            second.sendall(head + body)
+            while get(address, "/healthz").json()["waiting"] < 2:
+                time.sleep(0.01)
+        deadline = time.monotonic() + 10
+        while (waiting := get(address, "/healthz").json()["waiting"]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        released.set()
+        assert post_form(address, draw_noise()).status_code == 200
+    assert waiting == 0
+
+
 def test_a_prediction_that_takes_too_long_is_refused(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     extract = Predictor.extract
     released = threading.Event()

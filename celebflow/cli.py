@@ -474,7 +474,12 @@ def enroll(name: str | None, photographs: tuple[str, ...], model: Path | None, r
 @main.command()
 @click.argument("photographs", nargs=-1, metavar="A B...")
 @_choose_model
-@click.option("--pairs", "table", type=_FILE, help="Also the pairs of a CSV file, with the columns first and second.")
+@click.option(
+    "--pairs",
+    "table",
+    type=_FILE,
+    help="Also the pairs of a CSV file or standard input (-), with the columns first and second.",
+)
 @click.option("--whole", is_flag=True, help="Compare a photograph without a face as a whole.")
 @click.option("--json", "format_name", flag_value="json", help="Print a JSON array with an object for each pair.")
 @click.option("--csv", "format_name", flag_value="csv", help="Print a CSV row for each pair.")
@@ -489,9 +494,9 @@ def verify(
     """Tell whether photographs show the same person.
 
     Photographs are files or standard input (-), compared two by two: A with B, and so on. Those of --pairs are relative
-    to the folder of that table, or to the working directory where the table comes through a pipe. The model was trained
-    with the task verification; it is the workspace's, or the one that --model or --rev chooses. It knows none of the
-    people.
+    to the folder of that table, or to the working directory where the table comes through a pipe or standard input.
+    The model was trained with the task verification; it is the workspace's, or the one that --model or --rev chooses.
+    It knows none of the people.
 
     The answer is same when that is at least as likely as not, taking both for equally likely before. The probability
     is that of the same person. Where a photograph shows several people, its subject is compared; where no face is

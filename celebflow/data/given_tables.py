@@ -2,11 +2,12 @@
 
 import csv
 import io
+import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from celebflow.data.files import read_file
+from celebflow.data.files import STANDARD_INPUT, read_file, read_stream
 from celebflow.data.formats import PhotographError, identify_format
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.params import TaskName
@@ -98,7 +99,8 @@ def read_words(file: Path) -> list[list[str]]:
 def _read_text(file: Path, kind: str) -> str:
     """Return the text in a file or pipe; raise CelebflowError when there is none, or something else."""
     try:
-        content = read_file(file, pipes=True)
+        is_input = str(file) == STANDARD_INPUT  # as a command names it; a table in a folder has that before its name
+        content = read_stream(sys.stdin.buffer) if is_input else read_file(file, pipes=True)
     except PhotographError as error:
         raise CelebflowError(f"{file} cannot be read: it {error}. Put the table there, as {kind} in UTF-8.") from None
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.verifier import format_probability
 from celebflow.data.decoding import decode_photograph
+from celebflow.data.files import STANDARD_INPUT
 from celebflow.data.formats import PhotographError, explain_refusal
 from celebflow.data.given_pairs import read_pair_rows
 from celebflow.data.tables import write_table
@@ -41,6 +42,13 @@ def list_pairs(photographs: Sequence[str], table: Path | None) -> list[tuple[str
     if len(photographs) % 2:
         raise CelebflowError(f"{photographs[-1]} has no photograph to be compared with. Give photographs two by two.")
     pairs = list(zip(photographs[::2], photographs[1::2], strict=True))
+    if (STANDARD_INPUT, STANDARD_INPUT) in pairs:
+        raise CelebflowError(
+            "Standard input (-) holds one photograph, which would be compared with itself. Give the other one as a "
+            "file or as a pipe: <(COMMAND)."
+        )
+    if table is not None and str(table) == STANDARD_INPUT and STANDARD_INPUT in photographs:
+        raise CelebflowError("Standard input (-) cannot be a photograph and the table of --pairs. Save one as a file.")
     if table is not None:
         pairs += read_pair_rows(table)
     if not pairs:

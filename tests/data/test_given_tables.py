@@ -1,6 +1,8 @@
 """Tables that users write are read, or refused with the file, the line and what to do."""
 
+import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,8 @@ def test_photographs_of_a_table_from_a_pipe_are_relative_to_the_working_director
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "'-a.jpg").touch()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"first,second\nfaces/1.jpg,b.jpg\n")))
+    assert read_pair_rows(Path("-")) == [("faces/1.jpg", "b.jpg")]
     reading, writing = os.pipe()
     os.write(writing, b"first,second\nfaces/1.jpg,'-a.jpg\n")
     os.close(writing)

@@ -229,6 +229,13 @@ def test_the_command_also_reads_standard_input_and_pipes_that_it_is_given(verifi
     assert [row["answer"] for row in csv.DictReader(output.stdout.splitlines())] == ["same", "different"]
 
 
+@pytest.mark.parametrize("arguments", [["-", "-"], ["--pairs", "-", "a.jpg", "-"]])
+def test_standard_input_holds_one_thing_only(verifier_model: Path, arguments: list[str]) -> None:
+    output = CliRunner().invoke(main, ["verify", "--model", str(verifier_model), *arguments], input=draw_noise())
+    assert isinstance(output.exception, CelebflowError) and "Standard input (-)" in str(output.exception)
+    assert output.stdout == ""
+
+
 def test_rows_of_a_table_name_files_alone_and_one_that_is_none_is_refused_by_name(
     verifier_model: Path, tmp_path: Path
 ) -> None:

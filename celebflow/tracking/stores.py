@@ -23,7 +23,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from celebflow import paths
-from celebflow.errors import CelebflowError, defer_signals
+from celebflow.errors import CelebflowError, defer_signals, raise_shortage
 from celebflow.tracking.addresses import (
     describe_address,
     find_database,
@@ -134,6 +134,7 @@ def open_waiting_store() -> MlflowClient:
     try:
         return _open(_waiting_uri())
     except STORE_ERRORS as error:
+        raise_shortage(error, _waiting_database())
         raise CelebflowError(
             f"The MLflow runs that wait in {paths.waiting_runs()} cannot be read ({_first_line(error)}). "
             f"Try `mlflow db upgrade {_waiting_uri()}`, or move that folder away."

@@ -106,3 +106,15 @@ def test_errors_of_the_store_hide_the_registry_s_secrets(monkeypatch: pytest.Mon
     address = f"http://ann:{SECRET}@127.0.0.1:9/registry"
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", address)
     assert SECRET not in _advise(MlflowException(f"API request to {address} failed"))
+
+
+def test_a_full_disk_is_no_reason_to_upgrade_the_store_of_waiting_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(uri: str) -> None:
+        raise MlflowException("(sqlite3.OperationalError) database or disk is full")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stores, "_open", refuse)
+    with pytest.raises(CelebflowError, match=r"mlflow\.db cannot be written.*Free some space"):
+        stores.open_waiting_store()

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from celebflow.data.formats import PhotographError, can_read, explain_format, identify_format
+from celebflow.data.files import read_file
+from celebflow.data.formats import PhotographError, can_read, explain_format, explain_refusal, identify_format
 from celebflow.data.isolation import MAX_SECONDS, decode_isolated
 from celebflow.data.pixels import MAX_PIXELS, decode
 from celebflow.errors import CelebflowError
@@ -41,10 +42,10 @@ def load_photograph(path: Path, sha256: str | None = None) -> Image.Image:
     Raises CelebflowError when it cannot be read or decoded now, or no longer has this SHA-256.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        content = read_file(path)
+    except (PhotographError, OSError) as error:
         raise CelebflowError(
-            f"{path} cannot be read ({error.strerror}). Run `dvc repro` to check the photographs again."
+            f"{path} {explain_refusal(error)}. Run `dvc repro` to check the photographs again."
         ) from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise CelebflowError(f"{path} has changed since prepare checked it. Run `dvc repro` to check it again.")

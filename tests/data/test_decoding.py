@@ -24,8 +24,9 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from celebflow.data import containers, formats, isolation, pixels
-from celebflow.data.decoding import decode_base64, decode_photograph, encode_jpeg
+from celebflow.data.decoding import decode_base64, decode_photograph, encode_jpeg, load_photograph
 from celebflow.data.formats import PILLOW_FORMATS, PhotographError
+from celebflow.errors import CelebflowError
 from tests import REPOSITORY
 from tests.images import make_chunk, repeat_last_scan
 from tests.profiles import ADOBE_RGB, DISPLAY_P3, make_cmyk_profile, make_gray_profile, make_rgb_profile
@@ -697,3 +698,9 @@ def test_an_encoded_jpeg_shows_the_image() -> None:
     decoded = np.asarray(decode_photograph(encode_jpeg(image)), np.int64)
     assert decoded.shape == (16, 24, 3)
     assert np.abs(decoded - image).max() <= 4
+
+
+def test_a_photograph_that_became_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.jpg")
+    with pytest.raises(CelebflowError, match=r"1\.jpg is not a regular file.*`dvc repro`"):
+        load_photograph(tmp_path / "1.jpg")

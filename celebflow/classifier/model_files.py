@@ -126,5 +126,12 @@ def find_kind(path: Path) -> ModelKind:
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
+    try:
+        path.open("rb").close()  # safetensors says of every file that cannot be opened that there is none
+    except OSError as error:
+        raise_shortage(error, path)
+        raise CelebflowError(
+            f"{path} cannot be read ({error.strerror}). Check that file, or run `dvc repro`."
+        ) from None
     with safe_open(path, "pt") as file:
         return file.metadata() or {}

@@ -20,6 +20,7 @@ _MAX_FILL_BYTES = 2**16  # before segments, which Pillow skips one by one
 # Looking behind makes it linear in time, whatever the file contains; beginning with a byte, it skips others fast.
 _MARKER = re.compile(rb"\xff(?<!\xff\xff)\xff*+([^\x00-\xbf\xd0-\xd8\xff]|\Z)")
 _START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
+_FILLED = bytes(64)  # what a download or a disk leaves of the rest of a file; scans hold no such run of zeros
 # Frames that are lossless, hierarchical or in arithmetic coding; the last costs time for scans of no bytes.
 _RARE_FRAMES = [bytes([marker]) for marker in (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)]
 _ORIENTATION = 0x0112
@@ -62,7 +63,8 @@ def strip_jpeg(content: bytes) -> Jpeg:
     Pillow would read all of EXIF, in any number of segments, however large or damaged. What follows the end of the
     first image does not count, and neither does what a segment contains.
 
-    Raises PhotographError for a file of very many segments, or of a kind that decoders need far longer for.
+    Raises PhotographError for a file of very many segments, of a kind that decoders need far longer for, or whose end
+    was replaced by zeros, which decoders take for gray.
     """
     kept, position, exif = [], 0, b""
     scan_starts = []
@@ -102,6 +104,8 @@ def _list_segments(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         count += 1
         if count > _MAX_PARTS:
             raise PhotographError(f"has more than {_MAX_PARTS} segments")
+    if scanning and content.endswith(_FILLED):
+        raise PhotographError("is truncated: zeros stand for its end; copy it again from where it came")
     if not scanning and fill + len(content) - position > _MAX_FILL_BYTES:
         raise PhotographError("has too many bytes between its segments")
 

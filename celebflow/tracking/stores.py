@@ -1,5 +1,6 @@
 """MLflow's stores: the user's, and one in the repository for runs that wait until the user's can be reached."""
 
+import glob
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from filelock import FileLock
 from google.protobuf.json_format import Error as ProtobufError  # type: ignore[import-untyped]
@@ -150,10 +152,26 @@ def _open(uri: str) -> MlflowClient:
         # MLflow creates the tables of a new file, and two pipelines must not do that at once.
         paths.own_folder().mkdir(exist_ok=True)
         with FileLock(paths.own_folder() / "stores.lock"):
+            if not database.exists() or not database.stat().st_size:
+                _make_database(database)
             client = MlflowClient(uri)
             if database in (_own_database(), _waiting_database()):
                 move_artifacts(database)
             return client
+
+
+def _make_database(file: Path) -> None:
+    """Let MLflow make the tables of a new database, all or none: it cannot go on with some of them.
+
+    Raises one of STORE_ERRORS.
+    """
+    part = file.with_name(f"{file.name}.{uuid4().hex}.part")  # MLflow never opens two databases of one name anew
+    try:
+        MlflowClient(make_sqlite_address(part))
+        part.replace(file)
+    finally:
+        for leftover in file.parent.glob(f"{glob.escape(file.name)}.*.part*"):  # also of processes that were killed
+            leftover.unlink(missing_ok=True)
 
 
 def _check_connection(uri: str, variable: str = "MLFLOW_TRACKING_URI") -> None:

@@ -16,6 +16,7 @@ from celebflow.backbone.source import FEATURE_COUNT, BackboneSource
 from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.layers import DenseLinear, SparseLinear
 from celebflow.classifier.model import load_card, load_classifier, save_classifier
+from celebflow.classifier.model_files import find_kind
 from celebflow.classifier.training import compute_logits
 from celebflow.errors import CelebflowError
 from celebflow.features.transform import Transform
@@ -97,7 +98,7 @@ def test_a_saved_classifier_predicts_alike_and_carries_its_card(tmp_path: Path) 
         assert torch.equal(tensor, loaded.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("name", ["no_safetensors", "no_card", "missing", "broken_card"])
+@pytest.mark.parametrize("name", ["no_safetensors", "no_card", "broken_card"])
 def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "no_safetensors").write_bytes(b"something else")
     save_file({"weight": torch.zeros(3)}, tmp_path / "no_card")
@@ -116,6 +117,14 @@ def test_a_classifier_of_an_earlier_version_is_refused_with_the_reason(tmp_path:
     for load in (load_card, load_classifier):
         with pytest.raises(CelebflowError, match=r"c\.safetensors.*another version.*dvc repro"):
             load(path)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("missing", "No such file or directory"), ("", "Is a directory")])
+def test_a_file_that_cannot_be_opened_is_named_with_the_reason(tmp_path: Path, name: str, reason: str) -> None:
+    for read in (load_card, load_classifier, find_kind):
+        with pytest.raises(CelebflowError, match=rf"cannot be read \({reason}\).*dvc repro") as caught:
+            read(tmp_path / name)
+        assert "saved" not in str(caught.value)
 
 
 def test_weights_that_do_not_match_the_card_are_refused(tmp_path: Path) -> None:

@@ -75,6 +75,18 @@ def test_truncated_files_are_refused_with_the_remedy(kind: str, fraction: float)
         decode_photograph(content[: int(len(content) * fraction)])
 
 
+@pytest.mark.parametrize("fraction", [0.5, 0.9])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_file_whose_end_was_replaced_by_zeros_is_refused(fraction: float, progressive: bool) -> None:
+    file = io.BytesIO()
+    _draw_photograph(300, 200).save(file, "JPEG", progressive=progressive)
+    content = file.getvalue()
+    kept = int(len(content) * fraction)
+    with pytest.raises(PhotographError, match="truncated: zeros stand for its end; copy it again"):
+        decode_photograph(content[:kept] + bytes(len(content) - kept))
+    np.testing.assert_array_equal(decode_photograph(content + bytes(5000)), decode_photograph(content))
+
+
 # The first column and row of each pass of an interlaced PNG file, and its steps to the next.
 _PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 

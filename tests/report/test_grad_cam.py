@@ -117,9 +117,8 @@ def test_heat_maps_are_of_the_last_layer_of_the_context() -> None:
     classifier = make_classifier(["Ann", "Bo", "Cy"], (), 0.5, transform, source)
     one_layer, features = _make_classifier(()), _draw_features()
     parts = [np.roll(features, number, axis=1) for number in (1, 2, 3, 0)]
-    weight = one_layer.head[0].weight
     with torch.no_grad():
-        classifier.head[0].weight[-FEATURE_COUNT:] = weight
+        classifier.split_at_first_product()[0].weight[-FEATURE_COUNT:] = one_layer.split_at_first_product()[0].weight
     rows = [SparseRow.from_dense(row) for row in np.concatenate(parts, axis=1)]
     batch = SparseBatch.from_rows(rows, transform.feature_count)
     expected = Explainer(one_layer).compute_heat_maps(_batch(features), CLASSES)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from celebflow.errors import CelebflowError
 from celebflow.tracking import stores
@@ -118,3 +119,25 @@ def test_a_full_disk_is_no_reason_to_upgrade_the_store_of_waiting_runs(
     monkeypatch.setattr(stores, "_open", refuse)
     with pytest.raises(CelebflowError, match=r"mlflow\.db cannot be written.*Free some space"):
         stores.open_waiting_store()
+
+
+def test_a_database_that_could_not_be_made_is_made_whole_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make = SqlAlchemyStore.__init__
+
+    def fail(self: SqlAlchemyStore, db_uri: str, default_artifact_root: str) -> None:
+        make(self, db_uri, default_artifact_root)  # type: ignore[no-untyped-call]
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE spans")
+        raise MlflowException("(sqlite3.OperationalError) database or disk is full")
+
+    monkeypatch.setattr(SqlAlchemyStore, "__init__", fail)
+    with pytest.raises(MlflowException, match="disk is full"):
+        stores.open_store()
+    monkeypatch.setattr(SqlAlchemyStore, "__init__", make)
+    assert stores.open_store().search_experiments()
+    assert not list(tmp_path.glob("*.part"))
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("SELECT name FROM sqlite_master WHERE name = 'spans'").fetchone()

@@ -1,6 +1,7 @@
 """Photographs → normalized vectors of features, and their inner products; they are never whole in memory."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,6 +16,7 @@ from celebflow.features.store import Features
 
 _BLOCK_VALUES = 2**25  # of a dense block: 128 MB
 _BATCH_SIZE = 256
+_SUM_SIZE = 128  # photographs that a thread adds up at once; with more, their features leave the processor's caches
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,28 @@ class Vectors:
         )["products"].numpy()
 
     def add_up(self, weights: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the sums of the vectors times their (N, A) weights, (features, A)."""
-        sums = np.empty((self.features.origin.feature_count, weights.shape[1]))
-        for columns, dense in self.read_columns("adding up photographs"):
-            sums[columns] = dense.T @ weights
-        return sums
+        """Return the sums of the vectors times their (N, A) weights, (features, A).
+
+        Each thread adds up a share, so that the last bits depend on the number of threads.
+        """
+        count = torch.get_num_threads()
+        views = range(self.features.view_count) if self.views is None else [self.views]
+        parts = [(view, start) for view in views for start in range(0, len(self), _SUM_SIZE)]
+        bar = tqdm(desc="adding up photographs", total=len(parts), unit="batch", disable=None)
+
+        def add_share(share: list[tuple[NDArray[np.int64] | int, int]]) -> NDArray[np.float64]:
+            sums = np.zeros((self.features.origin.feature_count, weights.shape[1]))
+            for view, start in share:
+                block = slice(start, start + _SUM_SIZE)
+                batch = self.features.gather(self.rows[block], view if isinstance(view, int) else view[block])
+                sums += self.preprocessor.normalize(batch).add_up(weights[block].astype(np.float32))
+                bar.update()
+            return sums
+
+        with bar, ThreadPoolExecutor(count) as workers:
+            shares = list(workers.map(add_share, [parts[start::count] for start in range(count)]))
+        total: NDArray[np.float64] = sum(shares[1:], start=shares[0]) / len(views)
+        return total
 
     def multiply(self, weight: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the (N, outputs) products of the vectors with a (features, outputs) matrix."""

@@ -97,6 +97,17 @@ class SparseBatch:
         dense[self.rows, self.columns] = self.values
         return dense
 
+    def add_up(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the sums of the rows times their (B, outputs) weights, (column_count, outputs)."""
+        from scipy import sparse  # as torch below
+
+        ends = np.searchsorted(self.rows, np.arange(self.row_count + 1))
+        # With numbers of 32 bits, SciPy copies neither.
+        shape = self.row_count, self.column_count
+        matrix = sparse.csr_array((self.values, self.columns.astype(np.int32), ends.astype(np.int32)), shape)
+        sums: NDArray[np.float32] = matrix.T @ weights
+        return sums
+
     def multiply(self, weight: "Tensor") -> "Tensor":
         """Return the (B, outputs) product with a (column_count, outputs) matrix, on the matrix's device."""
         block_size = max(1, _PRODUCT_BLOCK_VALUES // weight.shape[1])

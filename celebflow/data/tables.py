@@ -64,10 +64,11 @@ def load_table(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str
             for name in needed:
                 if name not in rows.fieldnames:
                     raise KeyError(name)
+            names = [unescape_cell(name) for name in rows.fieldnames]
             for row in rows:
                 if None in row or None in row.values():
                     raise ValueError("another number of cells than its header")
-                yield {unescape_cell(name): unescape_cell(cell) for name, cell in row.items()}
+                yield dict(zip(names, map(unescape_cell, row.values()), strict=True))
         except (csv.Error, ValueError) as error:
             raise CelebflowError(
                 f"{path} is damaged at line {rows.line_num} ({error}). Run `dvc repro` to make it again."
@@ -81,7 +82,7 @@ def escape_cell(cell: object) -> object:
 
 def unescape_cell(cell: str) -> str:
     """Return the text of a cell that write_table wrote."""
-    return _ESCAPED_START.sub(r"\1", cell)
+    return _ESCAPED_START.sub(r"\1", cell) if "'" in cell else cell
 
 
 def save_rows(kind: type[Row], rows: Iterable[Row], path: Path) -> None:

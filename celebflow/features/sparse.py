@@ -111,6 +111,8 @@ class SparseBatch:
     def multiply(self, weight: "Tensor") -> "Tensor":
         """Return the (B, outputs) product with a (column_count, outputs) matrix, on the matrix's device."""
         block_size = max(1, _PRODUCT_BLOCK_VALUES // weight.shape[1])
+        if block_size >= self.column_count:
+            return _weigh(weight, self.columns, self.values, _starts(self.rows, self.row_count)[:-1])
         blocks = self.columns // block_size
         order = np.argsort(blocks.astype(np.uint16), kind="stable")  # NumPy sorts 16-bit numbers by radix: fast
         # A bag is the part of a row that lies in one block: all rows use a block before the next block is read.

@@ -203,11 +203,12 @@ def _draw_panels(
         name = shorten(spell(curve.name), _PANEL_INCHES - 0.1, _PANEL_TITLE)
         text = f"{name}\n{area} {curve.area:.3f}"
         axes.set_title(text, fontsize=_PANEL_TITLE.size, pad=3, parse_math=False)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        axes.set_xticks([0, 0.5, 1], ["0", "", "1"])
-        axes.set_yticks([0, 0.5, 1], ["0", "", "1"])
+        axes.set_aspect("equal")
         axes.tick_params(labelsize=6.5, length=2)
         axes.grid(alpha=0.3)
+    grid[0].set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))  # for all panels, which share their axes
+    grid[0].set_xticks([0, 0.5, 1], ["0", "", "1"])
+    grid[0].set_yticks([0, 0.5, 1], ["0", "", "1"])
     for axes in grid[len(ranked) :]:
         axes.set_axis_off()
     if len(ranked) < len(in_order):

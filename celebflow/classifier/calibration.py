@@ -10,6 +10,8 @@ from celebflow.errors import CelebflowError
 
 FloatArray = NDArray[np.float64]
 
+_LEAST_DEVIATION = 1e-6  # of scores, relative to their mean: less is the rounding of equal ones in float32
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -108,8 +110,8 @@ def fit_logistic(scores: FloatArray, actual: NDArray[np.bool_], weights: FloatAr
 
     counts = np.array([(~actual).sum(), actual.sum()])
     targets = np.where(actual, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
-    scale = float(scores.std()) or 1.0
-    center = float(scores.mean())
+    center, deviation = float(scores.mean()), float(scores.std())
+    scale = deviation if deviation > _LEAST_DEVIATION * abs(center) else 1.0
     standard = (scores - center) / scale
 
     def lose(values: FloatArray) -> tuple[float, FloatArray]:

@@ -39,6 +39,16 @@ def test_labels_of_one_kind_give_bounded_probabilities(labels: list[int]) -> Non
     assert 1 / (known + 2) - 1e-12 <= probabilities.min() and probabilities.max() <= (known + 1) / (known + 2) + 1e-12
 
 
+@pytest.mark.parametrize("constant", [3.3, -4.7, 0.1])
+def test_equal_logits_give_the_fraction_of_yes_however_they_are_rounded(constant: float) -> None:
+    on_val = np.full((50, 1), constant, np.float32)
+    on_val[2] = np.nextafter(np.float32(constant), np.float32(9))
+    labels = np.where(np.arange(50) < 5, YES, NO)[:, None]
+    fitted = fit_attribute_calibration(on_val, labels, "accuracy")
+    others = (constant + np.array([[-1e-7], [0], [1e-7]])).astype(np.float32)
+    np.testing.assert_allclose(fitted.compute_probabilities(others), 6 / 52, atol=0.02)
+
+
 def test_thresholds_are_what_calibrated_probabilities_call_for() -> None:
     random = np.random.default_rng(4)
     logits = random.normal(size=(20_000, 1)) - 2
@@ -52,6 +62,8 @@ def test_thresholds_are_what_calibrated_probabilities_call_for() -> None:
     for kind, score in scores.items():
         (threshold,) = fitted.select_thresholds(kind).tolist()
         assert score(threshold) >= max(map(score, np.linspace(0.02, 0.98, 49))) - 0.003
+    assert fitted.accuracy_thresholds == (0.5,)
+    assert fitted.balanced_thresholds == pytest.approx(((actual.sum() + 1) / (len(actual) + 2),))
 
 
 def test_answers_near_the_threshold_are_uncertain() -> None:

@@ -87,16 +87,18 @@ def read_given_attributes(folder: Path, photos: Sequence[Photo]) -> GivenAttribu
     other values, columns that cannot be attributes, and attributes of which not every split can have both kinds.
     """
     file = folder / ATTRIBUTES_TABLE
-    celeba = folder / CELEBA_ATTRIBUTES
+    celeba, celeba_people = folder / CELEBA_ATTRIBUTES, folder / CELEBA_PEOPLE
     notes = []
     problems: list[str] = []
     if is_given(file):
         names, rows = _read_table(file, problems)
         if is_given(celeba):
             notes.append(f"{celeba} is not used: {file} is.")
+        if is_given(celeba_people):
+            notes.append(f"{celeba_people} is not used: in {file}, a column {_PERSON} says who is in a photograph.")
     elif is_given(celeba):
         file = celeba
-        names, rows = _read_celeba(celeba, folder / CELEBA_PEOPLE, problems)
+        names, rows = _read_celeba(celeba, celeba_people, problems)
     else:
         state = "is not a file" if os.path.lexists(file) else "is missing"
         raise CelebflowError(
@@ -188,6 +190,8 @@ def _read_celeba(file: Path, people: Path, problems: list[str]) -> tuple[list[st
     if int(lines[0][0]) != count:
         problems.append(f"line 1: it says that there are {int(lines[0][0])} rows, but there are {count}: copy it again")
     person_of = _read_celeba_people(people, problems) if is_given(people) else {}
+    if is_given(people) and not any(words and words[0] in person_of for words in lines[2:]):
+        problems.append(f"{people.name} names none of the files of this list: copy it again, or remove it")
     return names, _split_celeba(lines, person_of, problems)
 
 

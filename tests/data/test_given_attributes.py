@@ -27,12 +27,15 @@ def _read(folder: Path, *, used: list[str] = NAMES, **tables: str) -> GivenAttri
     for name, text in tables.items():
         extension = "csv" if name == "attributes" else "txt"
         (folder / f"{name}.{extension}").write_text(text, encoding="utf-8")
-    return read_given_attributes(folder, [Photo(path, "", "", path, path) for path in used])
+    groups = range(len(used), 0, -1)  # in another order than the paths
+    return read_given_attributes(
+        folder, [Photo(path, "", "", path, str(group)) for path, group in zip(used, groups, strict=True)]
+    )
 
 
 def test_labels_and_people_are_read_by_photograph(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").touch()
-    text = GOOD.replace("Hat,", " Hat ,").replace(",0,0", ",-1,-1") + "x.jpg,, 1 ,\n"
+    text = GOOD.replace("Hat,", " Hat ,").replace(",0,0", ",-1,-1").replace("p4", " p4 ") + "x.jpg,, 1 ,\n"
     given = _read(tmp_path, used=["x.jpg", *NAMES[::-1]], attributes="\ufeff" + text)
     assert given.table.names == ("Hat", "Smiling")
     assert given.table.paths == tuple(photo.path for photo in given.photos) == (*NAMES, "x.jpg")
@@ -49,12 +52,19 @@ def test_a_photograph_is_found_by_what_only_its_path_ends_with(tmp_path: Path) -
     with pytest.raises(CelebflowError, match="line 2: 1.jpg can be faces/1.jpg or faces/more/1.jpg"):
         _read(tmp_path, attributes=GOOD.replace("faces/", ""))
     assert _read(tmp_path, attributes=GOOD).table.paths == tuple(NAMES)
+    for folder in ("most", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.jpg").touch()
+    with pytest.raises(CelebflowError, match="line 2: 1.jpg can be [a-z/]+1.jpg or [a-z/]+1.jpg or 2 more: write"):
+        _read(tmp_path, attributes=GOOD.replace("faces/1", "1"))
 
 
 def test_names_that_celebflow_keeps_from_being_formulas_are_read_back(tmp_path: Path) -> None:
     (tmp_path / "=a.jpg").touch()
-    text = GOOD.replace("person,Hat", "person,'=Hat").replace("p0", "'-p0") + "'=a.jpg,,1,1\n"
-    given = _read(tmp_path, used=[*NAMES, "=a.jpg"], attributes=text)
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "=b.jpg").touch()
+    text = GOOD.replace("person,Hat", "person,'=Hat").replace("p0", "'-p0") + "'=a.jpg,,1,1\n'=b.jpg,,1,1\n"
+    given = _read(tmp_path, used=[*NAMES, "=a.jpg", "faces/=b.jpg"], attributes=text)
     assert given.table.names == ("=Hat", "Smiling")
     assert [photo.person for photo in given.photos if photo.path in ("=a.jpg", NAMES[0])] == ["", "-p0"]
 
@@ -63,6 +73,8 @@ def test_names_that_celebflow_keeps_from_being_formulas_are_read_back(tmp_path: 
     ("text", "parts"),
     [
         (GOOD + "faces/9.jpg,,1,1\n", ["line 8", "faces/9.jpg is not one of the photographs", "remove the row"]),
+        (GOOD.replace("faces/1", "ces/1"), ["line 2: ces/1.jpg is not one of the photographs"]),
+        (GOOD + "attributes.csv,,1,1\n", ["line 8: attributes.csv is not one of the photographs"]),
         (GOOD.replace("faces/1", "faces\\1"), ["line 2", "but 'faces/1.jpg' is", "faces/1.jpg has no row", "add one"]),
         (GOOD + "faces/1.jpg,,1,1\n", ["line 8", "same photograph as in line 2"]),
         (GOOD + "1.jpg,,1,1\n", ["line 8", "same photograph as in line 2, faces/1.jpg", "remove one"]),
@@ -80,6 +92,7 @@ def test_names_that_celebflow_keeps_from_being_formulas_are_read_back(tmp_path: 
         ("photograph,person\n" + "".join(f"{name},\n" for name in NAMES), ["names no attribute"]),
         (GOOD.replace("1\n", "\n").replace("0\n", "\n"), ["Smiling is blank everywhere", "remove the column"]),
         (GOOD.replace("1\n", "0\n"), ["Smiling is 1 for 0 people, and train, val and test need one each"]),
+        (GOOD.replace("1\n", "0\n").replace("p2", ""), ["Smiling is 1 for 0 people or groups of near-duplicates"]),
         (GOOD.replace("p3", "p1"), ["Hat is 1 for 2 people", "Smiling is 1 for 2 people", "add photographs"]),
         ("photo,Hat\n", ["lacks the column photograph"]),
         ("", ["lacks the column photograph"]),
@@ -102,6 +115,12 @@ def test_all_faults_are_one_list_that_ends_with_their_number(tmp_path: Path) -> 
     assert len(str(caught.value).splitlines()) == 13
 
 
+def test_an_attribute_with_other_values_is_not_said_to_lack_a_kind_as_well(tmp_path: Path) -> None:
+    with pytest.raises(CelebflowError, match="Smiling is x, not 1, 0 or blank") as caught:
+        _read(tmp_path, attributes=GOOD.replace("1\n", "x\n"))
+    assert "train, val and test" not in str(caught.value)
+
+
 def test_near_duplicates_count_once_where_nobody_is_known(tmp_path: Path) -> None:
     _read(tmp_path, attributes=GOOD)
     photos = [Photo(path, "", "", path, "one" if path in (NAMES[1], NAMES[3]) else path) for path in NAMES]
@@ -119,7 +138,7 @@ def test_rows_of_files_that_are_not_used_are_a_note(tmp_path: Path) -> None:
 
 
 def test_celeba_s_own_files_are_read_and_what_is_not_here_is_left_out(tmp_path: Path) -> None:
-    people = "".join(f"{number}.jpg {number + 100}\n" for number in (1, 2, 3, 5, 7))
+    people = "".join(f"{number}.jpg {number + 100}\n" for number in (1, 2, 3, 5, 7, 7))
     given = _read(tmp_path, list_attr_celeba=CELEBA, identity_CelebA=people)
     assert given.table.names == ("Hat", "Smiling")
     assert given.table.labels.tolist() == [[YES, YES], [NO, YES], [YES, YES], [NO, NO], [YES, NO], [NO, NO]]
@@ -128,18 +147,21 @@ def test_celeba_s_own_files_are_read_and_what_is_not_here_is_left_out(tmp_path: 
     assert "1 rows" in note and "list_attr_celeba.txt" in note
     both = _read(tmp_path, attributes=GOOD)
     assert any("list_attr_celeba.txt is not used" in note for note in both.notes)
+    assert any("identity_CelebA.txt is not used" in note and "column person" in note for note in both.notes)
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
         (CELEBA.replace("7\n", "8\n", 1), "line 1: it says that there are 8 rows, but there are 7"),
+        (CELEBA.replace("7\n", "6\n", 1), "line 1: it says that there are 6 rows, but there are 7"),
         (CELEBA.replace("7\n", "", 1), "line 1: not the number of photographs"),
         (CELEBA.replace("7\n", f"{'9' * 5000}\n", 1), "line 1: not the number of photographs"),
         ("7", "line 1: not the number of photographs"),
         ("", "line 1: not the number of photographs"),
         (CELEBA.replace("Smiling", "Hat"), "2 columns are named Hat"),
         (CELEBA.replace("4.jpg -1", "4.jpg"), "line 6: it has 1 values, and there are 2 attributes"),
+        (CELEBA.replace("4.jpg -1", "4.jpg -1 1"), "line 6: it has 3 values, and there are 2 attributes"),
         (CELEBA.replace("4.jpg", "9.jpg"), "faces/4.jpg has no row"),
         (CELEBA.replace("4.jpg -1", "4.jpg  x"), "line 6: Hat is x, not 1, 0 or blank"),
     ],
@@ -156,6 +178,11 @@ def test_faults_of_celeba_s_people_are_named(tmp_path: Path) -> None:
         _read(tmp_path, list_attr_celeba=CELEBA, identity_CelebA=f"1.jpg 5\n1.jpg 6\n\n2.jpg {'9' * 5000}\n")
     assert "identity_CelebA.txt, line 2: 1.jpg has another number above" in str(caught.value)
     assert "identity_CelebA.txt, line 4: not the name of a file and the number of a person" in str(caught.value)
+
+
+def test_celeba_s_people_of_other_files_are_refused_instead_of_nobody_being_known(tmp_path: Path) -> None:
+    with pytest.raises(CelebflowError, match=r"identity_CelebA\.txt names none of the files.*copy it again"):
+        _read(tmp_path, list_attr_celeba=CELEBA, identity_CelebA="1.png 101\n2.png 102\n")
 
 
 def test_a_table_that_is_not_there_or_cannot_be_read_is_told(tmp_path: Path) -> None:

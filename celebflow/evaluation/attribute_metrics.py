@@ -35,7 +35,7 @@ class AttributeMetrics:
 
     Undefined figures are None: recall and F1 without labels of yes, specificity without labels of no, balanced
     accuracy, AUC and average precision without both, precision without answers of yes. The ends of an interval are None
-    as resample_metrics and find_intervals explain.
+    as find_intervals explains; its groups are those with yes, or no, where only these decide a metric.
     """
 
     attribute: str
@@ -82,17 +82,13 @@ def compute_attribute_metrics(
     calibration_errors = _compute_calibration_errors(answers)
     rows = []
     for attribute, name in enumerate(answers.names):
-        known = answers.known[:, attribute]
-        support, yes = int(known.sum()), int(answers.yes[:, attribute].sum())
-        intervals = find_intervals(
-            {metric: each[:, attribute] for metric, each in resampled.items() if metric in _INTERVAL_METRICS},
-            len(np.unique(answers.groups[known])),
-        )
-        ends = {
-            f"{metric}_{end}": getattr(intervals.get(metric), end, None)
-            for metric in _INTERVAL_METRICS
-            for end in ("low", "high")
-        }
+        support, yes = int(answers.known[:, attribute].sum()), int(answers.yes[:, attribute].sum())
+        group_counts = _count_deciding_groups(answers, attribute)
+        ends: dict[str, float | None] = {}
+        for metric in _INTERVAL_METRICS:
+            own = {metric: resampled[metric][:, attribute]} if resampled else {}
+            interval = find_intervals(own, group_counts[metric]).get(metric)
+            ends |= {f"{metric}_{end}": getattr(interval, end, None) for end in ("low", "high")}
         rows.append(
             AttributeMetrics(
                 attribute=name,
@@ -107,6 +103,17 @@ def compute_attribute_metrics(
             )
         )
     return rows
+
+
+def _count_deciding_groups(answers: AttributeAnswers, attribute: int) -> dict[str, int]:
+    """Return for each metric with an interval how many groups it is made of: of a rare attribute, those with yes."""
+    known, positive = answers.known[:, attribute], answers.positive[:, attribute]
+    of_yes, of_no, of_all, of_positive = (
+        len(np.unique(answers.groups[photographs]))
+        for photographs in (answers.yes[:, attribute], answers.no[:, attribute], known, known & positive)
+    )
+    both = dict.fromkeys(("balanced_accuracy", "auc", "average_precision"), min(of_yes, of_no))
+    return {"accuracy": of_all, "precision": of_positive, "recall": of_yes, "f1": of_yes, **both}
 
 
 def compute_mean_metrics(answers: AttributeAnswers, frequent: LabelArray | BoolArray) -> dict[str, float]:

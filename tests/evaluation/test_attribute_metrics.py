@@ -119,7 +119,9 @@ def test_means_are_over_the_attributes_that_are_defined(seed: int, count: int) -
 
 def test_loss_of_a_certain_wrong_answer_is_finite() -> None:
     answers = replace(draw_answers(0, 20), probabilities=np.zeros((20, 5)))
-    assert 1 < compute_mean_metrics(answers, np.zeros(5, bool))["loss"] < 1000
+    yes_fraction = (answers.labels == YES).sum() / (answers.labels != BLANK).sum()
+    loss = compute_mean_metrics(answers, np.zeros(5, bool))["loss"]
+    assert loss == pytest.approx(-np.log(np.finfo(np.float64).tiny) * yes_fraction)
 
 
 def test_calibration_error_is_the_mean_gap_between_probability_and_fraction_of_yes() -> None:
@@ -179,6 +181,36 @@ def test_weights_count_photographs_as_often_as_they_say(seed: int, count: int) -
             np.testing.assert_allclose(weighed[name][row], values, atol=1e-12, err_msg=name)
 
 
+def _count_people(answers: AttributeAnswers, attribute: int, metric: str) -> int:
+    """Return how many people a metric of an attribute is made of."""
+    labels = answers.labels[:, attribute]
+    positive = answers.probabilities[:, attribute] >= answers.thresholds[attribute]
+    yes, no = (len(set(answers.groups[labels == value].tolist())) for value in (YES, NO))
+    if metric == "accuracy":
+        return len(set(answers.groups[labels != BLANK].tolist()))
+    if metric == "precision":
+        return len(set(answers.groups[(labels != BLANK) & positive].tolist()))
+    return yes if metric in ("recall", "f1") else min(yes, no)
+
+
+@pytest.mark.parametrize("rare", [YES, NO])
+def test_what_few_people_decide_has_no_interval_among_however_many_others(rare: int) -> None:
+    answers = draw_answers(0, 300, blanks=0, group_count=100)
+    of_all = {"accuracy", "precision"} | (set() if rare == YES else {"recall", "f1"})
+    for people, has_interval in ((2, False), (3, True)):
+        labels = np.where(answers.groups < people, rare, YES + NO - rare).astype(np.int8)
+        some = replace(answers, labels=np.tile(labels[:, None], (1, 5)))
+        row = compute_attribute_metrics(some, np.zeros(5, bool), _lack_nothing(resample_metrics(some, 0)))[0]
+        for name in (*MEAN_METRICS, "recall", "precision"):
+            assert (getattr(row, f"{name}_low") is not None) == (has_interval or name in of_all), name
+
+
+def _lack_nothing(resampled: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the resamples in which every metric is defined, so that not their number decides about intervals."""
+    defined = np.isfinite(np.stack([*resampled.values()])).all(axis=(0, 2))
+    return {name: values[defined] for name, values in resampled.items()}
+
+
 def test_resamples_and_intervals_are_those_of_slow_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attribute_answers, "draw_weights", lambda groups, seed: draw_weights(groups, seed, 12))
     answers = draw_answers(3, 60, group_count=25)
@@ -198,7 +230,10 @@ def test_resamples_and_intervals_are_those_of_slow_code(monkeypatch: pytest.Monk
             if len(values) < 0.9 * len(table) or values.min() == values.max():
                 assert ends == (None, None)
                 continue
-            people = len(set(answers.groups[answers.labels[:, attribute] != BLANK].tolist()))
+            people = _count_people(answers, attribute, name)
+            if people < 3:
+                assert ends == (None, None)
+                continue
             interval = compute_percentiles({name: values}, people)[name]
             assert ends == pytest.approx((interval.low, interval.high))
     for name in MEAN_METRICS:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from celebflow.classifier.checkpoints import open_checkpoints
 from celebflow.classifier.classifier_training import train_classifier
 from celebflow.classifier.fits import NOT_KEPT, Fits, Tensors, measure_fits, remove_fits
 from celebflow.classifier.model import save_classifier
+from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
 from celebflow.classifier.vectors import Vectors
 from celebflow.features.store import Features
 from celebflow.params import ComputeParams, TrainParams
@@ -89,6 +91,18 @@ def test_the_fits_that_were_not_used_for_longest_make_room(tmp_path: Path, monke
     assert fit.count == 4 and measure_fits(tmp_path)[0] == 2
     remove_fits(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_products_of_other_photographs_or_views_are_not_recalled(tmp_path: Path) -> None:
+    features, fits = draw_features(12, ("original", "mirrored")), Fits(tmp_path, "features")
+    preprocessor = Preprocessor(UNCHANGED, features.origin.feature_count)
+    found = []
+    for rows in (np.arange(4), np.arange(4, 8)):
+        for views in (None, np.zeros(4, np.int64), np.ones(4, np.int64)):
+            vectors = Vectors(preprocessor, features, rows, views)
+            found.append(vectors.recall_products(fits))
+            np.testing.assert_array_equal(found[-1], vectors.compute_products())
+    assert len({products.tobytes() for products in found}) == 6
 
 
 def _train(features: Features, params: TrainParams, file: Path) -> bytes:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celebflow import paths
+from celebflow.data import attribute_splits
 from celebflow.data.attribute_splits import split_by_attributes
-from celebflow.data.attributes import load_attributes
+from celebflow.data.attributes import NO, YES, load_attributes
 from celebflow.data.photos import SPLITS, UNKNOWN, Photo
 from celebflow.data.splits import Split
 from celebflow.data.tables import load_table
@@ -83,8 +84,9 @@ def test_splits_have_their_fractions_of_photographs_and_of_every_attribute(tmp_p
     assert counts["val"] == pytest.approx(400, abs=30) and counts["test"] == pytest.approx(200, abs=30)
     splits = np.array([photo.split for photo in split.photos])
     for labels in split.attributes.labels.T:
-        fractions = [(labels[splits == name] == 1).mean() for name in SPLITS]
-        assert max(fractions) - min(fractions) < 0.05
+        for kind in (YES, NO):
+            fractions = [(labels[splits == name] == kind).mean() for name in SPLITS]
+            assert max(fractions) - min(fractions) < 0.05
 
 
 def test_splits_follow_from_seed_and_content_alone(tmp_path: Path) -> None:
@@ -114,6 +116,22 @@ def test_another_seed_is_tried_where_a_split_lacks_an_attribute(tmp_path: Path) 
         assert bool(noted) == (found != {"val", "test"})
 
 
+@pytest.mark.parametrize("rare", ["1", "0"])
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_seeds_are_tried_until_no_split_lacks_a_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rare: str, seed: int
+) -> None:
+    draw = random.Random(21)
+    rows = {}
+    for number in range(40):
+        name = f"p{draw.randrange(20)}"
+        cells = [rare if draw.random() < 0.15 else str(1 - int(rare)) for _ in range(6)]
+        rows[f"{number:02}.jpg"] = (name, ",".join(cells))
+    assert not any("Some splits lack" in note for note in _split(tmp_path, rows, PrepareParams(seed=seed)).notes)
+    monkeypatch.setattr(attribute_splits, "_MAX_SEEDS", 2)
+    assert any("Some splits lack" in note for note in _split(tmp_path, rows, PrepareParams(seed=seed)).notes)
+
+
 def test_a_kind_that_a_split_lacks_is_a_note_by_name(tmp_path: Path) -> None:
     rows = {f"{number}.jpg": (f"p{number}", f"{number % 2},{int(number == 3 or number > 5)}") for number in range(8)}
     notes = _split(tmp_path, rows).notes
@@ -131,6 +149,13 @@ def test_notes_tell_sizes_blanks_and_the_largest_differences(tmp_path: Path) -> 
     blank_count = sum(cells.endswith(",") for _, cells in rows.values())
     assert f"3 attributes. {blank_count} of 360 labels are blank" in notes
     assert "fraction of yes differs most" in notes and "a1 0." in notes
+    splits = np.array([photo.split for photo in split.photos])
+    spreads = []
+    for labels in split.attributes.labels.T:
+        fractions = [(labels[splits == name] == YES).sum() / (labels[splits == name] >= 0).sum() for name in SPLITS]
+        spreads.append(max(fractions) - min(fractions))
+    listed = [place for _, place in sorted((notes.index(f"a{column} 0."), column) for column in range(3))]
+    assert listed == np.argsort(spreads)[::-1].tolist()
     nobody = _split(tmp_path, {path: ("", cells) for path, (_, cells) in rows.items()})
     assert not any("people" in note for note in nobody.notes)
 

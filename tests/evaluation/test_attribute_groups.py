@@ -20,6 +20,7 @@ from celebflow.evaluation.attribute_groups import (
     compute_group_accuracies,
     list_worst_groups,
 )
+from celebflow.evaluation.metrics import DEVIATIONS, compute_wilson_intervals
 from tests.answers import draw_answers
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -89,6 +90,48 @@ def test_interval_of_a_difference_is_newcombes_at_the_level_of_all_comparisons()
     assert row.difference_high == pytest.approx(own - others + np.hypot(high - own, others - other_low))
 
 
+def test_interval_of_a_balanced_difference_combines_those_of_yes_and_no() -> None:
+    answers = draw_answers(0, 200, blanks=0, group_count=200)
+    row = _find(compute_group_accuracies(answers), "a", "b", "yes")
+    hits = (answers.probabilities[:, 0] >= answers.thresholds[0]) == (answers.labels[:, 0] == YES)
+    estimates = []  # of the group, then of the others: value, and the squares of the distances to both ends
+    for value in (YES, NO):
+        values, below, above = [], [], []
+        for kind in (YES, NO):
+            own = hits[(answers.labels[:, 1] == value) & (answers.labels[:, 0] == kind)]
+            test = binomtest(int(own.sum()), len(own))
+            interval = test.proportion_ci(confidence_level=1 - 0.05 / 20, method="wilson")
+            values.append(own.mean())
+            below.append(((own.mean() - interval.low) / 2) ** 2)
+            above.append(((interval.high - own.mean()) / 2) ** 2)
+        estimates.append((np.mean(values), sum(below), sum(above)))
+    (own, own_below, own_above), (others, others_below, others_above) = estimates
+    assert row.balanced_difference == pytest.approx(own - others)
+    assert row.balanced_difference_low == pytest.approx(own - others - np.sqrt(own_below + others_above))
+    assert row.balanced_difference_high == pytest.approx(own - others + np.sqrt(own_above + others_below))
+
+
+def test_photographs_of_one_person_count_by_how_alike_their_answers_are() -> None:
+    random = np.random.default_rng(3)
+    people = np.sort(np.unique(random.integers(0, 25, 120), return_inverse=True)[1])  # of different numbers
+    labels = random.integers(0, 2, (120, 2)).astype(np.int8)
+    hits = random.random(120) < random.beta(1, 1, 25)[people]
+    probabilities = np.stack([np.where(hits, labels[:, 0], 1 - labels[:, 0]), labels[:, 1]], axis=1).astype(float)
+    answers = AttributeAnswers(("a", "b"), probabilities, labels, np.array([0.5, 0.5]), people)
+    row = _find(compute_group_accuracies(answers), "a", "b", "yes")
+    sizes = np.bincount(people)
+    rates = np.bincount(people, hits) / sizes
+    between = (sizes * (rates - hits.mean()) ** 2).sum() / (len(sizes) - 1)
+    within = (sizes * rates * (1 - rates)).sum() / (120 - len(sizes))
+    size = (120 - (sizes**2).sum() / 120) / (len(sizes) - 1)
+    correlation = (between - within) / (between + (size - 1) * within)
+    assert 0.1 < correlation < 0.9
+    in_group = np.bincount(people[labels[:, 1] == YES])
+    effective = row.count / (1 + correlation * ((in_group**2).sum() / row.count - 1))
+    low, high = compute_wilson_intervals(np.array(row.accuracy), np.array(effective), DEVIATIONS)
+    assert (row.accuracy_low, row.accuracy_high) == pytest.approx((float(low), float(high)))
+
+
 def test_copies_of_a_photograph_make_nothing_more_certain() -> None:
     alone = draw_answers(0, 60, group_count=60)
     copies = replace(
@@ -139,6 +182,7 @@ def test_the_group_for_which_an_attribute_works_badly_is_listed_alone(
     (worst,) = list_worst_groups(rows, 10, 30, metric)
     assert (worst.attribute, worst.given, worst.value) == ("smiling", "male", "no")
     assert list_worst_groups(rows, 0, 30) == []
+    assert list_worst_groups(rows, 10, worst.count, metric) == [worst]
     assert list_worst_groups(rows, 10, worst.count + 1) == []
 
 

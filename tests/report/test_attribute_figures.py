@@ -23,6 +23,7 @@ from celebflow.report.attribute_figures import (
     draw_co_occurrence,
     draw_error_sheets,
     draw_groups,
+    draw_precision_recalls,
     draw_rocs,
 )
 from celebflow.report.attribute_publication import AttributePage, choose_errors
@@ -107,6 +108,14 @@ def test_attributes_are_drawn_by_their_metric_beside_the_trivial_answer(page: At
         for label, each in zip(labels, ranked, strict=True):
             assert label.endswith(f"  {each.yes} of {each.support}")
         assert axes.yaxis_inverted(), "the lowest stands above"
+        drawn = [
+            *dots,
+            *marks,
+            *(low for low in lows if low is not None),
+            *(high for high in highs if high is not None),
+        ]
+        assert axes.get_xlim()[0] < min(drawn) and max(drawn) < axes.get_xlim()[1]
+        assert f"lowest first; mean {dots.mean():.3f}" in axes.get_title("left")
         assert f"{8 - count} of 8 attributes" in figure.get_supxlabel().replace("\n", " ")
 
 
@@ -149,6 +158,22 @@ def test_panels_show_the_smallest_area_first_with_the_point_of_the_threshold(pag
         assert axes.get_title().endswith(f"AUC {curve.area:.3f}")
 
 
+def test_panels_of_precision_and_recall_have_steps_and_the_fraction_of_yes(page: AttributePage) -> None:
+    split = page.report.splits["test"]
+    curves = trace_attribute_curves(split.answers)["precision_recall"]
+    figure = draw_precision_recalls(curves, split.attributes, "test", "")
+    ranked = sorted(curves, key=lambda curve: curve.area)
+    metrics = {each.attribute: each for each in split.attributes}
+    for axes, curve in zip(figure.axes[: len(ranked)], ranked, strict=True):
+        line, baseline, *points = axes.lines
+        assert np.array_equal(line.get_xydata(), np.transpose([curve.x, curve.y]))
+        assert line.get_drawstyle() == "steps-pre", "a precision holds from its recall down to the one before"
+        own = metrics[curve.name]
+        assert np.asarray(baseline.get_xydata()).tolist() == [[0, own.yes / own.support], [1, own.yes / own.support]]
+        expected = [] if own.precision is None else [[[own.recall, own.precision]]]
+        assert [np.asarray(point.get_xydata()).tolist() for point in points] == expected
+
+
 def test_co_occurrence_compares_answers_with_labels_where_both_are_known() -> None:
     labels = np.array([[YES, YES], [YES, NO], [YES, BLANK], [NO, YES], [BLANK, YES]], np.int8)
     probabilities = np.array([[0.9, 0.9], [0.9, 0.9], [0.9, 0.9], [0.1, 0.9], [0.9, 0.1]])
@@ -157,6 +182,7 @@ def test_co_occurrence_compares_answers_with_labels_where_both_are_known() -> No
     actual, excess = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[:2])
     assert np.allclose(actual, [[1, 1 / 2], [1 / 2, 1]])
     assert np.allclose(excess, [[0, 1 / 2], [2 / 3 - 1 / 2, 0]])
+    assert [axes.images[0].get_clim() for axes in figure.axes[:2]] == [(0, 1), (-0.5, 0.5)]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
 
 
@@ -174,6 +200,7 @@ def test_groups_stand_beside_the_others_with_the_interval_of_the_difference(page
     rows = [row for row in page.report.splits["test"].groups if row.balanced_difference_low is not None][:3]
     values, differences = draw_groups(rows, "balanced_accuracy", "test", "").axes
     other, own = (np.asarray(line.get_xdata()).tolist() for line in values.lines)
+    assert [line.get_label() for line in values.lines] == ["the others", "the group"]
     assert own == [row.balanced_accuracy for row in rows]
     assert other == [row.other_balanced_accuracy for row in rows]
     ends = [np.asarray(path.vertices)[:, 0].tolist() for path in differences.collections[0].get_paths()]

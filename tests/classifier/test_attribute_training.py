@@ -12,7 +12,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from celebflow import paths
 from celebflow.backbone.source import FEATURE_COUNT
-from celebflow.classifier import discriminants
+from celebflow.classifier import attribute_training, discriminants
+from celebflow.classifier.attribute_calibration import fit_attribute_calibration
 from celebflow.classifier.attribute_model import AttributeModel, load_attribute_model, load_card
 from celebflow.classifier.attribute_training import (
     BinaryCrossEntropy,
@@ -136,6 +137,27 @@ def test_epochs_learn_what_the_features_show(features: Features, classifier: str
     )
 
 
+@pytest.mark.parametrize("classifier", ["ridge", "linear"])
+def test_val_calibrates_and_train_says_what_is_frequent(
+    features: Features, monkeypatch: pytest.MonkeyPatch, classifier: str
+) -> None:
+    weighed = []
+
+    def weigh(labels: np.ndarray, params: TrainParams) -> BinaryCrossEntropy:
+        weighed.append(labels)
+        return make_objective(labels, params)
+
+    monkeypatch.setattr(attribute_training, "make_objective", weigh)
+    params = make_train_params(classifier=classifier, class_weights="balanced", epochs=1)
+    card = (model := _train(features, params)[0]).card
+    train, val = (select_attributes(features, load_attributes(paths.ATTRIBUTES), split) for split in ("train", "val"))
+    expected = fit_attribute_calibration(*compute_logits(model, val, params.batch_size), params.attribute_thresholds)
+    np.testing.assert_allclose(card.calibration.slopes, expected.slopes, rtol=1e-3)
+    assert card.calibration.balanced_thresholds == expected.balanced_thresholds
+    assert card.yes_fractions == tuple(measure_yes_fractions(train.labels))
+    assert [labels.tolist() for labels in weighed] == [train.labels.tolist()]
+
+
 def test_blanks_never_count() -> None:
     random = np.random.default_rng(1)
     logits = torch.from_numpy(random.normal(size=(20, 3)).astype(np.float32))
@@ -167,6 +189,9 @@ def test_balanced_weights_make_both_answers_count_equally() -> None:
         assert scores.grad is not None
         gradient_of[answer] = scores.grad[torch.from_numpy(labels == answer)].abs().sum()
     torch.testing.assert_close(gradient_of[NO], gradient_of[YES])
+    few = torch.from_numpy(labels[:2])  # weights do not add up to the number of labels in every batch
+    expected = np.log(2) * (4 / 6 * 1 + 2 + 2 * 3 / 4) / 4
+    assert BinaryCrossEntropy(weights).compute_loss(torch.zeros(2, 2), few).item() == pytest.approx(expected)
 
 
 def test_smoothing_moves_targets_towards_one_half() -> None:

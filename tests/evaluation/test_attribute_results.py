@@ -12,8 +12,12 @@ from celebflow.classifier.history import EpochResult, save_history
 from celebflow.data.attributes import BLANK, NO, YES
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
+from celebflow.evaluation.attribute_answers import AttributeAnswers, resample_metrics
+from celebflow.evaluation.attribute_metrics import compute_mean_intervals
 from celebflow.evaluation.attribute_results import load_attribute_report, save_attribute_report
+from celebflow.evaluation.metrics import compute_wilson_interval
 from celebflow.evaluation.results import save_metrics
+from celebflow.evaluation.significance import BOOTSTRAP_SEED
 from celebflow.features.transform import Transform
 
 NAMES = ("Smiling", "Never, or $x$")
@@ -92,6 +96,36 @@ def test_predictions_are_those_of_known_labels(reports: Path) -> None:
     assert errors and all(not each.is_hit and each.attribute == "Smiling" for each in errors)
     confidences = [each.probability_of_actual for each in errors]
     assert confidences == sorted(confidences)
+
+
+def test_what_stands_beside_the_attributes_is_of_known_labels_and_of_train(reports: Path) -> None:
+    report = load_attribute_report(reports / "history.csv", reports / "all_metrics.json", reports)
+    split, metrics = report.splits["val"], report.metrics["val"]
+    logits, labels, photos = _draw(0)
+    probabilities, known, yes = 1 / (1 + np.exp(-logits)), labels != BLANK, labels == YES
+    positive = probabilities >= 0.2
+    trivial = [(yes[known[:, 0], 0]).mean(), (~yes[known[:, 1], 1]).mean()]  # as yes_fractions of train say
+    assert [each.trivial_accuracy for each in split.attributes] == pytest.approx(trivial)
+    odds = probabilities / (1 - probabilities) / (0.2 / 0.8)
+    certain = known & ((odds < 3 / 7) | (odds > 7 / 3))
+    assert metrics["certain_fraction"] == pytest.approx(certain.sum() / known.sum(), abs=1e-6)
+    assert metrics["certain_accuracy"] == pytest.approx((positive == yes)[certain].mean(), abs=1e-6)
+    confidences, hits = np.maximum(probabilities, 1 - probabilities)[known], ((probabilities >= 0.5) == yes)[known]
+    assert sum(each.count for each in split.reliability) == known.sum()
+    for each in split.reliability:
+        inside = (confidences >= each.low) & (confidences < each.high)
+        assert each.accuracy == pytest.approx(hits[inside].mean())
+    smiling, never = split.people
+    found, said, support = (positive & yes)[:, 0].sum(), (positive & known)[:, 0].sum(), yes[:, 0].sum()
+    assert (smiling.person, smiling.support, never.recall) == ("Smiling", support, None)
+    assert (smiling.recall, smiling.precision) == pytest.approx((found / support, found / said))
+    assert (smiling.recall_low, smiling.recall_high) == pytest.approx(compute_wilson_interval(int(found), int(support)))
+    groups = np.unique([photo.person or photo.group for photo in photos], return_inverse=True)[1]
+    answers = AttributeAnswers(NAMES, probabilities, labels.astype(np.int8), np.array([0.2, 0.2]), groups)
+    intervals = compute_mean_intervals(resample_metrics(answers, BOOTSTRAP_SEED), 20)
+    for name, interval in intervals.items():
+        own = split.intervals[name]
+        assert (own.low, own.high) == pytest.approx((interval.low, interval.high), abs=1e-6)
 
 
 def test_predictions_of_other_attributes_are_an_error(reports: Path) -> None:

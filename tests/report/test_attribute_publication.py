@@ -83,6 +83,14 @@ def test_errors_of_each_attribute_are_of_both_kinds_and_the_most_confident(page:
             assert [error for error in own if error.predicted == answer][:6] == kind[:6]
 
 
+def test_attributes_with_the_lowest_average_precision_come_first_and_those_without_last(page: AttributePage) -> None:
+    split = page.report.splits["val"]
+    defined = {each.attribute: each.average_precision for each in split.attributes if each.average_precision}
+    shown = list(dict.fromkeys(error.attribute for error in choose_errors(split)))
+    without = [name for name in shown if name not in defined]
+    assert shown == [*sorted(defined, key=lambda name: defined[name]), *without] and without
+
+
 def test_heat_map_is_of_yes_whatever_was_answered(page: AttributePage) -> None:
     torch.manual_seed(0)
     card = make_attribute_card(NAMES)
@@ -121,6 +129,16 @@ def test_page_says_where_no_group_is_at_a_disadvantage(page: AttributePage) -> N
     html = replace(page, report=replace(page.report, splits=splits), examples=[]).render()
     assert all(f"In {split}, there is no such group" in html for split in REPORTED_SPLITS)
     assert "Table of groups" not in html
+
+
+def test_page_lists_no_group_for_its_accuracy_alone(page: AttributePage) -> None:
+    splits = {}
+    for name, split in page.report.splits.items():
+        (row, *_) = split.groups
+        groups = [replace(row, count=50, difference_high=-0.1, balanced_difference_high=0.1)]
+        splits[name] = replace(split, groups=groups)
+    html = replace(page, report=replace(page.report, splits=splits), examples=[]).render()
+    assert all(f"In {split}, there is no such group" in html for split in REPORTED_SPLITS)
 
 
 @pytest.mark.slow

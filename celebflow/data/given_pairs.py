@@ -169,12 +169,13 @@ def _read_lfw(file: Path, known: Sequence[str]) -> Iterator[tuple[int, Pair]]:
     """Yield the pairs of LFW's pairs.txt with their line numbers (Huang et al., 2007).
 
     The first line is the number of folds, and that of the pairs of each kind in a fold, or the latter alone. A line of
-    three words is a person and two numbers of photographs, one of four words two people, each with a number.
+    three words is a person and two numbers of photographs, one of four words two people, each with a number. Between
+    tabs, as LFW has them, names may hold spaces.
     """
     paths_of = defaultdict(list)
     for path in known:
         paths_of[path.rpartition(".")[0]].append(path)
-    lines = read_words(file)
+    lines = read_words(file, _split_line)
     header = lines[0] if lines else []
     if not 1 <= len(header) <= 2 or not all(map(_is_number, header)):
         raise CelebflowError(_describe(file, ["line 1: not one or two numbers, as LFW's pairs.txt begins"]))
@@ -200,6 +201,12 @@ def _read_lfw(file: Path, known: Sequence[str]) -> Iterator[tuple[int, Pair]]:
     if count != fold_count * fold_size:
         problem = f"line 1: it says that there are {fold_count * fold_size} pairs, but there are {count}"
         raise CelebflowError(_describe(file, [problem]))
+
+
+def _split_line(line: str) -> list[str]:
+    """Return the words of a line of LFW's pairs.txt: what stands between its tabs, or else between its spaces."""
+    cells = [cell.strip() for cell in line.split("\t") if cell.strip()]
+    return cells if len(cells) in (3, 4) else line.split()
 
 
 def _is_number(word: str) -> bool:

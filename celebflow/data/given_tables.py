@@ -4,7 +4,7 @@ import csv
 import io
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from celebflow.data.files import STANDARD_INPUT, read_file, read_stream
@@ -91,9 +91,9 @@ def read_cells(file: Path) -> Iterator[tuple[int, list[str]]]:
             yield start, row
 
 
-def read_words(file: Path) -> list[list[str]]:
-    """Return the words of each line of a text file, which spaces separate; raise CelebflowError when it is not one."""
-    return [line.split() for line in _read_text(file, "text").splitlines()]
+def read_words(file: Path, split: Callable[[str], list[str]] = str.split) -> list[list[str]]:
+    """Return the words of each line of a text file, as `split` finds them; raise CelebflowError when it is not one."""
+    return [split(line) for line in _read_text(file, "text").splitlines()]
 
 
 def _read_text(file: Path, kind: str) -> str:

@@ -47,6 +47,17 @@ def test_given_pairs_are_read_in_their_order(tmp_path: Path) -> None:
     assert read_given_pairs(tmp_path / "nowhere", PHOTOS) is None
 
 
+def test_names_with_spaces_stand_between_tabs_in_lfw_s_list(tmp_path: Path) -> None:
+    photos = _make_photos({"Ann Lee": 2, "Bo de la Cruz": 1})
+    text = "1\nAnn Lee\t1\t2\nAnn Lee\t2\tBo de la Cruz\t1\t\n"
+    given = read_given_pairs(_write(tmp_path, "pairs.txt", text), photos)
+    assert given is not None
+    assert [(pair.first, pair.second, pair.same) for pair in given.pairs] == [
+        (photos[0].path, photos[1].path, 1),
+        (photos[1].path, photos[2].path, 0),
+    ]
+
+
 @pytest.mark.parametrize("name", ["pairs.csv", "pairs.txt"])
 def test_pairs_of_files_that_are_not_used_are_left_out(tmp_path: Path, name: str) -> None:
     (tmp_path / "Ann").mkdir()

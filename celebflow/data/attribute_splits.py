@@ -15,7 +15,6 @@ from celebflow.data.splits import Split, leave_out_unknown
 from celebflow.data.units import join_units
 from celebflow.params import PrepareParams
 
-_MAX_SEEDS = 10
 _MAX_LISTED = 3
 
 
@@ -24,8 +23,8 @@ def split_by_attributes(photos: Sequence[Photo], people: Sequence[str], params: 
 
     All photographs of a person, where people are known, and near-duplicates stay together. Iterative stratification
     (Sechidis et al., 2011) of these units by what they hold (yes or no of each attribute, and how many photographs)
-    gives each split its fraction of each. Names and the order of files do not matter. Photographs of unknown people and
-    `people`, the folders, are not used.
+    gives each split its fraction of each; where a split lacks a kind, single units are then moved. Names and the order
+    of files do not matter. Photographs of unknown people and `people`, the folders, are not used.
 
     Raises CelebflowError when the attributes are missing or not valid.
     """
@@ -34,16 +33,11 @@ def split_by_attributes(photos: Sequence[Photo], people: Sequence[str], params: 
     units = sorted(join_units(given.photos), key=lambda unit: _rank(params.seed, unit))
     labels_of = dict(zip(given.table.paths, given.table.labels, strict=True))
     marks = np.array([_mark([labels_of[photo.path] for photo in unit]) for unit in units])
-    drawn = []
-    for attempt in range(_MAX_SEEDS):
-        split_of = _stratify(units, marks, params, (params.seed + attempt) % 2**32)
-        assigned = [replace(photo, split=split_of[photo.path]) for photo in given.photos]
-        counts = count_labels(given.table.labels, [photo.split for photo in assigned])
-        absent_count = int((counts[..., :2] == 0).sum())
-        drawn.append((absent_count, attempt, assigned, counts))
-        if not absent_count:
-            break
-    _, _, assigned, counts = min(drawn, key=lambda each: each[:2])
+    numbers = _stratify(units, marks, params)
+    _complete(numbers, marks[:, : 2 * len(given.table.names)], np.array([len(unit) for unit in units]))
+    split_of = {photo.path: SPLITS[number] for unit, number in zip(units, numbers, strict=True) for photo in unit}
+    assigned = [replace(photo, split=split_of[photo.path]) for photo in given.photos]
+    counts = count_labels(given.table.labels, [photo.split for photo in assigned])
     notes += [*given.notes, *_describe(assigned, given.table, counts)]
     return Split(assigned, notes=notes, attributes=given.table)
 
@@ -59,21 +53,42 @@ def _mark(rows: Sequence[NDArray[np.int8]]) -> NDArray[np.bool_]:
     return np.concatenate([(labels == YES).any(axis=0), (labels == NO).any(axis=0), size_class])
 
 
-def _stratify(
-    units: Sequence[Sequence[Photo]], marks: NDArray[np.bool_], params: PrepareParams, seed: int
-) -> dict[str, str]:
-    """Return the split of each photograph; each split gets a unit at least, if there are three."""
+def _stratify(units: Sequence[Sequence[Photo]], marks: NDArray[np.bool_], params: PrepareParams) -> NDArray[np.int64]:
+    """Return the number of each unit's split; each split gets a unit at least, if there are three."""
     from iterstrat.ml_stratifiers import IterativeStratification
 
     fractions = np.array([1 - params.val_fraction - params.test_fraction, params.val_fraction, params.test_fraction])
     # NumPy keeps the stream of RandomState as it is, on every platform.
-    numbers = IterativeStratification(marks, fractions, np.random.RandomState(seed))
+    numbers: NDArray[np.int64] = IterativeStratification(marks, fractions, np.random.RandomState(params.seed))
     for number in range(len(SPLITS)):
         counts = np.bincount(numbers, minlength=len(SPLITS))
         if not counts[number] and counts.max() > 1:
             movable = np.flatnonzero(numbers == counts.argmax()).tolist()
             numbers[min(movable, key=lambda unit: len(units[unit]))] = number
-    return {photo.path: SPLITS[number] for unit, number in zip(units, numbers, strict=True) for photo in unit}
+    return numbers
+
+
+def _complete(numbers: NDArray[np.int64], kinds: NDArray[np.bool_], sizes: NDArray[np.int64]) -> None:
+    """Move units to splits that lack one of the kinds (units, K), as long as fewer are then lacking in all.
+
+    Stratification gives train two or three of three units that have a rare kind. The move that helps most is made
+    first; among equal ones, that of the smallest unit.
+    """
+    while True:
+        counts = np.array([kinds[numbers == number].sum(axis=0) for number in range(len(SPLITS))])  # (3, K)
+        moves = []
+        for number in range(len(SPLITS)):
+            lacking = counts[number] == 0
+            for unit in np.flatnonzero((numbers != number) & kinds[:, lacking].any(axis=1)):
+                lost = (counts[numbers[unit]] == 1) & kinds[unit]
+                gain = int((lacking & kinds[unit]).sum()) - int(lost.sum())
+                is_last = (numbers == numbers[unit]).sum() == 1
+                if gain > 0 and not is_last:
+                    moves.append((-gain, int(sizes[unit]), int(unit), number))
+        if not moves:
+            return
+        _, _, moved, to = min(moves)
+        numbers[moved] = to
 
 
 def _describe(photos: Sequence[Photo], table: AttributeTable, counts: NDArray[np.int64]) -> list[str]:
@@ -107,7 +122,7 @@ def _describe(photos: Sequence[Photo], table: AttributeTable, counts: NDArray[np
     ]
     if absent:
         notes.append(
-            f"Some splits lack a kind: {'; '.join(absent)}. Add photographs, choose another prepare.seed, or raise "
-            "prepare.val_fraction and prepare.test_fraction."
+            f"Some splits lack a kind: {'; '.join(absent)}. Add photographs of other people, choose another "
+            "prepare.seed, or raise prepare.val_fraction and prepare.test_fraction."
         )
     return notes

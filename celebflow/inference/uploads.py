@@ -41,7 +41,7 @@ async def read_photographs(request: Request, fields: Sequence[str], max_bytes: i
     uvicorn discards the rest of a body that is refused, so that the client gets to read the reason.
     """
     headers = request.headers
-    if headers.get("content-encoding", "identity") != "identity":
+    if headers.get("content-encoding", "identity").casefold() != "identity":
         raise RefusalError(415, "encoded", "The body of a request must not be compressed.")
     too_large = RefusalError(413, "too_large", f"A photograph may have up to {max_bytes / 1e6:g} MB.")
     media_type = _parse_media_type(headers.get("content-type", ""))

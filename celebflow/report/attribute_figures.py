@@ -280,7 +280,7 @@ def draw_groups(rows: Sequence[GroupAccuracy], metric: Grouped, split: str, warn
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    values.set_title(f"Groups with the lowest {name}, {split}", loc="left", fontsize=11, pad=20)
+    values.set_title(f"Groups with a lower {name}, {split}", loc="left", fontsize=11, pad=20)
     values.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, fontsize=8, frameon=False, borderpad=0.2)
     details = (
         "Attribute | group, and the number of its photographs. The others have the other value. Groups whose "

@@ -129,6 +129,12 @@ def test_malformed_requests_are_refused(address: str, name: str) -> None:
     assert set(response.json()) == {"code", "message"}
 
 
+def test_a_body_that_is_not_compressed_may_say_so(address: str) -> None:
+    headers = {"Content-Encoding": "Identity"}
+    response = requests.post(f"{address}/predict", files={"photograph": draw_noise()}, headers=headers, timeout=60)
+    assert response.status_code == 200
+
+
 def test_the_name_of_a_file_in_its_place_is_refused_with_the_remedy(address: str) -> None:
     response = requests.post(f"{address}/predict", files={"photograph": (None, "me.jpg")}, timeout=60)
     assert read_refusal(response) == (400, "malformed")

@@ -236,7 +236,10 @@ def continue_run(params: Params, source: BackboneSource) -> Iterator[Run]:
     When the store lacks the run, because the result comes from another machine, a new run continues it; this is
     reported on standard error.
     """
-    run_id = paths.MLFLOW_RUN_ID.read_text(errors="replace")
+    try:
+        run_id = paths.MLFLOW_RUN_ID.read_text(errors="replace")
+    except FileNotFoundError:
+        raise CelebflowError(f"{paths.MLFLOW_RUN_ID} is missing: train has not ended. Run `dvc repro`.") from None
     if not re.fullmatch("[0-9a-f]{32}", run_id):
         raise CelebflowError(
             f"{paths.MLFLOW_RUN_ID} does not hold the id of a run. Run `dvc repro --force --single-item train`."

@@ -9,11 +9,12 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from celebflow import errors
+from celebflow import errors, paths
 from celebflow.params import Params
 from celebflow.tracking import stores
-from celebflow.tracking.runs import start_run
+from celebflow.tracking.runs import continue_run, start_run
 from tests.conftest import draw_features
+from tests.features.conftest import SOURCE
 
 
 @pytest.mark.slow  # MLflow takes seconds to make the tables of a store
@@ -46,3 +47,18 @@ def test_a_run_that_is_interrupted_amid_a_statement_ends_as_killed(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "is missing: train has not ended"), ("", "does not hold the id")]
+)
+def test_a_result_that_has_no_run_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        paths.MLFLOW_RUN_ID.parent.mkdir()
+        paths.MLFLOW_RUN_ID.write_text(content)
+    refusal = pytest.raises(errors.CelebflowError, match=rf"mlflow_run_id\.txt {reason}.*`dvc repro")
+    with refusal, continue_run(Params(), SOURCE):
+        pass

@@ -44,7 +44,7 @@ _NO_MEMORY = re.compile(
     "|could not create a primitive|can't start new thread",
     re.IGNORECASE,
 )
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM)
 # What SQLite says, and MLflow of a download.
 _TEXTS = {
@@ -83,7 +83,7 @@ def describe_shortage(error: BaseException, place: Path | str = "") -> str:
         return (
             f"{place or 'A file'} cannot grow ({os.strerror(code)}). Raise the limit of files: `ulimit -f unlimited`."
         )
-    if code in _NO_SPACE:
+    if code in NO_SPACE:
         full = _list_full_folders()
         return (
             f"{place or 'A file'} cannot be written ({os.strerror(code)})."

@@ -1,6 +1,5 @@
 """The feature cache: the features and faces of each photograph, computed once for all branches and splits."""
 
-import errno
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from filelock import FileLock
 
 from celebflow import paths
 from celebflow.data.photos import Photo
-from celebflow.errors import CelebflowError, raise_shortage
+from celebflow.errors import NO_SPACE, CelebflowError, raise_shortage
 from celebflow.features.faces import DETECTOR, Face
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.sparse import SparseRow
@@ -29,7 +28,6 @@ _CACHE_SIZE_BYTES = 64 * 2**30
 # Count up whenever a change of the code changes a photograph's features, or how they are stored.
 _CODE_VERSION = 3
 _CHECKSUM_BYTES = 4
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _LOCK_FILE_BYTES = 8192  # as LMDB makes it
 _BYTES_PER_FEATURE = 2 + 4
 _REMEDY = "Let CELEBFLOW_CACHE name a folder in which you may write, below a folder in which you may write."
@@ -182,7 +180,7 @@ def _lock(folder: Path) -> Iterator[Path]:
                 dropped.rename(folder)  # a prune was killed between two steps
             yield folder
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise_shortage(error)
         raise CelebflowError(
             f"The feature cache {folder} cannot be used ({error.strerror}: {error.filename}). {_REMEDY}"
@@ -219,7 +217,7 @@ def _allocate_lock_file(file: Path) -> None:
         with file.open("ab") as opened:
             os.posix_fallocate(opened.fileno(), 0, _LOCK_FILE_BYTES)
     except OSError as error:
-        if error.errno in _NO_SPACE:  # LMDB itself says the rest
+        if error.errno in NO_SPACE:  # LMDB itself says the rest
             raise OSError(error.errno, error.strerror, str(file)) from None
 
 

@@ -101,10 +101,10 @@ class SparseBatch:
         """Return the sums of the rows times their (B, outputs) weights, (column_count, outputs)."""
         from scipy import sparse  # as torch below
 
-        ends = np.searchsorted(self.rows, np.arange(self.row_count + 1))
         # With numbers of 32 bits, SciPy copies neither.
         shape = self.row_count, self.column_count
-        matrix = sparse.csr_array((self.values, self.columns.astype(np.int32), ends.astype(np.int32)), shape)
+        starts = _starts(self.rows, self.row_count).astype(np.int32)
+        matrix = sparse.csr_array((self.values, self.columns.astype(np.int32), starts), shape)
         sums: NDArray[np.float32] = matrix.T @ weights
         return sums
 

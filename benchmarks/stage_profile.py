@@ -12,7 +12,7 @@ import psutil
 
 PARTS = ("start", "MLflow", "read", "compute", "draw", "write")
 # The functions whose seconds belong to a part, by module; all others compute.
-_TRACKING = {"celebflow.tracking.runs": {"Run.__init__": "MLflow", "Run.log": "MLflow"}}
+_TRACKING = {"celebflow.tracking.runs": {"Run.end": "MLflow"}}
 _READING = {"celebflow.features.store": {"load_features": "read", "Features.gather_between": "read"}}
 _TIMED: dict[str, dict[str, dict[str, str]]] = {
     "train": {**_TRACKING, **_READING, "celebflow.classifier.model": {"Classifier.save": "write"}},

@@ -12,9 +12,9 @@ from stages import run_stage
 def main() -> None:
     """Write reports/metrics.json, reports/all_metrics.json, reports/val and reports/test."""
     params = load_params(paths.PARAMS)
-    evaluate = load_step(params.task, "evaluate")
     features = load_features(paths.FEATURES, paths.PHOTOS)
     with runs.continue_run(params, features.origin.backbone) as run:
+        evaluate = load_step(params.task, "evaluate")
         metrics = evaluate(paths.CLASSIFIER, features, params.compute, paths.REPORTS)
         save_metrics(metrics, features.origin.backbone, paths.METRICS, paths.ALL_METRICS)
         run.log_final_metrics(metrics)

@@ -11,9 +11,9 @@ from stages import run_stage
 def main() -> None:
     """Write reports/figures and reports/index.html."""
     params = load_params(paths.PARAMS)
-    publish = load_step(params.task, "publish")
     features = load_features(paths.FEATURES, paths.PHOTOS)
     with runs.continue_run(params, features.origin.backbone) as run:
+        publish = load_step(params.task, "publish")
         publish(features, list_informative(params), params.plot.resolution_dpi).save(paths.PAGE)
         run.log_files(paths.FIGURES, paths.PAGE, paths.DUPLICATES, paths.FACES)
 

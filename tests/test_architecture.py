@@ -103,7 +103,7 @@ def test_a_wrong_arrow_is_found(number: int, tmp_path: Path) -> None:
         (
             "mlflow",
             {
-                "tracking/runs",
+                "tracking/mlflow_runs",
                 "tracking/stores",
                 "tracking/syncing",
                 "experiments/packaging",

@@ -29,9 +29,9 @@ from celebflow.params import CLASSIFIERS, Params, TaskName, flatten, list_affect
 from celebflow.tasks import TASKS
 from celebflow.tracking.data_changes import read_data_md5
 from celebflow.tracking.git import has_experiment, list_variables, require_commit
+from celebflow.tracking.mlflow_runs import open_parent_run
 from celebflow.tracking.naming import PARENT_VARIABLE
 from celebflow.tracking.processes import may_be_running, name_process
-from celebflow.tracking.runs import open_parent_run
 
 Value = str | float | int | bool | None
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
 from jinja2 import Template
 
 from celebflow.backbone.source import BackboneSource
@@ -71,11 +70,10 @@ def describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str,
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what rounding and speed depend on: libraries, Python, threads and machine."""
+    """Return what rounding and speed depend on: libraries, Python and machine."""
     return {
         **{library: _version(library) for library in _LIBRARIES},
         "python": platform.python_version(),
-        "threads": str(torch.get_num_threads()),
         "machine": f"{platform.node()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
 

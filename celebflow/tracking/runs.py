@@ -1,232 +1,114 @@
-"""Results → MLflow: train starts a run, and evaluate and plot continue it."""
+"""What a stage logs, sent to a process beside it that logs it to MLflow, whose import takes as long as many a stage.
 
-import os
-import re
+The process runs `mlflow_runs`.
+"""
+
+import pickle
+import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from traceback import format_exception
 
-from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
-
-from celebflow import paths
 from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.history import EpochResult
-from celebflow.errors import CelebflowError, Terminated, raise_shortage
+from celebflow.errors import CelebflowError, Terminated, defer_signals, raise_terminated
 from celebflow.features.store import Features
-from celebflow.params import Params, list_informative
-from celebflow.tasks import TASKS
-from celebflow.tracking import stores
-from celebflow.tracking.data_changes import describe_data_change
-from celebflow.tracking.naming import describe_origin, describe_run, name_run
-from celebflow.tracking.processes import PROCESS_TAG, may_be_running, name_process
-from celebflow.tracking.provenance import find_changed_params, find_last_result, find_provenance, read_lock
+from celebflow.params import Params
+from celebflow.tasks import load_quickly
+
+_END = "end"  # instead of a method; with an exception, if the stage has not finished
+_LAST_SECONDS = 10  # for what is left to log when the stage fails, and then for ending the run
 
 
 class Run:
-    """An MLflow run, which logs what a stage gives it.
+    """A stage's MLflow run. What is logged arrives there in this order, and later; what fails there is raised later.
 
-    When its store fails and `tracking.required` is false, the run continues in the store of the waiting runs.
+    Each method raises CelebflowError when the tracking store cannot be used and `tracking.required` is true.
     """
 
-    def __init__(self, params: Params, source: BackboneSource, continued_id: str = "") -> None:
-        """Make a new run, or find or make the one that continues the run with an id.
-
-        Raises CelebflowError when the user's store cannot be used and `tracking.required` is true.
-        """
-        self._params = params
-        self._source = source
-        self.run_id = continued_id
-        if continued_id:
-            with stores.lock_waiting_runs():
-                if self._continue_waiting_run():
-                    return
-        try:
-            with stores.short_timeouts():
-                self._client = stores.open_store()
-                if continued_id:
-                    self._continue_stored_run()
-                else:
-                    self._create({})
-        except stores.STORE_ERRORS as error:
-            self._wait(error)
-
-    def _continue_waiting_run(self) -> bool:
-        """Continue the waiting run that continues this one; return whether there is one."""
-        self.run_id, waiting = stores.follow_run(self.run_id)
-        if waiting is None:
-            return False
-        self._client = stores.open_waiting_store()
-        self.run_id = waiting.info.run_id
-        _mark_running(self._client, self.run_id)
-        return True
-
-    def _continue_stored_run(self) -> None:
-        """Continue the run in the user's store, or the run that continues it there, or make that."""
-        if stores.find_run(self._client, self.run_id) is not None:
-            return
-        continuation = stores.find_continuation(self._client, self.run_id)
-        if continuation is None:
-            self._create({stores.CONTINUES: self.run_id})
-        else:
-            self.run_id = continuation.info.run_id
-        message = f"MLflow's store {stores.describe_store()} lacks the run; continuing in {self.run_id}."
-        print(message, file=sys.stderr)
-
-    def _create(self, tags: Mapping[str, str]) -> None:
-        """Make a run with the params that make a difference to a result; end the runs whose process was killed."""
-        with stores.finish_actions(self._client):
-            experiment_id = stores.select_experiment(self._client, self._params.tracking.experiment)
-            for run in self._client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-                if not may_be_running(run.data.tags.get(PROCESS_TAG, "")):
-                    self._client.set_terminated(run.info.run_id, "KILLED")
-            provenance = find_provenance()
-            params = list_informative(self._params)
-            before = find_last_result(provenance.commit)
-            by_folder = TASKS[self._params.task].folders_are_people
-            data_change = describe_data_change(before, folders_are_people=by_folder)
-            name = name_run(provenance, self._source, find_changed_params(params, before), data_change)
-            all_tags = {**describe_origin(provenance, self._source), PROCESS_TAG: name_process(os.getpid()), **tags}
-            created = self._client.create_run(experiment_id, tags=all_tags, run_name=name)
-            self.run_id = created.info.run_id
-            self._client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in params.items()])
-
-    def _wait(self, error: Exception) -> None:
-        """Continue in the store of the waiting runs, because the user's store failed.
-
-        Raises CelebflowError when tracking is required.
-        """
-        failure = stores.describe_failure(error)
-        if self._params.tracking.required:
-            raise_shortage(error, stores.describe_store())
-            raise CelebflowError(
-                f"{failure}. {stores.advise_on_failure(error)} Or set tracking.required to false to log later."
-            ) from None
-        print(f"{failure}. The run waits in the repository; `celebflow runs sync` logs it later.", file=sys.stderr)
-        with stores.lock_waiting_runs():
-            if not self._continue_waiting_run():
-                continued = {stores.CONTINUES: self.run_id} if self.run_id else {}
-                self._client = stores.open_waiting_store()
-                self._create({**continued, stores.MEANT_FOR: stores.identify_store()})
-
-    def log(self, action: Callable[[MlflowClient, str], object]) -> None:
-        """Call `action` with a client of the run's store and the run's id."""
-        try:
-            with nullcontext() if self._params.tracking.required else stores.short_timeouts():
-                self._finish(action)
-        except stores.STORE_ERRORS as error:
-            if stores.is_waiting_store(self._client):
-                raise
-            self._wait(error)
-            self._finish(action)
-
-    def _finish(self, action: Callable[[MlflowClient, str], object]) -> None:
-        with stores.finish_actions(self._client):
-            action(self._client, self.run_id)
+    def __init__(self, connection: Connection, process: BaseProcess) -> None:
+        self._connection = connection
+        self._process = process
 
     def log_epoch(self, result: EpochResult) -> None:
         """Log one epoch's losses and accuracies, as train/loss and so on."""
-        values = asdict(result)
-        epoch = values.pop("epoch")
-        self._log_metrics({name.replace("_", "/"): value for name, value in values.items()}, epoch)
+        self._send("log_epoch", result)
 
     def log_final_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """Log the headline figures of each split, as val/final_accuracy and so on, and describe the run with them."""
-        for split, figures in metrics.items():
-            self._log_metrics({f"{split}/final_{name}": value for name, value in figures.items()})
-
-        def describe(client: MlflowClient, run_id: str) -> None:
-            tags = client.get_run(run_id).data.tags
-            picture = TASKS[self._params.task].picture
-            client.set_tag(run_id, "mlflow.note.content", describe_run(run_id, tags, metrics, picture))
-
-        self.log(describe)
-
-    def log_search_result(self, metric: str, experiment: str, value: float, trial_number: int) -> None:
-        """Log the best experiment of a search so far, as search/best_…, because the metric is not this run's own."""
-        self._log_metrics({f"search/best_{metric}": value}, trial_number)
-        self.set_tags({"celebflow.best_experiment": experiment})
+        self._send("log_final_metrics", metrics)
 
     def log_files(self, *files: Path) -> None:
-        """Store files and folders as artifacts, at the same relative paths."""
+        """Store files and folders as artifacts, at the same relative paths; they must not change until the run ends."""
+        self._send("log_files", *files)
 
-        def store(client: MlflowClient, run_id: str) -> None:
-            for file in files:
-                if file.is_dir():
-                    client.log_artifacts(run_id, str(file), file.as_posix())
-                else:
-                    client.log_artifact(run_id, str(file), file.parent.as_posix() if file.parent != Path() else None)
+    def log_threads(self) -> None:
+        """Log how many threads PyTorch computes with, on which rounding depends."""
+        import torch  # which takes a second, and which the stage has imported by now
 
-        self.log(store)
+        self._send("set_tags", {"celebflow.threads": str(torch.get_num_threads())})
 
-    def log_datasets(self, features: Features) -> None:
-        """Log each split as a dataset, with the md5 of the photographs."""
-        md5 = read_lock().get("data")
-        origin = {"folder": paths.DATA.as_posix(), "recorded in": "data.dvc", "md5": md5 or "unknown"}
-        source = CodeDatasetSource(origin)
-        inputs = []
-        for split in ("train", "val", "test"):
-            count = sum(photo.split == split for photo in features.photos)
-            name = f"{split}: {count} photographs"  # MLflow would merge datasets of equal names
-            dataset = MetaDataset(source, name, md5[:8] if md5 else None)  # type: ignore[abstract] # not abstract in MLflow
-            inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", split)]))
-        self.log(lambda client, run_id: client.log_inputs(run_id, inputs))
+    def end(self) -> None:
+        """End the run as FINISHED, and wait until all is logged."""
+        self._send(_END)
+        self._receive()
 
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags."""
-        entities = [RunTag(name, value) for name, value in tags.items()]
-        self.log(lambda client, run_id: client.log_batch(run_id, tags=entities))
+    def give_up(self, error: BaseException) -> None:
+        """End the run as what an error of the stage makes it; wait for that no longer than some seconds."""
+        interrupted = isinstance(error, KeyboardInterrupt | Terminated)
+        try:
+            self._connection.send((_END, (Terminated() if interrupted else _StageError(),)))
+            self._process.join(_LAST_SECONDS)
+            self._process.terminate()  # what takes longer is left out
+            self._process.join(_LAST_SECONDS)
+        except OSError:  # the process has ended
+            pass
+        finally:
+            self._process.kill()
 
-    def end(self, status: str) -> None:
-        """End the run with a status of MLflow: FINISHED, FAILED or KILLED."""
-        self.log(lambda client, run_id: client.set_terminated(run_id, status))
+    def _send(self, method: str, *arguments: object) -> None:
+        try:
+            if not self._connection.poll():
+                self._connection.send((method, arguments))
+                return
+        except OSError:  # the process has ended; what it sent last says why
+            pass
+        self._receive()
 
-    def _log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        now_ms = int(time.time() * 1000)
-        metrics = [Metric(name, value, now_ms, step) for name, value in values.items()]
-        self.log(lambda client, run_id: client.log_batch(run_id, metrics))
-
-
-def _mark_running(client: MlflowClient, run_id: str) -> None:
-    client.update_run(run_id, "RUNNING")
-    client.set_tag(run_id, PROCESS_TAG, name_process(os.getpid()))
+    def _receive(self) -> None:
+        """Wait until the process says that it has ended, and raise what made it do so."""
+        try:
+            error = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            error = CelebflowError(
+                f"The process that logs to MLflow has ended with status {self._process.exitcode}. If the machine lacks "
+                "memory, close other programs; then run `dvc repro` again."
+            )
+        if error is not None:
+            raise error
 
 
 @contextmanager
 def start_run(params: Params, features: Features) -> Iterator[Run]:
     """Open a new MLflow run, log the params and datasets, and save its id for the stages that continue it.
 
-    The run ends as FINISHED, as FAILED on an exception, and as KILLED on Ctrl-C or SIGTERM.
+    The run ends as FINISHED, as FAILED on an exception, and as KILLED on Ctrl-C, on SIGTERM and when this process is
+    killed.
 
     Raises CelebflowError when the tracking store cannot be used and `tracking.required` is true.
     """
-    if waiting := len(stores.list_waiting_runs()):
-        print(f"{waiting} MLflow runs wait in the repository; `celebflow runs sync` logs them.")
-    with _open(Run(params, features.origin.backbone)) as run:
-        paths.MLFLOW_RUN_ID.parent.mkdir(parents=True, exist_ok=True)
-        paths.MLFLOW_RUN_ID.write_text(run.run_id)
-        run.log_datasets(features)
+    counts = Counter(photo.split for photo in features.photos)
+    with _open("start_run", params, features.origin.backbone, counts) as run:
         yield run
-
-
-@contextmanager
-def open_parent_run(params: Params, name: str, continued_id: str) -> Iterator[Run]:
-    """Open an MLflow run of this name, under which the runs of a search's experiments are nested.
-
-    An interrupted search continues the run with an id. When the store lacks it, a new run continues it; this is
-    reported on standard error.
-
-    Raises CelebflowError when the tracking store cannot be used and `tracking.required` is true.
-    """
-    weights = params.backbone.weights
-    with _open(Run(params, BackboneSource(weights, weights != "untrained", ""), continued_id)) as run:
-        run.set_tags({"mlflow.runName": name})
-        yield run
+        run.log_threads()
 
 
 @contextmanager
@@ -234,29 +116,81 @@ def continue_run(params: Params, source: BackboneSource) -> Iterator[Run]:
     """Open the run whose id train saved once more.
 
     When the store lacks the run, because the result comes from another machine, a new run continues it; this is
-    reported on standard error.
+    reported on standard error. Raises CelebflowError when train has not ended.
     """
-    try:
-        run_id = paths.MLFLOW_RUN_ID.read_text(errors="replace")
-    except FileNotFoundError:
-        raise CelebflowError(f"{paths.MLFLOW_RUN_ID} is missing: train has not ended. Run `dvc repro`.") from None
-    if not re.fullmatch("[0-9a-f]{32}", run_id):
-        raise CelebflowError(
-            f"{paths.MLFLOW_RUN_ID} does not hold the id of a run. Run `dvc repro --force --single-item train`."
-        )
-    with _open(Run(params, source, run_id)) as run:
-        run.set_tags({f"celebflow.{name}_md5": md5 for name, md5 in read_lock().items()})
+    with _open("continue_run", params, source) as run:
         yield run
 
 
 @contextmanager
-def _open(run: Run) -> Iterator[Run]:
+def _open(opener: str, *arguments: object) -> Iterator[Run]:
+    """Open a run with a function of mlflow_runs, in a process beside this one."""
+    # A fork does not start Python anew; elsewhere, libraries of the system may not be used in forks.
+    context = get_context("fork") if sys.platform == "linux" else get_context("spawn")
+    own, other = context.Pipe()
+    process = context.Process(target=_log, args=(own, other, opener, arguments), daemon=True)
+    with warnings.catch_warnings(), defer_signals():  # the process sets handlers of its own
+        # Python 3.12 warns of other threads' locks; the process takes none of them.
+        warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+        process.start()
+    other.close()
+    run = Run(own, process)
     try:
-        run.log(_mark_running)
         yield run
+        run.end()
     except BaseException as error:
-        # An error of the store must not hide the first error.
-        with suppress(*stores.STORE_ERRORS, CelebflowError), stores.short_timeouts():
-            run.end("KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED")
+        run.give_up(error)
         raise
-    run.end("FINISHED")
+    finally:
+        own.close()
+        process.join()
+
+
+def _log(theirs: Connection, connection: Connection, opener: str, arguments: tuple[object, ...]) -> None:
+    """Log what the stage sends until it ends the run, or is killed; then send None, or what made the run end before."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage, which gets it as well, ends the run
+    signal.signal(signal.SIGTERM, raise_terminated)
+    theirs.close()  # open in this process, it would hide that the stage is killed
+    error: BaseException | None = None
+    try:
+        open_run = load_quickly(f"celebflow.tracking.mlflow_runs:{opener}")  # while the stage imports its libraries
+        with open_run(*arguments) as run:
+            for method, values in _receive_all(connection):
+                getattr(run, method)(*values)
+    except _StageError:
+        pass
+    except BaseException as raised:
+        error = _make_sendable(raised)
+    with suppress(OSError):  # the stage has been killed
+        connection.send(error)
+
+
+class _StageError(Exception):
+    """The stage has failed, and says why itself."""
+
+
+def _receive_all(connection: Connection) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Yield what the stage sends until it ends the run; raise Terminated or _StageError when it does not finish."""
+    with suppress(EOFError):
+        while True:
+            method, values = connection.recv()
+            if method != _END:
+                yield method, values
+            elif values:
+                raise values[0]
+            else:
+                return
+    raise Terminated
+
+
+def _make_sendable(error: BaseException) -> BaseException:
+    """Return an error that can be sent to the stage, with the traceback unless its text is for the user."""
+    if isinstance(error, CelebflowError):
+        return error
+    text = "".join(format_exception(error))
+    try:
+        sendable: BaseException = pickle.loads(pickle.dumps(error))  # noqa: S301 - made in this process
+    except Exception:
+        return RuntimeError(text)
+    sendable.add_note(f"In the process that logs to MLflow:\n{text}")
+    return sendable

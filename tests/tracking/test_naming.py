@@ -93,10 +93,8 @@ def test_tables_beside_the_photographs_are_named_and_are_no_people(
     assert describe("2", "3", folders_are_people=False) == "data changed (+1 photograph, other attributes.csv)"
 
 
-def test_machine_names_libraries_and_threads() -> None:
-    described = describe_machine()
-    assert {"torch", "ncnn", "dvc", "mlflow", "python", "threads", "machine"} <= set(described)
-    assert int(described["threads"]) >= 1
+def test_machine_names_libraries() -> None:
+    assert {"torch", "ncnn", "dvc", "mlflow", "python", "machine"} <= set(describe_machine())
 
 
 def test_no_tag_has_the_name_of_a_file_of_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

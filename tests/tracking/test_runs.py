@@ -1,64 +1,139 @@
-"""Runs end as what they were, at whatever moment they are interrupted."""
+"""What stages log arrives in MLflow, by a process that ends when the stage does, however that ends."""
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import active_children
 from pathlib import Path
 
+import psutil
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from sqlalchemy.pool import Pool
 
-from celebflow import errors, paths
+from celebflow.classifier.history import EpochResult
+from celebflow.errors import CelebflowError, Terminated
 from celebflow.params import Params
-from celebflow.tracking import stores
+from celebflow.tracking import mlflow_runs, runs, stores
 from celebflow.tracking.runs import continue_run, start_run
 from tests.conftest import draw_features
 from tests.features.conftest import SOURCE
 
+EPOCH = EpochResult(1, 0.5, 0.75, 0.6, 0.7)
+# MLflow takes seconds to make the tables of a store.
+pytestmark = pytest.mark.slow
+_PATIENCE_SECONDS = 60
 
-@pytest.mark.slow  # MLflow takes seconds to make the tables of a store
-def test_a_run_that_is_interrupted_amid_a_statement_ends_as_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    interruptions = {signal.SIGTERM: errors.Terminated, signal.SIGINT: KeyboardInterrupt}
-    pending: list[signal.Signals] = []
+    return tmp_path
 
-    def interrupt(*arguments: object, **keywords: object) -> None:
-        if pending:
-            os.kill(os.getpid(), pending.pop())
 
-    before = signal.signal(signal.SIGTERM, errors._raise_terminated)
-    try:
-        for target, moment in ((Engine, "after_cursor_execute"), (Pool, "reset")):
-            event.listen(target, moment, interrupt)
-            for number, exception in interruptions.items():
-                with pytest.raises(exception), start_run(Params(), draw_features()) as run:
-                    pending.append(number)
-                    run.set_tags({"logged": "whole"})
-                    pytest.fail("the signal was lost")
-                newest = next(stores.list_runs(stores.open_store()))
-                assert newest.info.status == "KILLED"
-                assert newest.data.tags["logged"] == "whole"
-            event.remove(target, moment, interrupt)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert "Traceback" not in capfd.readouterr().err
+def test_what_stages_log_is_in_the_store_when_the_run_ends(project: Path) -> None:
+    (project / "reports").mkdir()
+    (project / "reports" / "history.csv").write_text("epoch\n")
+    with start_run(Params(), draw_features()) as run:
+        run.log_epoch(EPOCH)
+        run.log_files(Path("reports"))
+    with continue_run(Params(), SOURCE) as run:
+        run.log_final_metrics({"val": {"accuracy": 0.7}})
+    client = stores.open_store()
+    (stored,) = stores.list_runs(client)
+    assert stored.info.status == "FINISHED"
+    assert stored.data.metrics["train/loss"] == 0.5
+    assert stored.data.metrics["val/final_accuracy"] == 0.7
+    assert int(stored.data.tags["celebflow.threads"]) >= 1
+    assert stored.inputs is not None
+    assert [each.dataset.name for each in stored.inputs.dataset_inputs] == [
+        f"{split}: {sum(photo.split == split for photo in draw_features().photos)} photographs"
+        for split in ("train", "val", "test")
+    ]
+    assert [file.path for file in client.list_artifacts(stored.info.run_id, "reports")] == ["reports/history.csv"]
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "is missing: train has not ended"), ("", "does not hold the id")]
+    ("error", "status"),
+    [(ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (Terminated(), "KILLED")],
 )
-def test_a_result_that_has_no_run_is_refused_with_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, reason: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    if content is not None:
-        paths.MLFLOW_RUN_ID.parent.mkdir()
-        paths.MLFLOW_RUN_ID.write_text(content)
-    refusal = pytest.raises(errors.CelebflowError, match=rf"mlflow_run_id\.txt {reason}.*`dvc repro")
-    with refusal, continue_run(Params(), SOURCE):
+def test_a_stage_that_does_not_finish_ends_its_run_so(error: BaseException, status: str) -> None:
+    with pytest.raises(type(error)), start_run(Params(), draw_features()) as run:
+        run.log_epoch(EPOCH)
+        raise error
+    (stored,) = stores.list_runs(stores.open_store())
+    assert (stored.info.status, stored.data.metrics["val/loss"]) == (status, 0.6)
+
+
+def test_the_run_of_a_stage_that_is_killed_ends_at_once() -> None:
+    script = (
+        "import time\nfrom celebflow.params import Params\nfrom celebflow.tracking.runs import *\n"
+        "from tests.conftest import draw_features\nfrom tests.tracking.test_runs import EPOCH\n"
+        "with start_run(Params(), draw_features()) as run:\n"
+        "    run.log_epoch(EPOCH)\n    print(flush=True)\n    time.sleep(600)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as stage:
+        assert stage.stdout is not None
+        stage.stdout.readline()
+        (logging,) = psutil.Process(stage.pid).children()
+        stage.kill()
+    logging.wait(_PATIENCE_SECONDS)
+    (stored,) = stores.list_runs(stores.open_store())
+    assert (stored.info.status, stored.data.metrics["val/loss"]) == ("KILLED", 0.6)
+
+
+def test_a_store_that_cannot_be_used_fails_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    params = Params.model_validate({"tracking": {"required": True}})
+    refusal = pytest.raises(CelebflowError, match=r"127\.0\.0\.1:9 cannot be used.*set tracking\.required to false")
+    with refusal, start_run(params, draw_features()) as run:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:  # a training learns of it at the next epoch
+            run.log_epoch(EPOCH)
+            time.sleep(0.01)
+        pytest.fail("training went on")
+
+
+def test_what_no_user_can_mend_keeps_its_kind_and_traceback() -> None:
+    with pytest.raises(AttributeError, match="items") as raised, start_run(Params(), draw_features()) as run:
+        run.log_final_metrics({"val": 1})  # type: ignore[dict-item]
+    assert "celebflow/tracking/mlflow_runs.py" in raised.value.__notes__[0]
+
+
+def test_a_process_that_is_killed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def be_killed(*_: object) -> Iterator[None]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield
+
+    monkeypatch.setattr(mlflow_runs, "start_run", be_killed)
+    with pytest.raises(CelebflowError, match="has ended with status -9"), start_run(Params(), draw_features()):
         pass
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_ctrl_c_does_not_wait_for_a_store_that_does_not_answer(
+    project: Path, monkeypatch: pytest.MonkeyPatch, *, stubborn: bool
+) -> None:
+    @contextmanager
+    def wait(*_: object) -> Iterator[None]:
+        if stubborn:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            time.sleep(600)
+        except Terminated:
+            Path("ended.txt").touch()  # as mlflow_runs ends the run
+            raise
+        yield
+
+    monkeypatch.setattr(mlflow_runs, "start_run", wait)
+    monkeypatch.setattr(runs, "_LAST_SECONDS", 1)
+    with pytest.raises(KeyboardInterrupt), start_run(Params(), draw_features()):
+        raise KeyboardInterrupt
+    assert not active_children()
+    assert (project / "ended.txt").exists() is not stubborn

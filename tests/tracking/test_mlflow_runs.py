@@ -1,0 +1,63 @@
+"""Runs end as what they were, at whatever moment they are interrupted."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import Pool
+
+from celebflow import errors, paths
+from celebflow.params import Params
+from celebflow.tracking import stores
+from celebflow.tracking.mlflow_runs import continue_run, start_run
+from tests.features.conftest import SOURCE
+
+
+@pytest.mark.slow  # MLflow takes seconds to make the tables of a store
+def test_a_run_that_is_interrupted_amid_a_statement_ends_as_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    interruptions = {signal.SIGTERM: errors.Terminated, signal.SIGINT: KeyboardInterrupt}
+    pending: list[signal.Signals] = []
+
+    def interrupt(*arguments: object, **keywords: object) -> None:
+        if pending:
+            os.kill(os.getpid(), pending.pop())
+
+    before = signal.signal(signal.SIGTERM, errors.raise_terminated)
+    try:
+        for target, moment in ((Engine, "after_cursor_execute"), (Pool, "reset")):
+            event.listen(target, moment, interrupt)
+            for number, exception in interruptions.items():
+                with pytest.raises(exception), start_run(Params(), SOURCE, {}) as run:
+                    pending.append(number)
+                    run.set_tags({"logged": "whole"})
+                    pytest.fail("the signal was lost")
+                newest = next(stores.list_runs(stores.open_store()))
+                assert newest.info.status == "KILLED"
+                assert newest.data.tags["logged"] == "whole"
+            event.remove(target, moment, interrupt)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "is missing: train has not ended"), ("", "does not hold the id")]
+)
+def test_a_result_that_has_no_run_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        paths.MLFLOW_RUN_ID.parent.mkdir()
+        paths.MLFLOW_RUN_ID.write_text(content)
+    refusal = pytest.raises(errors.CelebflowError, match=rf"mlflow_run_id\.txt {reason}.*`dvc repro")
+    with refusal, continue_run(Params(), SOURCE):
+        pass

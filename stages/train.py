@@ -1,10 +1,9 @@
 """Train the task's model on the features, as a new MLflow run."""
 
-from celebflow import paths
+from celebflow import paths, tasks
 from celebflow.classifier import history
 from celebflow.features.store import load_features
 from celebflow.params import load_params
-from celebflow.tasks import OPEN_CHECKPOINTS, load_quickly, load_step
 from celebflow.tracking import runs
 from stages import run_stage
 
@@ -13,7 +12,8 @@ def main() -> None:
     """Write models/classifier.safetensors, models/mlflow_run_id.txt and reports/history.csv."""
     params, features = load_params(paths.PARAMS), load_features(paths.FEATURES, paths.PHOTOS)
     with runs.start_run(params, features) as run:
-        train, open_checkpoints = load_step(params.task, "train"), load_quickly(OPEN_CHECKPOINTS)
+        train, open_checkpoints = tasks.load_step(params.task, "train"), tasks.load_quickly(tasks.OPEN_CHECKPOINTS)
+        run.wait_until_open()
         with open_checkpoints(features, params.train, params.compute) as saved:
             model, epochs = train(features, params.train, params.compute, saved, run.log_epoch)
             history.save_history(epochs, paths.HISTORY)

@@ -23,6 +23,7 @@ from celebflow.features.store import Features
 from celebflow.params import Params
 from celebflow.tasks import load_quickly
 
+_ANSWER = "answer"  # instead of a method, to wait until all before is done
 _END = "end"  # instead of a method; with an exception, if the stage has not finished
 _LAST_SECONDS = 10  # for what is left to log when the stage fails, and then for ending the run
 
@@ -36,6 +37,11 @@ class Run:
     def __init__(self, connection: Connection, process: BaseProcess) -> None:
         self._connection = connection
         self._process = process
+
+    def wait_until_open(self) -> None:
+        """Wait until the run is open, before much is computed for it."""
+        self._send(_ANSWER)
+        self._receive()
 
     def log_epoch(self, result: EpochResult) -> None:
         """Log one epoch's losses and accuracies, as train/loss and so on."""
@@ -83,7 +89,7 @@ class Run:
         self._receive()
 
     def _receive(self) -> None:
-        """Wait until the process says that it has ended, and raise what made it do so."""
+        """Wait until the process answers; raise what made it end before."""
         try:
             error = self._connection.recv()
         except (EOFError, OSError):
@@ -174,7 +180,9 @@ def _receive_all(connection: Connection) -> Iterator[tuple[str, tuple[object, ..
     with suppress(EOFError):
         while True:
             method, values = connection.recv()
-            if method != _END:
+            if method == _ANSWER:
+                connection.send(None)
+            elif method != _END:
                 yield method, values
             elif values:
                 raise values[0]

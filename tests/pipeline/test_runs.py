@@ -68,7 +68,7 @@ def test_result_from_another_machine_continues_in_one_new_run(repository: Reposi
     other_id = "0123456789abcdef0123456789abcdef"
     (repository.folder / "models" / "mlflow_run_id.txt").unlink()
     (repository.folder / "models" / "mlflow_run_id.txt").write_text(other_id)
-    output = repository.run_stage("evaluate")
+    output = repository.run("python", "-m", "stages.evaluate")
     repository.run_stage("evaluate")
     new, _ = repository.runs()
     assert new.info.run_id in output

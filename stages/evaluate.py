@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, "See `dvc metrics show`, or each prediction in reports/val/predictions.csv.")

@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, "Features are kept in .celebflow: only new photographs, or a change of extract.*, take time again.")

@@ -19,4 +19,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(
+        main, "Open reports/index.html. `mlflow ui` lists all results; `celebflow compare HEAD` shows what changed."
+    )

@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, "What was left out is in splits/left_out.csv, what looks alike in splits/duplicates.csv.")

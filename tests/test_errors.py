@@ -108,7 +108,7 @@ def test_a_program_without_standard_streams_reads_nothing_and_does_its_work(
     ]
     if "stages" in start:
         lines.insert(2, "from celebflow.errors import CelebflowError")
-        lines.append("sys.stderr.flush(); run_stage(main)")
+        lines.append("sys.stderr.flush(); run_stage(main, '')")
     else:
         lines.append("run_to_exit(main)")
     program = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, "\n".join(lines)]
@@ -206,7 +206,7 @@ def test_a_path_that_cannot_be_written_is_told_by_name(name: str, tmp_path: Path
     assert result.returncode == 1 and message.startswith(f"error: {path}: ") and "Traceback" not in message
 
 
-@pytest.mark.parametrize("module", ["stages.train", "celebflow.cli"])
+@pytest.mark.parametrize("module", ["stages.backbone", "celebflow.cli"])
 def test_a_limit_of_address_space_is_told_even_when_libraries_are_loaded(module: str, tmp_path: Path) -> None:
     (tmp_path / "photograph.jpg").touch()
     arguments = ["predict", "--model", str(tmp_path), str(tmp_path)] if module == "celebflow.cli" else []

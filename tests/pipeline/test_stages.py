@@ -16,6 +16,17 @@ def test_second_repro_runs_nothing(repository: Repository) -> None:
     assert "up to date" in repository.run("dvc", "status")
 
 
+def test_each_stage_says_how_long_it_took_and_what_to_look_at_next(repository: Repository) -> None:
+    output = repository.run("dvc", "repro", "--force")
+    ends = dict(re.findall(r"^(\w+) took \d+(?:\.\d s| min \d+ s)\. (.+)$", output, re.MULTILINE))
+    assert list(ends) == ["prepare", "backbone", "extract", "train", "evaluate", "plot"]
+    for hint in ends.values():
+        for name in re.findall(r"[\w/]+\.(?:csv|html)|\.celebflow", hint):
+            assert (repository.folder / name).exists()
+        for command in re.findall("`((?:celebflow|dvc) .+?)`", hint):
+            repository.run(*command.split())
+
+
 def test_page_templates_are_dependencies_and_compiled_code_is_not(repository: Repository) -> None:
     report = repository.folder / "celebflow" / "report"
     (report / "__pycache__").mkdir(exist_ok=True)

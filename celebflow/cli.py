@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -778,6 +778,39 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
         if tried:
             _echo(f"\n{search.format_trials(search.rank_trials(tried, metric), metric)}\n")
     _echo(recommendation.format_recommendation(result, fixed))
+
+
+@main.command(cls=_ProjectCommand)
+@click.option("--folds", type=click.IntRange(min=2), default=5, help="How many parts the photographs are divided into.")
+@click.option("--limit", default=20, help="The maximum number of photographs in the list; -1 for all.")
+@click.option("--output", type=_FILE, default=paths.SUSPECTS_PAGE, help="The page to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print all suspects as JSON.")
+def suspects(folds: int, limit: int, output: Path, as_json: bool) -> None:
+    """Find photographs that may be in the wrong folder.
+
+    The photographs of all splits are divided into folds. For each fold, the recipe in params.yaml is trained on the
+    others, so that no classifier has learned the label that it judges. A label is suspect where another person is
+    clearly more probable (confident learning). Recipes with lda or logistic take seconds, networks as long as training
+    does for each fold.
+
+    The suspects are in reports/suspects.csv, and on a page beside the photographs that they resemble. Look at each
+    before you move it: after a change of data, run `dvc add data` and `dvc repro`.
+
+    \b
+    Examples:
+      celebflow suspects
+      celebflow suspects --folds 10 --limit -1
+      celebflow suspects --json | jq -r '.suspects[].path'
+    """
+    from celebflow.experiments.suspect_labels import check_labels, format_check
+
+    with redirect_stdout(sys.stderr):  # what trainings say
+        check = check_labels(folds, output)
+    if as_json:
+        _echo(json.dumps(asdict(check), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    _echo(format_check(check, limit))
+    _echo(f"\nThey are in {paths.SUSPECTS}, and with their pictures in {output}.")
 
 
 def _show_cache() -> None:

@@ -36,6 +36,8 @@ METRICS = REPORTS / "metrics.json"
 ALL_METRICS = REPORTS / "all_metrics.json"
 FIGURES = REPORTS / "figures"
 PAGE = REPORTS / "index.html"
+SUSPECTS = REPORTS / "suspects.csv"  # neither git nor DVC tracks it
+SUSPECTS_PAGE = REPORTS / "suspects.html"
 
 
 def project() -> Path:

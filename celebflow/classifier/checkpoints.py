@@ -42,10 +42,10 @@ class _MismatchError(Exception):
 class Checkpoints:
     """The checkpoints of one training: the last epoch and, where train.keep_epoch is best, the best epoch.
 
-    `fits` are what trainings on the same features share.
+    `fits` are what trainings on the same features share. Without a folder, nothing is kept.
     """
 
-    def __init__(self, folder: Path, fits: Fits = NOT_KEPT) -> None:
+    def __init__(self, folder: Path | None = None, fits: Fits = NOT_KEPT) -> None:
         self.fits = fits
         self._folder = folder
         self._saved_at_seconds = -float("inf")
@@ -57,6 +57,8 @@ class Checkpoints:
         A checkpoint that cannot be used is reported and ignored. Raises CelebflowError when the disk cannot be read.
         """
         self._saved_at_seconds = time.monotonic()
+        if self._folder is None:
+            return []
         try:
             return _read(self._folder / _LAST, tensors)
         except FileNotFoundError:
@@ -77,7 +79,7 @@ class Checkpoints:
         """
         started = time.monotonic()
         since_last = started - self._saved_at_seconds
-        if self._cost_seconds > _MAX_TIME_FRACTION * (since_last + self._cost_seconds):
+        if self._folder is None or self._cost_seconds > _MAX_TIME_FRACTION * (since_last + self._cost_seconds):
             return
         if list_not_finite(tensors):
             return
@@ -90,7 +92,11 @@ class Checkpoints:
         self._cost_seconds = self._saved_at_seconds - started
 
     def save_best(self, tensors: Mapping[str, Tensor]) -> None:
-        """Save `tensors` as those of the best epoch so far; raise CelebflowError when the disk cannot be written."""
+        """Save `tensors` as those of the best epoch so far; raise CelebflowError when the disk cannot be written.
+
+        This needs a folder.
+        """
+        assert self._folder is not None  # noqa: S101 - what the caller promises
         started = time.monotonic()
         try:
             _write(self._folder / _BEST, tensors, [])
@@ -102,7 +108,8 @@ class Checkpoints:
         self._cost_seconds += time.monotonic() - started
 
     def restore_best(self, tensors: Mapping[str, Tensor]) -> None:
-        """Fill `tensors` from the best epoch; raise CelebflowError when it cannot be read."""
+        """Fill `tensors` from the best epoch; raise CelebflowError when it cannot be read. This needs a folder."""
+        assert self._folder is not None  # noqa: S101 - what the caller promises
         try:
             _read(self._folder / _BEST, tensors)
         except (OSError, _MismatchError) as error:

@@ -1,6 +1,6 @@
 """Train a classifier on the people of train, and calibrate it on val."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from celebflow.classifier.gallery import LeftOutMatches, fit_gallery
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier, ClassifierCard
 from celebflow.classifier.network import make_linear
+from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.projection import fit_preprocessor
 from celebflow.classifier.training import (
     compute_logits,
@@ -79,15 +80,7 @@ def train_classifier(
     preprocessor = fit_preprocessor(train, params.preprocessing, params.seed, checkpoints.fits)
     seed_everything(params.seed)  # after the fit, which draws random numbers unless it is recalled
     objective = make_objective(train.labels, params)
-    card = ClassifierCard(
-        class_names=tuple(class_names),
-        hidden_units=params.hidden_units if params.classifier == "mlp" else (),
-        dropout=params.dropout,
-        transform=features.origin.transform,
-        backbone=features.origin.backbone,
-        calibration=UNCALIBRATED,
-        preprocessing=preprocessor.settings,
-    )
+    card = make_card(class_names, preprocessor, features, params)
     if params.classifier in ("mlp", "linear"):
         classifier = Classifier(card, preprocessor).to(select_device(compute.device))
         history = fit(classifier, train, val, objective, params, checkpoints, log_epoch)
@@ -109,6 +102,21 @@ def train_classifier(
         calibration = _add_threshold(calibration, classifier.gallery.left_out, params.false_acceptance_rate)
     classifier.card = replace(classifier.card, calibration=calibration)
     return classifier, history
+
+
+def make_card(
+    class_names: Sequence[str], preprocessor: Preprocessor, features: Features, params: TrainParams
+) -> ClassifierCard:
+    """Return the card of a classifier that is not calibrated yet."""
+    return ClassifierCard(
+        class_names=tuple(class_names),
+        hidden_units=params.hidden_units if params.classifier == "mlp" else (),
+        dropout=params.dropout,
+        transform=features.origin.transform,
+        backbone=features.origin.backbone,
+        calibration=UNCALIBRATED,
+        preprocessing=preprocessor.settings,
+    )
 
 
 def _add_threshold(calibration: Calibration, left_out: LeftOutMatches, false_acceptance_rate: float) -> Calibration:

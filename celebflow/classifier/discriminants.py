@@ -48,14 +48,25 @@ def fit_discriminant(
     1989); "logistic" is multinomial logistic regression with an L2 penalty. Where that does not converge, this is
     reported, and what it has reached is the result.
     """
-    inputs = _collect_inputs(preprocessor, train, params.seed, fits)
+    inputs = collect_inputs(preprocessor, train, params.seed, fits)
+    weight, bias = fit_people(inputs, np.tile(train.labels, train.view_count), params)
+    return _complete(preprocessor, weight, bias, average_logits(inputs, weight, bias, train.view_count))
+
+
+def fit_people(
+    inputs: Any, labels: NDArray[np.int64], params: TrainParams
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit what fit_discriminant does to (N, inputs) of collect_inputs and (N,) people, two of them or more.
+
+    Returns an (inputs, people) weight and a (people,) bias, of the people among the labels, ascending.
+    """
     with _report_convergence(params):
-        model = _make_model(params).fit(inputs, np.tile(train.labels, train.view_count))
+        model = _make_model(params).fit(inputs, labels)
     weight, bias = model.coef_.T, model.intercept_  # (inputs, people), (people,)
     if weight.shape[1] == 1:  # for two people, scikit-learn returns the second relative to the first
         weight = np.hstack([0 * weight, weight])
         bias = np.append(0.0, bias)
-    return _complete(preprocessor, weight, bias, _average_logits(inputs, weight, bias, train.view_count))
+    return weight, bias
 
 
 def fit_attribute_regressions(
@@ -67,7 +78,7 @@ def fit_attribute_regressions(
     """
     from sklearn.linear_model import LogisticRegression
 
-    inputs = _collect_inputs(preprocessor, train, params.seed, fits)
+    inputs = collect_inputs(preprocessor, train, params.seed, fits)
     labels = np.tile(train.labels, (train.view_count, 1))  # (N · V, A)
     weight = np.zeros((inputs.shape[1], labels.shape[1]))
     bias = np.zeros(labels.shape[1])
@@ -86,7 +97,7 @@ def fit_attribute_regressions(
             )
             model.fit(inputs if known.all() else inputs[known], answers)
             weight[:, attribute], bias[attribute] = model.coef_[0], model.intercept_[0]
-    return _complete(preprocessor, weight, bias, _average_logits(inputs, weight, bias, train.view_count))
+    return _complete(preprocessor, weight, bias, average_logits(inputs, weight, bias, train.view_count))
 
 
 def fit_attribute_ridge(
@@ -163,7 +174,7 @@ def _report_convergence(params: TrainParams) -> Iterator[None]:
         )
 
 
-def _average_logits(
+def average_logits(
     inputs: Any, weight: NDArray[np.float64], bias: NDArray[np.float64], view_count: int
 ) -> NDArray[np.float32]:
     """Return the (N, outputs) means over the views of N photographs, from the (N · V, inputs) of all."""
@@ -197,7 +208,7 @@ def _make_model(params: TrainParams) -> Any:
 
 
 @torch.no_grad()
-def _collect_inputs(preprocessor: Preprocessor, train: LabeledFeatures, seed: int, fits: Fits) -> Any:
+def collect_inputs(preprocessor: Preprocessor, train: LabeledFeatures, seed: int, fits: Fits) -> Any:
     """Return all V views of N photographs, preprocessed, (N · V, inputs), one view after the other.
 
     Without a projection, the inputs are a sparse matrix of SciPy's. They are float64: with float32, lbfgs stops early.

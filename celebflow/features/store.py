@@ -183,6 +183,10 @@ class LabeledFeatures:
         """Return the number of views of each photograph."""
         return self.features.view_count
 
+    def select(self, chosen: NDArray[np.bool_]) -> "LabeledFeatures":
+        """Return the photographs that are true among the (N,)."""
+        return LabeledFeatures(self.features, self.rows[chosen], self.labels[chosen])
+
     def gather(self, positions: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> tuple[SparseBatch, "Tensor"]:
         """Return the features of B photographs, as Features.gather does, and their labels."""
         import torch  # as in sparse.py

@@ -1,0 +1,81 @@
+"""The workspace's photographs whose labels may be wrong → a table and a page."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from celebflow import paths
+from celebflow.classifier.fits import open_fits
+from celebflow.classifier.gallery import fit_gallery
+from celebflow.classifier.out_of_fold import predict_out_of_fold
+from celebflow.errors import CelebflowError
+from celebflow.evaluation.suspects import Suspect, find_suspects, save_suspects
+from celebflow.experiments.lookup import require
+from celebflow.features.store import load_features, select_split
+from celebflow.params import load_params
+from celebflow.report.suspects_page import render_suspects
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """The suspects among `count` photographs, and the accuracy out of fold; `count_of` counts those of each person."""
+
+    suspects: list[Suspect]
+    count: int
+    accuracy: float
+    count_of: dict[str, int]
+
+
+def check_labels(fold_count: int, page: Path) -> LabelCheck:
+    """Find the workspace's suspects by its recipe, and write reports/suspects.csv and a page of them.
+
+    Raises CelebflowError when there are no features, or the task does not recognize people.
+    """
+    require(paths.FEATURES)
+    params = load_params(paths.PARAMS)
+    if params.task != "recognition":
+        raise CelebflowError(f"Suspect labels are found for the task recognition, and params.yaml has {params.task}.")
+    features = load_features(paths.FEATURES, paths.PHOTOS)
+    fits = open_fits(features)
+    predicted = predict_out_of_fold(features, params.train, params.compute, fits, fold_count)
+    names = predicted.class_names
+    train = select_split(features, names, "train")
+    gallery = fit_gallery(train, len(names), params.train.plda_between_scale, params.train.seed, fits)
+    rows = features.locate(photo.path for photo in predicted.photos)
+    suspects = find_suspects(predicted, None if gallery is None else gallery.embed_rows(features, rows))
+    save_suspects(suspects, paths.SUSPECTS)
+    with paths.write_whole(page) as part:
+        part.write_text(render_suspects(suspects, len(rows), features, paths.DATA), encoding="utf-8")
+    count_of = dict(Counter(photo.person for photo in predicted.photos))
+    return LabelCheck(suspects, len(rows), predicted.accuracy, count_of)
+
+
+def format_check(check: LabelCheck, max_suspects: int) -> str:
+    """Return the surest suspects as text, at most `max_suspects`; -1 lists all."""
+    share = f"{len(check.suspects)} of {check.count} labels are suspect ({len(check.suspects) / check.count:.1%})."
+    text = f"{share} Accuracy of the predictions without the photograph itself: {check.accuracy:.4f}."
+    if not check.suspects:
+        return text
+    shown = check.suspects if max_suspects < 0 else check.suspects[:max_suspects]
+    parts = [text, _format_suspects(shown), _format_people(check)]
+    if hidden_count := len(check.suspects) - len(shown):
+        parts[1] += f"\nand {hidden_count} more; --limit -1 lists all"
+    return "\n\n".join(part for part in parts if part)
+
+
+def _format_suspects(suspects: Sequence[Suspect]) -> str:
+    rows = [[each.path, each.likelier, f"{each.probability_of_likelier:.1%}", each.split] for each in suspects]
+    return str(
+        tabulate(rows, ["suspect", "looks like", "probability", "split"], tablefmt="plain", disable_numparse=True)
+    )
+
+
+def _format_people(check: LabelCheck) -> str:
+    """Return a table of the people in whose folders there are several suspects, the most first."""
+    counts = Counter(suspect.person for suspect in check.suspects)
+    rows = [[person, count, check.count_of[person]] for person, count in counts.most_common() if count > 1]
+    headers = ["in the folder of", "suspects", "photographs"]
+    return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=[0])) if rows else ""

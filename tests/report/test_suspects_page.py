@@ -1,0 +1,67 @@
+"""The page of suspects shows each beside the photographs that it resembles, whatever they are called."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from celebflow.evaluation.suspects import Suspect
+from celebflow.report import suspects_page
+from celebflow.report.suspects_page import render_suspects
+from tests.browser import emulate_phone, has_alert, take_console, take_requests
+from tests.conftest import draw_features
+from tests.report.pages import HOSTILE_NAMES, PHONE_WIDTH_PX, Show, click, fits_phone, list_texts
+
+FEATURES = draw_features(9)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with the photographs 0.jpg to 8.jpg, each gray as its number says."""
+    for number in range(9):
+        Image.fromarray(np.full((40, 40, 3), 25 * number, np.uint8)).save(tmp_path / f"{number}.jpg")
+    return tmp_path
+
+
+def _suspect(number: int, person: str = "Ann", likelier: str = "Bo Ek", **changes: str) -> Suspect:
+    return Suspect(f"{number}.jpg", "val", "0" * 64, person, likelier, 0.04, 0.87, **changes)
+
+
+@pytest.mark.slow
+def test_a_suspect_is_beside_photographs_of_both_people(show: Show, folder: Path) -> None:
+    suspect = _suspect(4, nearest_of_person="0.jpg", nearest_of_likelier="1.jpg")
+    driver = show(render_suspects([suspect, _suspect(5)], 9, FEATURES, folder))
+    [header] = list_texts(driver, "header")
+    assert "2 of 9 photographs may be in the wrong folder" in header
+    first, _ = list_texts(driver, ".tile")
+    assert "in the folder of Ann, 4.0%" in first and "looks like Bo Ek, 87.0%" in first
+    pictures = [picture.get_attribute("alt") for picture in driver.find_elements("css selector", ".tile img")]
+    assert pictures == ["", "Ann", "Bo Ek", ""]
+    click(driver, ".tile")
+    [enlarged] = list_texts(driver, ".stage")
+    assert "4.jpg" in enlarged
+    assert take_console(driver) == []
+    assert take_requests(driver) == {driver.current_url}
+
+
+@pytest.mark.slow
+def test_names_are_no_markup_and_many_suspects_fit_a_phone(show: Show, folder: Path) -> None:
+    first, second, third = HOSTILE_NAMES
+    suspects = [_suspect(number % 9, first + "x" * 80, second + third) for number in range(100)]
+    driver = show(render_suspects(suspects, 900, FEATURES, folder))
+    with emulate_phone(driver, PHONE_WIDTH_PX):
+        assert fits_phone(driver)
+    assert not has_alert(driver)
+    assert len([text for text in list_texts(driver, ".tile") if text]) == 60
+    click(driver, ".more")
+    assert len([text for text in list_texts(driver, ".tile") if text]) == 100
+
+
+def test_of_very_many_suspects_the_surest_are_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspects_page, "_MAX_SUSPECTS", 2)
+    html = render_suspects([_suspect(number) for number in range(5)], 9, FEATURES, folder)
+    assert "5 of 9 photographs" in html and "The surest 2 are shown" in html
+    assert "1.jpg" in html and "2.jpg" not in html
+    html = render_suspects([], 9, FEATURES, folder)
+    assert "0 of 9 photographs" in html and "There is nothing to look at" in html

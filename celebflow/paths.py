@@ -36,8 +36,11 @@ METRICS = REPORTS / "metrics.json"
 ALL_METRICS = REPORTS / "all_metrics.json"
 FIGURES = REPORTS / "figures"
 PAGE = REPORTS / "index.html"
-SUSPECTS = REPORTS / "suspects.csv"  # neither git nor DVC tracks it
+# Neither git nor DVC tracks what commands write there.
+SUSPECTS = REPORTS / "suspects.csv"
 SUSPECTS_PAGE = REPORTS / "suspects.html"
+LEARNING_CURVE = REPORTS / "learning_curve.csv"
+LEARNING_CURVE_FIGURE = REPORTS / "learning_curve.png"
 
 
 def project() -> Path:

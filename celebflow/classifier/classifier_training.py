@@ -16,7 +16,6 @@ from celebflow.classifier.gallery import LeftOutMatches, fit_gallery
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import Classifier, ClassifierCard
 from celebflow.classifier.network import make_linear
-from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.projection import fit_preprocessor
 from celebflow.classifier.training import (
     compute_logits,
@@ -26,7 +25,7 @@ from celebflow.classifier.training import (
     seed_everything,
 )
 from celebflow.data.photos import list_people
-from celebflow.features.store import Features, select_split
+from celebflow.features.store import Features, LabeledFeatures, select_split
 from celebflow.params import ComputeParams, TrainParams
 
 
@@ -77,10 +76,52 @@ def train_classifier(
     train, val = (select_split(features, class_names, split) for split in ("train", "val"))
     if warning := features.origin.backbone.warning():
         print(warning)
+    fitted = fit_classifier(class_names, train, val, params, compute, checkpoints, log_epoch)
+    classifier, on_val = fitted.classifier, fitted.on_val
+    between_scale = params.plda_between_scale
+    classifier.gallery = fit_gallery(train, len(class_names), between_scale, params.seed, checkpoints.fits)
+    calibration = fit_probabilities(*on_val)
+    if classifier.gallery is not None:
+        calibration = _add_threshold(calibration, classifier.gallery.left_out, params.false_acceptance_rate)
+    classifier.card = replace(classifier.card, calibration=calibration)
+    return classifier, fitted.history
+
+
+@dataclass(frozen=True, eq=False)
+class FittedClassifier:
+    """A classifier that is not calibrated yet, its epochs, and its (M, people) logits and (M,) labels of val."""
+
+    classifier: Classifier
+    history: list[EpochResult]
+    on_val: tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def fit_classifier(
+    class_names: Sequence[str],
+    train: LabeledFeatures,
+    val: LabeledFeatures,
+    params: TrainParams,
+    compute: ComputeParams,
+    checkpoints: Checkpoints,
+    log_epoch: Callable[[EpochResult], None],
+) -> FittedClassifier:
+    """Fit a classifier, with its preprocessor, to the photographs of train; labels are indices of `class_names`.
+
+    Raises DivergedError as train_classifier does.
+    """
     preprocessor = fit_preprocessor(train, params.preprocessing, params.seed, checkpoints.fits)
     seed_everything(params.seed)  # after the fit, which draws random numbers unless it is recalled
     objective = make_objective(train.labels, params)
-    card = make_card(class_names, preprocessor, features, params)
+    origin = train.features.origin
+    card = ClassifierCard(
+        class_names=tuple(class_names),
+        hidden_units=params.hidden_units if params.classifier == "mlp" else (),
+        dropout=params.dropout,
+        transform=origin.transform,
+        backbone=origin.backbone,
+        calibration=UNCALIBRATED,
+        preprocessing=preprocessor.settings,
+    )
     if params.classifier in ("mlp", "linear"):
         classifier = Classifier(card, preprocessor).to(select_device(compute.device))
         history = fit(classifier, train, val, objective, params, checkpoints, log_epoch)
@@ -95,28 +136,7 @@ def train_classifier(
         history = [measure_only_epoch((fitted.logits, train.labels), on_val, objective, params)]
         log_epoch(history[0])
     require_finite_weights(classifier.state_dict(), params)
-    between_scale = params.plda_between_scale
-    classifier.gallery = fit_gallery(train, len(class_names), between_scale, params.seed, checkpoints.fits)
-    calibration = fit_probabilities(*on_val)
-    if classifier.gallery is not None:
-        calibration = _add_threshold(calibration, classifier.gallery.left_out, params.false_acceptance_rate)
-    classifier.card = replace(classifier.card, calibration=calibration)
-    return classifier, history
-
-
-def make_card(
-    class_names: Sequence[str], preprocessor: Preprocessor, features: Features, params: TrainParams
-) -> ClassifierCard:
-    """Return the card of a classifier that is not calibrated yet."""
-    return ClassifierCard(
-        class_names=tuple(class_names),
-        hidden_units=params.hidden_units if params.classifier == "mlp" else (),
-        dropout=params.dropout,
-        transform=features.origin.transform,
-        backbone=features.origin.backbone,
-        calibration=UNCALIBRATED,
-        preprocessing=preprocessor.settings,
-    )
+    return FittedClassifier(classifier, history, on_val)
 
 
 def _add_threshold(calibration: Calibration, left_out: LeftOutMatches, false_acceptance_rate: float) -> Calibration:

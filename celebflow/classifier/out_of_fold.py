@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from celebflow.backbone.devices import select_device
 from celebflow.classifier.checkpoints import Checkpoints
-from celebflow.classifier.classifier_training import make_card, make_objective
+from celebflow.classifier.classifier_training import fit_classifier
 from celebflow.classifier.discriminants import average_logits, collect_inputs, fit_people
 from celebflow.classifier.fits import Fits
-from celebflow.classifier.model import Classifier
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.projection import fit_preprocessor
-from celebflow.classifier.training import compute_logits, fit, seed_everything
+from celebflow.classifier.training import compute_logits
 from celebflow.data.photos import UNKNOWN, Photo, list_people
 from celebflow.errors import CelebflowError
 from celebflow.features.store import Features, LabeledFeatures, select_split
@@ -50,25 +48,25 @@ def predict_out_of_fold(
 ) -> OutOfFold:
     """Train a classifier on all folds but one, for each fold, and predict the photographs of that fold.
 
-    The folds divide the photographs of all splits. The preprocessor is the one that is fitted to train, because it does
-    not depend on labels. A network is trained for all its epochs, since no photograph is left to choose one by.
+    The folds divide the photographs of all splits. For lda and logistic, the preprocessor is the one that is fitted to
+    train, because it does not depend on labels. A network is trained for all its epochs, since no photograph is left to
+    choose one by.
 
     Raises CelebflowError when there are fewer than two folds or people.
     """
     class_names = list_people(features.photos)
     if fold_count < 2 or len(class_names) < 2:
         raise CelebflowError(f"{fold_count} folds of {len(class_names)} people: both must be at least two.")
-    preprocessor = fit_preprocessor(
-        select_split(features, class_names, "train"), params.preprocessing, params.seed, fits
-    )
     rows = np.array([row for row, photo in enumerate(features.photos) if photo.split != UNKNOWN], np.int64)
     photos = [features.photos[row] for row in rows]
     labels = np.array([class_names.index(photo.person) for photo in photos], np.int64)
     everything = LabeledFeatures(features, rows, labels)
     folds = assign_folds(photos, fold_count, params.seed)
     if params.classifier in ("mlp", "linear"):
-        logits = _predict_with_networks(preprocessor, everything, class_names, params, compute, folds)
+        logits = _predict_with_networks(everything, class_names, params, compute, folds)
     else:
+        train = select_split(features, class_names, "train")
+        preprocessor = fit_preprocessor(train, params.preprocessing, params.seed, fits)
         logits = _predict_with_discriminants(preprocessor, everything, len(class_names), params, fits, folds)
     judged = np.zeros(len(rows), bool)
     for fold in np.unique(folds):
@@ -120,7 +118,6 @@ def _predict_with_discriminants(
 
 
 def _predict_with_networks(
-    preprocessor: Preprocessor,
     everything: LabeledFeatures,
     class_names: Sequence[str],
     params: TrainParams,
@@ -134,13 +131,12 @@ def _predict_with_networks(
         print(f"Fold {fold + 1} of {folds.max() + 1}:")
         held_out = folds == fold
         seen = np.unique(everything.labels[~held_out])
-        card = make_card([class_names[label] for label in seen], preprocessor, everything.features, params)
-        seed_everything(params.seed)
-        network = Classifier(card, preprocessor).to(select_device(compute.device))
         train, val = (
             replace(part, labels=np.searchsorted(seen, part.labels))
             for part in (everything.select(~held_out), everything.select(held_out & np.isin(everything.labels, seen)))
         )
-        fit(network, train, val, make_objective(train.labels, params), params, Checkpoints(), lambda _: None)
-        logits[np.ix_(held_out, seen)] = compute_logits(network, everything.select(held_out), params.batch_size)[0]
+        names = [class_names[label] for label in seen]
+        fitted = fit_classifier(names, train, val, params, compute, Checkpoints(), lambda _: None)
+        found, _ = compute_logits(fitted.classifier, everything.select(held_out), params.batch_size)
+        logits[np.ix_(held_out, seen)] = found
     return logits

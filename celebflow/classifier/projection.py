@@ -10,7 +10,7 @@ from celebflow.classifier.vectors import Vectors, draw_sample, list_views
 from celebflow.features.store import LabeledFeatures
 from celebflow.params import PreprocessingParams
 
-_MAX_VIEWS = 6400  # whose inner products are in memory: 160 MB
+MAX_VIEWS = 6400  # whose inner products are in memory: 160 MB
 
 
 def fit_preprocessor(
@@ -42,7 +42,7 @@ def _fit(train: LabeledFeatures, settings: PreprocessingParams, seed: int) -> Pr
     if settings.pca_components is None:
         return preprocessor
     views = list_views(preprocessor, train.features, train.rows)
-    vectors = views.select(draw_sample(len(views), max(settings.pca_components + 1, _MAX_VIEWS), seed))
+    vectors = views.select(draw_sample(len(views), max(settings.pca_components + 1, MAX_VIEWS), seed))
     return make_projection(vectors, fit_components(vectors.compute_products(), settings.pca_components, seed))
 
 

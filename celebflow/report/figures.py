@@ -10,13 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
 from celebflow.classifier.calibration import ReliabilityBin, compute_calibration_error
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import ClassifierCard
+from celebflow.evaluation.learning_curve import LearningCurve
 from celebflow.evaluation.metrics import Curves, PersonMetrics
 from celebflow.evaluation.open_set import OpenSetRates
 from celebflow.evaluation.results import Prediction, Report
@@ -332,4 +333,30 @@ def draw_open_set(rates: Sequence[OpenSetRates], false_acceptance_rate: float, s
     figure.supxlabel(
         "Unknown people are those of train, each left out of a model that then compares them.", fontsize=7.5
     )
+    return figure
+
+
+def draw_learning_curve(curve: LearningCurve, warning: str) -> Figure:
+    """Draw the accuracy on val by the number of photographs to train on, and the fitted curve, continued."""
+    figure, axes = new_figure(6.4, 4.2, warning)
+    sizes = [point.photographs_per_person for point in curve.points]
+    accuracies = np.array([point.accuracy for point in curve.points])
+    lows, highs = (np.array([getattr(point, f"accuracy_{end}") for point in curve.points]) for end in ("low", "high"))
+    line_sizes = [each.photographs_per_person for each in curve.line]
+    axes.plot(line_sizes, [each.accuracy for each in curve.line], color=BLUE, label="fitted curve")
+    beyond = [each for each in curve.line if each.photographs_per_person >= sizes[-1]]
+    band = [each.interval.low for each in beyond], [each.interval.high for each in beyond]
+    beyond_sizes = [each.photographs_per_person for each in beyond]
+    axes.fill_between(beyond_sizes, *band, color=SKY, alpha=0.35, linewidth=0, label="95% interval of its forecast")
+    errors = [np.maximum(accuracies - lows, 0), np.maximum(highs - accuracies, 0)]
+    axes.errorbar(sizes, accuracies, errors, color=ORANGE, fmt="o", markersize=4, label="measured, with 95% intervals")
+    axes.axvline(sizes[-1], color=GRAY, linestyle=":", label="all photographs of train")
+    axes.set(title="Accuracy on val by photographs to train on", xlabel="Photographs per person", ylabel="Accuracy")
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks([*sizes, curve.forecast.photographs_per_person])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}" if value >= 10 else f"{value:.1f}"))
+    axes.set_ylim(max(0, lows.min() - 0.05), 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
     return figure

@@ -74,7 +74,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[Vectors]:
 def test_the_projection_is_fitted_to_a_sample_of_very_many_views_drawn_by_the_seed(
     compared: list[Vectors], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projection, "_MAX_VIEWS", 20)
+    monkeypatch.setattr(projection, "MAX_VIEWS", 20)
     features = draw_features(60, TWO_VIEWS)
     train = select_split(features, PEOPLE, "train")
     params = PreprocessingParams(square_root=True, pca_components=5)

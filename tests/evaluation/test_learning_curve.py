@@ -1,0 +1,80 @@
+"""A learning curve says what more photographs would bring, as far as the measured accuracies tell."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from celebflow.evaluation.learning_curve import build_learning_curve, find_gains, fit_power_law
+
+SIZES = [4.0, 6.0, 10.0, 16.0, 25.0, 40.0]
+
+
+@pytest.mark.parametrize("law", [(0.0, 2.0, 1.0), (0.1, 1.0, 0.5), (0.02, 3.0, 2.0), (0.3, 0.0, 1.0)])
+def test_a_power_law_is_found_again(law: tuple[float, float, float]) -> None:
+    rest, scale, decay = law
+    sizes = np.array(SIZES)
+    errors = rest + scale * sizes**-decay
+    ((a, b, c),) = fit_power_law(sizes, errors[None], np.ones((1, 6)))
+    assert a + b * sizes**-c == pytest.approx(errors, abs=0.004)
+    assert a + b * 160.0**-c == pytest.approx(rest + scale * 160.0**-decay, abs=0.02)
+
+
+def test_errors_that_rise_are_fitted_by_their_mean_and_none_by_zero() -> None:
+    errors = np.array([[0.1, 0.12, 0.14, 0.15, 0.17, 0.2], [0.0] * 6])
+    laws = fit_power_law(np.array(SIZES), errors, np.ones((2, 6)))
+    assert laws[0, 1] == 0 and 0.1 < laws[0, 0] < 0.2
+    assert laws[1, 0] == laws[1, 1] == 0
+
+
+def test_a_size_without_a_share_does_not_count() -> None:
+    errors = np.array([[0.5, 0.3, 0.2, 0.1, 0.05, 0.9]])
+    shares = np.array([[1.0, 1, 1, 1, 1, 0]])
+    a, b, c = fit_power_law(np.array(SIZES), errors, shares)[0]
+    assert a + b * 40.0**-c < 0.06
+
+
+def _draw_hits(count: int, repetitions: int, rest: float, seed: int = 0) -> NDArray[np.bool_]:
+    """Return hits whose errors are rest + 2 / size; who is hard stays hard."""
+    random = np.random.default_rng(seed)
+    hardness = random.random(count) * 0.8 + random.random((repetitions, 1, count)) * 0.2
+    order = hardness.argsort(axis=-1).argsort(axis=-1) / count
+    hits: NDArray[np.bool_] = order < (1 - rest - 2 / np.array(SIZES))[:, None]
+    return hits
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.1])
+def test_the_forecast_holds_what_comes(rest: float) -> None:
+    labels, groups = np.arange(500) % 5, np.arange(500)
+    curve = build_learning_curve(_draw_hits(500, 4, rest), labels, groups, SIZES)
+    assert [point.photographs_per_person for point in curve.points] == SIZES
+    for point in curve.points:
+        expected = 1 - rest - 2 / point.photographs_per_person
+        assert point.accuracy == pytest.approx(expected, abs=0.01)
+        assert point.accuracy_low <= point.accuracy <= point.accuracy_high
+        assert point.balanced_accuracy_low <= point.balanced_accuracy <= point.balanced_accuracy_high
+    assert curve.forecast.photographs_per_person == 80
+    coming = 1 - rest - 2 / 80
+    assert curve.forecast.interval.low <= coming <= curve.forecast.interval.high
+    assert curve.forecast.gain == pytest.approx(2 / 40 - 2 / 80, abs=0.015)
+    assert curve.forecast.gain_interval.low <= 2 / 40 - 2 / 80 <= curve.forecast.gain_interval.high
+    assert curve.line[0].photographs_per_person == pytest.approx(4)
+    assert curve.line[-1].accuracy == pytest.approx(curve.forecast.accuracy)
+
+
+def test_groups_of_near_duplicates_widen_the_intervals() -> None:
+    hits = np.repeat(_draw_hits(100, 2, 0.1), 5, axis=-1)
+    labels = np.repeat(np.arange(100) % 5, 5)
+    alone, together = (
+        build_learning_curve(hits, labels, groups, SIZES).points[-1]
+        for groups in (np.arange(500), np.repeat(np.arange(100), 5))
+    )
+    assert together.accuracy_high - together.accuracy_low > 1.5 * (alone.accuracy_high - alone.accuracy_low)
+
+
+def test_people_gain_by_the_second_half() -> None:
+    hits = np.zeros((2, 6, 6), bool)
+    hits[:, :, :2] = True  # of the first person
+    hits[:, 4:, 2] = True  # half of the second person's, from 25 on; half of 40 is nearest to 16
+    hits[0, 5, 4] = True  # a quarter of the third person's
+    gains = find_gains(hits, np.array([0, 0, 1, 1, 2, 2]), SIZES, ["Ann", "Bo", "Cy", "Di"])
+    assert gains == {"Ann": 0.0, "Bo": 0.5, "Cy": 0.25}

@@ -1,6 +1,7 @@
 """The command line `celebflow`; only the commands that need torch or mlflow import them."""
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +17,28 @@ from celebflow import errors, paths
 
 sys.excepthook = errors.report_uncaught  # until run_to_exit begins
 _Result = TypeVar("_Result")
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_EMPTY = "it is empty"
+
+
+class _Name(click.types.StringParamType):
+    """A text that is not empty, as a variable that a shell does not know is: that would choose another model."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(value, param, ctx) or self.fail(_EMPTY, param, ctx)
+
+
+class _Path(click.Path):
+    """The same for paths: pathlib takes an empty one for the working directory."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        return super().convert(value, param, ctx) if os.fspath(value) else self.fail(_EMPTY, param, ctx)
+
+
+_NAME = _Name()
+_FILE = _Path(path_type=Path, dir_okay=False)
+_FOLDER = _Path(path_type=Path, file_okay=False)
 
 
 class _Group(click.Group):
@@ -227,8 +248,8 @@ def register(run: str | None, metric: str, alias: str) -> None:
 
 
 @main.command(cls=_ProjectCommand)
-@click.argument("a")
-@click.argument("b", default="workspace")
+@click.argument("a", type=_NAME)
+@click.argument("b", type=_NAME, default="workspace")
 @click.option("--split", type=click.Choice(["val", "test"]), default="val", help="The split to compare on.")
 @click.option("--limit", default=20, help="The maximum number of photographs in each list; -1 for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole comparison as JSON.")
@@ -269,7 +290,9 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
 
 
 @main.command(cls=_ProjectCommand)
-@click.option("--against", "revision", required=True, help="The result to compare with, as in celebflow compare.")
+@click.option(
+    "--against", "revision", type=_NAME, required=True, help="The result to compare with, as in celebflow compare."
+)
 @click.option("--output", type=_FILE, default=Path("reports/comparison.html"), help="The file to write.")
 def page(revision: str, output: Path) -> None:
     """Write the workspace's page with a comparison.
@@ -290,7 +313,7 @@ def page(revision: str, output: Path) -> None:
 
 @main.command(cls=_ProjectCommand)
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False, exists=True))
-@click.option("--rev", "revision", help="The model of a git revision or a DVC experiment.")
+@click.option("--rev", "revision", type=_NAME, help="The model of a git revision or a DVC experiment.")
 @click.option("--sheet", type=_FILE, help="Also draw who was taken for whom, into this PNG file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_json: bool) -> None:
@@ -345,17 +368,21 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
 
 
 _MODEL_HELP = "A folder with a model, or a model's address in MLflow: models:/celebflow@champion."
-_choose_revision = click.option("--rev", "revision", help="The model of a git revision or a DVC experiment.")
+_choose_revision = click.option(
+    "--rev", "revision", type=_NAME, help="The model of a git revision or a DVC experiment."
+)
 
 
 def _choose_model(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that `_open_folder` takes."""
-    return click.option("--model", help=_MODEL_HELP)(_choose_revision(command))
+    return click.option("--model", type=_NAME, help=_MODEL_HELP)(_choose_revision(command))
 
 
 @main.command()
 @click.argument("photographs", nargs=-1, required=True, metavar="PHOTO|FOLDER|-...")
-@click.option("--model", "models", multiple=True, help=f"{_MODEL_HELP} Give two, of different tasks, to use both.")
+@click.option(
+    "--model", "models", type=_NAME, multiple=True, help=f"{_MODEL_HELP} Give two, of different tasks, to use both."
+)
 @_choose_revision
 @click.option(
     "--top", type=click.IntRange(1), help="The number of names per face, 3 without it, or of attributes, all."

@@ -175,6 +175,17 @@ def _prepare_encodings() -> None:
         )
 
 
+def _require_working_directory() -> None:
+    """Raise CelebflowError when the working directory was removed, without which libraries cannot even be imported."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise CelebflowError(
+            f"The working directory cannot be used ({error.strerror}). It was likely removed or replaced: change to a "
+            "folder that is there, even to one of the same name."
+        ) from None
+
+
 def report_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Print what the machine lacks, or which path cannot be used, as a message; for sys.excepthook.
 
@@ -209,6 +220,7 @@ def run_to_exit(main: Callable[[], None]) -> None:
     sys.excepthook = report_uncaught
     try:
         _prepare_encodings()
+        _require_working_directory()
         main()
         sys.stdout.flush()
     except CelebflowError as error:

@@ -27,7 +27,7 @@ from celebflow.features.sparse import SparseRow
 from celebflow.features.store import save_features
 from celebflow.features.transform import Transform
 from celebflow.params import Params
-from tests import COMMITTED_PARAMS
+from tests import COMMITTED_PARAMS, REPOSITORY
 
 
 def _run(*arguments: str) -> str:
@@ -96,6 +96,43 @@ def test_usage_and_other_errors_end_with_a_status_and_no_traceback(tmp_path: Pat
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: ")
     assert "holiday.jpg" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", ""],
+        ["sample", ""],
+        ["compare", "HEAD", "--html", ""],
+        ["page", "--against", "HEAD", "--output", ""],
+        ["openset", "--sheet", ""],
+        ["verify", "--pairs", ""],
+        ["predict", "--rev", "", "a.jpg"],
+        ["predict", "--model", "", "a.jpg"],
+        ["serve", "--rev", ""],
+        ["openset", "--rev", ""],
+        ["compare", ""],
+        ["compare", "HEAD", ""],
+        ["page", "--against", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_name_which_an_unset_variable_leaves_is_refused(arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli.main, arguments)
+    assert (result.exit_code, type(result.exception)) == (2, SystemExit)
+    assert "it is empty" in result.stderr
+
+
+def test_a_working_directory_that_was_removed_is_told_with_the_remedy(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    script = 'cd "$0" && rmdir "$0" && exec "$1" -P -m celebflow.cli predict a.jpg'
+    folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = ["sh", "-c", script, str(folder), sys.executable]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: The working directory cannot be used")
+    assert "change to a folder" in result.stderr
 
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])

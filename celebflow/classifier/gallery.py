@@ -30,6 +30,7 @@ from celebflow.params import PreprocessingParams
 
 MIN_PEOPLE = 3  # without one of them, two can still be told apart
 _FOLDS = 5
+MIN_ENROLLMENT_PEOPLE = _FOLDS + 1  # two of whom are left out together, so that one can be enrolled beside the other
 _MAX_PHOTOGRAPHS = 4000  # whose inner products are kept: 64 MB
 _PREPROCESSING = PreprocessingParams(square_root=True, l2_normalize=True)
 _MAX_COMPONENTS = 300

@@ -37,6 +37,7 @@ _LABEL_OF = {"1": YES, "0": NO, "-1": NO, "": BLANK}
 _MAX_ATTRIBUTES = 1000
 _MAX_CHARACTERS = 100
 _MAX_LISTED = 5
+_NOBODY = {"-", "--", "?", "n/a", "#n/a", "<na>", "nan", "nil", "nobody", "none", "null", "undefined", "unknown"}
 _REMEDY = "Correct that. A cell may be left blank where an attribute is not known."
 
 
@@ -116,6 +117,9 @@ def read_given_attributes(folder: Path, photos: Sequence[Photo]) -> GivenAttribu
         notes.append(f"{file} has {len(reading.missing)} rows of files that are not in {folder}: they are left out.")
     else:
         problems += reading.missing
+    if file == celeba:
+        used = sorted(reading.line_of.keys() & set(paths), key=reading.line_of.__getitem__)
+        problems += _check_celeba_people(celeba_people, [reading.person_of[path] for path in used])
     if {"0", "-1"} <= reading.spellings_of_no:
         problems.append("both 0 and -1 are there: write 0 for no, and leave blank what is not known")
     lacking = [path for path in paths if path not in reading.line_of]
@@ -130,9 +134,22 @@ def read_given_attributes(folder: Path, photos: Sequence[Photo]) -> GivenAttribu
     table = AttributeTable(tuple(names), tuple(paths), labels)
     if not lacking:
         problems += _check_kinds(table, named, reading.faulty)
+    nobody = _note_nobody(named)
     if problems:
-        raise CelebflowError(describe_problems(file, problems, _REMEDY))
-    return GivenAttributes(named, table, notes + _note_similar_names(named, names))
+        raise CelebflowError("\n".join([describe_problems(file, problems, _REMEDY), *nobody]))
+    return GivenAttributes(named, table, [*notes, *nobody, *_note_similar_names(named, names)])
+
+
+def _note_nobody(photos: Sequence[Photo]) -> list[str]:
+    """Return which people are likely none, by what programs write where they know nothing, as one sentence."""
+    counts = Counter(photo.person for photo in photos if photo.person.casefold() in _NOBODY)
+    if not counts:
+        return []
+    listing = ", ".join(f"{name} ({count} photographs)" for name, count in sorted(counts.items()))
+    return [
+        f"By the name, this is likely no person, but it counts as one, and the photographs stay together: {listing}. "
+        "Leave the cell blank where nobody knows who is in a photograph."
+    ]
 
 
 def _note_similar_names(photos: Sequence[Photo], names: Sequence[str]) -> list[str]:
@@ -215,6 +232,19 @@ def _read_celeba_people(file: Path, problems: list[str]) -> dict[str, str]:
         elif words:
             problems.append(f"{file.name}, line {line}: not the name of a file and the number of a person")
     return person_of
+
+
+def _check_celeba_people(file: Path, people: Sequence[str]) -> Iterator[str]:
+    """Yield that a list of people ends before the photographs do, if these, in the order of their list, show `people`.
+
+    The number at its end may then have been cut, too, and be that of somebody else.
+    """
+    known = sum(map(bool, people))
+    if 0 < known < len(people) and all(people[:known]):
+        yield (
+            f"{file.name} ends before the last {len(people) - known} of these photographs: copy it again. If nobody "
+            f"knows their people, use {ATTRIBUTES_TABLE}, with blanks in the column {_PERSON}"
+        )
 
 
 def _check_names(file: Path, names: Sequence[str], problems: list[str]) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.enrollment import Enrollment, load_enrollment, save_enrollment, start_enrollment
-from celebflow.classifier.gallery import Gallery
+from celebflow.classifier.gallery import MIN_ENROLLMENT_PEOPLE, Gallery
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError, explain_refusal
 from celebflow.data.layout import list_similar_names
@@ -101,8 +101,9 @@ def _require_gallery(predictor: Predictor) -> Gallery:
     gallery = predictor.classifier.gallery
     if gallery is None or not gallery.trials:
         raise CelebflowError(
-            "People can be enrolled beside a classifier that was trained on at least three people with several "
-            "photographs each. Add photographs to data, and run `dvc repro`."
+            f"People can be enrolled beside a classifier that was trained on at least {MIN_ENROLLMENT_PEOPLE} people "
+            f"with several photographs each, and this one knows {len(predictor.card.class_names)} people. Add people "
+            "or photographs to data, and run `dvc repro`."
         )
     return gallery
 

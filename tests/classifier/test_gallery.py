@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier import gallery as gallery_module
-from celebflow.classifier.gallery import Gallery, LeftOutMatches, average_people, fit_gallery
+from celebflow.classifier.gallery import MIN_ENROLLMENT_PEOPLE, Gallery, LeftOutMatches, average_people, fit_gallery
 from celebflow.classifier.plda import TwoCovariances, fit_two_covariances
 from celebflow.features.store import LabeledFeatures, select_split
 from tests.conftest import draw_features
@@ -129,6 +129,12 @@ def test_without_two_photographs_of_anybody_nobody_is_unknown(capsys: pytest.Cap
     assert fit_gallery(alone, len(PEOPLE), 0.5, 0) is None
     assert "nobody has two photographs" in capsys.readouterr().out
     assert fit_gallery(_select(names=("Ann", "Bo")), 2, 0.5, 0) is None
+
+
+@pytest.mark.parametrize("count", [MIN_ENROLLMENT_PEOPLE - 1, MIN_ENROLLMENT_PEOPLE])
+def test_enrollment_is_tried_with_as_many_people_as_enroll_says(count: int) -> None:
+    gallery = _fit(_select(names=PEOPLE[:count]), count)
+    assert bool(gallery.trials) == (count == MIN_ENROLLMENT_PEOPLE)
 
 
 def test_a_sample_of_many_photographs_holds_everybody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Tables of attributes are read as users and CelebA write them, with every fault named in one list."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,31 @@ def test_faults_of_celeba_s_people_are_named(tmp_path: Path) -> None:
 def test_celeba_s_people_of_other_files_are_refused_instead_of_nobody_being_known(tmp_path: Path) -> None:
     with pytest.raises(CelebflowError, match=r"identity_CelebA\.txt names none of the files.*copy it again"):
         _read(tmp_path, list_attr_celeba=CELEBA, identity_CelebA="1.png 101\n2.png 102\n")
+
+
+@pytest.mark.parametrize(
+    ("kept", "missing"), [("1.jpg 2880\n2.jpg 28", 4), ("1.jpg 1\n2.jpg 2\n3.jpg 3\n4.jpg 4\n5.jpg 5\n", 1)]
+)
+def test_celeba_s_people_that_end_before_the_photographs_do_are_refused(
+    tmp_path: Path, kept: str, missing: int
+) -> None:
+    with pytest.raises(CelebflowError, match=rf"identity_CelebA\.txt ends before the last {missing} of.*copy it again"):
+        _read(tmp_path, list_attr_celeba=CELEBA, identity_CelebA=kept)
+
+
+def test_celeba_s_people_may_end_where_the_photographs_that_are_here_do(tmp_path: Path) -> None:
+    people = "".join(f"{number}.jpg {number}\n" for number in range(1, 7))  # the list has a seventh
+    given = _read(tmp_path, list_attr_celeba=CELEBA, identity_CelebA=people)
+    assert [photo.person for photo in given.photos] == [*"123456"]
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "unknown", "-", "N/A"])
+def test_a_person_whose_name_says_that_nobody_is_known_is_told(tmp_path: Path, word: str) -> None:
+    (note,) = _read(tmp_path, attributes=GOOD.replace("p1", word)).notes
+    assert f"{word} (1 photographs)" in note and "blank" in note
+    text = re.sub("p[0-9]", word, GOOD)
+    with pytest.raises(CelebflowError, match=rf"(?s)Hat is 1 for 1 people.*{re.escape(word)} \(6 photographs\).*blank"):
+        _read(tmp_path, attributes=text)
 
 
 def test_a_table_that_is_not_there_or_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_classifier_that_knows_nobody_as_unknown_enrolls_nobody(
     assert gallery is not None
     for lacking in (None, replace(gallery, trials=())):
         monkeypatch.setattr(predictor.classifier, "gallery", lacking)
-        with pytest.raises(Exception, match=r"at least three people.*dvc repro"):
+        with pytest.raises(Exception, match=r"at least 6 people.*knows \d people.*dvc repro"):
             enrolling.list_enrolled(predictor)
 
 

@@ -40,6 +40,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
 _PNG_TRANSPARENCIES = {0: 1, 2: 3}  # the numbers of a transparent color, by color type
 # The first column and row of each pass of an interlaced PNG file, and its steps to the next.
 _PNG_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+_PNG_COLORS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # chunks that state colors by numbers, and their bytes
 _UNPACKED_BYTES = 2**20  # in memory at once
 # What decides about the pixels. Other texts, of any size, are left aside, and so are further frames.
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", *_PNG_TEXTS, b"IDAT", b"IEND")
@@ -196,6 +197,41 @@ def check_png(content: bytes, width: int, height: int) -> None:
             packed = decompressor.unconsumed_tail
     if decompressor.eof and missing > 0:
         raise PhotographError("is truncated: it holds fewer pixels than it should; save it again as JPEG or PNG")
+
+
+class PngColors(NamedTuple):
+    """What states the colors of a PNG file by numbers, instead of a color profile.
+
+    `codes` are those of ITU-T H.273, `exponent` is that of the encoding, and `chromaticities` are the x and y of white,
+    red, green and blue. `is_srgb` says that a chunk states sRGB.
+    """
+
+    codes: tuple[int, int] | None
+    exponent: float | None
+    chromaticities: tuple[float, ...] | None
+    is_srgb: bool
+
+
+def find_png_colors(content: bytes) -> PngColors:
+    """Return the numbers that state the colors of a PNG file; damaged chunks count for nothing."""
+    chunks: dict[bytes, bytes] = {}
+    for kind, start, end in _list_chunks(content):
+        if kind == b"IDAT":
+            break
+        if end - start != _PNG_COLORS.get(kind, 0) + 12:
+            continue
+        chunk = content[start:end]
+        if len(chunk) == end - start and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:]):
+            chunks.setdefault(kind, chunk[8:-4])
+    codes = chunks.get(b"cICP", b"")
+    numbers = {kind: struct.unpack(f">{len(chunk) // 4}I", chunk) for kind, chunk in chunks.items() if len(chunk) > 3}
+    exponent, places = numbers.get(b"gAMA"), numbers.get(b"cHRM")
+    return PngColors(
+        (codes[0], codes[1]) if codes[2:] == b"\0\1" else None,  # RGB, of which all values count
+        exponent[0] / 1e5 if exponent else None,
+        tuple(place / 1e5 for place in places) if places else None,
+        b"sRGB" in chunks,
+    )
 
 
 def _unpacks(packed: bytes, max_bytes: int) -> bool:

@@ -10,12 +10,15 @@ from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from celebflow.data.boxes import ColorCodes, check_items, find_color_codes
+from celebflow.data.color_codes import make_gamma_profile, make_profile
 from celebflow.data.colors import to_rgb
 from celebflow.data.containers import (
     check_bmp,
     check_png,
     check_tiff,
     find_orientation,
+    find_png_colors,
     strip_avif,
     strip_jpeg,
     strip_png,
@@ -63,6 +66,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 # Tags of TIFF.
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_WIDTH, _LENGTH = 256, 257
+_STRIP_OFFSETS, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _TILE_OFFSETS = 273, 277, 278, 324
 _TILE_STEP_PX = 16  # which the sides of tiles are multiples of
 _REDUCED_RESOLUTION, _DNG_VERSION = 254, 50706
 _COMPRESSION, _COLOR_MAP, _SUBSAMPLING = 259, 320, 530
@@ -76,7 +81,9 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
     Raises PhotographError when the file is damaged, or asks for more than decoders may be asked to do.
     """
     try:
-        scans, scan_bytes, exif = 1, 0, b""
+        original, scans, scan_bytes, exif = content, 1, 0, b""
+        if name in ("AVIF", "HEIF"):
+            check_items(content)
         if name == "JPEG":
             content, exif, scans, scan_bytes = strip_jpeg(content)
         if name == "PNG":
@@ -103,6 +110,8 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
                 check_png(content, image.width, image.height)
             has_grays = any(tile[-1] == _GRAYS_AS_COLORS for tile in image.tile)  # type: ignore[attr-defined] # of files
             image.load()
+            if profile := _make_profile(image, original, name, gray=has_grays or image.mode.startswith(("L", "I;16"))):
+                image.info["icc_profile"] = profile
             # ImageOps.exif_transpose also rewrites the EXIF data, and fails where they are damaged.
             transposition = _TRANSPOSITIONS.get(_read_orientation(image, exif))
             upright = image if transposition is None else image.transpose(transposition)
@@ -117,6 +126,23 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
         raise PhotographError(f"is truncated or damaged{reason}; save it again as JPEG or PNG") from None
     except MemoryError:
         raise PhotographError(_NO_MEMORY) from None
+
+
+def _make_profile(image: Image.Image, content: bytes, name: str, *, gray: bool) -> bytes | None:
+    """Return a color profile for an image whose file states its colors by numbers that count; otherwise None."""
+    has_profile = "icc_profile" in image.info
+    if name in ("AVIF", "HEIF") and not has_profile:
+        codes = find_color_codes(content)
+        return make_profile(codes, gray=gray) if codes else None
+    if name != "PNG":
+        return None
+    colors = find_png_colors(content)
+    if colors.codes:
+        return make_profile(ColorCodes(*colors.codes), gray=gray)
+    if has_profile or colors.is_srgb or colors.exponent is None:
+        return None
+    places = colors.chromaticities
+    return make_gamma_profile(colors.exponent, places and (*places[2:], *places[:2]), gray=gray)
 
 
 def _open(content: bytes, name: str) -> Image.Image:
@@ -140,6 +166,7 @@ def _check_tiff(image: Image.Image) -> None:
     """
     tags = image.tag_v2  # type: ignore[attr-defined] # of TIFF files
     _check_tiles(image, tags)
+    _check_parts(tags)
     if tags.get(_REDUCED_RESOLUTION, 0) & 1 or _DNG_VERSION in tags:
         raise PhotographError(explain_format("RAW"))
     bits = set(tags.get(_BITS_PER_SAMPLE, (1,)))
@@ -165,6 +192,22 @@ def _check_tiles(image: Image.Image, tags: Mapping[int, Any]) -> None:
     if prod(sides) > most or prod(sides) * count > 4 * most:  # tiles as large as the image can cover four times as much
         size = f"{count} tiles of {sides[0]}×{sides[1]} pixels for an image of {image.width}×{image.height}"
         raise PhotographError(f"has {size}; save it again as JPEG or PNG")
+
+
+def _check_parts(tags: Mapping[int, Any]) -> None:
+    """Refuse a TIFF file that has fewer strips or tiles than cover the image: Pillow shows the others black."""
+    tiled = _TILE_WIDTH in tags and _TILE_LENGTH in tags
+    sides = (_TILE_WIDTH, _TILE_LENGTH) if tiled else (_WIDTH, _ROWS_PER_STRIP)
+    needed = prod(
+        ceil(tags[side] / (int(tags.get(part, 0)) or tags[side]))
+        for side, part in zip((_WIDTH, _LENGTH), sides, strict=True)
+    )
+    if tags.get(_PLANAR_CONFIGURATION) == 2:
+        needed *= tags.get(_SAMPLES_PER_PIXEL, 1)
+    starts = tags.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS, ())
+    starts = starts if isinstance(starts, tuple) else (starts,)
+    if len(starts) < needed or 0 in starts[:needed]:
+        raise PhotographError("is truncated: it holds fewer pixels than it should; save it again as JPEG or PNG")
 
 
 def _read_orientation(image: Image.Image, exif: bytes) -> int:

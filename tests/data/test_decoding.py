@@ -24,6 +24,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from celebflow.data import containers, formats, isolation, pixels
+from celebflow.data.boxes import check_items, find_color_codes
 from celebflow.data.decoding import decode_base64, decode_photograph, encode_jpeg, load_photograph
 from celebflow.data.formats import PILLOW_FORMATS, PhotographError
 from celebflow.errors import CelebflowError
@@ -85,6 +86,55 @@ def test_a_jpeg_file_whose_end_was_replaced_by_zeros_is_refused(fraction: float,
     with pytest.raises(PhotographError, match="truncated: zeros stand for its end; copy it again"):
         decode_photograph(content[:kept] + bytes(len(content) - kept))
     np.testing.assert_array_equal(decode_photograph(content + bytes(5000)), decode_photograph(content))
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+@pytest.mark.parametrize("fraction", [0.5, 0.9, 0.97])
+def test_a_file_of_boxes_in_which_zeros_stand_for_pixels_is_refused(kind: str, fraction: float) -> None:
+    content = _encode(_draw_photograph(300, 200), kind)
+    kept = int(len(content) * fraction)
+    with pytest.raises(PhotographError, match="truncated: zeros stand for a part of it; copy it again"):
+        decode_photograph(content[:kept] + bytes(len(content) - kept))
+
+
+def test_a_hole_of_zeros_in_a_heif_file_is_refused() -> None:
+    content = bytearray(_encode(_draw_photograph(300, 200), "HEIF"))
+    middle = len(content) // 2
+    content[middle : middle + 512] = bytes(512)
+    with pytest.raises(PhotographError, match="zeros stand for a part of it"):
+        decode_photograph(bytes(content))
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_zeros_in_exif_around_plain_pixels_and_behind_a_file_of_boxes_cost_no_photograph(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x927C] = bytes(500)
+    for image in (_draw_photograph(), Image.new("RGB", (1000, 700)), Image.new("RGB", (1000, 700), "white")):
+        content = _encode(image, kind, exif=exif)
+        assert bytes(500) in content
+        for behind in (b"", bytes(5000), struct.pack(">I4s", 5008, b"mpvd") + bytes(5000)):  # as phones add a film
+            assert decode_photograph(content + behind).size == image.size
+
+
+@pytest.mark.parametrize("damage", [b"iloc", b"iinf", b"infe", b"pitm", b"ipma", b"ipco", b"colr", b"iprp"])
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_damaged_boxes_are_left_to_the_decoder(kind: str, damage: bytes) -> None:
+    content = _encode(_draw_photograph(), kind)
+    start = content.index(damage)
+    for position in range(start - 4, start + 24):
+        for value in (0, 255):
+            changed = bytes([*content[:position], value, *content[position + 1 :]])
+            find_color_codes(changed)
+            check_items(changed)
+    check_items(content[: start + 6])
+    assert find_color_codes(content[: start + 6]) is None
+
+
+def test_items_of_very_many_parts_are_not_read() -> None:
+    entry = struct.pack(">HHH", 1, 0, 65535)  # whose numbers have no bytes
+    places = struct.pack(">IHH", 0, 0, 60000) + entry * 60000
+    boxes = bytes(4) + struct.pack(">I4s", 8 + len(places), b"iloc") + places
+    check_items(struct.pack(">I4s", 8 + len(boxes), b"meta") + boxes)
 
 
 # The first column and row of each pass of an interlaced PNG file, and its steps to the next.
@@ -485,6 +535,36 @@ def test_tiles_of_a_tiff_far_beyond_its_image_are_refused(
         decode_photograph(content)
 
 
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_tiff_with_too_few_strips_or_tiles_is_refused(missing: int, tiled: bool, compression: int) -> None:
+    part = bytes([200, 150, 100]) * 32 * (32 if tiled else 16)
+    part = zlib.compress(part) if compression == 8 else part
+
+    def write(count: int, *, absent: int = 0) -> bytes:
+        sides = {322: 32, 323: 32} if tiled else {278: 16}
+        tags = {256: 32, 257: 32 * 4 if tiled else 16 * 4, 259: compression, 262: 2, 277: 3, **sides}
+        places = 1000, 1000 + 4 * count
+        start, length = (324, 325) if tiled else (273, 279)
+        entries = [(tag, 4, 1, value) for tag, value in tags.items()] + [(258, 3, 3, 900)]
+        entries += [(start, 4, count, places[0]), (length, 4, count, places[1])]
+        head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+        head += b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries)) + bytes(4)
+        starts = [3000] * (count - absent) + [0] * absent
+        return (
+            head.ljust(900, b"\0")
+            + struct.pack("<3H", 8, 8, 8).ljust(100, b"\0")
+            + struct.pack(f"<{2 * count}I", *starts, *[len(part)] * count).ljust(2000, b"\0")
+            + part
+        )
+
+    assert decode_photograph(write(4)).getpixel((9, 60)) == (200, 150, 100)
+    for content in (write(4 - missing), write(4, absent=missing)):
+        with pytest.raises(PhotographError, match="truncated.*fewer pixels than it should"):
+            decode_photograph(content)
+
+
 def test_a_tiff_in_one_strip_of_any_claimed_height_is_read() -> None:
     rows = (278, 4, 1, struct.pack("<I", 2**32 - 1))
     assert decode_photograph(_make_tiff(rows)).getpixel((7, 7)) == (0, 0, 0)
@@ -597,6 +677,77 @@ def test_colors_of_wide_gamuts_become_those_that_a_screen_shows(kind: str) -> No
         shown = np.array(decode_photograph(content).getpixel((8, 8)), np.int64)
         assert np.abs(shown - expected).max() <= 6
         assert np.abs(shown - plain).max() > 15
+
+
+# BT.709 with its own and sRGB's curve, unspecified, and NTSC's: viewers show them alike.
+_LIKE_SRGB = [(1, 13), (1, 1), (2, 2), (6, 6)]
+_BY_CODES = [((12, 13), (217, 42, 23)), ((9, 13), (247, 0, 23)), ((1, 8), (228, 133, 110)), ((1, 16), (255, 39, 17))]
+
+
+@pytest.mark.parametrize(("codes", "expected"), _BY_CODES)
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "PNG"])
+def test_colors_that_numbers_state_become_those_that_a_screen_shows(
+    kind: str, codes: tuple[int, int], expected: tuple[int, int, int]
+) -> None:
+    content = _state_colors(_encode(Image.new("RGB", (16, 16), (200, 60, 40)), kind, quality=100), *codes)
+    shown = np.array(decode_photograph(content).getpixel((8, 8)), np.int64)
+    assert np.abs(shown - expected).max() <= 6
+
+
+@pytest.mark.parametrize("codes", _LIKE_SRGB)
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "PNG"])
+def test_numbers_that_state_nothing_else_than_srgb_change_no_bit(kind: str, codes: tuple[int, int]) -> None:
+    content = _encode(_draw_photograph(), kind)
+    assert decode_photograph(_state_colors(content, *codes)).tobytes() == decode_photograph(content).tobytes()
+
+
+def test_paper_is_white_in_photographs_of_a_high_dynamic_range() -> None:
+    for transfer, paper in ((16, 148), (18, 191)):  # PQ and HLG
+        content = _encode(Image.new("RGB", (16, 16), (paper, paper, paper)), "HEIF", quality=100)
+        shown = np.asarray(decode_photograph(_state_colors(content, 9, transfer)))
+        assert shown.min() >= 250
+        darker = _encode(Image.new("RGB", (16, 16), (paper - 20,) * 3), "HEIF", quality=100)
+        assert np.asarray(decode_photograph(_state_colors(darker, 9, transfer))).max() < 240
+
+
+def _state_colors(content: bytes, primaries: int, transfer: int) -> bytes:
+    """Return an AVIF, HEIF or PNG file with these numbers of ITU-T H.273."""
+    if content.startswith(b"\x89PNG"):
+        return _insert_chunks(content, make_chunk(b"cICP", bytes([primaries, transfer, 0, 1])))
+    numbers = content.index(b"nclx") + 4
+    return content[:numbers] + struct.pack(">HH", primaries, transfer) + content[numbers + 4 :]
+
+
+def test_numbers_about_a_png_file_count_in_the_order_that_its_specification_gives() -> None:
+    red = _encode(Image.new("RGB", (8, 8), (200, 60, 40)), "PNG")
+    gray = _encode(Image.new("L", (8, 8), 100), "PNG")
+    linear, usual = (make_chunk(b"gAMA", struct.pack(">I", exponent)) for exponent in (100_000, 45_455))
+    wide = make_chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
+    none = make_chunk(b"cHRM", struct.pack(">8I", 31270, 0, 0, 0, 0, 0, 0, 0))
+    same = make_chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000))
+    p3, srgb = make_chunk(b"cICP", bytes([12, 13, 0, 1])), make_chunk(b"sRGB", b"\0")
+    profile = make_chunk(b"iCCP", b"x\0\0" + zlib.compress(make_rgb_profile(ADOBE_RGB)))
+    plain, in_p3, light = (200, 60, 40), (217, 42, 23), (228, 133, 110)
+    cases = [
+        ([linear], light),
+        ([linear, same], light),
+        ([usual, wide], in_p3),
+        ([p3, linear, wide], in_p3),
+        ([p3, profile], in_p3),
+        ([linear, profile], (231, 57, 34)),
+        ([linear, srgb], plain),
+        ([usual, same], plain),
+        ([wide], plain),
+        ([usual, none], plain),
+        ([linear[:-1] + b"x"], plain),
+        ([make_chunk(b"gAMA", bytes(4))], plain),
+        ([make_chunk(b"cICP", bytes([12, 13, 1, 1]))], plain),
+    ]
+    for chunks, expected in cases:
+        shown = np.array(decode_photograph(_insert_chunks(red, *chunks)).getpixel((0, 0)), np.int64)
+        assert np.abs(shown - expected).max() <= (0 if expected == plain else 6), chunks
+    assert decode_photograph(_insert_chunks(gray, linear)).getpixel((0, 0)) == (168, 168, 168)
+    assert decode_photograph(_insert_chunks(gray, wide, usual)).getpixel((0, 0)) == (100, 100, 100)
 
 
 def test_profiles_of_grays_and_inks_are_applied() -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.files import STANDARD_INPUT, find_files, is_folder
 from celebflow.data.formats import PhotographError, explain_refusal
+from celebflow.data.given_tables import TABLES
 from celebflow.errors import CelebflowError
 from celebflow.inference.attribute_predictor import AnsweredFace
 from celebflow.inference.extractor import Box, ExtractedFace
@@ -39,13 +40,16 @@ class FilePrediction:
 
 
 def list_photographs(names: Sequence[str]) -> list[str]:
-    """Replace each folder with the files in it, at any depth; raise CelebflowError when a folder holds none."""
+    """Replace each folder with the files in it, at any depth, but for the tables of a project's data.
+
+    Raises CelebflowError when a folder holds none.
+    """
     listed = []
     for name in names:
         if name == STANDARD_INPUT or not is_folder(name):
             listed.append(name)
             continue
-        files, _ = find_files(Path(name))
+        files = [file for file in find_files(Path(name))[0] if file not in TABLES]
         if not files:
             raise CelebflowError(f"{name} holds no photograph.")
         listed += [str(Path(name) / file) for file in files]

@@ -201,6 +201,19 @@ def test_other_files_are_refused_with_their_format_and_the_remedy(content: bytes
         decode_photograph(content)
 
 
+@pytest.mark.parametrize("brand", [b"mif1", b"mif2", b"miaf", b"heif", b"avci", b"avcs", b"hevm", b"hevs"])
+def test_a_heif_file_of_any_brand_is_no_video(brand: bytes) -> None:
+    content = _encode(_draw_photograph(), "HEIF")
+    end = int.from_bytes(content[:4])
+    minor = content[12:16]
+    branded = content[:8] + brand + minor + brand * ((end - 16) // 4) + content[end:]
+    assert formats.identify_format(branded) == "HEIF"
+    try:
+        assert decode_photograph(branded).size == (60, 60)
+    except PhotographError as error:  # as the library does not know every brand
+        assert "rare kind" in str(error)
+
+
 def test_heif_needs_a_library_which_the_message_names(monkeypatch: pytest.MonkeyPatch) -> None:
     content = _encode(_draw_photograph(), "HEIF")
     assert "AVIF or HEIF" in formats.list_formats()

@@ -143,7 +143,7 @@ def test_wrong_arguments_are_explained(
 
 def test_folders_are_searched_at_any_depth_in_order(tmp_path: Path) -> None:
     (tmp_path / "b" / "c").mkdir(parents=True)
-    for name in ("b/c/2.jpg", "b/1.jpg", "a.jpg", ".hidden.jpg"):
+    for name in ("b/c/2.jpg", "b/1.jpg", "a.jpg", ".hidden.jpg", "b/attributes.csv", "b/pairs.txt"):
         (tmp_path / name).touch()
     (tmp_path / "none").mkdir()
     listed = list_photographs([str(tmp_path / "b"), "-", str(tmp_path / "a.jpg")])

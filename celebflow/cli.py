@@ -220,7 +220,7 @@ def sync(here: bool) -> None:
 
 
 @main.command(cls=_ProjectCommand)
-@click.argument("run", required=False)
+@click.argument("run", type=_NAME, required=False)
 @click.option("--metric", default="val/final_accuracy", help="The metric that chooses a run without RUN.")
 @click.option("--alias", default="champion", help="The alias of the version.")
 def register(run: str | None, metric: str, alias: str) -> None:
@@ -452,7 +452,7 @@ def predict(
 
 
 @main.command()
-@click.argument("name", required=False)
+@click.argument("name", type=_NAME, required=False)
 @click.argument("photographs", nargs=-1, metavar="PHOTO...")
 @click.option("--model", type=_FOLDER, help="A folder with a model, instead of the workspace's.")
 @click.option("--remove", is_flag=True, help="Remove the person NAME.")
@@ -733,7 +733,7 @@ def export(file: Path, model: str | None, revision: str | None) -> None:
 
 
 @main.command(cls=_ProjectCommand)
-@click.argument("name", required=False)
+@click.argument("name", type=_NAME, required=False)
 def recipe(name: str | None) -> None:
     """Print a recipe as arguments of `dvc exp run`, or list recipes.
 

@@ -114,6 +114,9 @@ def test_usage_and_other_errors_end_with_a_status_and_no_traceback(tmp_path: Pat
         ["compare", ""],
         ["compare", "HEAD", ""],
         ["page", "--against", ""],
+        ["register", ""],
+        ["enroll", "", "a.jpg"],
+        ["recipe", ""],
     ],
     ids=" ".join,
 )

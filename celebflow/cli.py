@@ -398,7 +398,7 @@ def predict(
     format_name: str | None,
     whole: bool,
 ) -> None:
-    """Predict who is in photographs, or what attributes faces have.
+    """Predict who is in photographs, or faces' attributes.
 
     Photographs are files, the files in FOLDERs at any depth, or standard input (-).
 

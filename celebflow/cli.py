@@ -83,7 +83,7 @@ def main() -> None:
 @main.command()
 @click.argument("folder", type=_FOLDER)
 def sample(folder: Path) -> None:
-    """Draw the demo's photographs of 31 invented people into FOLDER.
+    """Draw photographs of 31 invented people into FOLDER.
 
     A table, attributes.csv, says what they show. They are the same files, byte for byte, each time. Other files in
     FOLDER are an error, so that invented people never mix with your own photographs.
@@ -224,7 +224,7 @@ def sync(here: bool) -> None:
 @click.option("--metric", default="val/final_accuracy", help="The metric that chooses a run without RUN.")
 @click.option("--alias", default="champion", help="The alias of the version.")
 def register(run: str | None, metric: str, alias: str) -> None:
-    """Register a run's model in MLflow as a version of celebflow.
+    """Register a run's model in MLflow as a new version.
 
     RUN is the id of an MLflow run, the beginning of the id, or the name of a DVC experiment. Without RUN, a metric of
     validation chooses the best run on the photographs and split of dvc.lock. Models of the task verification become
@@ -735,7 +735,7 @@ def export(file: Path, model: str | None, revision: str | None) -> None:
 @main.command(cls=_ProjectCommand)
 @click.argument("name", type=_NAME, required=False)
 def recipe(name: str | None) -> None:
-    """Print a recipe as arguments of `dvc exp run`, or list recipes.
+    """Print a recipe for `dvc exp run`, or list recipes.
 
     NAME is the name of a file in recipes/, or base, the defaults. Without it, all recipes are listed. The arguments
     change the sections extract and train of params.yaml to those of the recipe. The other sections stay as they are:
@@ -767,7 +767,7 @@ def recipe(name: str | None) -> None:
 @click.option("--metric", default="val.accuracy", help="The metric of val that decides.")
 @click.option("--name", default="search", help="The prefix of the experiments' names.")
 def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric: str, name: str) -> None:
-    """Search for the values of params that do best on validation.
+    """Search for the params that do best on validation.
 
     Each trial is a DVC experiment. PARAM=a,b,c tries these values, PARAM=low..high any value in between. Optuna's TPE
     proposes the next values from the results so far. The experiments run in copies of the repository, so that the

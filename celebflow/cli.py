@@ -176,8 +176,9 @@ def _ask(warning: str) -> None:
 def runs(context: click.Context, commits: int) -> None:
     """List results of commits and experiments.
 
-    Each row shows the metrics, the params that differ, and the MLflow run. Params of an experiment are compared with
-    those of the commit that it started from, all others with those of the last commit.
+    Each row shows the metrics, the params that made them and that differ, and the MLflow run. Params of an experiment
+    are compared with those of the commit that it started from, all others with those of the last commit. Experiments
+    that are queued, running or failed have no metrics.
 
     \b
     Examples:
@@ -186,10 +187,15 @@ def runs(context: click.Context, commits: int) -> None:
       celebflow runs sync            # log the runs that wait for MLflow's store
     """
     if context.invoked_subcommand is None:
-        from celebflow.experiments.results import format_results, list_results
+        from celebflow.experiments.results import find_pending_changes, format_results, list_results
 
         results = list_results(commits)
         _echo(format_results(results))
+        if results[0].metrics and (pending := find_pending_changes()):
+            _echo(
+                f"The workspace's result was made before params.yaml changed ({', '.join(pending)}): run `dvc repro`.",
+                err=True,
+            )
         if not any(result.metrics for result in results):
             _echo("No result is here. Run `dvc repro`, or `dvc pull --all-commits` if another machine has them.")
 

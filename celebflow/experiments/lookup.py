@@ -43,8 +43,10 @@ def find_result(name: str, split: str) -> FoundResult:
     Raises CelebflowError when there is no such result, or its files cannot be read.
     """
     with _fetch(name, paths.ALL_METRICS, paths.PARAMS, _predictions_file(split)) as (metrics, params, predictions):
-        shown = keep_informative(load_flat_params(params))
-        return FoundResult(name, load_metrics(metrics), shown, load_predictions(predictions))
+        made_with = load_flat_params(params)
+        with suppress(CelebflowError), _fetch(name, paths.LOCK) as (lock,):  # an MLflow run has none
+            made_with |= read_locked_params(lock)  # params.yaml may have changed since
+        return FoundResult(name, load_metrics(metrics), keep_informative(made_with), load_predictions(predictions))
 
 
 def find_predictions(name: str, split: str) -> list[Prediction]:

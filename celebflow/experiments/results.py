@@ -1,11 +1,12 @@
 """Results of commits and DVC experiments, each with its MLflow run; no other module imports DVC."""
 
+import hashlib
 import re
 import shlex
 import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,26 +22,39 @@ from tabulate import tabulate
 
 from celebflow import paths
 from celebflow.errors import CelebflowError, raise_shortage
-from celebflow.params import Params, load_flat_params
-from celebflow.tracking.git import find_prefix, has_experiment, list_commits_with_results, run_git
-from celebflow.tracking.provenance import read_locked_md5s
+from celebflow.params import load_flat_params
+from celebflow.tracking.addresses import describe_address
+from celebflow.tracking.git import (
+    find_experiment,
+    find_prefix,
+    is_other_object,
+    list_commits_with_results,
+    require_commit,
+    run_git,
+)
+from celebflow.tracking.provenance import read_locked_md5s, read_locked_result, read_params
 
 WORKSPACE = "workspace"
 # The metrics that `celebflow runs` lists.
 _METRICS = ("val.accuracy", "val.macro_auc", "val.auc", "test.accuracy")
+# What DVC says of experiments that have not ended well.
+_WITHOUT_RESULT = ("Queued", "Running", "Failed")
 
 
 @dataclass(frozen=True)
 class Result:
     """The result of a commit, an experiment, or the workspace.
 
+    `state` says of an experiment that has no result that it is queued, running or failed; elsewhere it is empty.
     `run_id` is that of its MLflow run, or empty; `is_stored` says whether MLflow's store has that run, as far as this
-    is known. `changed_params` of an experiment differ from those of the commit that it started from, those of any other
-    result from the last commit's.
+    is known. `changed_params` are those that made the result, where they differ: for an experiment from those of the
+    commit that it started from, for any other result from the last commit's. Where there is no result, they are those
+    of params.yaml.
     """
 
     revision: str
     experiment: str
+    state: str
     run_id: str
     is_stored: bool
     metrics: dict[str, float]
@@ -62,25 +76,38 @@ def list_results(max_commits: int) -> list[Result]:
     try:
         with Repo() as repository:
             _ = repository.index.outs  # read what DVC tracks: of what it cannot read, it would show nothing
-        rows = dvc.api.exp_show(revs=commits)
+        settings = _choose_settings()
+        rows = dvc.api.exp_show(revs=commits, config=settings)
     except (YAMLSyntaxError, YAMLValidationError) as error:
         raise CelebflowError(
             f"DVC cannot read {error.path}, which is damaged, or in which a merge left conflict marks. Correct it, or "
             f"restore it by `git checkout HEAD -- {shlex.quote(error.path)}`."
         ) from None
-    except (DvcException, RevError) as error:
+    except (DvcException, RevError, ImportError) as error:
         raise CelebflowError(f"DVC cannot list its experiments: {str(error).rstrip('.')}.") from None
-    baselines = [row for row in rows if row["typ"] == "baseline" and row["rev"] != WORKSPACE]
-    latest = baseline = _pick_params(baselines[0])
+    found = [_find_result(row, settings) for row in rows]
+    baselines = [each for each in found if not each.experiment and each.revision != WORKSPACE]
+    latest = baseline = baselines[0].changed_params
     stored = _list_stored_runs()
     results = []
-    for row in rows:
-        if row in baselines:
-            baseline = _pick_params(row)
-        result = _make_result(row, baseline if row["Experiment"] else latest, stored)
-        if result.metrics or row["rev"] == WORKSPACE:
+    for each in found:
+        if each in baselines:
+            baseline = each.changed_params
+        result = _relate(each, baseline if each.experiment else latest, stored)
+        if result.metrics or result.state or result.revision == WORKSPACE:
             results.append(result)
     return results
+
+
+def find_pending_changes() -> dict[str, object]:
+    """Return the params in params.yaml that differ from those that made the workspace's result.
+
+    Raises CelebflowError when dvc.lock or params.yaml cannot be read.
+    """
+    made_with = read_locked_result().params
+    return {
+        name: value for name, value in load_flat_params(paths.PARAMS).items() if made_with.get(name, value) != value
+    }
 
 
 def format_results(results: Sequence[Result]) -> str:
@@ -91,12 +118,15 @@ def format_results(results: Sequence[Result]) -> str:
         values = [result.metrics.get(name) for name in metrics]
         changes = ", ".join(f"{name}={_format_value(value)}" for name, value in result.changed_params.items())
         run = result.run_id if result.is_stored else f"{result.run_id} (in another store)"
-        rows.append([result.experiment or result.revision, *values, changes, run])
+        name = result.experiment or result.revision
+        rows.append([f"{name} ({result.state})" if result.state else name, *values, changes, run])
     headers = ["result", *metrics, "params that differ", "MLflow run"]
     return str(tabulate(rows, headers, tablefmt="plain", floatfmt=".4f", disable_numparse=[0, len(headers) - 1]))
 
 
 def _format_value(value: object) -> str:
+    if isinstance(value, str) and "://" in value:
+        return describe_address(value)
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)  # DVC makes floats of integers
 
 
@@ -117,6 +147,28 @@ def _list_stored_runs() -> dict[str, str] | None:
             return None
     continued = {run.data.tags[stores.CONTINUES]: run.info.run_id for run in runs if stores.CONTINUES in run.data.tags}
     return continued | {run.info.run_id: run.info.run_id for run in runs}
+
+
+def _choose_settings() -> dict[str, Any]:
+    """Return settings for DVC: without its remote, where this machine lacks the library for it. The cache may do.
+
+    Raises CelebflowError when DVC's own settings cannot be read, or name a remote that they do not describe.
+    """
+    try:
+        with Repo(uninitialized=True) as repository:
+            name = repository.config["core"].get("remote")
+            if name and name not in repository.config["remote"]:
+                raise CelebflowError(
+                    f"DVC's settings name the remote {name} and do not say where it is. Run `dvc remote add "
+                    f"{shlex.quote(name)} ADDRESS`, or `dvc remote default --unset`."
+                )
+            if name:
+                repository.cloud.get_remote()
+    except ImportError:
+        return {"core": {"remote": ""}}
+    except DvcException as error:
+        raise CelebflowError(f"DVC's settings cannot be used: {str(error).rstrip('.')}. Correct .dvc/config.") from None
+    return {}
 
 
 def require_trust() -> None:
@@ -142,9 +194,11 @@ def read_experiment_run(name: str) -> str:
 
     Raises CelebflowError when the experiment does not say it.
     """
-    if not has_experiment(name):
+    commit = find_experiment(name)
+    if not commit:
         return ""
-    run_id = _read_run_id(name)
+    require_commit()
+    run_id = _read_run_id(commit, _choose_settings())  # the name may also be that of a branch
     if not re.fullmatch("[0-9a-f]{32}", run_id):
         raise CelebflowError(
             f"The run of the experiment {name} is not known: {paths.MLFLOW_RUN_ID} of it cannot be read. Run "
@@ -183,9 +237,11 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
     require_trust()
     copies = [folder / file.name for file in files]
     file = files[0]
+    if is_other_object(revision):
+        raise CelebflowError(f"{revision} is no commit. `celebflow runs` lists the results.")
     try:
         # DVC's root may be below git's, and a revision's files begin at git's.
-        content = dvc.api.DVCFileSystem(rev=revision, subrepos=True)
+        content = dvc.api.DVCFileSystem(rev=revision, subrepos=True, config=_choose_settings())
         for file, copy in zip(files, copies, strict=True):
             path = (prefix / file).as_posix()
             if not _has_file(content, path):
@@ -199,7 +255,7 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
         raise CelebflowError(
             f"DVC's cache lacks {file} of {revision}. If it comes from another machine, run `dvc pull --all-commits`."
         ) from None
-    except (OSError, DvcException, sqlite3.Error) as error:
+    except (OSError, DvcException, sqlite3.Error, ImportError) as error:
         raise_shortage(error)
         raise CelebflowError(f"{file} of {revision} cannot be read ({error}).") from None
     return copies
@@ -217,28 +273,51 @@ def _has_file(content: dvc.api.DVCFileSystem, path: str) -> bool:
     return "dvc_info" not in found or "md5" in found["dvc_info"]
 
 
-def _make_result(row: Mapping[str, Any], before: Mapping[str, object], stored: dict[str, str] | None) -> Result:
+def _find_result(row: Mapping[str, Any], settings: dict[str, Any]) -> Result:
+    """Return the result in a row of DVC's, with all params that made it.
+
+    DVC itself shows the metrics in a dvc.lock beside the params in params.yaml and the run that there is, of which
+    each may be of another result: params.yaml may have been edited, dvc.lock may be of another branch, and evaluate may
+    not have ended. Experiments that have not ended have the metrics of the commit that they started from.
+    """
+    revision, state = str(row["rev"]), str(row.get("State") or "")
+    result = Result(revision, row["Experiment"] or "", "", "", True, {}, {})
+    here = None if revision == WORKSPACE else revision
+    if result.experiment and state in _WITHOUT_RESULT:
+        return replace(result, state=state.lower(), changed_params=read_params(here))
+    locked = read_locked_result(here)
+    run_id = _read_run_id(revision, settings)
+    trained = locked.trained
+    if here is None and run_id:
+        trained = hashlib.md5(run_id.encode(), usedforsecurity=False).hexdigest()
+    if trained != locked.evaluated:
+        return replace(result, run_id=run_id, changed_params=read_params(here))
+    values = {name.rpartition(":")[2]: value for name, value in row.items()}
+    metrics = {name: values[name] for name in _METRICS if isinstance(values.get(name), float)}
+    return replace(result, run_id=run_id, metrics=metrics, changed_params=locked.params or read_params(here))
+
+
+def _relate(result: Result, before: Mapping[str, object], stored: dict[str, str] | None) -> Result:
+    """Return a result with the params that differ from others, and the run that it has among the stored ones."""
     from celebflow.tracking import stores
 
-    values = {name.rpartition(":")[2]: value for name, value in row.items()}
-    changed_params = {name: value for name, value in _pick_params(row).items() if before.get(name, value) != value}
-    run_id, _ = stores.follow_run(_read_run_id(row["rev"]))
-    is_stored = not run_id or stored is None or run_id in stored
-    run_id = (stored or {}).get(run_id, run_id)
-    metrics = {name: values[name] for name in _METRICS if isinstance(values.get(name), float)}
-    return Result(row["rev"], row["Experiment"] or "", run_id, is_stored, metrics, changed_params)
+    run_id, _ = stores.follow_run(result.run_id)
+    return replace(
+        result,
+        run_id=(stored or {}).get(run_id, run_id),
+        is_stored=not run_id or stored is None or run_id in stored,
+        changed_params={
+            name: value for name, value in result.changed_params.items() if before.get(name, value) != value
+        },
+    )
 
 
-def _pick_params(row: Mapping[str, Any]) -> dict[str, object]:
-    return {name: value for name, value in row.items() if name.partition(".")[0] in Params.model_fields}
-
-
-def _read_run_id(revision: str) -> str:
+def _read_run_id(revision: str, settings: dict[str, Any]) -> str:
     """Return the id of the run that trained a revision's classifier; DVC caches the file that holds it."""
     try:
         if revision == WORKSPACE:
             return paths.MLFLOW_RUN_ID.read_text(errors="replace")
         path = (find_prefix() or PurePosixPath()) / paths.MLFLOW_RUN_ID
-        return str(dvc.api.read(path.as_posix(), rev=revision))
-    except (OSError, DvcException, RevError):
+        return str(dvc.api.read(path.as_posix(), rev=revision, config=settings))
+    except (OSError, DvcException, RevError, ImportError):
         return ""

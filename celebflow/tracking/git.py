@@ -79,7 +79,40 @@ def require_commit() -> str:
 
 def has_experiment(name: str) -> bool:
     """Return whether the repository has a DVC experiment of this name, whatever commit it started from."""
-    return bool(run_git("for-each-ref", f"refs/exps/*/*/{name}"))
+    return bool(_list_experiments(name))
+
+
+def find_experiment(name: str) -> str:
+    """Return the commit of the DVC experiment of this name, or an empty string when there is none.
+
+    Of several, it is the one that started from the last commit. Raises CelebflowError when none did.
+    """
+    commits = _list_experiments(name)
+    head = run_git("rev-parse", "--verify", "HEAD")
+    if len(commits) > 1 and head not in commits:
+        raise CelebflowError(
+            f"{len(commits)} experiments are called {name}: check out the commit that one started from, or rename them "
+            "by `dvc exp rename`."
+        )
+    return commits.get(head) or next(iter(commits.values()), "")
+
+
+def _list_experiments(name: str) -> dict[str, str]:
+    """Return the commits of the DVC experiments of this name, by those that they started from."""
+    commits = {}
+    for line in run_git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines():
+        commit, _, reference = line.partition(" ")
+        match = _EXPERIMENT.match(reference)
+        if match and reference[match.end() :] == name:
+            commits["".join(match.groups())] = commit
+    return commits
+
+
+def is_other_object(revision: str) -> bool:
+    """Return whether git knows a revision as something that is not a commit, such as `HEAD:params.yaml`."""
+    if not run_git("rev-parse", "--verify", "--quiet", "--end-of-options", revision):
+        return False
+    return not run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str] | None:

@@ -13,8 +13,11 @@ from ruamel.yaml.error import YAMLError
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
-from celebflow.params import flatten
+from celebflow.params import flatten, load_flat_params
 from celebflow.tracking.git import find_prefix, run_git
+
+# The order in which the stages run.
+_STAGES = ("prepare", "backbone", "extract", "train", "evaluate", "plot")
 
 
 @dataclass(frozen=True)
@@ -75,34 +78,68 @@ def read_locked_md5s(lock: Path = paths.LOCK) -> dict[str, str]:
         "features": ("extract", "outs", paths.FEATURES),
         "classifier": ("train", "outs", paths.CLASSIFIER),
     }
-    found = {}
     stages = _read_locked_stages(lock)
-    for name, (stage, kind, path) in places.items():
-        try:
-            for entry in stages.get(stage, {}).get(kind, []):
-                if entry["path"] == path.as_posix() and "md5" in entry:
-                    found[name] = str(entry["md5"])
-        except (AttributeError, TypeError, KeyError):
-            raise _make_lock_error() from None
-    return found
+    md5s = {name: _find_md5(stages, *place) for name, place in places.items()}
+    return {name: md5 for name, md5 in md5s.items() if md5}
 
 
 def read_locked_params(lock: Path) -> dict[str, object]:
     """Return the flat params with which the stages in a dvc.lock ran.
 
+    Where stages ran with different values, because a later one did not end since, the first one's count.
+
     Raises CelebflowError when it is damaged.
     """
+    return _list_params(_read_locked_stages(lock))
+
+
+@dataclass(frozen=True)
+class LockedResult:
+    """What a dvc.lock says of a result: its flat params, and the md5s of the run's id.
+
+    `trained` is that of the run whose classifier there is, and `evaluated` that of the run that has the metrics: they
+    differ where evaluate has not ended since train. They are empty without these stages.
+    """
+
+    params: dict[str, object]
+    trained: str
+    evaluated: str
+
+
+def read_locked_result(revision: str | None = None) -> LockedResult:
+    """Return what the dvc.lock of a git revision, or without one that of the workspace, says of its result.
+
+    Raises CelebflowError when it is damaged.
+    """
+    stages = _read_locked_stages(paths.LOCK if revision is None else run_git("show", f"{revision}:./{paths.LOCK}"))
+    trained = _find_md5(stages, "train", "outs", paths.MLFLOW_RUN_ID)
+    evaluated = _find_md5(stages, "evaluate", "deps", paths.MLFLOW_RUN_ID)
+    return LockedResult(_list_params(stages), trained, evaluated)
+
+
+def _find_md5(stages: Mapping[str, Any], stage: str, kind: str, path: Path) -> str:
+    """Return the md5 of one of a stage's deps or outs, or an empty string when they lack it."""
+    try:
+        entries = stages.get(stage, {}).get(kind, [])
+        return next((str(each["md5"]) for each in entries if each["path"] == path.as_posix() and "md5" in each), "")
+    except (AttributeError, TypeError, KeyError):
+        raise _make_lock_error() from None
+
+
+def _list_params(stages: Mapping[str, Any]) -> dict[str, object]:
     found: dict[str, object] = {}
     try:
-        for stage in _read_locked_stages(lock).values():
-            found |= flatten(stage.get("params", {}).get(paths.PARAMS.as_posix(), {}))
+        for name in sorted(stages, key=(*_STAGES, *stages).index):
+            for param, value in flatten(stages[name].get("params", {}).get(paths.PARAMS.as_posix(), {})).items():
+                found.setdefault(param, value)
     except (AttributeError, TypeError):
         raise _make_lock_error() from None
     return found
 
 
-def _read_locked_stages(lock: Path) -> dict[str, Any]:
-    if not lock.exists():
+def _read_locked_stages(lock: Path | str) -> dict[str, Any]:
+    """Return the stages in a dvc.lock, a file or the text of one; nothing where there is none."""
+    if not (lock.exists() if isinstance(lock, Path) else lock):
         return {}
     try:
         return dict(YAML(typ="safe", pure=True).load(lock).get("stages", {}))
@@ -129,8 +166,18 @@ def find_last_result(commit: str) -> str:
 
 def find_changed_params(current: Mapping[str, object], commit: str) -> dict[str, object]:
     """Return the flat params that differ from a commit's params.yaml, with their current values."""
+    before = read_params(commit)
+    return {name: value for name, value in current.items() if name in before and before[name] != value}
+
+
+def read_params(revision: str | None = None) -> dict[str, object]:
+    """Return the flat params in params.yaml of a git revision, or without one of the workspace.
+
+    Of a revision, it may be missing or damaged: then nothing is returned.
+    """
+    if revision is None:
+        return load_flat_params(paths.PARAMS)
     try:
-        before = flatten(YAML(typ="safe", pure=True).load(run_git("show", f"{commit}:./{paths.PARAMS}")) or {})
+        return flatten(YAML(typ="safe", pure=True).load(run_git("show", f"{revision}:./{paths.PARAMS}")) or {})
     except (YAMLError, AttributeError):
         return {}
-    return {name: value for name, value in current.items() if name in before and before[name] != value}

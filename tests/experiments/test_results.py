@@ -12,8 +12,19 @@ import pytest
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
-from celebflow.experiments.results import copy_outputs, find_cached_file, list_results
+from celebflow.experiments.results import (
+    WORKSPACE,
+    copy_outputs,
+    find_cached_file,
+    find_pending_changes,
+    format_results,
+    list_results,
+    read_experiment_run,
+)
 from tests import COMMITTED_PARAMS
+from tests.repository import Repository
+
+REMOTE = "['remote \"{}\"']\n    url = {}\n[core]\n    remote = photographs\n"
 
 
 @pytest.fixture
@@ -88,3 +99,81 @@ def test_what_dvc_cannot_read_is_told_with_the_remedy(folder: Path) -> None:
         with pytest.raises(CelebflowError, match=f"DVC cannot read .*{name}.*git checkout HEAD -- .*{name}"):
             list_results(1)
         Path(name).unlink() if before is None else Path(name).write_text(before)
+
+
+@pytest.mark.slow
+def test_metrics_stand_beside_the_params_and_the_run_that_made_them(clone: Repository) -> None:
+    made, committed, *_ = list_results(1)
+    assert (made.revision, made.changed_params) == (WORKSPACE, {"train.learning_rate": 1e-9})
+    assert (made.metrics, committed.metrics) != ({}, {})
+    assert find_pending_changes() == {}
+    clone.edit("learning_rate: 1.0e-09", "learning_rate: 0.5")
+    clone.edit("seed: 0", "seed: 4")
+    assert list_results(1)[0] == made, "the change has not been run"
+    assert find_pending_changes()["train.learning_rate"] == 0.5
+    output = clone.invoke("runs")
+    assert "before params.yaml changed" in output and "train.learning_rate" in output and "0.5" not in output
+    # The lock of another result, as after a merge: its metrics are of other params than those that were committed.
+    clone.run("git", "checkout", "--quiet", "HEAD", "--", "params.yaml")
+    clone.run("git", "commit", "--quiet", "--all", "--message", "its dvc.lock alone")
+    assert list_results(1)[1].metrics == made.metrics
+    assert list_results(1)[1].run_id == made.run_id
+    assert list_results(2)[2].changed_params == {"train.learning_rate": 0.001}, "the other commit's"
+
+
+@pytest.mark.slow
+def test_a_run_that_evaluate_has_not_ended_has_no_metrics_of_the_result_before_it(clone: Repository) -> None:
+    before = list_results(1)[0]
+    newer, older = (run.info.run_id for run in clone.runs())
+    assert before.run_id == newer
+    paths.MLFLOW_RUN_ID.unlink()  # a link to DVC's cache
+    paths.MLFLOW_RUN_ID.write_text(older)
+    clone.edit("learning_rate: 1.0e-09", "learning_rate: 0.5")
+    now = list_results(1)[0]
+    assert (now.run_id, now.metrics, now.changed_params) == (older, {}, {"train.learning_rate": 0.5})
+    assert "before params.yaml changed" not in clone.invoke("runs")
+
+
+@pytest.mark.slow
+def test_experiments_that_have_not_ended_well_have_no_metrics(clone: Repository) -> None:
+    clone.run("dvc", "exp", "run", "--queue", "--name", "later", "--set-param", "train.learning_rate=0.5")
+    (queued,) = [result for result in list_results(1) if result.experiment == "later"]
+    assert (queued.state, queued.metrics, queued.run_id) == ("queued", {}, "")
+    assert queued.changed_params == {"train.learning_rate": 0.5}
+    assert "later (queued)" in format_results([queued])
+
+
+@pytest.mark.slow
+def test_the_run_of_an_experiment_is_not_that_of_a_branch_of_its_name(clone: Repository) -> None:
+    head = clone.run("git", "rev-parse", "HEAD").strip()
+    clone.run("git", "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/faster", head)
+    clone.run("git", "branch", "faster", "HEAD~1")
+    assert read_experiment_run("faster") == clone.runs()[1].info.run_id
+    clone.run("git", "checkout", "--quiet", "--orphan", "empty")
+    with pytest.raises(CelebflowError, match="no commit yet"):
+        read_experiment_run("faster")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("revision", ["HEAD:params.yaml", "HEAD^{tree}"])
+def test_what_is_no_commit_is_told(clone: Repository, tmp_path: Path, revision: str) -> None:
+    with pytest.raises(CelebflowError, match="is no commit"):
+        copy_outputs([paths.PARAMS], revision, tmp_path)
+
+
+@pytest.mark.slow
+def test_results_in_the_cache_need_no_library_for_the_remote(clone: Repository, tmp_path: Path) -> None:
+    Path(".dvc/config.local").write_text(REMOTE.format("photographs", "oss://bucket/photographs"))
+    assert all(result.run_id for result in list_results(1))
+    assert copy_outputs([paths.CLASSIFIER], "HEAD", tmp_path) == [tmp_path / paths.CLASSIFIER.name]
+    shutil.rmtree(".dvc/cache/files")
+    with pytest.raises(CelebflowError, match="cache lacks.*`dvc pull"):
+        copy_outputs([paths.CLASSIFIER], "HEAD", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_remote_that_is_not_described_is_told_with_the_remedy(clone: Repository, tmp_path: Path) -> None:
+    Path(".dvc/config.local").write_text(REMOTE.format("other", "oss://bucket/photographs"))
+    for read in (lambda: list_results(1), lambda: copy_outputs([paths.CLASSIFIER], "HEAD", tmp_path)):
+        with pytest.raises(CelebflowError, match="remote photographs .*`dvc remote add photographs ADDRESS`"):
+            read()

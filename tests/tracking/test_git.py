@@ -6,7 +6,14 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from celebflow.errors import CelebflowError
-from celebflow.tracking.git import find_prefix, list_commits_with_results, run_git
+from celebflow.tracking.git import (
+    find_experiment,
+    find_prefix,
+    has_experiment,
+    is_other_object,
+    list_commits_with_results,
+    run_git,
+)
 from celebflow.tracking.provenance import find_changed_params, find_provenance, read_locked_md5s
 
 PARAMS = "train:\n  seed: {}\n"
@@ -134,3 +141,27 @@ def test_signatures_that_git_shows_are_no_commits(project: Path, tmp_path: Path)
     (project / "dvc.lock").write_text("stages: {train: {}}\n")
     commit = _commit("result")
     assert list_commits_with_results(1) == [commit]
+
+
+def _add_experiment(name: str, baseline: str, commit: str) -> None:
+    run_git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", commit)
+
+
+def test_an_experiment_is_told_from_a_branch_of_its_name_and_from_those_of_other_commits(project: Path) -> None:
+    commits = [run_git("rev-parse", "HEAD"), *(_commit(name) for name in ("a", "b", "c"))]
+    run_git("branch", "faster", commits[0])
+    assert not has_experiment("faster") and find_experiment("faster") == ""
+    _add_experiment("faster", commits[0], commits[1])
+    assert find_experiment("faster") == commits[1]
+    assert find_experiment("fast*") == find_experiment("") == ""
+    _add_experiment("faster", commits[1], commits[2])
+    with pytest.raises(CelebflowError, match="2 experiments are called faster.*dvc exp rename"):
+        find_experiment("faster")
+    _add_experiment("faster", commits[-1], commits[3])
+    assert find_experiment("faster") == commits[3], "it started from the last commit"
+
+
+def test_what_is_no_commit_is_told_from_commits_and_from_names_of_others(project: Path) -> None:
+    run_git("-c", "user.name=a", "-c", "user.email=a@example.org", "tag", "--annotate", "--message", "v", "v1")
+    assert is_other_object("HEAD:./params.yaml") and is_other_object("HEAD^{tree}")
+    assert not any(is_other_object(name) for name in ("HEAD", "v1", "an-experiment", "--all", ""))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from celebflow.errors import CelebflowError
 from celebflow.params import flatten
 from celebflow.tracking.provenance import (
     Provenance,
@@ -12,6 +13,9 @@ from celebflow.tracking.provenance import (
     find_last_result,
     find_provenance,
     read_lock,
+    read_locked_params,
+    read_locked_result,
+    read_params,
 )
 
 
@@ -101,3 +105,36 @@ def test_md5s_of_the_lock_are_used_only_when_dvc_runs_the_stage(
     assert read_lock() == {}
     monkeypatch.setenv("DVC_STAGE", "train")
     assert read_lock() == {"data": "11.dir", "features": "33.dir"}
+
+
+def _lock(seed: int, evaluated: str) -> str:
+    run = "path: models/mlflow_run_id.txt, md5"
+    params = f"params: {{params.yaml: {{train: {{seed: {seed}}}}}}}"
+    return (
+        f"stages:\n  plot: {{params: {{params.yaml: {{train: {{seed: 0}}, plot: {{dpi: 9}}}}}}}}\n"
+        f"  evaluate: {{deps: [{{path: splits, md5: c}}, {{{run}: {evaluated}}}]}}\n"
+        f"  train: {{outs: [{{{run}: b}}], {params}}}\n"
+    )
+
+
+def test_a_lock_says_which_params_made_its_classifier_and_whether_its_metrics_are_of_it(repository: Path) -> None:
+    lock = repository / "dvc.lock"
+    assert read_locked_result().trained == read_locked_result().evaluated == ""
+    lock.write_text(_lock(1, "b"))
+    _commit("result")
+    lock.write_text(_lock(2, "a"))
+    committed, here = read_locked_result("HEAD"), read_locked_result()
+    assert (committed.trained, committed.evaluated) == ("b", "b")
+    assert (here.trained, here.evaluated) == ("b", "a"), "evaluate has not ended since"
+    assert committed.params == {"train.seed": 1, "plot.dpi": 9}
+    assert here.params == read_locked_params(lock) == {"train.seed": 2, "plot.dpi": 9}, "the page has not been drawn"
+    lock.write_text("stages: {train: {outs: [3]}}")
+    with pytest.raises(CelebflowError, match="dvc.lock cannot be read"):
+        read_locked_result()
+
+
+def test_params_are_those_of_a_revision_or_of_the_workspace(repository: Path) -> None:
+    (repository / "params.yaml").write_text("train: {seed: 3}\n")
+    assert read_params() == {"train.seed": 3}
+    assert read_params("HEAD")["train.learning_rate"] == 0.1
+    assert read_params("nothing") == {}

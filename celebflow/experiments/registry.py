@@ -85,9 +85,11 @@ def download_model(address: str, folder: Path) -> Path:
 
 
 def find_best_run(client: MlflowClient, metric: str) -> Run:
-    """Return the finished run with the best `metric`, among the runs on the photographs and the split of dvc.lock.
+    """Return the run with the best `metric`, among the runs on the photographs and the split of dvc.lock.
 
-    Runs with a metric that is not finite are left out: they diverged, whatever their other metrics are.
+    How a run ended does not matter: evaluate has logged the metric, and a later stage that was interrupted or failed,
+    as when the figures are drawn anew, changes nothing about the model. Runs with a metric that is not finite are left
+    out: they diverged, whatever their other metrics are.
 
     Raises CelebflowError when there is no such run, or when `metric` is not a metric of validation: test data must not
     choose a model.
@@ -96,16 +98,14 @@ def find_best_run(client: MlflowClient, metric: str) -> Run:
         raise CelebflowError(f"--metric is {metric}; only a metric of validation, val/…, may choose a model.")
     locked = read_locked_md5s()
     candidates = []
-    for run in stores.list_runs(client, "attributes.status = 'FINISHED'"):
+    for run in stores.list_runs(client):
         tags = run.data.tags
         same_data = all(tags.get(f"celebflow.{name}_md5") == locked.get(name, "") for name in ("data", "splits"))
         is_usable = "celebflow.classifier_md5" in tags and not _list_not_finite(run)
         if same_data and is_usable and metric in run.data.metrics:
             candidates.append(run)
     if not candidates:
-        raise CelebflowError(
-            f"No finished run on the photographs and the split of dvc.lock has {metric}. {_advise(client)}"
-        )
+        raise CelebflowError(f"No run on the photographs and the split of dvc.lock has {metric}. {_advise(client)}")
     sign = -1 if is_lower_better(metric) else 1
     return max(candidates, key=lambda run: sign * run.data.metrics[metric])
 

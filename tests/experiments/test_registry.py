@@ -111,6 +111,17 @@ def test_the_best_run_has_the_lowest_loss_or_error_or_else_the_highest_metric(
     assert best.data.metrics[metric] == choose(values)
 
 
+@pytest.mark.parametrize("status", ["KILLED", "FAILED", "RUNNING"])
+def test_the_best_run_is_chosen_however_a_stage_after_evaluate_ended(clone: Repository, status: str) -> None:
+    client = _open_store(clone)
+    best = find_best_run(client, "val/final_macro_auc")
+    if status == "RUNNING":  # plot has been killed
+        client.update_run(best.info.run_id, status)
+    else:
+        client.set_terminated(best.info.run_id, status)
+    assert find_best_run(client, "val/final_macro_auc").info.run_id == best.info.run_id
+
+
 def test_a_run_is_found_by_its_id_the_beginning_of_its_id_and_its_experiment(clone: Repository) -> None:
     client = _open_store(clone)
     newer, older = (run.info.run_id for run in clone.runs())
@@ -196,7 +207,7 @@ def test_a_registry_that_cannot_be_used_is_told_before_any_work(
 def test_runs_on_another_split_are_not_candidates(clone: Repository) -> None:
     clone.edit("prepare:\n  seed: 0", "prepare:\n  seed: 5")
     clone.repro("prepare")
-    assert "error: No finished run" in clone.invoke("register", fails=True)
+    assert "error: No run on the photographs and the split" in clone.invoke("register", fails=True)
 
 
 def test_a_classifier_that_the_cache_lacks_is_an_error_with_the_remedy(clone: Repository) -> None:

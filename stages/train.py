@@ -5,7 +5,7 @@ from celebflow.classifier import history
 from celebflow.features.store import load_features
 from celebflow.params import load_params
 from celebflow.tracking import runs
-from stages import run_stage
+from stages import run_stage, unchanged_params
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     with runs.start_run(params, features) as run:
         train, open_checkpoints = tasks.load_step(params.task, "train"), tasks.load_quickly(tasks.OPEN_CHECKPOINTS)
         run.wait_until_open()
-        with open_checkpoints(features, params.train, params.compute) as saved:
+        with open_checkpoints(features, params.train, params.compute) as saved, unchanged_params():
             model, epochs = train(features, params.train, params.compute, saved, run.log_epoch)
             history.save_history(epochs, paths.HISTORY)
             model.save(paths.CLASSIFIER)

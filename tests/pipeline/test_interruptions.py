@@ -24,6 +24,17 @@ def test_next_run_ends_one_that_was_killed(repository: Repository) -> None:
     assert set(statuses.values()) == {"FINISHED"}
 
 
+def test_a_training_whose_params_change_meanwhile_fails_and_can_go_on_with_the_old_ones(repository: Repository) -> None:
+    repository.edit("epochs: 3", "epochs: 100")
+    process = repository.start_training()
+    repository.edit("dropout: 0.5", "dropout: 0.25")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "params.yaml has changed while train ran: train.dropout" in output and "Traceback" not in output
+    assert repository.runs()[0].info.status == "FAILED"
+    assert list((repository.folder / ".celebflow" / "checkpoints").glob("*/last.safetensors"))
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_run_ends_as_killed(repository: Repository, number: signal.Signals, status: int) -> None:
     repository.edit("epochs: 3", "epochs: 100000")

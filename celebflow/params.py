@@ -74,6 +74,12 @@ class BackboneParams(_Section):
     seed: Seed = 0
     """decides the filters of an untrained backbone"""
 
+    @model_validator(mode="after")
+    def _refuse_addresses(self) -> "BackboneParams":
+        if "://" in self.weights:  # which may hold a password or a token, so that it is not repeated
+            raise ValueError("weights is an address. Download that file, and set weights to its path")
+        return self
+
 
 class FaceParams(_Section):
     """Which part of a photograph the network sees."""

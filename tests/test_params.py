@@ -165,3 +165,11 @@ def test_informative_params_are_all_that_affect_a_result(params: Params) -> None
     left_out = {key.split(".")[0] for key in everything.keys() - informative.keys()}
     assert left_out == {"plot", "tracking"}
     assert all(informative[key] == everything[key] for key in informative)
+
+
+def test_an_address_of_weights_is_refused_without_being_repeated(tmp_path: Path) -> None:
+    address = "https://ada:secret@example.org/vgg19.pth?token=secret"
+    path = _write(tmp_path, COMMITTED_PARAMS.replace("weights: imagenet", f"weights: {address}"))
+    with pytest.raises(CelebflowError, match="backbone: weights is an address.*path") as caught:
+        load_params(path)
+    assert "secret" not in str(caught.value)

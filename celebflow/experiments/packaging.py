@@ -63,7 +63,7 @@ def package_model(client: MlflowClient, run: Run, classifier: Path, backbone: Pa
             run_id=run.info.run_id,
             python_model=str(script),
             code_paths=[str(PACKAGE)],
-            artifacts={name: str(file) for name, file in files.items()},
+            artifacts={name: file.as_uri() for name, file in files.items()},  # MLflow would unquote a path
             signature=ModelSignature(
                 Schema([ColSpec(DataType.string, name) for name in served.columns]), served.outputs
             ),

@@ -48,6 +48,15 @@ def test_a_project_in_a_sub_folder_has_its_results_and_experiments(project: Repo
     assert {file.name for file in top.folder.iterdir()} <= {".git", ".dvc", "projects"}
 
 
+def test_a_model_is_registered_and_used_in_a_folder_whose_name_looks_escaped(
+    template: Repository, tmp_path: Path
+) -> None:
+    project = clone_repository(template, tmp_path / "top" / "25%20 of? #1%2F")
+    assert "version 1 of celebflow" in project.run("celebflow", "register")
+    assert "probability" in project.invoke("predict", "--model", "models:/celebflow@champion", "data")
+    assert [file.name for file in (tmp_path / "top").iterdir()] == [project.folder.name]
+
+
 def test_outside_of_a_project_commands_say_so_and_make_nothing(template: Repository, tmp_path: Path) -> None:
     outside = Repository(tmp_path)
     for command in ("runs", "cache", "register", "recipe", "compare HEAD", "predict x.jpg", "openset .", "export"):

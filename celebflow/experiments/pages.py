@@ -8,9 +8,10 @@ from celebflow.evaluation.comparison import ResultComparison, compare_prediction
 from celebflow.experiments.lookup import find_result, require
 from celebflow.experiments.results import WORKSPACE
 from celebflow.features.store import load_features
-from celebflow.params import list_informative, load_params
+from celebflow.params import keep_informative, list_informative, load_params
 from celebflow.report.comparison_page import ComparedResults, load_changes, render_comparison
 from celebflow.tasks import load_step
+from celebflow.tracking.provenance import read_locked_params
 
 _CHOOSING_SPLIT = "val"
 
@@ -21,13 +22,13 @@ def save_page_against(revision: str, output: Path) -> None:
     Raises CelebflowError when one of the results is missing, or they have no photograph in common.
     """
     compared = _compare(revision, WORKSPACE, _CHOOSING_SPLIT)
-    require(paths.CLASSIFIER, paths.FEATURES, paths.FIGURES, paths.HISTORY)
+    require(paths.CLASSIFIER, paths.PHOTOS, paths.FEATURES, paths.FIGURES, paths.HISTORY)
     params = load_params(paths.PARAMS)
     features = load_features(paths.FEATURES, paths.PHOTOS)
-    # What was trained has the task of its own params, and params.yaml may have changed since.
-    load_step(find_kind(paths.CLASSIFIER).task, "publish")(features, list_informative(params), None, compared).save(
-        output
-    )
+    # What was trained has a task and params of its own, and params.yaml may have changed since.
+    publish = load_step(find_kind(paths.CLASSIFIER).task, "publish")
+    shown = list_informative(params) | keep_informative(read_locked_params(paths.LOCK))
+    publish(features, shown, None, compared).save(output)
 
 
 def save_comparison(a: str, b: str, split: str, output: Path) -> ResultComparison:

@@ -117,7 +117,7 @@ def format_results(results: Sequence[Result]) -> str:
     for result in results:
         values = [result.metrics.get(name) for name in metrics]
         changes = ", ".join(f"{name}={_format_value(value)}" for name, value in result.changed_params.items())
-        run = result.run_id if result.is_stored else f"{result.run_id} (in another store)"
+        run = result.run_id if result.is_stored else f"{result.run_id} (not in this store)"
         name = result.experiment or result.revision
         rows.append([f"{name} ({result.state})" if result.state else name, *values, changes, run])
     headers = ["result", *metrics, "params that differ", "MLflow run"]

@@ -283,6 +283,11 @@ def advise_on_failure(error: Exception) -> str:
         return "Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository."
     if isinstance(error, OSError) and error.filename is not None:
         return "Check that path."  # the database may be whole
+    if isinstance(error, OSError):  # of the network, which a file is not in
+        return (
+            "The experiment's files are kept elsewhere than in the repository: see that their place can be reached, "
+            "or set tracking.experiment to another name."
+        )
     return f"Move {_own_database()} away to begin a new one, or restore it from a copy."
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from celebflow.errors import CelebflowError
 from celebflow.experiments import lookup, pages
 from tests.experiments.conftest import enter_repository
 from tests.repository import Repository
@@ -138,3 +139,21 @@ def test_a_workspace_without_a_whole_result_has_no_page(clone: Repository, missi
     (clone.folder / missing).unlink()
     output = clone.invoke("page", "--against", "HEAD", fails=True)
     assert f"{missing} is missing" in output and "dvc repro" in output
+
+
+def test_pages_show_the_params_that_made_the_results_and_not_those_that_were_edited_since(
+    clone: Repository, tmp_path: Path
+) -> None:
+    clone.edit("dropout: 0.5", "dropout: 0.125")
+    pages.save_comparison("HEAD", "workspace", "val", tmp_path / "comparison.html")
+    pages.save_page_against("HEAD", tmp_path / "page.html")
+    for file in tmp_path.glob("*.html"):
+        html = file.read_text(encoding="utf-8")
+        assert _read_params(html).keys() == {"train.learning_rate"}
+        assert "0.125" not in html
+
+
+def test_a_workspace_without_its_split_is_told_with_the_remedy(clone: Repository, tmp_path: Path) -> None:
+    (clone.folder / "splits" / "photos.csv").unlink()
+    with pytest.raises(CelebflowError, match="splits/photos.csv is missing. Run `dvc repro`"):
+        pages.save_page_against("HEAD", tmp_path / "page.html")

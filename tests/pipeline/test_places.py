@@ -86,7 +86,7 @@ def test_a_pulled_result_is_registered_after_it_is_logged_here(template: Reposit
     template.run("git", "clone", "--quiet", ".", str(clone.folder))
     clone.run("dvc", "cache", "dir", str(template.folder / ".dvc" / "cache"))
     clone.run("dvc", "checkout", "--quiet")
-    assert f"{clone.run_id()} (in another store)" in clone.invoke("runs")
+    assert f"{clone.run_id()} (not in this store)" in clone.invoke("runs")
     remedy = "dvc repro --force --single-item evaluate"
     assert remedy in clone.invoke("register", fails=True)
     assert not (clone.folder / "mlflow.db").exists()

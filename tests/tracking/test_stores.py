@@ -141,3 +141,9 @@ def test_a_database_that_could_not_be_made_is_made_whole_the_next_time(
     assert not list(tmp_path.glob("*.part"))
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         assert database.execute("SELECT name FROM sqlite_master WHERE name = 'spans'").fetchone()
+
+
+def test_a_place_of_files_that_cannot_be_reached_is_no_fault_of_the_database(project: Path) -> None:
+    advice = _advise(ConnectionRefusedError(111, "Connection refused"))
+    assert "reached" in advice and "tracking.experiment" in advice
+    assert "away" not in advice

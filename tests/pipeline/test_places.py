@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import REPOSITORY
 from tests.repository import Repository, clone_repository
 
 pytestmark = pytest.mark.slow
@@ -55,6 +56,17 @@ def test_a_model_is_registered_and_used_in_a_folder_whose_name_looks_escaped(
     assert "version 1 of celebflow" in project.run("celebflow", "register")
     assert "probability" in project.invoke("predict", "--model", "models:/celebflow@champion", "data")
     assert [file.name for file in (tmp_path / "top").iterdir()] == [project.folder.name]
+
+
+def test_a_clone_has_the_same_bytes_where_git_changes_the_ends_of_lines(tmp_path: Path) -> None:
+    origin = Repository(tmp_path / "origin")
+    origin.folder.mkdir()
+    for name in (".gitattributes", "dvc.yaml"):
+        shutil.copy(REPOSITORY / name, origin.folder / name)
+    origin.run("git", "init", "--quiet")
+    origin.commit("code")
+    origin.run("git", "clone", "--quiet", "--config", "core.autocrlf=true", ".", str(tmp_path / "clone"))
+    assert (tmp_path / "clone" / "dvc.yaml").read_bytes() == (origin.folder / "dvc.yaml").read_bytes()
 
 
 def test_outside_of_a_project_commands_say_so_and_make_nothing(template: Repository, tmp_path: Path) -> None:

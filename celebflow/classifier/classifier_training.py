@@ -139,6 +139,11 @@ def fit_classifier(
     return FittedClassifier(classifier, history, on_val)
 
 
+def train_to_the_end(params: TrainParams) -> TrainParams:
+    """Return params by which a network keeps its last epoch, so that no label of val decides when it ends."""
+    return params.model_copy(update={"keep_epoch": "last", "patience_epochs": None})
+
+
 def _add_threshold(calibration: Calibration, left_out: LeftOutMatches, false_acceptance_rate: float) -> Calibration:
     """Return the calibration with the threshold that keeps this rate among the people who were left out."""
     if not left_out.can_promise(false_acceptance_rate):

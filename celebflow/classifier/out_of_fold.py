@@ -1,18 +1,18 @@
 """Predict each photograph by a classifier that was trained without it: the classifier cannot have learned its label."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from celebflow.classifier.checkpoints import Checkpoints
-from celebflow.classifier.classifier_training import fit_classifier
+from celebflow.classifier.classifier_training import fit_classifier, train_to_the_end
 from celebflow.classifier.discriminants import average_logits, collect_inputs, fit_people
 from celebflow.classifier.fits import Fits
-from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.projection import fit_preprocessor
 from celebflow.classifier.training import compute_logits
 from celebflow.data.photos import UNKNOWN, Photo, list_people
@@ -20,15 +20,15 @@ from celebflow.errors import CelebflowError
 from celebflow.features.store import Features, LabeledFeatures, select_split
 from celebflow.params import ComputeParams, TrainParams
 
-_ABSENT = -1e4  # the logit of a person of whom the classifier has seen no photograph
+_FAR = 1e4  # how much lower the logits are of people of whom the classifier has seen no photograph
 
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
     """The logits (N, people) of N photographs, each by a classifier that was trained on the other folds.
 
-    `labels` (N,) are indices of `class_names`. `judged` (N,) tells whether the photograph's person was among those that
-    its classifier had seen.
+    `labels` (N,) are indices of `class_names`. `judged` (N,) tells whether the photograph's classifier had seen its
+    person, and somebody else.
     """
 
     class_names: tuple[str, ...]
@@ -39,8 +39,8 @@ class OutOfFold:
 
     @property
     def accuracy(self) -> float:
-        """Return the fraction of photographs whose label is the most probable person."""
-        return float((self.logits.argmax(axis=1) == self.labels).mean())
+        """Return the fraction of judged photographs whose label is the most probable person."""
+        return float((self.logits.argmax(axis=1) == self.labels)[self.judged].mean())
 
 
 def predict_out_of_fold(
@@ -52,7 +52,7 @@ def predict_out_of_fold(
     train, because it does not depend on labels. A network is trained for all its epochs, since no photograph is left to
     choose one by.
 
-    Raises CelebflowError when there are fewer than two folds or people.
+    Raises CelebflowError when there are fewer than two folds or people, or nothing is judged.
     """
     class_names = list_people(features.photos)
     if fold_count < 2 or len(class_names) < 2:
@@ -62,16 +62,28 @@ def predict_out_of_fold(
     labels = np.array([class_names.index(photo.person) for photo in photos], np.int64)
     everything = LabeledFeatures(features, rows, labels)
     folds = assign_folds(photos, fold_count, params.seed)
+    judged = _find_judged(labels, folds)
+    if not judged.any():
+        raise CelebflowError(
+            "No photograph can be judged: those of each person are near-duplicates, or no two people are left to "
+            "compare. Add photographs, or divide these into more folds."
+        )
+    predict: Callable[[NDArray[np.bool_], NDArray[np.int64]], NDArray[np.float32]]
     if params.classifier in ("mlp", "linear"):
-        logits = _predict_with_networks(everything, class_names, params, compute, folds)
+        predict = partial(_predict_with_network, everything, class_names, params, compute)
     else:
         train = select_split(features, class_names, "train")
         preprocessor = fit_preprocessor(train, params.preprocessing, params.seed, fits)
-        logits = _predict_with_discriminants(preprocessor, everything, len(class_names), params, fits, folds)
-    judged = np.zeros(len(rows), bool)
-    for fold in np.unique(folds):
+        inputs = collect_inputs(preprocessor, everything, params.seed, fits)
+        predict = partial(_predict_with_discriminant, inputs, everything, params)
+    logits = np.zeros((len(rows), len(class_names)), np.float32)
+    for fold in np.unique(folds[judged]):
+        print(f"Fold {fold + 1} of {folds.max() + 1}:")
         held_out = folds == fold
-        judged[held_out] = np.isin(labels[held_out], labels[~held_out])
+        seen = np.unique(labels[~held_out])
+        found = predict(held_out, seen)
+        logits[held_out] = found.min(axis=1, keepdims=True) - _FAR
+        logits[np.ix_(held_out, seen)] = found
     return OutOfFold(tuple(class_names), photos, labels, logits, judged)
 
 
@@ -95,48 +107,44 @@ def _rank(seed: int, group: str) -> str:
     return hashlib.sha256(f"fold {seed} {group}".encode()).hexdigest()
 
 
-def _predict_with_discriminants(
-    preprocessor: Preprocessor,
-    everything: LabeledFeatures,
-    person_count: int,
-    params: TrainParams,
-    fits: Fits,
-    folds: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Return the (N, people) logits of linear classifiers that are fitted without epochs."""
-    inputs = collect_inputs(preprocessor, everything, params.seed, fits)
-    view_count = everything.view_count
-    logits = np.full((len(everything), person_count), _ABSENT, np.float32)
-    for fold in tqdm(np.unique(folds), "folds", unit="fold", disable=None):
+def _find_judged(labels: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return for (N,) photographs whether the other folds hold their person, and somebody else."""
+    judged = np.zeros(len(labels), bool)
+    for fold in np.unique(folds):
         held_out = folds == fold
-        trained_on = np.tile(~held_out, view_count)
-        labels = np.tile(everything.labels, view_count)[trained_on]
-        weight, bias = fit_people(inputs[trained_on], labels, params)
-        found = average_logits(inputs[np.tile(held_out, view_count)], weight, bias, view_count)
-        logits[np.ix_(held_out, np.unique(labels))] = found
-    return logits
+        seen = np.unique(labels[~held_out])
+        judged[held_out] = (len(seen) > 1) & np.isin(labels[held_out], seen)
+    return judged
 
 
-def _predict_with_networks(
+def _predict_with_discriminant(
+    inputs: Any,
+    everything: LabeledFeatures,
+    params: TrainParams,
+    held_out: NDArray[np.bool_],
+    seen: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Return the (N, seen people) logits of the photographs that are held out, by a classifier without epochs."""
+    view_count = everything.view_count
+    trained_on = np.tile(~held_out, view_count)
+    weight, bias = fit_people(inputs[trained_on], np.tile(everything.labels, view_count)[trained_on], params)
+    return average_logits(inputs[np.tile(held_out, view_count)], weight, bias, view_count)
+
+
+def _predict_with_network(
     everything: LabeledFeatures,
     class_names: Sequence[str],
     params: TrainParams,
     compute: ComputeParams,
-    folds: NDArray[np.int64],
+    held_out: NDArray[np.bool_],
+    seen: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Return the (N, people) logits of networks."""
-    params = params.model_copy(update={"keep_epoch": "last"})
-    logits = np.full((len(everything), len(class_names)), _ABSENT, np.float32)
-    for fold in np.unique(folds):
-        print(f"Fold {fold + 1} of {folds.max() + 1}:")
-        held_out = folds == fold
-        seen = np.unique(everything.labels[~held_out])
-        train, val = (
-            replace(part, labels=np.searchsorted(seen, part.labels))
-            for part in (everything.select(~held_out), everything.select(held_out & np.isin(everything.labels, seen)))
-        )
-        names = [class_names[label] for label in seen]
-        fitted = fit_classifier(names, train, val, params, compute, Checkpoints(), lambda _: None)
-        found, _ = compute_logits(fitted.classifier, everything.select(held_out), params.batch_size)
-        logits[np.ix_(held_out, seen)] = found
-    return logits
+    """Return the (N, seen people) logits of the photographs that are held out, by a network."""
+    train, val = (
+        replace(part, labels=np.searchsorted(seen, part.labels))
+        for part in (everything.select(~held_out), everything.select(held_out & np.isin(everything.labels, seen)))
+    )
+    names = [class_names[label] for label in seen]
+    fitted = fit_classifier(names, train, val, train_to_the_end(params), compute, Checkpoints(), lambda _: None)
+    found, _ = compute_logits(fitted.classifier, everything.select(held_out), params.batch_size)
+    return found

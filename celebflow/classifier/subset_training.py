@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from celebflow.classifier.checkpoints import Checkpoints
-from celebflow.classifier.classifier_training import fit_classifier
+from celebflow.classifier.classifier_training import fit_classifier, train_to_the_end
 from celebflow.classifier.components import fit_components
 from celebflow.classifier.discriminants import average_logits, fit_people
 from celebflow.classifier.fits import Fits
@@ -51,7 +51,7 @@ def train_on_subsets(
     """
     class_names = list_people(features.photos)
     train, val = (select_split(features, class_names, split) for split in ("train", "val"))
-    params = params.model_copy(update={"keep_epoch": "last"})
+    params = train_to_the_end(params)
     parts = [
         (repetition, mask)
         for repetition in range(repetitions)

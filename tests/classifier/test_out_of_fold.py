@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from celebflow.classifier import out_of_fold
+from celebflow.classifier.discriminants import average_logits
 from celebflow.classifier.fits import NOT_KEPT
 from celebflow.classifier.out_of_fold import OutOfFold, assign_folds, predict_out_of_fold
 from celebflow.data.photos import UNKNOWN, Photo
@@ -87,6 +88,49 @@ def test_people_whom_a_classifier_has_not_seen_are_not_judged(name: str) -> None
     assert np.array_equal(predicted.judged, ~is_cy)
     assert (predicted.logits[~is_cy].argmax(axis=1) == predicted.labels[~is_cy]).all()
     assert (predicted.logits[is_cy].argmax(axis=1) != predicted.labels[is_cy]).all()
+    assert predicted.accuracy == 1, "of those who are judged"
+
+
+@pytest.mark.parametrize("name", ["lda", "mlp"])
+def test_a_fold_with_all_photographs_of_a_person_alone_is_not_judged(name: str) -> None:
+    features = _draw()
+    photos = [replace(photo, group="same") if photo.person == "Cy" else photo for photo in features.photos]
+    predicted = _predict(replace(features, photos=photos), RECIPES[name], 60)
+    assert [photo.person for photo in predicted.photos] == [photo.person for photo in photos]
+    assert np.array_equal(predicted.judged, [photo.person != "Cy" for photo in photos])
+
+
+@pytest.mark.parametrize("name", ["lda", "mlp"])
+def test_who_is_compared_with_nobody_is_not_judged(name: str) -> None:
+    features = _draw(people=("Ann", "Bo"))
+    photos = [replace(photo, group="same") if photo.person == "Bo" else photo for photo in features.photos]
+    folds = assign_folds(photos, 4, RECIPES[name].seed)
+    fold_of_bo = folds[[photo.person for photo in photos].index("Bo")]
+    predicted = _predict(replace(features, photos=photos), RECIPES[name])
+    assert np.array_equal(predicted.judged, folds != fold_of_bo)
+    assert predicted.accuracy == 1
+
+
+def test_near_duplicates_alone_cannot_be_judged() -> None:
+    features = _draw()
+    photos = [replace(photo, group=photo.person) for photo in features.photos]
+    with pytest.raises(CelebflowError, match="near-duplicates"):
+        _predict(replace(features, photos=photos), RECIPES["lda"])
+
+
+def test_people_whom_a_classifier_has_not_seen_are_last_whatever_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out_of_fold, "average_logits", lambda *given: average_logits(*given) - np.float32(1e5))
+    features = _draw()
+    photos = [replace(photo, group="same") if photo.person == "Cy" else photo for photo in features.photos]
+    assert _predict(replace(features, photos=photos), RECIPES["lda"]).accuracy == 1
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp"])
+def test_no_held_out_label_ends_a_training(name: str) -> None:
+    params = RECIPES[name].model_copy(update={"keep_epoch": "last"})
+    impatient = params.model_copy(update={"patience_epochs": 1})
+    expected, found = (_predict(_draw(), each).logits for each in (params, impatient))
+    assert np.array_equal(found, expected)
 
 
 def test_unknown_people_are_left_out() -> None:

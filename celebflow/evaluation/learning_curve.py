@@ -106,7 +106,7 @@ def _resample(
 ) -> tuple[FloatArray, FloatArray]:
     """Return (1 + resamples, sizes) accuracies and balanced accuracies, the first of all photographs as they are."""
     repetitions, size_count, _ = hits.shape
-    random = np.random.default_rng(BOOTSTRAP_SEED)
+    random = np.random.default_rng([BOOTSTRAP_SEED, 2])  # other numbers than those that draw the groups
     shares = np.concatenate(
         [
             np.full((1, repetitions), 1 / repetitions),

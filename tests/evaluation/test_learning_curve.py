@@ -71,6 +71,16 @@ def test_groups_of_near_duplicates_widen_the_intervals() -> None:
     assert together.accuracy_high - together.accuracy_low > 1.5 * (alone.accuracy_high - alone.accuracy_low)
 
 
+def test_repetitions_widen_the_intervals_and_are_drawn_apart_from_groups() -> None:
+    hits = np.repeat(np.eye(6, dtype=bool)[:, None], 6, axis=1)  # each repetition hits another photograph
+    point = build_learning_curve(hits, np.zeros(6, np.int64), np.arange(6), SIZES).points[0]
+    assert point.accuracy == pytest.approx(1 / 6)
+    assert point.accuracy_low < 0.1 and 0.2 < point.accuracy_high < 0.4
+    hits = np.repeat(np.array([[[True]], [[False]]]), 6, axis=1)  # one photograph, two repetitions
+    point = build_learning_curve(hits, np.zeros(1, np.int64), np.zeros(1, np.int64), SIZES).points[0]
+    assert (point.accuracy_low, point.accuracy, point.accuracy_high) == (0, 0.5, 1)
+
+
 def test_people_gain_by_the_second_half() -> None:
     hits = np.zeros((2, 6, 6), bool)
     hits[:, :, :2] = True  # of the first person

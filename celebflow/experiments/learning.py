@@ -84,12 +84,12 @@ def _format_points(curve: LearningCurve) -> str:
 
 def _format_forecast(curve: LearningCurve) -> str:
     forecast = curve.forecast
-    gain = f"{100 * forecast.gain:+.1f} points".replace("-", "−")
-    low, high = (f"{100 * end:.1f}" for end in (forecast.gain_interval.low, forecast.gain_interval.high))
+    interval = forecast.gain_interval
+    gain, low, high = (f"{100 * each:+.1f}" for each in (forecast.gain, interval.low, interval.high))
     growth = forecast.photographs_per_person / curve.points[-1].photographs_per_person
     return (
         f"With {growth:g} times as many photographs ({forecast.photographs_per_person:.0f} per person), accuracy on "
-        f"val would change by about {gain} ({low} to {high}), to {forecast.accuracy:.3f} "
+        f"val would change by about {gain} points ({low} to {high}), to {forecast.accuracy:.3f} "
         f"({forecast.interval.low:.3f} to {forecast.interval.high:.3f})."
     )
 

@@ -44,6 +44,6 @@ def test_the_text_says_what_more_photographs_bring_and_to_whom() -> None:
     gains = {"007": 0.5, "Bo": -0.1, "Cy": 0.125}
     text = format_learning(LearningReport(LearningCurve(points, [], forecast), gains, {"007": 9, "Bo": 20, "Cy": 31}))
     assert "With 2 times as many photographs (40 per person)" in text
-    assert "by about −1.2 points (-2.1 to 0.3), to 0.920 (0.880 to 0.960)" in text
+    assert "by about -1.2 points (-2.1 to +0.3), to 0.920 (0.880 to 0.960)" in text
     assert [line.split() for line in text.splitlines()[-2:]] == [["007", "9", "+50.0"], ["Cy", "31", "+12.5"]]
     assert "Bo" not in text

@@ -47,7 +47,8 @@ def train_on_subsets(
     """Train the recipe on each fraction of every person's photographs of train, and predict val.
 
     Within a repetition, each part contains the smaller ones. Everything is fitted anew to each part, as training does
-    it. Of each person, two groups of near-duplicates are taken at least. A network keeps its last epoch.
+    it. Of each person, two groups of near-duplicates are taken at least. A network keeps its last epoch. Parts that are
+    the same in several repetitions, such as all photographs, are trained on once.
     """
     class_names = list_people(features.photos)
     train, val = (select_split(features, class_names, split) for split in ("train", "val"))
@@ -57,22 +58,21 @@ def train_on_subsets(
         for repetition in range(repetitions)
         for mask in _choose_parts(train, fractions, params.seed + repetition)
     ]
+    masks = {mask.tobytes(): mask for _, mask in parts}
     view_count = train.view_count * (len(train) + len(val))
     fast = params.classifier in ("lda", "logistic") and params.preprocessing.pca_components is not None
     if fast and not params.preprocessing.standardize and view_count <= MAX_VIEWS:
-        logits = _predict_by_products(train, val, params, fits, [mask for _, mask in parts])
+        logits = _predict_by_products(train, val, params, fits, list(masks.values()))
     else:
         logits = []
-        for repetition, mask in parts:
-            print(f"Repetition {repetition + 1}, {mask.sum()} photographs:")
+        for number, mask in enumerate(masks.values(), 1):
+            print(f"Part {number} of {len(masks)}, {mask.sum()} photographs:")
             fitted = fit_classifier(
                 class_names, train.select(mask), val, params, compute, Checkpoints(), lambda _: None
             )
             logits.append(fitted.on_val[0])
-    return [
-        SubsetResult(repetition, int(mask.sum()), of_val)
-        for (repetition, mask), of_val in zip(parts, logits, strict=True)
-    ]
+    on_part = dict(zip(masks, logits, strict=True))
+    return [SubsetResult(repetition, int(mask.sum()), on_part[mask.tobytes()]) for repetition, mask in parts]
 
 
 def choose_fractions(features: Features, fractions: Sequence[float]) -> list[float]:

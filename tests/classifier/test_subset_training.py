@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -54,6 +55,24 @@ def test_inner_products_give_what_features_give(name: str, monkeypatch: pytest.M
     for one, other in zip(by_products, by_features, strict=True):
         assert (one.repetition, one.count) == (other.repetition, other.count)
         assert np.allclose(one.logits, other.logits, atol=2e-3 * np.abs(other.logits).max())
+
+
+def test_no_label_of_val_ends_a_training() -> None:
+    features = draw_features(60)
+    impatient = RECIPES["mlp"].model_copy(update={"patience_epochs": 1})
+    (expected,), (found,) = (_train(features, each, 1.0) for each in (RECIPES["mlp"], impatient))
+    assert np.array_equal(found.logits, expected.logits)
+
+
+@pytest.mark.parametrize("name", ["lda", "mlp"])
+def test_what_is_the_same_in_all_repetitions_is_trained_on_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = "fit_people" if name == "lda" else "fit_classifier"
+    counted = Mock(side_effect=getattr(subset_training, fit))
+    monkeypatch.setattr(subset_training, fit, counted)
+    results = _train(draw_features(60), RECIPES[name], 0.3, 1.0, repetitions=3)
+    assert [(each.repetition, each.count) for each in results] == [(n, size) for n in range(3) for size in (9, 30)]
+    assert np.array_equal(results[1].logits, results[5].logits)
+    assert counted.call_count == 4
 
 
 def test_parts_are_nested_hold_everybody_and_keep_groups_whole() -> None:

@@ -855,8 +855,8 @@ def learning_curve(repetitions: int, output: Path, as_json: bool) -> None:
 
     The recipe in params.yaml is trained on growing parts of train, of each person the same fraction, and measured on
     val. A power law that is fitted to the errors says what twice as many photographs would bring, if they were like
-    those that there are. Recipes with lda or logistic take a minute; a network takes two trainings per repetition and one
-    more.
+    those that there are. Recipes with lda or logistic take a minute; a network takes two trainings per repetition, and
+    one more.
 
     \b
     Examples:

@@ -19,7 +19,7 @@ from celebflow.evaluation.results import number_groups
 from celebflow.experiments.lookup import require
 from celebflow.features.store import load_features, select_split
 from celebflow.params import load_params
-from celebflow.report.figures import draw_learning_curve, save_figures
+from celebflow.report.figures import draw_learning_curve, save_figure
 
 _FRACTIONS = (1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
 _MAX_PEOPLE = 5
@@ -58,7 +58,8 @@ def measure_learning_curve(repetitions: int, figure: Path) -> LearningReport:
     curve = build_learning_curve(hits, val.labels, groups, sizes.tolist())
     save_rows(LearningPoint, curve.points, paths.LEARNING_CURVE)
     warning = features.origin.backbone.warning()
-    save_figures({figure.stem: draw_learning_curve(curve, warning)}, params.plot.resolution_dpi, figure.parent)
+    with paths.write_whole(figure) as part:
+        save_figure(draw_learning_curve(curve, warning), params.plot.resolution_dpi, part)
     counts = dict(Counter(photo.person for photo in features.photos if photo.split == "train"))
     return LearningReport(curve, find_gains(hits, val.labels, sizes.tolist(), names), counts)
 

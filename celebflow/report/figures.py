@@ -66,17 +66,18 @@ def save_figures(figures: Mapping[str, Figure], resolution_dpi: int, folder: Pat
     """Write figures as PNG files to `folder`, and make the folder if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {folder / f"{name}.png": figure for name, figure in figures.items()}
-    share_out(lambda file: _save(files[file], resolution_dpi, file), list(files))
+    share_out(lambda file: save_figure(files[file], resolution_dpi, file), list(files))
 
 
-def _save(figure: Figure, resolution_dpi: int, file: Path) -> None:
+def save_figure(figure: Figure, resolution_dpi: int, file: Path) -> None:
+    """Write a figure as a PNG file, whatever its name."""
     figure.set_dpi(resolution_dpi)
     canvas = FigureCanvasAgg(figure)
     with ignore_missing_glyphs():
         canvas.draw()  # type: ignore[no-untyped-call] # once; savefig would draw it twice to lay it out
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     image = Image.fromarray(pixels).convert("RGB")
-    image.save(file, dpi=(resolution_dpi, resolution_dpi), compress_level=_COMPRESS_LEVEL)
+    image.save(file, "PNG", dpi=(resolution_dpi, resolution_dpi), compress_level=_COMPRESS_LEVEL)
 
 
 def draw_history(

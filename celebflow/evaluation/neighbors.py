@@ -57,11 +57,11 @@ class TrainingPhotographs:
             sum_tensors(gallery.state()),
             lambda: {"coordinates": torch.from_numpy(gallery.embed_rows(features, rows))},
         )["coordinates"]
-        self._unit = _scale(coordinates.numpy())  # (photographs, D)
+        self._unit = scale_to_unit_length(coordinates.numpy())  # (photographs, D)
 
     def find_nearest(self, views: Sequence[SparseBatch], count: int) -> list[list[Neighbor]]:
         """Return the photographs nearest to each of N faces, the nearest first; `views` holds each view of all."""
-        similarities = _scale(self._gallery.embed(views)) @ self._unit.T  # (N, photographs)
+        similarities = scale_to_unit_length(self._gallery.embed(views)) @ self._unit.T  # (N, photographs)
         return [self._rank(row, count) for row in similarities]
 
     def _rank(self, similarities: FloatArray, count: int) -> list[Neighbor]:
@@ -69,7 +69,8 @@ class TrainingPhotographs:
         return [Neighbor(photo, self._folder / photo.path, float(similarity)) for photo, similarity in nearest]
 
 
-def _scale(coordinates: FloatArray) -> FloatArray:
+def scale_to_unit_length(coordinates: FloatArray) -> FloatArray:
+    """Return (N, D) coordinates scaled to length 1; their inner products are the cosines of their angles."""
     lengths = np.linalg.norm(coordinates, axis=1, keepdims=True)
     unit: FloatArray = coordinates / np.maximum(lengths, np.finfo(np.float64).tiny)
     return unit

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from celebflow.classifier.calibration import FloatArray, fit_probabilities, softmax
 from celebflow.classifier.out_of_fold import OutOfFold
 from celebflow.data.tables import load_rows, save_rows
+from celebflow.evaluation.neighbors import scale_to_unit_length
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ def find_suspects(predicted: OutOfFold, coordinates: FloatArray | None = None) -
     judged = np.flatnonzero(predicted.judged)
     labels, logits = predicted.labels[judged], predicted.logits[judged]
     probabilities = fit_probabilities(logits, labels).compute_probabilities(logits)
-    unit = None if coordinates is None else _scale(coordinates)
+    unit = None if coordinates is None else scale_to_unit_length(coordinates)
     suspects = []
-    for position in _rank_issues(labels, softmax(logits)):
+    for position in _rank_issues(labels, logits):
         row = judged[position]
         photo, given, likelier = predicted.photos[row], labels[position], int(probabilities[position].argmax())
         nearest = ["", ""]
@@ -55,25 +56,22 @@ def find_suspects(predicted: OutOfFold, coordinates: FloatArray | None = None) -
     return suspects
 
 
-def _rank_issues(labels: NDArray[np.int64], probabilities: FloatArray) -> NDArray[np.int64]:
-    """Return the positions of the suspects among (N,) labels, the least probable label first."""
+def _rank_issues(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the positions of the suspects among (N,) labels, the least probable label first.
+
+    The (N, people) logits of people without a label are left out: how probable they usually are is not known.
+    """
     from cleanlab.filter import find_label_issues  # type: ignore[import-untyped] # takes a second to import
 
     present, labels = np.unique(labels, return_inverse=True)
     positions: NDArray[np.int64] = find_label_issues(
         labels,
-        probabilities[:, present] / probabilities[:, present].sum(axis=1, keepdims=True),
+        softmax(logits[:, present]),
         return_indices_ranked_by="self_confidence",
         filter_by="confident_learning",
         n_jobs=1,
     )
     return positions
-
-
-def _scale(coordinates: FloatArray) -> FloatArray:
-    lengths = np.linalg.norm(coordinates, axis=1, keepdims=True)
-    unit: FloatArray = coordinates / np.maximum(lengths, np.finfo(np.float64).tiny)
-    return unit
 
 
 def _find_nearest(predicted: OutOfFold, unit: FloatArray, row: int, label: int) -> str:

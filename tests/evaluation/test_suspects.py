@@ -74,6 +74,15 @@ def test_who_is_not_judged_is_no_suspect() -> None:
     assert [each.path for each in suspects if each.person == "Cy"] == [], "a person of whom nobody is judged"
 
 
+def test_a_person_of_whom_nobody_is_judged_may_leave_no_probability_to_the_others() -> None:
+    predicted, _ = _predict(MOVED)
+    logits = predicted.logits.copy()
+    logits[:5, 2] = 1e4
+    of_cy = np.array([photo.person == "Cy" for photo in predicted.photos])
+    suspects = find_suspects(replace(predicted, judged=~of_cy, logits=logits))
+    assert not {each.path for each in suspects} & {photo.path for photo in predicted.photos[:5]}
+
+
 def test_the_table_holds_any_name(tmp_path: Path) -> None:
     suspects = [replace(each, person="=Ann, \"the\" 'first'") for each in find_suspects(*_predict(MOVED))]
     save_suspects(suspects, tmp_path / "suspects.csv")

@@ -15,7 +15,7 @@ from celebflow.classifier.fits import Fits
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.projection import MAX_VIEWS
 from celebflow.classifier.vectors import list_views
-from celebflow.data.photos import list_people
+from celebflow.data.photos import list_people, number_groups
 from celebflow.errors import CelebflowError
 from celebflow.features.store import Features, LabeledFeatures, select_split
 from celebflow.params import ComputeParams, TrainParams
@@ -81,9 +81,8 @@ def choose_fractions(features: Features, fractions: Sequence[float]) -> list[flo
     Raises CelebflowError when fewer than three are left.
     """
     train = select_split(features, list_people(features.photos), "train")
-    counts = [
-        len(np.unique(_number_groups(train)[train.labels == label])) for label in np.unique(train.labels)
-    ]  # of groups of each person
+    groups = number_groups(features.photos[row] for row in train.rows)
+    counts = [len(np.unique(groups[train.labels == label])) for label in np.unique(train.labels)]  # of each person
     chosen: dict[tuple[int, ...], float] = {}
     for fraction in sorted(fractions):
         chosen.setdefault(tuple(_count_taken(fraction, count) for count in counts), fraction)
@@ -100,16 +99,9 @@ def _count_taken(fraction: float, count: int) -> int:
     return max(min(_LEAST_PER_PERSON, count), round(fraction * count))
 
 
-def _number_groups(train: LabeledFeatures) -> NDArray[np.int64]:
-    """Return the (N,) groups of near-duplicates, counted from 0."""
-    names = [train.features.photos[row].group for row in train.rows]
-    numbers: NDArray[np.int64] = np.unique(names, return_inverse=True)[1]
-    return numbers
-
-
 def _choose_parts(train: LabeledFeatures, fractions: Sequence[float], seed: int) -> list[NDArray[np.bool_]]:
     """Return for each fraction the (N,) photographs that are taken: of each person this fraction, whole groups."""
-    groups = _number_groups(train)
+    groups = number_groups(train.features.photos[row] for row in train.rows)
     random = np.random.default_rng([seed, 2])
     ranks = random.permutation(groups.max() + 1)[groups]  # (N,)
     masks = [np.zeros(len(train), bool) for _ in fractions]

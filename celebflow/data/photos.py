@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from celebflow.data.tables import load_rows, save_rows
 
 SPLITS = ("train", "val", "test")
@@ -29,6 +32,12 @@ class Photo:
 def list_people(photos: Iterable[Photo]) -> list[str]:
     """Return the class names: the sorted folder names, without those of unknown people."""
     return sorted({photo.person for photo in photos if photo.split != UNKNOWN})
+
+
+def number_groups(photos: Iterable[Photo]) -> NDArray[np.int64]:
+    """Return the (N,) groups of near-duplicates of N photographs, counted from 0."""
+    numbers: NDArray[np.int64] = np.unique([photo.group for photo in photos], return_inverse=True)[1]
+    return numbers
 
 
 def save_photos(photos: Iterable[Photo], path: Path) -> None:

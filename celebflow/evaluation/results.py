@@ -21,7 +21,7 @@ from celebflow.classifier.calibration import (
     softmax,
 )
 from celebflow.classifier.history import EpochResult, load_history
-from celebflow.data.photos import Photo
+from celebflow.data.photos import Photo, number_groups
 from celebflow.data.tables import load_rows, load_table, save_rows, save_table
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.metrics import (
@@ -293,12 +293,6 @@ def save_split_report(
         "uncalibrated_calibration_error": compute_calibration_error(uncalibrated_bins),
         **(open_set.metrics if open_set else {"coverage": 1.0}),
     }
-
-
-def number_groups(photos: Sequence[Photo]) -> NDArray[np.int64]:
-    """Return the (N,) groups of near-duplicates of N photographs, counted from 0."""
-    numbers: NDArray[np.int64] = np.unique([photo.group for photo in photos], return_inverse=True)[1]
-    return numbers
 
 
 def load_report(history: Path, metrics: Path, folder: Path) -> Report:

@@ -11,11 +11,10 @@ from tabulate import tabulate
 from celebflow import paths
 from celebflow.classifier.fits import open_fits
 from celebflow.classifier.subset_training import choose_fractions, train_on_subsets
-from celebflow.data.photos import list_people
+from celebflow.data.photos import list_people, number_groups
 from celebflow.data.tables import save_rows
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.learning_curve import LearningCurve, LearningPoint, build_learning_curve, find_gains
-from celebflow.evaluation.results import number_groups
 from celebflow.experiments.lookup import require
 from celebflow.features.store import load_features, select_split
 from celebflow.params import load_params
@@ -54,7 +53,7 @@ def measure_learning_curve(repetitions: int, figure: Path) -> LearningReport:
     shape = repetitions, len(fractions), -1
     hits = np.array([result.logits.argmax(axis=1) == val.labels for result in results]).reshape(shape)
     sizes = np.array([result.count for result in results]).reshape(shape[:2]).mean(axis=0) / len(names)
-    groups = number_groups([features.photos[row] for row in val.rows])
+    groups = number_groups(features.photos[row] for row in val.rows)
     curve = build_learning_curve(hits, val.labels, groups, sizes.tolist())
     save_rows(LearningPoint, curve.points, paths.LEARNING_CURVE)
     warning = features.origin.backbone.warning()

@@ -21,12 +21,16 @@ from celebflow.report.suspects_page import render_suspects
 
 @dataclass(frozen=True)
 class LabelCheck:
-    """The suspects among `count` photographs, and the accuracy out of fold; `count_of` counts those of each person."""
+    """The suspects among `count` photographs, of which some were not judged, and the accuracy of the others out of fold.
+
+    `count_of` counts the photographs of each person.
+    """
 
     suspects: list[Suspect]
     count: int
     accuracy: float
     count_of: dict[str, int]
+    unjudged_count: int = 0
 
 
 def check_labels(fold_count: int, page: Path) -> LabelCheck:
@@ -50,13 +54,15 @@ def check_labels(fold_count: int, page: Path) -> LabelCheck:
     with paths.write_whole(page) as part:
         part.write_text(render_suspects(suspects, len(rows), features, paths.DATA), encoding="utf-8")
     count_of = dict(Counter(photo.person for photo in predicted.photos))
-    return LabelCheck(suspects, len(rows), predicted.accuracy, count_of)
+    return LabelCheck(suspects, len(rows), predicted.accuracy, count_of, int((~predicted.judged).sum()))
 
 
 def format_check(check: LabelCheck, max_suspects: int) -> str:
     """Return the surest suspects as text, at most `max_suspects`; -1 lists all."""
     share = f"{len(check.suspects)} of {check.count} labels are suspect ({len(check.suspects) / check.count:.1%})."
     text = f"{share} Accuracy of the predictions without the photograph itself: {check.accuracy:.4f}."
+    if check.unjudged_count:
+        text += f" Not judged: {check.unjudged_count}, whose people have near-duplicates alone."
     if not check.suspects:
         return text
     shown = check.suspects if max_suspects < 0 else check.suspects[:max_suspects]

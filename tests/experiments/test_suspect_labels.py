@@ -52,4 +52,6 @@ def test_the_text_lists_the_surest_and_the_people_with_several() -> None:
     assert "and 4 more; --limit -1 lists all" in text
     assert [line.split() for line in text.splitlines()[-2:]] == [["Ann", "3", "20"], ["Bo", "2", "10"]]
     assert "007/5.jpg" in format_check(check, -1)
-    assert format_check(LabelCheck([], 50, 1.0, {}), 20).count("\n") == 0
+    without = format_check(LabelCheck([], 50, 1.0, {}), 20)
+    assert without.count("\n") == 0 and "Not judged" not in without
+    assert "Not judged: 7" in format_check(LabelCheck([], 50, 1.0, {}, 7), 20)

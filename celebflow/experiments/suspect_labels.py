@@ -21,7 +21,7 @@ from celebflow.report.suspects_page import render_suspects
 
 @dataclass(frozen=True)
 class LabelCheck:
-    """The suspects among `count` photographs, of which some were not judged, and the accuracy of the others out of fold.
+    """The suspects among `count` photographs, and the accuracy out of fold of those that were judged.
 
     `count_of` counts the photographs of each person.
     """

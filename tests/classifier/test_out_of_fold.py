@@ -65,7 +65,7 @@ def test_people_are_recognized_in_photographs_that_are_in_a_wrong_folder(name: s
 def test_a_label_does_not_change_its_own_prediction(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folds: NDArray[np.int64] = np.arange(60) // 3 % 4
     monkeypatch.setattr(out_of_fold, "assign_folds", lambda *_: folds)
-    features = _draw()
+    features = _draw("original", "mirrored")
     before, after = (_predict(each, RECIPES[name]).logits for each in (features, _relabel(features, n7="Ann")))
     own_fold = folds == folds[7]
     assert np.array_equal(before[own_fold], after[own_fold])
@@ -88,6 +88,7 @@ def test_people_whom_a_classifier_has_not_seen_are_not_judged(name: str) -> None
     assert np.array_equal(predicted.judged, ~is_cy)
     assert (predicted.logits[~is_cy].argmax(axis=1) == predicted.labels[~is_cy]).all()
     assert (predicted.logits[is_cy].argmax(axis=1) != predicted.labels[is_cy]).all()
+    assert (predicted.logits[is_cy, 2] < predicted.logits[is_cy, :2].min(axis=1) - 100).all()
     assert predicted.accuracy == 1, "of those who are judged"
 
 

@@ -75,6 +75,17 @@ def test_what_is_the_same_in_all_repetitions_is_trained_on_once(name: str, monke
     assert counted.call_count == 4
 
 
+@pytest.mark.parametrize(("max_views", "by_products"), [(90, True), (89, False)])
+def test_inner_products_of_very_many_views_are_not_computed(
+    max_views: int, by_products: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = Mock(side_effect=subset_training._predict_by_products)
+    monkeypatch.setattr(subset_training, "_predict_by_products", predict)
+    monkeypatch.setattr(subset_training, "MAX_VIEWS", max_views)
+    _train(draw_features(60, ("original", "mirrored")), FAST["lda"], 1.0)  # 45 photographs of train and val
+    assert predict.called == by_products
+
+
 def test_parts_are_nested_hold_everybody_and_keep_groups_whole() -> None:
     features = draw_features(120)
     photos = [replace(photo, group=f"{n // 6}") for n, photo in enumerate(features.photos)]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from celebflow.evaluation import learning_curve
 from celebflow.evaluation.learning_curve import build_learning_curve, find_gains, fit_power_law
 
 SIZES = [4.0, 6.0, 10.0, 16.0, 25.0, 40.0]
@@ -24,6 +25,24 @@ def test_errors_that_rise_are_fitted_by_their_mean_and_none_by_zero() -> None:
     laws = fit_power_law(np.array(SIZES), errors, np.ones((2, 6)))
     assert laws[0, 1] == 0 and 0.1 < laws[0, 0] < 0.2
     assert laws[1, 0] == laws[1, 1] == 0
+
+
+def test_errors_weigh_by_their_variance_and_zero_does_not_decide_alone() -> None:
+    sizes = np.array(SIZES)
+    errors = 0.5 * (sizes / 4) ** -1.5
+    errors[:2] = 0.4  # rough where errors are frequent
+    a, b, c = fit_power_law(sizes, errors[None], np.ones((1, 6)))[0]
+    assert a + b * 40.0**-c == pytest.approx(errors[-1], abs=0.01)
+    errors = np.array([0.3, 0.2, 0.1, 0.05, 0.02, 0])
+    a, b, c = fit_power_law(sizes, errors[None], np.ones((1, 6)))[0]
+    assert a + b * 4.0**-c == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_line_has_no_negative_number() -> None:
+    x, y = np.array([1.0, 2, 3]), np.array([[5.0, 7, 9], [1, 3, 5], [5, 3, 1]])
+    a, b = learning_curve._fit_line(x, y, np.ones((3, 3)))
+    assert a == pytest.approx([3, 0, 3])
+    assert b == pytest.approx([2, 22 / 14, 0])
 
 
 def test_a_size_without_a_share_does_not_count() -> None:
@@ -81,10 +100,25 @@ def test_repetitions_widen_the_intervals_and_are_drawn_apart_from_groups() -> No
     assert (point.accuracy_low, point.accuracy, point.accuracy_high) == (0, 0.5, 1)
 
 
+def test_balanced_accuracy_counts_people_equally() -> None:
+    hits = np.repeat(np.array([True, True, True, False]), 6).reshape(1, 4, 6).swapaxes(1, 2)
+    point = build_learning_curve(hits, np.array([0, 0, 0, 1]), np.arange(4), SIZES).points[0]
+    assert (point.accuracy, point.balanced_accuracy) == (0.75, 0.5)
+
+
+def test_a_resample_of_sizes_has_three_at_least() -> None:
+    shares = learning_curve._share_sizes(200, 4)
+    assert (shares[0] == 1).all() and (shares.sum(axis=1) == 4).all()
+    assert ((shares > 0).sum(axis=1) >= 3).all()
+    assert ((shares > 0).sum(axis=1) == 3).any()
+    assert (learning_curve._share_sizes(5, 3) == 1).all()
+
+
 def test_people_gain_by_the_second_half() -> None:
     hits = np.zeros((2, 6, 6), bool)
     hits[:, :, :2] = True  # of the first person
     hits[:, 4:, 2] = True  # half of the second person's, from 25 on; half of 40 is nearest to 16
+    hits[:, 3:, 3] = True
     hits[0, 5, 4] = True  # a quarter of the third person's
     gains = find_gains(hits, np.array([0, 0, 1, 1, 2, 2]), SIZES, ["Ann", "Bo", "Cy", "Di"])
     assert gains == {"Ann": 0.0, "Bo": 0.5, "Cy": 0.25}

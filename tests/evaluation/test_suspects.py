@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from celebflow.classifier.out_of_fold import OutOfFold
@@ -43,6 +44,15 @@ def test_photographs_in_wrong_folders_are_found_and_no_others() -> None:
         assert each.probability_of_person < 0.1 < 0.8 < each.probability_of_likelier <= 1
     of_person = [each.probability_of_person for each in suspects]
     assert of_person == sorted(of_person), "the surest first"
+
+
+def test_probabilities_are_calibrated_whatever_the_scale_of_logits() -> None:
+    predicted, _ = _predict({number: (number + 1) % 3 for number in range(0, COUNT, 7)})
+    one, other = (find_suspects(replace(predicted, logits=scale * predicted.logits)) for scale in (1, 3))
+    calibrated = [each.probability_of_likelier for each in one]
+    by_path = {each.path: each.probability_of_likelier for each in other}
+    assert calibrated == pytest.approx([by_path[each.path] for each in one], abs=1e-3)
+    assert np.mean(calibrated) < 0.95, "some labels are wrong"
 
 
 def test_nobody_is_suspect_where_all_labels_are_right() -> None:

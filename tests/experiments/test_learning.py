@@ -41,9 +41,9 @@ def test_what_the_command_needs_is_told(repository: Repository) -> None:
 def test_the_text_says_what_more_photographs_bring_and_to_whom() -> None:
     points = [LearningPoint(size, 0.9, 0.85, 0.95, 0.8, 0.7, 0.9) for size in (5.0, 10.0, 20.0)]
     forecast = Forecast(40.0, 0.92, Interval(0.88, 0.96), -0.012, Interval(-0.021, 0.003))
-    gains = {"007": 0.5, "Bo": -0.1, "Cy": 0.125}
+    gains = {"007": 0.125, "Bo": -0.1, "Cy": 0.5}
     text = format_learning(LearningReport(LearningCurve(points, [], forecast), gains, {"007": 9, "Bo": 20, "Cy": 31}))
     assert "With 2 times as many photographs (40 per person)" in text
     assert "by about -1.2 points (-2.1 to +0.3), to 0.920 (0.880 to 0.960)" in text
-    assert [line.split() for line in text.splitlines()[-2:]] == [["007", "9", "+50.0"], ["Cy", "31", "+12.5"]]
+    assert [line.split() for line in text.splitlines()[-2:]] == [["Cy", "31", "+50.0"], ["007", "9", "+12.5"]]
     assert "Bo" not in text

@@ -144,6 +144,8 @@ def open_waiting_store() -> MlflowClient:
 
 
 def _open(uri: str) -> MlflowClient:
+    if describe_address(uri) != uri:  # at a run's end, MLflow would print its page's address with the secrets
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     with _announce_waiting(uri):
         _check_connection(uri)
         database = find_database(uri)

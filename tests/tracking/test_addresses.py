@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.entities import Run, RunData, RunInfo
+from mlflow.store.tracking.rest_store import RestStore
 from sqlalchemy import make_url
 
 from celebflow.errors import CelebflowError
@@ -201,6 +203,20 @@ def test_mlflow_logs_no_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     )
     assert handler.filter(record)
     assert SECRET not in record.getMessage()
+
+
+@pytest.mark.parametrize("address", ["http://ann:{}@127.0.0.1:9", "http://127.0.0.1:9/mlflow?token={}"])
+def test_the_page_of_a_run_is_not_printed_with_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "false")
+    monkeypatch.setattr(stores, "_check_connection", lambda uri: None)
+    info = RunInfo("f" * 32, "1", "ann", "RUNNING", 0, None, "active", run_name="name")
+    monkeypatch.setattr(RestStore, "get_run", lambda *_: Run(info, RunData()))
+    monkeypatch.setattr(RestStore, "update_run_info", lambda *_, **__: info)
+    stores._open(address.format(SECRET)).set_terminated("f" * 32, "FINISHED")
+    output = capsys.readouterr()
+    assert SECRET not in output.out + output.err
 
 
 def test_what_is_waited_for_is_said(

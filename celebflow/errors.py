@@ -1,5 +1,6 @@
 """Errors that the user can fix, and how a program ends on one."""
 
+import atexit
 import codecs
 import errno
 import gc
@@ -74,6 +75,8 @@ def describe_shortage(error: BaseException, place: Path | str = "") -> str:
         code, place = errno.ENOSPC, "A temporary file"
     if code == errno.EMFILE:
         return f"There are too many open files ({reason}). Raise their limit: `ulimit -n 4096`."
+    if code == errno.EAGAIN and not isinstance(getattr(error, "characters_written", None), int):  # not of an output
+        return f"There are too many processes ({reason}). End some, or raise their limit: `ulimit -u`."
     if code in _NO_ACCESS:
         return (
             f"{place or 'A file'} cannot be used ({os.strerror(code)}). Change that, or work in a copy of the project "
@@ -233,6 +236,8 @@ def run_to_exit(main: Callable[[], None]) -> None:
         print("terminated", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     finally:
+        # Another Ctrl-C ends what libraries do at the end of the process, without a traceback of theirs.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
         gc.freeze()  # otherwise the interpreter spends a second on collecting torch's and MLflow's objects as it ends
 
 

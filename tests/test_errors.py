@@ -52,6 +52,16 @@ def test_ctrl_c_during_the_imports_of_a_program_shows_no_traceback(program: str)
     assert (result.returncode, result.stderr) == (-signal.SIGINT, "interrupted\n")
 
 
+def test_ctrl_c_at_the_end_of_a_program_shows_no_traceback_of_libraries() -> None:
+    script = (
+        "import atexit, signal\nfrom celebflow.errors import *\n"
+        "def main(): atexit.register(signal.raise_signal, signal.SIGINT); raise KeyboardInterrupt\n"
+        "run_to_exit(main)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "interrupted\n")
+
+
 def _run(main: str, *, output: int = subprocess.PIPE, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """Run a program whose `main` has these lines."""
     lines = ["import sys", "from celebflow import cli", "from celebflow.errors import *", "def main():"]
@@ -173,6 +183,7 @@ def test_lack_of_memory_is_told_whichever_library_notices_it(library: str) -> No
         (PermissionError(errno.EACCES, "Permission denied", "splits/z"), ["splits/z", "Permission denied"]),
         (OSError(errno.EFBIG, "File too large"), ["features/y", "ulimit -f"]),
         (OSError(errno.EMFILE, "Too many open files"), ["ulimit -n"]),
+        (OSError(errno.EAGAIN, "Resource temporarily unavailable"), ["too many processes", "ulimit -u"]),
     ],
 )
 def test_what_else_the_machine_lacks_is_told_with_place_and_remedy(error: Exception, parts: list[str]) -> None:

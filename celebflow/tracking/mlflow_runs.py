@@ -41,6 +41,14 @@ class Run:
         self._params = params
         self._source = source
         self.run_id = continued_id
+        self._is_running = False
+        try:
+            self._open(continued_id)
+        except BaseException as error:
+            self.end_after(error)
+            raise
+
+    def _open(self, continued_id: str) -> None:
         if continued_id:
             with stores.lock_waiting_runs():
                 if self._continue_waiting_run():
@@ -62,6 +70,7 @@ class Run:
             return False
         self._client = stores.open_waiting_store()
         self.run_id = waiting.info.run_id
+        self._is_running = True
         _mark_running(self._client, self.run_id)
         return True
 
@@ -93,6 +102,7 @@ class Run:
             all_tags = {**describe_origin(provenance, self._source), PROCESS_TAG: name_process(os.getpid()), **tags}
             created = self._client.create_run(experiment_id, tags=all_tags, run_name=name)
             self.run_id = created.info.run_id
+            self._is_running = True
             self._client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in params.items()])
 
     def _wait(self, error: Exception) -> None:
@@ -184,6 +194,17 @@ class Run:
         """End the run with a status of MLflow: FINISHED, FAILED or KILLED."""
         self.log(lambda client, run_id: client.set_terminated(run_id, status))
 
+    def mark_running(self) -> None:
+        """Let the store say that the run is running, in this process."""
+        self._is_running = True
+        self.log(_mark_running)
+
+    def end_after(self, error: BaseException) -> None:
+        """End the run as what an error makes it, if it is running; an error of the store must not hide the first."""
+        if self._is_running:
+            with suppress(*stores.STORE_ERRORS, CelebflowError), stores.short_timeouts():
+                self.end("KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED")
+
     def _log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         now_ms = int(time.time() * 1000)
         metrics = [Metric(name, value, now_ms, step) for name, value in values.items()]
@@ -251,11 +272,9 @@ def continue_run(params: Params, source: BackboneSource) -> Iterator[Run]:
 @contextmanager
 def _open(run: Run) -> Iterator[Run]:
     try:
-        run.log(_mark_running)
+        run.mark_running()
         yield run
     except BaseException as error:
-        # An error of the store must not hide the first error.
-        with suppress(*stores.STORE_ERRORS, CelebflowError), stores.short_timeouts():
-            run.end("KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED")
+        run.end_after(error)
         raise
     run.end("FINISHED")

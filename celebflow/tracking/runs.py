@@ -3,29 +3,35 @@
 The process runs `mlflow_runs`.
 """
 
+import os
 import pickle
 import signal
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from multiprocessing.process import BaseProcess, parent_process
 from pathlib import Path
+from threading import Thread
 from traceback import format_exception
+from types import FrameType
 
 from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.history import EpochResult
-from celebflow.errors import CelebflowError, Terminated, defer_signals, raise_terminated
+from celebflow.errors import CelebflowError, Terminated, defer_signals
 from celebflow.features.store import Features
 from celebflow.params import Params
 from celebflow.tasks import load_quickly
 
 _ANSWER = "answer"  # instead of a method, to wait until all before is done
 _END = "end"  # instead of a method; with an exception, if the stage has not finished
-_LAST_SECONDS = 10  # for what is left to log when the stage fails, and then for ending the run
+_LAST_SECONDS = 10  # for what is left to log when the stage fails or is killed, and then for ending the run
+# A closed terminal sends SIGHUP, and Ctrl-\ sends SIGQUIT, to this process as well as to the stage.
+_ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
 
 class Run:
@@ -67,15 +73,19 @@ class Run:
         self._receive()
 
     def give_up(self, error: BaseException) -> None:
-        """End the run as what an error of the stage makes it; wait for that no longer than some seconds."""
+        """End the run as what an error of the stage makes it; wait for that no longer than some seconds.
+
+        Another Ctrl-C leaves out what is left to log, and a third one does not wait for the end of the run either.
+        """
+        if not self._process.is_alive():
+            return
         interrupted = isinstance(error, KeyboardInterrupt | Terminated)
         try:
-            self._connection.send((_END, (Terminated() if interrupted else _StageError(),)))
-            self._process.join(_LAST_SECONDS)
+            with suppress(OSError, KeyboardInterrupt, Terminated):  # an OSError: the process has ended
+                self._connection.send((_END, (Terminated() if interrupted else _StageError(),)))
+                self._process.join(_LAST_SECONDS)
             self._process.terminate()  # what takes longer is left out
             self._process.join(_LAST_SECONDS)
-        except OSError:  # the process has ended
-            pass
         finally:
             self._process.kill()
 
@@ -135,13 +145,13 @@ def _open(opener: str, *arguments: object) -> Iterator[Run]:
     context = get_context("fork") if sys.platform == "linux" else get_context("spawn")
     own, other = context.Pipe()
     process = context.Process(target=_log, args=(own, other, opener, arguments), daemon=True)
-    with warnings.catch_warnings(), defer_signals():  # the process sets handlers of its own
-        # Python 3.12 warns of other threads' locks; the process takes none of them.
-        warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
-        process.start()
-    other.close()
     run = Run(own, process)
     try:
+        with warnings.catch_warnings(), defer_signals():  # the process sets handlers of its own
+            # Python 3.12 warns of other threads' locks; the process takes none of them.
+            warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+            process.start()
+        other.close()
         yield run
         run.end()
     except BaseException as error:
@@ -149,14 +159,18 @@ def _open(opener: str, *arguments: object) -> Iterator[Run]:
         raise
     finally:
         own.close()
-        process.join()
+        if process.is_alive():
+            process.join()
 
 
 def _log(theirs: Connection, connection: Connection, opener: str, arguments: tuple[object, ...]) -> None:
     """Log what the stage sends until it ends the run, or is killed; then send None, or what made the run end before."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage, which gets it as well, ends the run
-    signal.signal(signal.SIGTERM, raise_terminated)
+    for number in _ENDING_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _raise_terminated_once)
     theirs.close()  # open in this process, it would hide that the stage is killed
+    Thread(target=_end_after_the_stage, daemon=True).start()
     error: BaseException | None = None
     try:
         open_run = load_quickly(f"celebflow.tracking.mlflow_runs:{opener}")  # while the stage imports its libraries
@@ -171,13 +185,35 @@ def _log(theirs: Connection, connection: Connection, opener: str, arguments: tup
         connection.send(error)
 
 
+def _raise_terminated_once(signal_number: int, frame: FrameType | None) -> None:
+    """Raise Terminated, and let nothing but a kill interrupt what then ends the run."""
+    _ignore_ending_signals()
+    raise Terminated
+
+
+def _ignore_ending_signals() -> None:
+    for number in _ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end_after_the_stage() -> None:
+    """When the stage is killed, end this process some seconds later, whichever answer of a store it waits for."""
+    stage = parent_process()
+    if stage is None:  # the type's, not this process's
+        return
+    stage.join()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        time.sleep(_LAST_SECONDS)
+        os.kill(os.getpid(), number)
+
+
 class _StageError(Exception):
     """The stage has failed, and says why itself."""
 
 
 def _receive_all(connection: Connection) -> Iterator[tuple[str, tuple[object, ...]]]:
     """Yield what the stage sends until it ends the run; raise Terminated or _StageError when it does not finish."""
-    with suppress(EOFError):
+    with suppress(EOFError, ConnectionError):  # the stage has been killed
         while True:
             method, values = connection.recv()
             if method == _ANSWER:
@@ -185,9 +221,11 @@ def _receive_all(connection: Connection) -> Iterator[tuple[str, tuple[object, ..
             elif method != _END:
                 yield method, values
             elif values:
+                _ignore_ending_signals()
                 raise values[0]
             else:
                 return
+    _ignore_ending_signals()
     raise Terminated
 
 

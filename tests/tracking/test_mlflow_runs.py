@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
@@ -46,6 +47,25 @@ def test_a_run_that_is_interrupted_amid_a_statement_ends_as_killed(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("error", "status"), [(errors.Terminated(), "KILLED"), (ValueError("no"), "FAILED")])
+def test_a_run_that_is_interrupted_while_it_is_made_ends_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: str
+) -> None:
+    for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(MlflowClient, "log_batch", fail)  # which comes after that the run is made
+    with pytest.raises(type(error)), start_run(Params(), SOURCE, {}):
+        pass
+    (stored,) = stores.list_runs(stores.open_store())
+    assert stored.info.status == status
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children
 from pathlib import Path
+from threading import Timer
 
 import psutil
 import pytest
@@ -69,22 +70,60 @@ def test_a_stage_that_does_not_finish_ends_its_run_so(error: BaseException, stat
     assert (stored.info.status, stored.data.metrics["val/loss"]) == (status, 0.6)
 
 
-def test_the_run_of_a_stage_that_is_killed_ends_at_once() -> None:
+@contextmanager
+def _run_stage(body: str, before: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """Start a stage as the leader of a group; it prints the number of the process that logs first."""
     script = (
-        "import time\nfrom celebflow.params import Params\nfrom celebflow.tracking.runs import *\n"
+        "import os, signal, time\nfrom contextlib import *\nfrom multiprocessing import active_children\n"
+        "from celebflow.params import Params\nfrom celebflow.tracking import mlflow_runs, runs\n"
         "from tests.conftest import draw_features\nfrom tests.tracking.test_runs import EPOCH\n"
-        "with start_run(Params(), draw_features()) as run:\n"
-        "    run.log_epoch(EPOCH)\n    print(flush=True)\n    time.sleep(600)"
+        f"{before}\n"
+        "with runs.start_run(Params(), draw_features()) as run:\n"
+        "    print(active_children()[0].pid, flush=True)\n"
+        f"    {body}"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as stage:
-        assert stage.stdout is not None
-        stage.stdout.readline()
-        (logging,) = psutil.Process(stage.pid).children()
-        stage.kill()
-    logging.wait(_PATIENCE_SECONDS)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, start_new_session=True) as stage:
+        yield stage
+
+
+def _wait_for_logging(stage: subprocess.Popen[bytes]) -> None:
+    assert stage.stdout is not None
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(stage.stdout.readline())).wait(_PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "run.log_epoch(EPOCH); os.kill(os.getpid(), signal.SIGKILL)",
+        "run._send('answer'); os.kill(os.getpid(), signal.SIGKILL)",
+        "run.wait_until_open(); os.killpg(0, signal.SIGHUP); time.sleep(600)",
+        "run.wait_until_open(); os.killpg(0, signal.SIGQUIT); time.sleep(600)",
+    ],
+    ids=["killed", "killed while it waits", "closed terminal", "Ctrl-backslash"],
+)
+def test_the_run_of_a_stage_that_is_killed_ends_at_once(end: str) -> None:
+    with _run_stage(end) as stage:
+        _wait_for_logging(stage)
     (stored,) = stores.list_runs(stores.open_store())
-    assert (stored.info.status, stored.data.metrics["val/loss"]) == ("KILLED", 0.6)
+    assert stored.info.status == "KILLED"
+    assert stored.data.metrics.get("val/loss") == (0.6 if "EPOCH" in end else None)
+
+
+def test_a_stage_that_is_killed_leaves_no_process_that_waits_for_a_store() -> None:
+    before = (
+        "runs._LAST_SECONDS = 0.2\n"
+        "@contextmanager\n"
+        "def wait(*_):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    time.sleep(600)\n"
+        "    yield\n"
+        "mlflow_runs.start_run = wait"
+    )
+    with _run_stage("time.sleep(1); os.kill(os.getpid(), signal.SIGKILL)", before) as stage:
+        _wait_for_logging(stage)
 
 
 def test_a_store_that_cannot_be_used_fails_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,3 +176,30 @@ def test_ctrl_c_does_not_wait_for_a_store_that_does_not_answer(
         raise KeyboardInterrupt
     assert not active_children()
     assert (project / "ended.txt").exists() is not stubborn
+
+
+def test_another_ctrl_c_leaves_out_what_is_left_to_log_and_ends_the_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SlowRun:
+        def log_epoch(self, _: EpochResult) -> None:
+            Path("began.txt").touch()
+            time.sleep(600)
+
+    @contextmanager
+    def open_slow_run(*_: object) -> Iterator[SlowRun]:
+        try:
+            yield SlowRun()
+        except Terminated:
+            time.sleep(0.5)  # as a store takes some time
+            Path("ended.txt").touch()  # as mlflow_runs ends the run
+            raise
+
+    monkeypatch.setattr(mlflow_runs, "start_run", open_slow_run)
+    with pytest.raises(KeyboardInterrupt), start_run(Params(), draw_features()) as run:
+        run.log_epoch(EPOCH)
+        while not Path("began.txt").exists():
+            time.sleep(0.01)
+        Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+        raise KeyboardInterrupt
+    assert (project / "ended.txt").exists()

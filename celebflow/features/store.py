@@ -1,5 +1,6 @@
 """The sparse feature store, which extract writes and train, evaluate and plot read."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _Number = TypeVar("_Number", bound=np.number)
+_PHOTOGRAPHS = "photographs.sha256"  # of the paths and contents of the photographs whose features are in the folder
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Features:
                 f"{error.args[0]} is not among the photographs of {paths.PHOTOS}, but another table has it. Run "
                 "`dvc repro`."
             ) from None
+
+    def find_sha256(self, name: str) -> str:
+        """Return the SHA-256 of the photograph at a path, from which its features were made, as `locate` finds it."""
+        (row,) = self.locate([name])
+        return self.photos[int(row)].sha256
 
     def gather(self, rows: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> SparseBatch:
         """Return the features of B photographs, in the view of this number: one for all, or (B,) numbers.
@@ -118,14 +125,20 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
             values.write(row.values.data)
     with paths.write_whole(folder / "offsets.npy") as offsets_file, offsets_file.open("wb") as file:
         np.save(file, offsets)
+    with paths.write_whole(folder / _PHOTOGRAPHS) as part:
+        part.write_text(_identify(photos), encoding="utf-8")
     cache.origin.save(origin_file(folder))
+
+
+def _identify(photos: Sequence[Photo]) -> str:
+    """Return what tells these photographs, in this order, from others."""
+    return hashlib.sha256("".join(f"{photo.sha256} {photo.path}\n" for photo in photos).encode()).hexdigest()
 
 
 def load_features(folder: Path, photos_file: Path) -> Features:
     """Open what save_features and save_faces wrote about the photographs in `photos_file`.
 
-    Raises CelebflowError when an earlier version of celebflow wrote it, when it is damaged, or for another number of
-    photographs.
+    Raises CelebflowError when an earlier version of celebflow wrote it, when it is damaged, or for other photographs.
     """
     photos = load_photos(photos_file)
     origin = FeatureOrigin.load(origin_file(folder))
@@ -134,7 +147,9 @@ def load_features(folder: Path, photos_file: Path) -> Features:
     values = _map(folder / "values.npy", np.dtype(np.float32))
     subjects = load_subjects(folder / paths.FACES.name)
     features = Features(offsets, indices, values, photos, origin, subjects)
-    if len(photos) * features.view_count != len(offsets) - 1:
+    identity = folder / _PHOTOGRAPHS
+    is_same = identity.exists() and identity.read_bytes() == _identify(photos).encode()
+    if not is_same or len(photos) * features.view_count != len(offsets) - 1:
         raise CelebflowError(f"{folder} does not match the photographs in {photos_file}. Run `dvc repro`.")
     if offsets[0] != 0 or (np.diff(offsets) < 0).any() or not offsets[-1] == len(indices) == len(values):
         raise _make_damage_error(folder / "offsets.npy", "it does not match indices.npy and values.npy")

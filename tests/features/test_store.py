@@ -1,6 +1,7 @@
 """Stored features come back row by row, view by view, with their photographs, faces and labels."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,34 @@ def test_features_of_other_photographs_are_refused(
     save_photos(photos[:-1], tmp_path / "fewer.csv")
     with pytest.raises(CelebflowError, match=r"features .*fewer\.csv.*`dvc repro`"):
         load_features(tmp_path / "features", tmp_path / "fewer.csv")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda first, second: [second, first],  # as after one of them was moved to another folder
+        lambda first, second: [replace(first, sha256=second.sha256), second],
+        lambda first, second: [replace(first, path="a.jpg", person="Zoe"), second],  # whose face is known by its path
+    ],
+)
+def test_features_of_as_many_other_photographs_are_refused(
+    tmp_path: Path,
+    photos: list[Photo],
+    store: Callable[[Transform], Features],
+    change: Callable[[Photo, Photo], list[Photo]],
+) -> None:
+    store(VIEWS)
+    save_photos([*change(*photos[:2]), *photos[2:]], tmp_path / "others.csv")
+    with pytest.raises(CelebflowError, match=r"features .*others\.csv.*`dvc repro`"):
+        load_features(tmp_path / "features", tmp_path / "others.csv")
+
+
+def test_features_fit_a_new_split_of_their_photographs(
+    tmp_path: Path, photos: list[Photo], store: Callable[[Transform], Features]
+) -> None:
+    store(VIEWS)
+    save_photos([replace(photo, split="test") for photo in photos], tmp_path / "others.csv")
+    assert len(load_features(tmp_path / "features", tmp_path / "others.csv").find_rows("test")) == len(photos)
 
 
 def test_features_of_an_earlier_version_are_refused_with_the_remedy(

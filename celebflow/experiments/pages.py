@@ -4,6 +4,7 @@ from pathlib import Path
 
 from celebflow import paths
 from celebflow.classifier.model_files import find_kind
+from celebflow.data.photos import load_photos
 from celebflow.evaluation.comparison import ResultComparison, compare_predictions
 from celebflow.experiments.lookup import find_result, require
 from celebflow.experiments.results import WORKSPACE
@@ -46,6 +47,7 @@ def _compare(name_a: str, name_b: str, split: str) -> ComparedResults:
     a = find_result(name_a, split)
     b = find_result(name_b, split)
     comparison = compare_predictions(a.predictions, b.predictions)
+    sha256_of = {photo.path: photo.sha256 for photo in load_photos(paths.PHOTOS)} if paths.PHOTOS.exists() else {}
     return ComparedResults(
         name_a=a.name,
         name_b=b.name,
@@ -55,6 +57,6 @@ def _compare(name_a: str, name_b: str, split: str) -> ComparedResults:
         params_a=a.params,
         params_b=b.params,
         comparison=comparison,
-        fixed=load_changes(comparison.fixed, paths.DATA),
-        broken=load_changes(comparison.broken, paths.DATA),
+        fixed=load_changes(comparison.fixed, paths.DATA, sha256_of),
+        broken=load_changes(comparison.broken, paths.DATA, sha256_of),
     )

@@ -141,7 +141,7 @@ class Batcher(FaceBatcher[PredictedPerson]):
 
 def _load_neighbor(neighbor: Neighbor) -> NearestPhotograph:
     try:
-        thumbnail = encode_jpeg(load_thumbnail(neighbor.file))
+        thumbnail = encode_jpeg(load_thumbnail(neighbor.file, neighbor.photo.sha256))
     except CelebflowError:
         thumbnail = None
     return NearestPhotograph(neighbor.photo.person, neighbor.similarity, thumbnail)

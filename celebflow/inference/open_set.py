@@ -141,6 +141,6 @@ def draw_taken(report: OpenSetReport, folder: Path, warning: str) -> Figure:
     tiles = []
     for each in report.taken[:_MAX_TILES]:
         caption = f"taken for {spell(each.name)}\nconfidence {format_confidence(each.confidence)}"
-        tiles.append(Tile(load_thumbnail(folder / each.photograph), caption, ORANGE))
+        tiles.append(Tile(load_thumbnail(folder / each.photograph, None), caption, ORANGE))
     title = f"Unknown people who were given a name: {len(tiles)} of {report.accepted}, the best match first"
     return draw_contact_sheet(title, [("", tiles)], warning)

@@ -88,7 +88,7 @@ def publish_attributes(
 
     @cache
     def load(path: str) -> NDArray[np.uint8]:
-        return load_crop(paths.DATA / path, card.transform, features.subjects.get(path))
+        return load_crop(paths.DATA / path, features.find_sha256(path), card.transform, features.subjects.get(path))
 
     examples = build_examples(model, chosen, features, load)
     if resolution_dpi is not None:

@@ -1,5 +1,6 @@
 """Two results → a page that compares them, or a section of a result's page."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +48,20 @@ class ComparedResults:
     broken: Sequence[ChangedPhotograph]
 
 
-def load_changes(changes: Sequence[Change], folder: Path) -> list[ChangedPhotograph]:
-    """Return the first changes with the thumbnails of the photographs in `folder`."""
+def load_changes(changes: Sequence[Change], folder: Path, sha256_of: Mapping[str, str]) -> list[ChangedPhotograph]:
+    """Return the first changes with the thumbnails of the photographs in `folder`, as far as these are still there.
+
+    `sha256_of` are the SHA-256 of photographs by path, as prepare found them.
+    """
     loaded = []
     for change in changes[:_MAX_CHANGES]:
-        files = [folder / photograph for photograph in change.b.photographs]
-        loaded.append(ChangedPhotograph(change, [load_thumbnail(file) for file in files if file.is_file()]))
+        files = [folder / name for name in change.b.photographs if _is_there(folder / name, sha256_of.get(name))]
+        loaded.append(ChangedPhotograph(change, [load_thumbnail(file, None) for file in files]))
     return loaded
+
+
+def _is_there(file: Path, sha256: str | None) -> bool:
+    return file.is_file() and (sha256 is None or hashlib.sha256(file.read_bytes()).hexdigest() == sha256)
 
 
 def render_comparison(compared: ComparedResults) -> str:

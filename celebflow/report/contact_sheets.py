@@ -106,7 +106,7 @@ def _show_group(group: DuplicateGroup, folder: Path) -> tuple[str, list[Tile]]:
     for photo in shown:
         file = photo.path.removeprefix(f"{photo.person}/")
         caption = f"{spell(photo.person)}\n{file}" if mixed else file
-        tiles.append(Tile(load_thumbnail(folder / photo.path), caption, ORANGE if mixed else BLUE))
+        tiles.append(Tile(load_thumbnail(folder / photo.path, photo.sha256), caption, ORANGE if mixed else BLUE))
     return heading, tiles
 
 

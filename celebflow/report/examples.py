@@ -63,7 +63,7 @@ def build_examples(
 
     @cache
     def crop(path: str) -> NDArray[np.uint8]:
-        return load_crop(folder / path, card.transform, subjects.get(path))
+        return load_crop(folder / path, features.find_sha256(path), card.transform, subjects.get(path))
 
     def build(split: str, prediction: Prediction, heat: NDArray[np.float32], neighbors: Sequence[Neighbor]) -> Example:
         image = crop(prediction.path)

@@ -90,12 +90,11 @@ def _list_pairs(
         own = [error for error in errors if (error.actual, error.predicted) == (actual, predicted)]
         tiles = []
         for error in own[:_MAX_ERRORS_PER_PAIR]:
-            tiles.append(
-                Tile(load_thumbnail(folder / error.path), f"confidence {format_confidence(error.confidence)}", ORANGE)
-            )
+            image = load_thumbnail(folder / error.path, features.find_sha256(error.path))
+            tiles.append(Tile(image, f"confidence {format_confidence(error.confidence)}", ORANGE))
         trained_on = [photo for photo in features.photos if (photo.person, photo.split) == (predicted, "train")]
         for photo in trained_on[: min(_MAX_COMPARED_PER_PAIR, _TILES_PER_PAIR - len(tiles))]:
-            tiles.append(Tile(load_thumbnail(folder / photo.path), f"{spell(predicted)} (train)", BLUE))
+            tiles.append(Tile(load_thumbnail(folder / photo.path, photo.sha256), f"{spell(predicted)} (train)", BLUE))
         heading = f"{spell(actual)} predicted as {spell(predicted)}, {pairs[actual, predicted]} of {supports[actual]}"
         rows.append((heading, tiles))
     return rows

@@ -75,7 +75,7 @@ def publish_pairs(
 
     @cache
     def load(path: str) -> NDArray[np.uint8]:
-        return load_crop(paths.DATA / path, card.transform, features.subjects.get(path))
+        return load_crop(paths.DATA / path, features.find_sha256(path), card.transform, features.subjects.get(path))
 
     if resolution_dpi is not None:
         if hint := choose_fonts(spell(photo.person) for photo in features.photos):

@@ -36,7 +36,8 @@ def render_suspects(suspects: Sequence[Suspect], count: int, features: Features,
 
     @cache
     def crop(path: str) -> NDArray[np.uint8]:
-        return load_crop(folder / path, features.origin.transform, features.subjects.get(path))
+        sha256 = features.find_sha256(path)
+        return load_crop(folder / path, sha256, features.origin.transform, features.subjects.get(path))
 
     def show(suspect: Suspect) -> ShownSuspect:
         nearest = {suspect.person: suspect.nearest_of_person, suspect.likelier: suspect.nearest_of_likelier}

@@ -13,14 +13,17 @@ from celebflow.features.transform import Transform
 THUMBNAIL_SIDE_PX = 160
 
 
-def load_thumbnail(file: Path) -> NDArray[np.uint8]:
-    """Return the center square of a photograph, (side, side, 3)."""
-    return make_thumbnail(load_photograph(file))
+def load_thumbnail(file: Path, sha256: str | None) -> NDArray[np.uint8]:
+    """Return the center square of a photograph, (side, side, 3), as load_photograph loads it.
+
+    Where a result is shown, `sha256` is that of the photograph which it is about.
+    """
+    return make_thumbnail(load_photograph(file, sha256))
 
 
-def load_crop(file: Path, transform: Transform, subject: Face | None) -> NDArray[np.uint8]:
+def load_crop(file: Path, sha256: str | None, transform: Transform, subject: Face | None) -> NDArray[np.uint8]:
     """Return what the network sees of a photograph, (side, side, 3); `subject` is the face that extract chose."""
-    return make_thumbnail(transform.shown.crop(load_photograph(file), subject))
+    return make_thumbnail(transform.shown.crop(load_photograph(file, sha256), subject))
 
 
 def make_thumbnail(photograph: Image.Image) -> NDArray[np.uint8]:

@@ -176,20 +176,22 @@ def test_a_worker_is_free_soon_after_nobody_waits_for_a_photograph_of_many_faces
 
 def test_a_photograph_of_train_that_is_gone_still_has_its_name(predictor: Predictor, tmp_path: Path) -> None:
     class Training(TrainingPhotographs):
-        """Two photographs that cannot be read."""
+        """Two photographs that cannot be read, and one that has changed since."""
 
         def __init__(self) -> None:
             pass
 
         def find_nearest(self, views: Sequence[SparseBatch], count: int) -> list[list[Neighbor]]:
-            photos = [Photo(f"{name}.png", name, "train", "", "") for name in ("Ann", "Bo")]
-            files = (tmp_path / "gone.png", tmp_path / "damaged.png")
-            return [[Neighbor(*each) for each in zip(photos, files, (0.9, 0.8), strict=True)]]
+            photos = [Photo(f"{name}.png", name, "train", "", "") for name in ("Ann", "Bo", "Cy")]
+            files = (tmp_path / "gone.png", tmp_path / "damaged.png", tmp_path / "changed.png")
+            return [[Neighbor(*each) for each in zip(photos, files, (0.9, 0.8, 0.7), strict=True)]]
 
     (tmp_path / "damaged.png").write_bytes(draw_noise(0)[:100])
+    (tmp_path / "changed.png").write_bytes(draw_noise(0))
     batcher = Batcher(predictor, LIMITS, Training(), lambda count: None)
     (face,) = asyncio.run(batcher.predict(_make_request(1, nearest=True))).faces
-    assert face.nearest == [NearestPhotograph("Ann", 0.9, None), NearestPhotograph("Bo", 0.8, None)]
+    expected = [("Ann", 0.9), ("Bo", 0.8), ("Cy", 0.7)]
+    assert face.nearest == [NearestPhotograph(name, similarity, None) for name, similarity in expected]
 
 
 def test_every_request_of_a_pass_gets_its_failure(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:

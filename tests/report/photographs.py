@@ -14,6 +14,7 @@ from celebflow.features.origin import FeatureOrigin
 from celebflow.features.store import Features
 from celebflow.report.examples import Example, build_examples
 from celebflow.report.grad_cam import Explainer
+from tests.images import hash_photos
 from tests.models import make_gallery
 from tests.results import list_photos, make_card, write_result
 
@@ -45,6 +46,7 @@ def make_result(
         path = folder / "data" / photo.path
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(path)
+    photos = hash_photos(photos, folder / "data")
     random = np.random.default_rng(0)
     indices = [np.sort(random.choice(FEATURE_COUNT, 50, replace=False)).astype(np.uint16) for _ in photos]
     features = Features(

@@ -1,5 +1,6 @@
 """A page compares two results in plain words, with params, metrics and photographs, whatever they are called."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,7 +177,7 @@ def test_first_changes_are_loaded_and_the_page_counts_all(tmp_path: Path, compar
     for number in range(30):
         a = Prediction(f"{number}.png", str(number), "Ann", "Bo", 0.5, 0.5)
         changes.append(Change(a, replace(a, predicted="Ann")))
-    loaded = load_changes(changes, tmp_path)
+    loaded = load_changes(changes, tmp_path, {})
     assert [shown.change for shown in loaded] == changes[:24]
     assert [len(shown.thumbnails) for shown in loaded] == [1] + [0] * 23
     comparison = make_comparison(PairedTest(0, 30, 0.5, 0.1, Interval(0, 1)))
@@ -186,12 +187,23 @@ def test_first_changes_are_loaded_and_the_page_counts_all(tmp_path: Path, compar
     assert html.count("<img") == 1
 
 
+def test_of_a_photograph_that_has_changed_since_there_is_no_picture(tmp_path: Path) -> None:
+    for name in ("same.png", "other.png"):
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    sha256_of = {"same.png": hashlib.sha256((tmp_path / "same.png").read_bytes()).hexdigest(), "other.png": "0" * 64}
+    changes = []
+    for name in sha256_of:
+        a = Prediction(name, name, "Ann", "Bo", 0.5, 0.5)
+        changes.append(Change(a, replace(a, predicted="Ann")))
+    assert [len(shown.thumbnails) for shown in load_changes(changes, tmp_path, sha256_of)] == [1, 0]
+
+
 def test_pairs_are_called_pairs_and_show_both_photographs(tmp_path: Path, compared: ComparedResults) -> None:
     (tmp_path / "Ann").mkdir()
     for number in range(2):
         Image.new("RGB", (20, 20)).save(tmp_path / "Ann" / f"{number}.png")
     a = Prediction("Ann/0.png\tAnn/1.png", "Ann", "same", "different", 0.5, 0.5)
-    loaded = load_changes([Change(a, replace(a, predicted="same"))], tmp_path)
+    loaded = load_changes([Change(a, replace(a, predicted="same"))], tmp_path, {})
     assert len(loaded[0].thumbnails) == 2
     comparison = make_comparison(PairedTest(0, 1, 0.5, 0.1, Interval(0, 1)), 7, 0, task="verification")
     html = render_comparison(replace(compared, comparison=comparison, fixed=loaded, broken=[]))

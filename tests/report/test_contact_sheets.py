@@ -17,6 +17,7 @@ from celebflow.data.duplicates import DuplicateGroup
 from celebflow.data.photos import Photo
 from celebflow.report.contact_sheets import Tile, draw_contact_sheet, draw_duplicates
 from celebflow.report.style import BLUE, ORANGE
+from tests.images import hash_photos
 from tests.results import find_overlaps
 
 WARNING = "A warning that stands above everything else and that takes more than one line in a figure of this width."
@@ -101,7 +102,7 @@ def _group(folder: Path, number: int, *people: str) -> DuplicateGroup:
     for photo in photos:
         (folder / photo.person).mkdir(exist_ok=True)
         Image.new("RGB", (12, 12), (number, 0, 0)).save(folder / photo.path)
-    return DuplicateGroup(tuple(photos))
+    return DuplicateGroup(tuple(hash_photos(photos, folder)))
 
 
 def test_groups_keep_their_order_and_those_with_several_people_are_orange(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from celebflow.params import FaceParams
 from celebflow.report import examples
 from celebflow.report.examples import build_examples
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
+from tests.images import hash_photos
 from tests.models import make_classifier, make_face
 from tests.report.photographs import PhotographedResult, find_row, make_result
 from tests.results import draw_logits
@@ -71,7 +72,11 @@ def test_example_shows_the_face_that_the_network_saw(result: PhotographedResult,
     card = result.classifier.card
     transform = Transform(224, FaceParams(crop="detect", center_fraction=0.5, margin=0.0, align=False))
     classifier = make_classifier(card.class_names, (8,), 0.5, transform, card.backbone).eval()
-    features = replace(result.features, subjects={example.prediction.path: make_face(50, 50, 80, 80)})
+    photos = [*result.features.photos]
+    (row,) = result.features.locate([example.prediction.path])
+    photos[row : row + 1] = hash_photos(photos[row : row + 1], tmp_path)
+    subjects = {example.prediction.path: make_face(50, 50, 80, 80)}
+    features = replace(result.features, photos=photos, subjects=subjects)
     report = replace(
         result.report, splits={"val": replace(result.report.splits["val"], predictions=[example.prediction])}
     )

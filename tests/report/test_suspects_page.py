@@ -1,19 +1,28 @@
 """The page of suspects shows each beside the photographs that it resembles, whatever they are called."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from celebflow.errors import CelebflowError
 from celebflow.evaluation.suspects import Suspect
+from celebflow.features.store import Features
 from celebflow.report import suspects_page
 from celebflow.report.suspects_page import render_suspects
 from tests.browser import emulate_phone, has_alert, take_console, take_requests
 from tests.conftest import draw_features
+from tests.images import hash_photos
 from tests.report.pages import HOSTILE_NAMES, PHONE_WIDTH_PX, Show, click, fits_phone, list_texts
 
-FEATURES = draw_features(9)
+
+@pytest.fixture
+def features(folder: Path) -> Features:
+    """Return features of the photographs in the folder."""
+    drawn = draw_features(9)
+    return replace(drawn, photos=hash_photos(drawn.photos, folder))
 
 
 @pytest.fixture
@@ -29,9 +38,9 @@ def _suspect(number: int, person: str = "Ann", likelier: str = "Bo Ek", **change
 
 
 @pytest.mark.slow
-def test_a_suspect_is_beside_photographs_of_both_people(show: Show, folder: Path) -> None:
+def test_a_suspect_is_beside_photographs_of_both_people(show: Show, features: Features, folder: Path) -> None:
     suspect = _suspect(4, nearest_of_person="0.jpg", nearest_of_likelier="1.jpg")
-    driver = show(render_suspects([suspect, _suspect(5)], 9, FEATURES, folder))
+    driver = show(render_suspects([suspect, _suspect(5)], 9, features, folder))
     [header] = list_texts(driver, "header")
     assert "2 of 9 photographs may be in the wrong folder" in header
     first, _ = list_texts(driver, ".tile")
@@ -46,10 +55,10 @@ def test_a_suspect_is_beside_photographs_of_both_people(show: Show, folder: Path
 
 
 @pytest.mark.slow
-def test_names_are_no_markup_and_many_suspects_fit_a_phone(show: Show, folder: Path) -> None:
+def test_names_are_no_markup_and_many_suspects_fit_a_phone(show: Show, features: Features, folder: Path) -> None:
     first, second, third = HOSTILE_NAMES
     suspects = [_suspect(number % 9, first + "x" * 80, second + third) for number in range(100)]
-    driver = show(render_suspects(suspects, 900, FEATURES, folder))
+    driver = show(render_suspects(suspects, 900, features, folder))
     with emulate_phone(driver, PHONE_WIDTH_PX):
         assert fits_phone(driver)
     assert not has_alert(driver)
@@ -58,10 +67,18 @@ def test_names_are_no_markup_and_many_suspects_fit_a_phone(show: Show, folder: P
     assert len([text for text in list_texts(driver, ".tile") if text]) == 100
 
 
-def test_of_very_many_suspects_the_surest_are_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_suspects_the_surest_are_shown(
+    features: Features, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(suspects_page, "_MAX_SUSPECTS", 2)
-    html = render_suspects([_suspect(number) for number in range(5)], 9, FEATURES, folder)
+    html = render_suspects([_suspect(number) for number in range(5)], 9, features, folder)
     assert "5 of 9 photographs" in html and "The surest 2 are shown" in html
     assert "1.jpg" in html and "2.jpg" not in html
-    html = render_suspects([], 9, FEATURES, folder)
+    html = render_suspects([], 9, features, folder)
     assert "0 of 9 photographs" in html and "There is nothing to look at" in html
+
+
+def test_a_picture_that_has_changed_since_is_not_shown_as_the_suspect(features: Features, folder: Path) -> None:
+    Image.new("RGB", (40, 40), "red").save(folder / "4.jpg")
+    with pytest.raises(CelebflowError, match=r"4\.jpg has changed.*`dvc repro`"):
+        render_suspects([_suspect(4)], 9, features, folder)

@@ -25,7 +25,7 @@ from celebflow.data.given_tables import (
     show_text,
     simplify_path,
 )
-from celebflow.data.layout import join_similar_names
+from celebflow.data.layout import is_nobody, join_similar_names
 from celebflow.data.photos import SPLITS, Photo
 from celebflow.data.tables import unescape_cell
 from celebflow.data.units import join_units
@@ -37,7 +37,6 @@ _LABEL_OF = {"1": YES, "0": NO, "-1": NO, "": BLANK}
 _MAX_ATTRIBUTES = 1000
 _MAX_CHARACTERS = 100
 _MAX_LISTED = 5
-_NOBODY = {"-", "--", "?", "n/a", "#n/a", "<na>", "nan", "nil", "nobody", "none", "null", "undefined", "unknown"}
 _REMEDY = "Correct that. A cell may be left blank where an attribute is not known."
 
 
@@ -141,8 +140,8 @@ def read_given_attributes(folder: Path, photos: Sequence[Photo]) -> GivenAttribu
 
 
 def _note_nobody(photos: Sequence[Photo]) -> list[str]:
-    """Return which people are likely none, by what programs write where they know nothing, as one sentence."""
-    counts = Counter(photo.person for photo in photos if photo.person.casefold() in _NOBODY)
+    """Return which people are likely none, by their names, as one sentence."""
+    counts = Counter(photo.person for photo in photos if is_nobody(photo.person))
     if not counts:
         return []
     listing = ", ".join(f"{name} ({count} photographs)" for name, count in sorted(counts.items()))

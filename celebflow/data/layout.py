@@ -11,6 +11,8 @@ from celebflow.errors import CelebflowError
 
 # Characters that show nothing, and that folders hardly have on purpose.
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+# What programs and people write where they know nothing.
+_NOBODY = {"-", "--", "?", "n/a", "#n/a", "<na>", "nan", "nil", "nobody", "none", "null", "undefined", "unknown"}
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
 
 
@@ -60,11 +62,22 @@ def list_notes(paths: Iterable[str]) -> list[str]:
             f"prepare.unknown_folder to data/{unknown[0]}, or for the task verification, which knows nobody, move the "
             "folders in it up."
         )
+    if nobody := sorted(top for top in folders if is_nobody(top) and top not in unknown):
+        notes.append(
+            f"By its name, this is likely no person, but it counts as one: {', '.join(nobody)}. If its photographs "
+            f"show people who are not to be known, set prepare.unknown_folder to data/{nobody[0]}, or for the task "
+            "verification, which knows nobody, give each of them a folder."
+        )
     notes += [
         f"{names} are likely the same person: move the photographs into one folder."
         for names in join_similar_names(folders)
     ]
     return notes
+
+
+def is_nobody(name: str) -> bool:
+    """Tell whether a name likely says that nobody knows who it is."""
+    return name.casefold() in _NOBODY
 
 
 def join_similar_names(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from celebflow.data.given_pairs import GivenPairs, read_given_pairs
 from celebflow.data.given_tables import PEOPLE_TABLE, is_given
 from celebflow.data.pairs import Pair, draw_pairs
 from celebflow.data.photos import SPLITS, Photo
-from celebflow.data.splits import Split, leave_out_unknown
+from celebflow.data.splits import Split, advise_on_duplicates, leave_out_unknown
 from celebflow.data.units import join_units
 from celebflow.errors import CelebflowError
 from celebflow.params import PrepareParams
@@ -90,10 +90,11 @@ def _draw_splits(photos: Sequence[Photo], params: PrepareParams) -> dict[str, st
     families = [{photo.person for photo in unit} for unit in join_units(photos)]
     several = [person for person, groups in groups_of.items() if len(groups) > 1]
     if len(several) < len(SPLITS) * _MIN_PEOPLE:
+        any_copies = len({photo.group for photo in photos}) < len(photos)
         raise CelebflowError(
             f"There are {len(several)} people with two photographs or more, apart from near-duplicates. Verification "
             f"needs at least {len(SPLITS) * _MIN_PEOPLE}, so that train, val and test have {_MIN_PEOPLE} each. Add "
-            "photographs, or lower prepare.duplicate_distance_bits where near-duplicates are different photographs."
+            "photographs." + (f" {advise_on_duplicates(params)}" if any_copies else "")
         )
     split_of: dict[str, str] = {}
     chosen = set(several)

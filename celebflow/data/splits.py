@@ -81,10 +81,7 @@ def split_photographs(photos: Sequence[Photo], people: Sequence[str], params: Pr
         listing = "\n".join(small)
         remedy = "Add photographs (at least three per person, better thirty or more) or remove the folder."
         if any(sizes.total() > len(sizes) for sizes in sizes_of.values()):
-            remedy += (
-                " If near-duplicates here are different photographs, lower prepare.duplicate_distance_bits or set "
-                "it to null."
-            )
+            remedy += f" {advise_on_duplicates(params)}"
         raise CelebflowError(
             f"These people have too few photographs to split into train, val and test:\n{listing}\n{remedy}"
         )
@@ -94,6 +91,15 @@ def split_photographs(photos: Sequence[Photo], people: Sequence[str], params: Pr
         _split_person(person, ranked, split_of, params)
     assigned = [replace(photo, split=split_of[photo.group]) for photo in photos]
     return sorted(assigned, key=lambda photo: photo.path)
+
+
+def advise_on_duplicates(params: PrepareParams) -> str:
+    """Return what to do where near-duplicates leave too few photographs, as a sentence."""
+    if params.duplicate_distance_bits is None:
+        return "Here near-duplicates are copies of one file: put other photographs in their place."
+    key = "prepare.duplicate_distance_bits"
+    change = f"lower {key} or set it" if params.duplicate_distance_bits else f"set {key}"
+    return f"If near-duplicates here are different photographs, {change} to null."
 
 
 def _describe_count(sizes: Counter[str]) -> str:
@@ -124,7 +130,7 @@ def _split_person(person: str, sizes: dict[str, int], split_of: dict[str, str], 
         if not movable:
             raise CelebflowError(
                 f"{person} would have no photograph in {split}: too many are near-duplicates of other people's. "
-                "Remove photographs from the wrong folder, or lower prepare.duplicate_distance_bits."
+                f"Remove photographs from the wrong folder. {advise_on_duplicates(params)}"
             )
         split_of[min(movable, key=lambda group: sizes[group])] = split
 

@@ -52,7 +52,13 @@ def test_folders_of_folders_are_told() -> None:
 def test_a_folder_of_unknown_people_that_counts_as_one_person_is_told() -> None:
     (note,) = list_notes([*PEOPLE, "Unknown/Di/0.jpg", "Unknown/Eve/0.jpg"])
     assert "counts as one person" in note and "prepare.unknown_folder to data/Unknown" in note
-    assert list_notes([*PEOPLE, "unknown/0.jpg", "unknown/1.jpg"]) == []
+
+
+@pytest.mark.parametrize("name", ["unknown", "Unknown", "nan", "None"])
+def test_a_folder_whose_name_says_that_nobody_is_known_is_told(name: str) -> None:
+    (note,) = list_notes([*PEOPLE, f"{name}/0.jpg", f"{name}/1.jpg"])
+    assert f"likely no person, but it counts as one: {name}." in note and f"data/{name}" in note
+    assert "prepare.unknown_folder" in note and "verification" in note
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from celebflow.data.attributes import load_attributes
 from celebflow.data.duplicates import list_duplicate_groups
 from celebflow.data.given_tables import TABLES
 from celebflow.data.invented_people import draw_photograph
+from celebflow.data.person_splits import split_people
 from celebflow.data.photos import list_people, load_photos, save_photos
 from celebflow.data.preparation import LeftOut, prepare_photographs, save_left_out
 from celebflow.data.splits import Split, split_each_person
@@ -197,12 +198,23 @@ def test_a_missing_folder_is_an_error_with_the_remedy(tmp_path: Path) -> None:
         prepare(tmp_path / "nowhere", PARAMS)
 
 
-def test_copies_count_as_one_group(draw_people: Draw) -> None:
+@pytest.mark.parametrize(
+    ("distance_bits", "remedy"),
+    [
+        (PARAMS.duplicate_distance_bits, r"lower prepare\.duplicate_distance_bits or set it to null"),
+        (0, r"set prepare\.duplicate_distance_bits to null"),
+        (None, "copies of one file: put other photographs in their place"),
+    ],
+)
+def test_copies_count_as_one_group(draw_people: Draw, distance_bits: int | None, remedy: str) -> None:
     data = draw_people("Ann", "Bo", count=3)
     for number in range(1, 8):
         shutil.copy(data / "Bo" / "0.jpg", data / "Bo" / f"{number}.jpg")
-    with pytest.raises(CelebflowError, match="(?s)Bo: 8, in 1 groups.*lower prepare.duplicate_distance_bits"):
-        prepare(data, PARAMS)
+    params = PrepareParams(duplicate_distance_bits=distance_bits)
+    with pytest.raises(CelebflowError, match=f"(?s)Bo: 8, in 1 groups.*{remedy}"):
+        prepare(data, params)
+    with pytest.raises(CelebflowError, match=f"apart from near-duplicates.*{remedy}"):
+        prepare_photographs(data, params, split_people)
 
 
 @pytest.mark.parametrize(("distance_bits", "expected"), [(None, [2]), (PARAMS.duplicate_distance_bits, [2, 2])])

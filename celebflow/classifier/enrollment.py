@@ -90,7 +90,7 @@ def load_enrollment(path: Path, gallery: Gallery | None) -> Enrollment | None:
         with safe_open(path, "pt") as file:
             card = json.loads((file.metadata() or {})[_CARD])
             people, coordinates = file.get_tensor("people").numpy(), file.get_tensor("coordinates").numpy()
-        if card["format"] != _FORMAT or not 0 <= people.min() <= people.max() < len(card["names"]):
+        if card["format"] != _FORMAT or set(people.tolist()) != set(range(len(card["names"]))):
             raise ValueError("another format")
         loaded = Enrollment(card["fingerprint"], tuple(card["names"]), people, coordinates)
         if coordinates.shape[0] != len(people) or not np.isfinite(coordinates).all():

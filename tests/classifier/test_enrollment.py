@@ -139,7 +139,7 @@ def test_people_of_another_classifier_are_refused_by_name(tmp_path: Path) -> Non
             load_enrollment(file, other)
 
 
-@pytest.mark.parametrize("damage", ["cut", "pickle", "no card", "people", "nan", "names", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "pickle", "no card", "people", "nan", "names", "empty", "nobody"])
 def test_a_damaged_file_is_a_clear_error(tmp_path: Path, damage: str) -> None:
     gallery = make_gallery(3, Transform(32))
     file = tmp_path / "enrolled.safetensors"
@@ -156,6 +156,8 @@ def test_a_damaged_file_is_a_clear_error(tmp_path: Path, damage: str) -> None:
         tensors["coordinates"][1, 0] = float("nan") if damage == "nan" else 1.0
         if damage == "empty":
             tensors = {"people": tensors["people"][:0], "coordinates": tensors["coordinates"][:0]}
+        if damage == "nobody":
+            card["names"] = ["Ann", "Bo"]  # of whom there is no photograph
         if damage == "names":
             del card["names"]
         save_file(tensors, file, None if damage == "no card" else {"celebflow_enrollment": json.dumps(card)})

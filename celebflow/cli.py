@@ -351,6 +351,9 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
         report = open_set.measure_open_set(folder, predictor, known)
     for line in report.unreadable:
         _echo(f"skipped: {line}", err=True)
+    if report.known_names:
+        names = ", ".join(report.known_names)
+        _echo(f"The classifier was trained on these people, who are not unknown: {names}.", err=True)
     if sheet is not None and report.taken:
         open_set.save_taken(report, folder, predictor.card.backbone.warning(), sheet)
     elif sheet is not None:
@@ -369,8 +372,8 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
     )
     _echo(f"AUC of known against unknown people: {report.auc:.4f}")
     if report.taken:
-        names = Counter(each.name for each in report.taken).most_common(5)
-        _echo("Taken for: " + ", ".join(f"{name} ({count})" for name, count in names))
+        counts = Counter(each.name for each in report.taken).most_common(5)
+        _echo("Taken for: " + ", ".join(f"{name} ({count})" for name, count in counts))
 
 
 _MODEL_HELP = "A folder with a model, or a model's address in MLflow: models:/celebflow@champion."

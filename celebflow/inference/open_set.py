@@ -45,7 +45,8 @@ class OpenSetReport:
     `accepted` of them were, which is the fraction `false_acceptance_rate`; its interval resamples people, each of
     whom is a folder. Of known people's photographs of test, the fraction `known_coverage` was not called unknown. `auc`
     is the fraction of pairs of a known and an unknown person's photograph in which the former matches better.
-    `unreadable` lists the files left out, with reasons.
+    `unreadable` lists the files left out, with reasons, and `known_names` the folders that have the names of people
+    whom the classifier knows.
     """
 
     count: int
@@ -58,6 +59,7 @@ class OpenSetReport:
     auc: float
     predictions: list[UnknownPrediction]
     unreadable: list[str]
+    known_names: list[str]
 
     @property
     def taken(self) -> list[UnknownPrediction]:
@@ -127,6 +129,7 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonP
         auc=compute_auc(-known_p_values, -p_values),
         predictions=predictions,
         unreadable=unreadable,
+        known_names=sorted(set(people) & set(predictor.card.class_names)),
     )
 
 

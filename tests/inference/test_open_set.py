@@ -99,6 +99,13 @@ def test_matches_are_compared_with_those_of_known_people(tmp_path: Path) -> None
         assert sheet.width > 200
 
 
+def test_folders_with_the_names_of_known_people_are_told(tmp_path: Path) -> None:
+    for folder in ("Bo", "Cy", "a/Ann"):
+        _draw(tmp_path / folder, 255)
+    report, _ = _measure(tmp_path)
+    assert report.known_names == ["Bo"], "a is the person in a/Ann"
+
+
 def test_a_model_to_which_nobody_is_unknown_is_refused(tmp_path: Path) -> None:
     _draw(tmp_path, 255)
     with pytest.raises(CelebflowError, match="calls nobody unknown"):

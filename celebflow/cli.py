@@ -18,6 +18,7 @@ from celebflow import errors, paths
 sys.excepthook = errors.report_uncaught  # until run_to_exit begins
 _Result = TypeVar("_Result")
 _EMPTY = "it is empty"
+_MAX_LISTED = 5
 
 
 class _Name(click.types.StringParamType):
@@ -352,7 +353,8 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
     for line in report.unreadable:
         _echo(f"skipped: {line}", err=True)
     if report.known_names:
-        names = ", ".join(report.known_names)
+        more = len(report.known_names) - _MAX_LISTED
+        names = ", ".join(report.known_names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
         _echo(f"The classifier was trained on these people, who are not unknown: {names}.", err=True)
     if sheet is not None and report.taken:
         open_set.save_taken(report, folder, predictor.card.backbone.warning(), sheet)

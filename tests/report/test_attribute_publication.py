@@ -24,6 +24,7 @@ from celebflow.report.attribute_publication import (
 from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from tests.browser import emulate_phone, has_alert, take_console, take_requests
 from tests.conftest import draw_features
+from tests.images import hash_photos
 from tests.report.attributes import CELEBA, make_attribute_card, make_attribute_page
 from tests.report.pages import (
     HOSTILE_NAMES,
@@ -152,7 +153,7 @@ def test_publication_draws_figures_and_sheets_that_the_page_does_not_repeat(
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 30)).save(file)
     AttributeModel(made.card).save(paths.CLASSIFIER)
-    features = replace(draw_features(len(made.photos)), photos=list(made.photos))
+    features = replace(draw_features(len(made.photos)), photos=hash_photos(made.photos, paths.DATA))
     page = publish_attributes(features, {"task": "attributes"}, 50)
     files = {file.stem for file in paths.FIGURES.iterdir()}
     assert f"test_{SHEET}1" in files and "val_average_precision" in files and "duplicates" in files

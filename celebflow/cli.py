@@ -848,7 +848,7 @@ def suspects(folds: int, limit: int, output: Path, as_json: bool) -> None:
         _echo(json.dumps(asdict(check), indent=2, ensure_ascii=False, allow_nan=False))
         return
     _echo(format_check(check, limit))
-    _echo(f"\nThey are in {paths.SUSPECTS}, and with their pictures in {output}.")
+    _echo(f"\nThe table is in {paths.SUSPECTS}, the page with pictures in {output}.")
 
 
 @main.command("learning-curve", cls=_ProjectCommand)

@@ -77,6 +77,7 @@ def _run_stage(body: str, before: str = "") -> Iterator[subprocess.Popen[bytes]]
         "import os, signal, time\nfrom contextlib import *\nfrom multiprocessing import active_children\n"
         "from celebflow.params import Params\nfrom celebflow.tracking import mlflow_runs, runs\n"
         "from tests.conftest import draw_features\nfrom tests.tracking.test_runs import EPOCH\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run under nohup
         f"{before}\n"
         "with runs.start_run(Params(), draw_features()) as run:\n"
         "    print(active_children()[0].pid, flush=True)\n"
@@ -85,7 +86,10 @@ def _run_stage(body: str, before: str = "") -> Iterator[subprocess.Popen[bytes]]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, start_new_session=True) as stage:
-        yield stage
+        try:
+            yield stage
+        finally:
+            stage.kill()
 
 
 def _wait_for_logging(stage: subprocess.Popen[bytes]) -> None:

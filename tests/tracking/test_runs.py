@@ -77,7 +77,9 @@ def _run_stage(body: str, before: str = "") -> Iterator[subprocess.Popen[bytes]]
         "import os, signal, time\nfrom contextlib import *\nfrom multiprocessing import active_children\n"
         "from celebflow.params import Params\nfrom celebflow.tracking import mlflow_runs, runs\n"
         "from tests.conftest import draw_features\nfrom tests.tracking.test_runs import EPOCH\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run under nohup
+        # The tests may run under nohup, or in the background of a script.
+        "for each in (signal.SIGHUP, signal.SIGQUIT): signal.signal(each, signal.SIG_DFL)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"{before}\n"
         "with runs.start_run(Params(), draw_features()) as run:\n"
         "    print(active_children()[0].pid, flush=True)\n"

@@ -219,7 +219,7 @@ def run_to_exit(main: Callable[[], None]) -> None:
     with 143; other exceptions keep their traceback.
     """
     open_missing_streams()
-    signal.signal(signal.SIGTERM, raise_terminated)
+    signal.signal(signal.SIGTERM, _raise_terminated)
     sys.excepthook = report_uncaught
     try:
         _prepare_encodings()
@@ -259,6 +259,6 @@ def defer_signals() -> Iterator[None]:
             signal.raise_signal(each)
 
 
-def raise_terminated(signal_number: int, frame: FrameType | None) -> None:
+def _raise_terminated(signal_number: int, frame: FrameType | None) -> None:
     """Raise Terminated; the handler of SIGTERM."""
     raise Terminated

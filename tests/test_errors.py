@@ -53,13 +53,8 @@ def test_ctrl_c_during_the_imports_of_a_program_shows_no_traceback(program: str)
 
 
 def test_ctrl_c_at_the_end_of_a_program_shows_no_traceback_of_libraries() -> None:
-    script = (
-        "import atexit, signal\nfrom celebflow.errors import *\n"
-        "def main(): atexit.register(signal.raise_signal, signal.SIGINT); raise KeyboardInterrupt\n"
-        "run_to_exit(main)"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (-signal.SIGINT, "interrupted\n")
+    result = _run("import atexit, signal\natexit.register(signal.raise_signal, signal.SIGINT)\nraise KeyboardInterrupt")
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, b"interrupted\n")
 
 
 def _run(main: str, *, output: int = subprocess.PIPE, **environment: str) -> subprocess.CompletedProcess[bytes]:

@@ -13,11 +13,9 @@ from celebflow.classifier.fits import open_fits
 from celebflow.classifier.subset_training import choose_fractions, train_on_subsets
 from celebflow.data.photos import list_people, number_groups
 from celebflow.data.tables import save_rows
-from celebflow.errors import CelebflowError
 from celebflow.evaluation.learning_curve import LearningCurve, LearningPoint, build_learning_curve, find_gains
-from celebflow.experiments.lookup import require
-from celebflow.features.store import load_features, select_split
-from celebflow.params import load_params
+from celebflow.experiments.lookup import load_for_recognition
+from celebflow.features.store import select_split
 from celebflow.report.figures import draw_learning_curve, save_figure
 
 _FRACTIONS = (1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
@@ -41,11 +39,7 @@ def measure_learning_curve(repetitions: int, figure: Path) -> LearningReport:
 
     Raises CelebflowError when there are no features or too few photographs, or the task does not recognize people.
     """
-    require(paths.FEATURES)
-    params = load_params(paths.PARAMS)
-    if params.task != "recognition":
-        raise CelebflowError(f"Learning curves are for the task recognition, and params.yaml has {params.task}.")
-    features = load_features(paths.FEATURES, paths.PHOTOS)
+    params, features = load_for_recognition("Learning curves are")
     names = list_people(features.photos)
     val = select_split(features, names, "val")
     fractions = choose_fractions(features, _FRACTIONS)

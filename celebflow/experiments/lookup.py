@@ -17,7 +17,8 @@ from celebflow.evaluation.results import (
     load_predictions,
 )
 from celebflow.experiments.results import WORKSPACE, copy_outputs
-from celebflow.params import keep_informative, load_flat_params
+from celebflow.features.store import Features, load_features
+from celebflow.params import Params, keep_informative, load_flat_params, load_params
 from celebflow.tracking.git import require_commit
 from celebflow.tracking.provenance import read_locked_md5s, read_locked_params
 
@@ -86,6 +87,18 @@ def require(*files: Path) -> None:
     for file in files:
         if not file.exists():
             raise CelebflowError(f"{file} is missing. Run `dvc repro`.")
+
+
+def load_for_recognition(what: str) -> tuple[Params, Features]:
+    """Return the workspace's params and features; `what` begins the error where its task does not recognize people.
+
+    Raises CelebflowError then, and when there are no features.
+    """
+    require(paths.FEATURES)
+    params = load_params(paths.PARAMS)
+    if params.task != "recognition":
+        raise CelebflowError(f"{what} for the task recognition, and {paths.PARAMS} has {params.task}.")
+    return params, load_features(paths.FEATURES, paths.PHOTOS)
 
 
 @contextmanager

@@ -11,11 +11,9 @@ from celebflow import paths
 from celebflow.classifier.fits import open_fits
 from celebflow.classifier.gallery import fit_gallery
 from celebflow.classifier.out_of_fold import predict_out_of_fold
-from celebflow.errors import CelebflowError
 from celebflow.evaluation.suspects import Suspect, find_suspects, save_suspects
-from celebflow.experiments.lookup import require
-from celebflow.features.store import load_features, select_split
-from celebflow.params import load_params
+from celebflow.experiments.lookup import load_for_recognition
+from celebflow.features.store import select_split
 from celebflow.report.suspects_page import render_suspects
 
 
@@ -38,11 +36,7 @@ def check_labels(fold_count: int, page: Path) -> LabelCheck:
 
     Raises CelebflowError when there are no features, or the task does not recognize people.
     """
-    require(paths.FEATURES)
-    params = load_params(paths.PARAMS)
-    if params.task != "recognition":
-        raise CelebflowError(f"Suspect labels are found for the task recognition, and params.yaml has {params.task}.")
-    features = load_features(paths.FEATURES, paths.PHOTOS)
+    params, features = load_for_recognition("Suspect labels are found")
     fits = open_fits(features)
     predicted = predict_out_of_fold(features, params.train, params.compute, fits, fold_count)
     names = predicted.class_names

@@ -31,7 +31,7 @@ def test_a_run_that_is_interrupted_amid_a_statement_ends_as_killed(
         if pending:
             os.kill(os.getpid(), pending.pop())
 
-    before = signal.signal(signal.SIGTERM, errors.raise_terminated)
+    before = signal.signal(signal.SIGTERM, errors._raise_terminated)
     try:
         for target, moment in ((Engine, "after_cursor_execute"), (Pool, "reset")):
             event.listen(target, moment, interrupt)

@@ -34,8 +34,9 @@ from benchmarks import plain
 from celebflow import paths
 from celebflow.classifier.adam import NetworkAdam
 from celebflow.classifier.calibration import UNCALIBRATED
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.classifier_training import CrossEntropy
-from celebflow.classifier.model import Classifier, ClassifierCard
+from celebflow.classifier.model import Classifier
 from celebflow.classifier.training import seed_everything, train_one_epoch
 from celebflow.data.photos import Photo, list_people, load_photos
 from celebflow.features.cache import open_cache

@@ -11,15 +11,16 @@ from PIL import Image
 from celebflow.backbone.source import BackboneSource, count_features
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.classifier.attribute_calibration import AttributeCalibration
-from celebflow.classifier.attribute_model import AttributeCard, AttributeModel
+from celebflow.classifier.attribute_model import AttributeModel
 from celebflow.classifier.calibration import UNCALIBRATED, Calibration
-from celebflow.classifier.comparison_model import ComparisonSettings
+from celebflow.classifier.cards import UNCHANGED, AttributeCard, ClassifierCard, ComparisonSettings, Score, VerifierCard
 from celebflow.classifier.enrollment_trials import EnrollmentTrial
 from celebflow.classifier.gallery import Gallery, LeftOutMatches
-from celebflow.classifier.model import Classifier, ClassifierCard, save_classifier
+from celebflow.classifier.model import Classifier, save_classifier
+from celebflow.classifier.pair_calibration import PairCalibration
 from celebflow.classifier.plda import TwoCovariances
-from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
-from celebflow.classifier.verifier import PairCalibration, Score, Verifier, VerifierCard
+from celebflow.classifier.preprocessing import Preprocessor
+from celebflow.classifier.verifier import Verifier
 from celebflow.features.faces import Face
 from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.calibration import UNCALIBRATED, Calibration, fit_probabilities
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.history import EpochResult, save_history
-from celebflow.classifier.model import ClassifierCard
 from celebflow.data.photos import Photo
 from celebflow.evaluation.open_set import OpenSetRates, OpenSetResult
 from celebflow.evaluation.results import Report, load_report, save_metrics, save_split_report

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from celebflow import paths
 from celebflow.backbone.devices import select_device
 from celebflow.classifier.attribute_calibration import AttributeCalibration, fit_attribute_calibration
-from celebflow.classifier.attribute_model import AttributeCard, AttributeModel
+from celebflow.classifier.attribute_model import AttributeModel
+from celebflow.classifier.cards import AttributeCard
 from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.classifier.discriminants import balance_answers, fit_attribute_regressions, fit_attribute_ridge
 from celebflow.classifier.history import EpochResult

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from celebflow.backbone.devices import select_device
 from celebflow.classifier.calibration import UNCALIBRATED, Calibration, fit_probabilities
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.classifier.discriminants import fit_discriminant
 from celebflow.classifier.gallery import LeftOutMatches, fit_gallery
 from celebflow.classifier.history import EpochResult
-from celebflow.classifier.model import Classifier, ClassifierCard
+from celebflow.classifier.model import Classifier
 from celebflow.classifier.network import make_linear
 from celebflow.classifier.projection import fit_preprocessor
 from celebflow.classifier.training import (

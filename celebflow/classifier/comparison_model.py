@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.cards import ComparisonSettings
 from celebflow.classifier.checkpoints import DivergedError
 from celebflow.classifier.components import Components, fit_components
 from celebflow.classifier.plda import TwoCovariances, fit_two_covariances
@@ -23,16 +24,6 @@ _MODEL, _PREPROCESSOR = "model.", "preprocessor."  # begin the names of their te
 
 class IndistinctPeopleError(DivergedError):
     """The photographs do not tell people apart."""
-
-
-@dataclass(frozen=True)
-class ComparisonSettings:
-    """How a comparison is fitted: at most `component_count` components, and the arguments of fit_two_covariances."""
-
-    component_count: int
-    shrinkage: float
-    between_scale: float
-    seed: int
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.cards import ComparisonSettings
 from celebflow.classifier.comparison_model import (
-    ComparisonSettings,
     Embedder,
     IndistinctPeopleError,
     divide_people,

@@ -1,37 +1,20 @@
 """What trained models of people and of attributes share: a preprocessor, and a head of linear layers."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from celebflow.backbone.source import BackboneSource
+from celebflow.classifier.cards import NetworkCard
 from celebflow.classifier.discriminants import LinearFit
 from celebflow.classifier.layers import BlockwiseLinear, DenseLinear, SparseLinear
-from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
+from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.features.sparse import SparseBatch
-from celebflow.features.transform import Transform
 from celebflow.params import PreprocessingParams
 
 Net = TypeVar("Net", bound="Network")
-
-
-@dataclass(frozen=True)
-class NetworkCard:
-    """What a saved network needs to be used, whatever its outputs mean; inference never reads params.yaml.
-
-    `class_names` are those of its outputs.
-    """
-
-    class_names: tuple[str, ...]
-    hidden_units: tuple[int, ...]
-    dropout: float
-    transform: Transform
-    backbone: BackboneSource
-    preprocessing: PreprocessingParams = UNCHANGED
 
 
 class Network(nn.Module):

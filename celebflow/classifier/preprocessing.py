@@ -19,8 +19,6 @@ _BATCH_SIZE = 64
 _LEAST_OF_OWN_SIZE = 1e-5
 _LEAST_OF_ALL_SIZES = float(np.finfo(np.float32).eps)
 
-UNCHANGED = PreprocessingParams(square_root=False, l2_normalize=False, standardize=False, pca_components=None)
-
 
 class Preprocessor(nn.Module):
     """Square root, L2 normalization, standardization and projection, in this order; saved with every classifier.

@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 
 from celebflow import paths
 from celebflow.classifier.calibration import FloatArray, fit_logistic
+from celebflow.classifier.cards import ComparisonSettings, VerifierCard
 from celebflow.classifier.checkpoints import Checkpoints, DivergedError
-from celebflow.classifier.comparison_model import ComparisonSettings, fit_comparison_model
+from celebflow.classifier.comparison_model import fit_comparison_model
 from celebflow.classifier.history import EpochResult
+from celebflow.classifier.pair_calibration import PairCalibration, compute_pair_loss
 from celebflow.classifier.projection import fit_preprocessor, make_projection
 from celebflow.classifier.vectors import Vectors
-from celebflow.classifier.verifier import PairCalibration, Verifier, VerifierCard, compute_pair_loss
+from celebflow.classifier.verifier import Verifier
 from celebflow.data.pairs import Pair, load_pairs
 from celebflow.features.store import Features, select_split
 from celebflow.params import ComputeParams, TrainParams

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from celebflow import paths
 from celebflow.classifier.calibration import ReliabilityBin, bin_reliability
+from celebflow.classifier.cards import AttributeCard
 from celebflow.classifier.history import EpochResult, load_history
-from celebflow.data.attributes import BLANK, YES, load_attributes
+from celebflow.data.attributes import BLANK, YES
 from celebflow.data.photos import Photo
 from celebflow.data.tables import load_rows, save_rows
 from celebflow.errors import CelebflowError
@@ -37,20 +36,12 @@ from celebflow.evaluation.results import (
     Prediction,
     load_intervals,
     load_metrics,
-    print_metrics,
-    require_backbone,
     save_curves,
     save_json,
 )
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval
-from celebflow.features.store import Features
-from celebflow.params import ComputeParams
 
-if TYPE_CHECKING:
-    from celebflow.classifier.attribute_model import AttributeCard
-
-_BATCH_SIZE = 256
-_ANSWERS = ("no", "yes")
+ANSWERS = ("no", "yes")
 
 
 @dataclass(frozen=True)
@@ -125,41 +116,11 @@ class AttributeReport:
     splits: dict[str, AttributeSplitReport]
 
 
-def evaluate_attributes(
-    model_file: Path, features: Features, compute: ComputeParams, folder: Path
-) -> dict[str, dict[str, float]]:
-    """Evaluate the model of attributes in a file on val and test; write the files of each to folder/<split>.
-
-    Returns each one's metrics. Raises CelebflowError when the model was trained on the features of another backbone,
-    or for other attributes.
-    """
-    from celebflow.backbone.devices import select_device
-    from celebflow.classifier.attribute_model import load_attribute_model
-    from celebflow.classifier.attribute_training import select_attributes
-    from celebflow.classifier.training import compute_logits
-
-    model = load_attribute_model(model_file).to(select_device(compute.device))
-    table = load_attributes(paths.ATTRIBUTES)
-    require_backbone(model.card.backbone, features, "model")
-    if model.card.class_names != table.names:
-        raise CelebflowError(f"The model knows other attributes than {paths.ATTRIBUTES} has. Run `dvc repro`.")
-    metrics = {}
-    for split in REPORTED_SPLITS:
-        examples = select_attributes(features, table, split)
-        logits, labels = compute_logits(model, examples, _BATCH_SIZE)
-        photos = [features.photos[row] for row in examples.rows]
-        metrics[split] = save_attribute_report(logits, labels, photos, model.card, folder / split)
-        print_metrics(split, metrics[split])
-    if warning := features.origin.backbone.warning():
-        print(warning)
-    return metrics
-
-
 def save_attribute_report(
     logits: NDArray[np.floating],
     labels: NDArray[np.int64],
     photos: Sequence[Photo],
-    card: "AttributeCard",
+    card: AttributeCard,
     folder: Path,
 ) -> dict[str, float]:
     """Write the results of one split to `folder`, and return its metrics.
@@ -207,8 +168,8 @@ def _list_predictions(
             AttributePrediction(
                 path=ATTRIBUTE_SEPARATOR.join((photos[row].path, answers.names[column])),
                 group=groups[row],
-                actual=_ANSWERS[actual],
-                predicted=_ANSWERS[predicted],
+                actual=ANSWERS[actual],
+                predicted=ANSWERS[predicted],
                 confidence=of_yes if predicted else 1 - of_yes,
                 probability_of_actual=of_yes if actual else 1 - of_yes,
                 probability=of_yes,
@@ -242,7 +203,7 @@ def _bin_answers(answers: AttributeAnswers) -> list[ReliabilityBin]:
     return bin_reliability(both, (answers.labels[answers.known] == YES).astype(np.int64))
 
 
-def _measure_threshold_kinds(answers: AttributeAnswers, card: "AttributeCard") -> dict[str, float]:
+def _measure_threshold_kinds(answers: AttributeAnswers, card: AttributeCard) -> dict[str, float]:
     """Return the mean accuracy and balanced accuracy at the thresholds that were fitted for each."""
     metrics = {}
     for kind in ("accuracy", "balanced_accuracy"):
@@ -269,13 +230,14 @@ def load_attribute_report(history: Path, metrics: Path, folder: Path) -> Attribu
     Raises CelebflowError when a file or a column is missing, as in the results of another task.
     """
     try:
-        splits = {split: _load_split(folder / split) for split in REPORTED_SPLITS}
+        splits = {split: load_attribute_split(folder / split) for split in REPORTED_SPLITS}
         return AttributeReport(load_history(history), load_metrics(metrics), splits)
     except FileNotFoundError as error:
         raise CelebflowError(f"{error.filename} is missing: the result is not whole. Run `dvc repro`.") from None
 
 
-def _load_split(folder: Path) -> AttributeSplitReport:
+def load_attribute_split(folder: Path) -> AttributeSplitReport:
+    """Read what save_attribute_report wrote to the folder of a split; errors are those of load_attribute_report."""
     predictions = load_rows(AttributePrediction, folder / "predictions.csv", may_be_empty=False)
     attributes = load_rows(AttributeMetrics, folder / "attributes.csv", may_be_empty=False)
     if unknown := {each.attribute for each in predictions} - {each.attribute for each in attributes}:
@@ -287,4 +249,11 @@ def _load_split(folder: Path) -> AttributeSplitReport:
         groups=load_rows(GroupAccuracy, folder / "groups.csv"),
         intervals=load_intervals(folder / "intervals.json"),
         reliability=load_rows(ReliabilityBin, folder / "reliability_calibrated.csv", may_be_empty=False),
+    )
+
+
+def rank_attributes(attributes: Sequence[AttributeMetrics]) -> list[AttributeMetrics]:
+    """Put the attribute with the lowest average precision first, and those without one last."""
+    return sorted(
+        attributes, key=lambda each: (each.average_precision is None, each.average_precision or 0, each.attribute)
     )

@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.cards import VerifierCard
 from celebflow.classifier.comparison_model import divide_people
 from celebflow.classifier.components import fit_components
+from celebflow.classifier.pair_calibration import PairCalibration
 from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.vectors import Vectors
-from celebflow.classifier.verifier import PairCalibration, VerifierCard, score_pairs
+from celebflow.classifier.verifier import score_pairs
 from celebflow.classifier.verifier_training import calibrate, count_photographs
 from celebflow.data.pairs import Pair, draw_pairs
 from celebflow.errors import CelebflowError

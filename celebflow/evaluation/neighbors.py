@@ -61,8 +61,24 @@ class TrainingPhotographs:
 
     def find_nearest(self, views: Sequence[SparseBatch], count: int) -> list[list[Neighbor]]:
         """Return the photographs nearest to each of N faces, the nearest first; `views` holds each view of all."""
-        similarities = scale_to_unit_length(self._gallery.embed(views)) @ self._unit.T  # (N, photographs)
-        return [self._rank(row, count) for row in similarities]
+        return [self._rank(row, count) for row in self._compare(views)]
+
+    def find_nearest_of(self, views: Sequence[SparseBatch], people: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return for each of N faces the paths of the photographs nearest to it, one of each of its two people."""
+        names = np.array([photo.person for photo in self._photos])
+
+        def find(row: FloatArray, name: str) -> str:
+            own = np.flatnonzero(names == name)
+            photo: Photo = self._photos[int(own[row[own].argmax()])]
+            return photo.path
+
+        pairs = zip(self._compare(views), people, strict=True)
+        return [(find(row, first), find(row, second)) for row, (first, second) in pairs]
+
+    def _compare(self, views: Sequence[SparseBatch]) -> FloatArray:
+        """Return the similarities of N faces to all photographs, (N, photographs)."""
+        similarities: FloatArray = scale_to_unit_length(self._gallery.embed(views)) @ self._unit.T
+        return similarities
 
     def _rank(self, similarities: FloatArray, count: int) -> list[Neighbor]:
         nearest = [(self._photos[row], similarities[row]) for row in np.argsort(-similarities, kind="stable")[:count]]

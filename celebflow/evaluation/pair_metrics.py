@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import FloatArray
-from celebflow.classifier.verifier import compute_pair_loss
+from celebflow.classifier.pair_calibration import compute_pair_loss
 from celebflow.evaluation.significance import Interval, compute_percentiles, draw_weights
 
 # The false match rates at which the true match rate is reported, by the name of the metric.

@@ -9,31 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from celebflow import paths
 from celebflow.classifier.calibration import FloatArray, ReliabilityBin, bin_reliability, compute_calibration_error
 from celebflow.classifier.history import EpochResult, load_history
-from celebflow.classifier.verifier import load_verifier
-from celebflow.classifier.verifier_training import score_split
-from celebflow.data.pairs import Pair, load_folds, load_pairs
+from celebflow.data.pairs import Pair
 from celebflow.data.tables import load_rows, save_rows
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.folds import FoldScores, score_folds
 from celebflow.evaluation.metrics import PersonMetrics, compute_precision_recalls, compute_rocs, compute_wilson_interval
 from celebflow.evaluation.pair_metrics import compute_pair_intervals, compute_pair_metrics
 from celebflow.evaluation.results import (
     PATH_SEPARATOR,
-    REPORTED_SPLITS,
     Prediction,
     load_intervals,
     load_metrics,
-    print_metrics,
-    require_backbone,
     save_curves,
     save_json,
 )
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval
 from celebflow.features.store import Features
-from celebflow.params import ComputeParams
 
 SAME, DIFFERENT = "same", "different"
 # The pairs of all folds, each compared by a model of the other folds; reported beside the splits.
@@ -86,47 +78,9 @@ class VerificationReport:
     splits: dict[str, PairReport]
 
 
-def evaluate_verifier(
-    model_file: Path, features: Features, compute: ComputeParams, folder: Path
-) -> dict[str, dict[str, float]]:
-    """Evaluate the verifier in a file on the pairs of val and test, and by the k-fold protocol where there are folds.
-
-    Writes the files of each to folder/<split>, those of the folds to folder/test/folds, and returns each one's metrics.
-    `compute` is not used: scores are computed on the CPU.
-
-    Raises CelebflowError when the verifier was trained on the features of another backbone.
-    """
-    verifier = load_verifier(model_file)
-    require_backbone(verifier.card.backbone, features, "verifier")
-    pairs = load_pairs(paths.PAIRS)
-    metrics = {}
-    for split in REPORTED_SPLITS:
-        scores, _ = score_split(verifier, features, pairs, split)
-        log_odds = verifier.card.calibration.compute_log_odds(scores)
-        chosen = [pair for pair in pairs if pair.split == split]
-        metrics[split] = save_pair_report(log_odds, chosen, features, _place(folder, split))
-    if fold_of := load_folds(paths.FOLDS):
-        folds = score_folds(verifier.card, features, [pair for pair in pairs if pair.fold], fold_of)
-        metrics[FOLDS] = _report_folds(folds, features, _place(folder, FOLDS))
-    for split, values in metrics.items():
-        print_metrics(split, values)
-    if warning := features.origin.backbone.warning():
-        print(warning)
-    return metrics
-
-
-def _place(folder: Path, split: str) -> Path:
+def place_split(folder: Path, split: str) -> Path:
+    """Return the folder of the files of a split, or of all folds, in that of the reports."""
     return folder / "test" / FOLDS if split == FOLDS else folder / split
-
-
-def _report_folds(folds: Sequence[FoldScores], features: Features, folder: Path) -> dict[str, float]:
-    """Write the files of all folds together; the accuracy is the mean of the folds', with its standard error."""
-    pairs = [pair for fold in folds for pair in fold.pairs]
-    metrics = save_pair_report(np.concatenate([fold.log_odds for fold in folds]), pairs, features, folder)
-    accuracies = [float(((fold.log_odds >= 0) == fold.same).mean()) for fold in folds]
-    metrics["accuracy"] = float(np.mean(accuracies))
-    metrics["standard_error"] = float(np.std(accuracies, ddof=1) / np.sqrt(len(accuracies)))
-    return metrics
 
 
 def save_pair_report(log_odds: FloatArray, pairs: Sequence[Pair], features: Features, folder: Path) -> dict[str, float]:
@@ -185,7 +139,7 @@ def load_verification_report(history: Path, metrics: Path, folder: Path) -> Veri
     """
     try:
         loaded = load_metrics(metrics)
-        splits = {split: _load_pair_report(_place(folder, split)) for split in loaded}
+        splits = {split: _load_pair_report(place_split(folder, split)) for split in loaded}
         return VerificationReport(load_history(history), loaded, splits)
     except FileNotFoundError as error:
         raise CelebflowError(f"{error.filename} is missing: the result is not whole. Run `dvc repro`.") from None

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from celebflow.classifier.calibration import (
     compute_loss,
     softmax,
 )
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.history import EpochResult, load_history
 from celebflow.data.photos import Photo, number_groups
 from celebflow.data.tables import load_rows, load_table, save_rows, save_table
@@ -33,20 +34,16 @@ from celebflow.evaluation.metrics import (
     compute_precision_recalls,
     compute_rocs,
 )
-from celebflow.evaluation.open_set import OpenSetRates, OpenSetResult, measure_open_set, measure_unknown_people
+from celebflow.evaluation.open_set import OpenSetRates, OpenSetResult
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval, compute_intervals
-from celebflow.features.store import Features, select_split
-from celebflow.params import ComputeParams, TaskName
+from celebflow.features.store import Features
+from celebflow.params import TaskName
 from celebflow.paths import write_whole
-
-if TYPE_CHECKING:
-    from celebflow.classifier.model import Classifier, ClassifierCard
 
 REPORTED_SPLITS = ("val", "test")
 # What `dvc metrics show` and `dvc exp show` list, in one line of a terminal: a column per split each.
 _HEADLINE = ("accuracy", "balanced_accuracy", "macro_auc", "auc", "average_precision", "equal_error_rate", "loss")
 _WARNING = "backbone"  # the key beside the splits
-_BATCH_SIZE = 256
 # The beginning of the names of the files of curves → the columns of the points.
 _CURVE_COLUMNS = {
     "roc": ("false_positive_rate", "true_positive_rate"),
@@ -107,6 +104,9 @@ class Prediction:
         return " | ".join([*self.photographs, *([self.attribute] if self.attribute else [])])
 
 
+AnyPrediction = TypeVar("AnyPrediction", bound=Prediction)
+
+
 @dataclass(frozen=True)
 class PersonPrediction(Prediction):
     """The prediction for one photograph, and the fraction of unknown people's photographs that match at least as well.
@@ -134,13 +134,11 @@ class SplitReport:
 
     def errors(self) -> list[Prediction]:
         """Return the wrong predictions, the most confident first."""
-        wrong = [prediction for prediction in self.predictions if not prediction.is_hit]
-        return sorted(wrong, key=lambda prediction: (-prediction.confidence, prediction.path))
+        return list_errors(self.predictions)
 
     def hits(self) -> list[Prediction]:
         """Return the right predictions, the least confident first."""
-        right = [prediction for prediction in self.predictions if prediction.is_hit]
-        return sorted(right, key=lambda prediction: (prediction.confidence, prediction.path))
+        return list_hits(self.predictions)
 
 
 @dataclass(frozen=True)
@@ -194,47 +192,6 @@ def _reading(path: Path) -> Iterator[dict[str, Any]]:
         raise CelebflowError(f"{path} is damaged ({error}). Run `dvc repro` to make it again.") from None
 
 
-def evaluate_classifier(
-    model_file: Path, features: Features, compute: ComputeParams, folder: Path
-) -> dict[str, dict[str, float]]:
-    """Evaluate the classifier in a file, as report_splits does."""
-    # These imports load PyTorch, which takes seconds and which those who only read results do not need.
-    from celebflow.classifier.model import load_classifier
-
-    return report_splits(load_classifier(model_file), features, compute, folder)
-
-
-def report_splits(
-    classifier: "Classifier", features: Features, compute: ComputeParams, folder: Path
-) -> dict[str, dict[str, float]]:
-    """Evaluate val and test; write the files of each to folder/<split>, and return each one's metrics.
-
-    Raises CelebflowError when the classifier was trained on the features of another backbone.
-    """
-    from celebflow.backbone.devices import select_device
-    from celebflow.classifier.training import compute_logits
-
-    require_backbone(classifier.card.backbone, features, "classifier")
-    classifier.to(select_device(compute.device))
-    gallery = classifier.gallery
-    unknown = None if gallery is None else measure_unknown_people(gallery, features, classifier.card.calibration)
-    metrics = {}
-    for split in REPORTED_SPLITS:
-        examples = select_split(features, classifier.card.class_names, split)
-        logits, labels = compute_logits(classifier, examples, _BATCH_SIZE)
-        photos = [features.photos[row] for row in examples.rows]
-        open_set = None
-        if gallery is not None and unknown is not None:
-            hits = logits.argmax(axis=1) == labels
-            groups = number_groups(photos)
-            open_set = measure_open_set(gallery, examples, hits, groups, classifier.card.calibration, unknown)
-        metrics[split] = save_split_report(logits, labels, photos, classifier.card, folder / split, open_set)
-        print_metrics(split, metrics[split])
-    if warning := features.origin.backbone.warning():
-        print(warning)
-    return metrics
-
-
 def require_backbone(source: BackboneSource, features: Features, model: str) -> None:
     """Raise CelebflowError when a model, called so in the message, was trained on features of another backbone."""
     if source.fingerprint != features.origin.backbone.fingerprint:
@@ -250,7 +207,7 @@ def save_split_report(
     logits: NDArray[np.float32],
     labels: NDArray[np.int64],
     photos: Sequence[Photo],
-    card: "ClassifierCard",
+    card: ClassifierCard,
     folder: Path,
     open_set: OpenSetResult | None = None,
 ) -> dict[str, float]:
@@ -342,6 +299,18 @@ def load_predictions(path: Path) -> list[Prediction]:
 def load_person_predictions(path: Path) -> list[PersonPrediction]:
     """Read predictions.csv of recognition; errors are those of load_predictions."""
     return load_rows(PersonPrediction, path, may_be_empty=False)
+
+
+def list_errors(predictions: Sequence[AnyPrediction]) -> list[AnyPrediction]:
+    """Return the wrong ones among predictions, the most confident first."""
+    wrong = [prediction for prediction in predictions if not prediction.is_hit]
+    return sorted(wrong, key=lambda prediction: (-prediction.confidence, prediction.path))
+
+
+def list_hits(predictions: Sequence[AnyPrediction]) -> list[AnyPrediction]:
+    """Return the right ones among predictions, the least confident first."""
+    right = [prediction for prediction in predictions if prediction.is_hit]
+    return sorted(right, key=lambda prediction: (prediction.confidence, prediction.path))
 
 
 def _save_all_curves(kind: str, curves: Curves, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from celebflow import paths
-from celebflow.classifier.model_files import find_kind
+from celebflow.classifier.cards import find_kind
 from celebflow.data.photos import load_photos
 from celebflow.evaluation.comparison import ResultComparison, compare_predictions
 from celebflow.experiments.lookup import find_result, require

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from celebflow.classifier.attribute_model import AttributeCard, AttributeModel, load_attribute_model
+from celebflow.classifier.attribute_model import AttributeModel, load_attribute_model
 from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.cards import AttributeCard
 from celebflow.inference.extractor import ExtractedFace, find_model_files, make_box
 from celebflow.inference.face_predictor import DescribedFace, FacePredictor, PredictedFace
 from celebflow.params import TaskName

@@ -12,13 +12,13 @@ from pydantic import Field, PlainSerializer
 
 from celebflow.data.decoding import encode_jpeg
 from celebflow.errors import CelebflowError
+from celebflow.evaluation.grad_cam import Explainer
 from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.extractor import NO_FACE
 from celebflow.inference.face_batcher import ExtractedPhotograph, FaceBatcher
 from celebflow.inference.predictor import PredictedPerson, Predictor, RankedFace
 from celebflow.inference.request_queue import Limits, Patience
-from celebflow.report.grad_cam import Explainer, overlay_heat_map
-from celebflow.report.thumbnails import load_thumbnail
+from celebflow.report.thumbnails import load_thumbnail, overlay_heat_map
 
 _NEAREST_COUNT = 4
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from PIL import Image
 
-from celebflow.classifier.network import NetworkCard
+from celebflow.classifier.cards import NetworkCard
 from celebflow.features.faces import Face
 from celebflow.features.sparse import SparseBatch
 from celebflow.inference.extractor import Box, ExtractedFace, Extractor, FeatureKey

@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from celebflow.classifier.model_files import ATTRIBUTES, CLASSIFIER, find_kind, refuse_kind
-from celebflow.classifier.network import NetworkCard
-from celebflow.classifier.verifier import VerifierCard
+from celebflow.classifier.cards import ATTRIBUTES, CLASSIFIER, NetworkCard, VerifierCard, find_kind, refuse_kind
 from celebflow.errors import CelebflowError
 from celebflow.inference.extractor import find_model_files
 from celebflow.inference.face_predictor import FacePredictor

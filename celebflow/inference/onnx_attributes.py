@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from celebflow.classifier.attribute_calibration import UNCERTAIN_ODDS
-from celebflow.classifier.attribute_model import AttributeCard
+from celebflow.classifier.cards import AttributeCard
 from celebflow.inference.attribute_predictor import AttributePredictor
 from celebflow.inference.onnx_graph import (
     INPUT,

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from celebflow.backbone.vgg19 import Backbone
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.gallery import Gallery
-from celebflow.classifier.model import Classifier, ClassifierCard
+from celebflow.classifier.model import Classifier
 from celebflow.errors import CelebflowError
 from celebflow.features.transform import Transform
 from celebflow.inference.onnx_graph import (

@@ -11,8 +11,9 @@ from PIL import Image
 
 from celebflow import paths
 from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.enrollment import EnrolledPeople, load_enrollment
-from celebflow.classifier.model import Classifier, ClassifierCard, load_classifier
+from celebflow.classifier.model import Classifier, load_classifier
 from celebflow.inference.extractor import ExtractedFace, find_model_files, make_box
 from celebflow.inference.face_predictor import DescribedFace, FacePredictor, PredictedFace
 from celebflow.params import TaskName

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from celebflow.classifier.calibration import FloatArray
-from celebflow.classifier.verifier import format_probability
+from celebflow.classifier.pair_calibration import format_probability
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.files import STANDARD_INPUT
 from celebflow.data.formats import PhotographError, explain_refusal

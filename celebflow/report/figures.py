@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from celebflow.classifier.calibration import ReliabilityBin, compute_calibration_error
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.history import EpochResult
-from celebflow.classifier.model import ClassifierCard
 from celebflow.evaluation.learning_curve import LearningCurve
 from celebflow.evaluation.metrics import Curves, PersonMetrics
 from celebflow.evaluation.open_set import OpenSetRates

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from celebflow.classifier.calibration import format_confidence
-from celebflow.classifier.model import ClassifierCard
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.data.duplicates import list_duplicate_groups
 from celebflow.evaluation.results import Prediction, Report
 from celebflow.features.store import Features

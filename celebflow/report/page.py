@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from celebflow.classifier.model import ClassifierCard
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.data.photos import SPLITS, Photo
 from celebflow.evaluation.metrics import PersonMetrics
 from celebflow.evaluation.results import Report

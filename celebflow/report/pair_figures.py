@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from celebflow.classifier.verifier import format_probability
+from celebflow.classifier.pair_calibration import format_probability
 from celebflow.evaluation.pair_metrics import FALSE_MATCH_RATES, Rates, trace_rates
 from celebflow.evaluation.pair_results import DIFFERENT, FOLDS, SAME, PairPrediction, PairReport, VerificationReport
 from celebflow.report.contact_sheets import Tile, draw_contact_sheet

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from celebflow import paths
-from celebflow.classifier.verifier import VerifierCard, format_probability, load_card
+from celebflow.classifier.cards import VerifierCard, load_verifier_card
+from celebflow.classifier.pair_calibration import format_probability
 from celebflow.data.duplicates import list_duplicate_groups
 from celebflow.data.photos import Photo
 from celebflow.evaluation.pair_results import PairPrediction, VerificationReport, load_verification_report
@@ -70,7 +71,7 @@ def publish_pairs(
     compared: ComparedResults | None = None,
 ) -> VerificationPage:
     """Draw the figures of the workspace's result, and return its page; arguments are those of publish."""
-    card = load_card(paths.CLASSIFIER)
+    card = load_verifier_card(paths.CLASSIFIER)
     report = load_verification_report(paths.HISTORY, paths.ALL_METRICS, paths.REPORTS)
 
     @cache

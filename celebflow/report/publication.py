@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from celebflow import paths
-from celebflow.classifier.fits import open_fits
-from celebflow.classifier.model import load_classifier
+from celebflow.classifier.cards import load_classifier_card
+from celebflow.evaluation.explanations import load_explanations
 from celebflow.evaluation.results import load_report
 from celebflow.features.store import Features
 from celebflow.report.comparison_page import ComparedResults
@@ -12,7 +12,6 @@ from celebflow.report.examples import build_examples
 from celebflow.report.figures import save_figures
 from celebflow.report.fonts import choose_fonts
 from celebflow.report.galleries import draw_all
-from celebflow.report.grad_cam import Explainer
 from celebflow.report.page import PageContent, load_figures
 from celebflow.report.style import spell
 
@@ -27,10 +26,12 @@ def publish(
 
     `params` have dotted names. With a resolution of None, draw nothing and use the figures that stage plot drew.
     """
-    classifier = load_classifier(paths.CLASSIFIER)
-    card = classifier.card
+    card = load_classifier_card(paths.CLASSIFIER)
     report = load_report(paths.HISTORY, paths.ALL_METRICS, paths.REPORTS)
-    examples = build_examples(report, classifier, Explainer(classifier), features, paths.DATA, open_fits(features))
+    explained = {
+        name: load_explanations(split.predictions, paths.REPORTS / name) for name, split in report.splits.items()
+    }
+    examples = build_examples(explained, features, paths.DATA)
     if resolution_dpi is not None:
         if hint := choose_fonts(spell(person) for person in card.class_names):
             print(hint)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -11,6 +12,7 @@ from celebflow.features.faces import Face
 from celebflow.features.transform import Transform
 
 THUMBNAIL_SIDE_PX = 160
+_OPACITY = 0.5
 
 
 def load_thumbnail(file: Path, sha256: str | None) -> NDArray[np.uint8]:
@@ -30,3 +32,12 @@ def make_thumbnail(photograph: Image.Image) -> NDArray[np.uint8]:
     """Return the center square of an RGB image, (side, side, 3)."""
     size = (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
     return np.asarray(ImageOps.fit(photograph, size, Image.Resampling.LANCZOS, centering=(0.5, 0.5)))
+
+
+def overlay_heat_map(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Lay a (7, 7) heat map over the (H, W, 3) image that the network saw: bright parts support the person."""
+    height, width, _ = image.shape
+    smooth = np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR))
+    colors = colormaps["inferno"](smooth)[..., :3] * 255
+    mixed: NDArray[np.uint8] = ((1 - _OPACITY) * image + _OPACITY * colors).round().astype(np.uint8)
+    return mixed

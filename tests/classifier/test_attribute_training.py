@@ -14,7 +14,7 @@ from celebflow import paths
 from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier import attribute_training, discriminants
 from celebflow.classifier.attribute_calibration import fit_attribute_calibration
-from celebflow.classifier.attribute_model import AttributeModel, load_attribute_model, load_card
+from celebflow.classifier.attribute_model import AttributeModel, load_attribute_model
 from celebflow.classifier.attribute_training import (
     BinaryCrossEntropy,
     make_objective,
@@ -22,6 +22,7 @@ from celebflow.classifier.attribute_training import (
     select_attributes,
     train_attributes,
 )
+from celebflow.classifier.cards import load_attribute_card
 from celebflow.classifier.checkpoints import open_checkpoints
 from celebflow.classifier.history import EpochResult
 from celebflow.classifier.model import load_classifier
@@ -211,7 +212,7 @@ def test_a_saved_model_computes_the_same_and_repeats_bit_for_bit(features: Featu
         model.save(tmp_path / name)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "again").read_bytes()
     loaded = load_attribute_model(tmp_path / "first")
-    assert loaded.card == first.card == load_card(tmp_path / "first")
+    assert loaded.card == first.card == load_attribute_card(tmp_path / "first")
     val = select_attributes(features, load_attributes(paths.ATTRIBUTES), "val")
     np.testing.assert_array_equal(compute_logits(loaded, val, 8)[0], compute_logits(first, val, 8)[0])
     with pytest.raises(CelebflowError, match="attributes"):

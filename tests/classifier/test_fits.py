@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from celebflow.classifier import fits as fits_module
+from celebflow.classifier.cards import UNCHANGED
 from celebflow.classifier.checkpoints import open_checkpoints
 from celebflow.classifier.classifier_training import train_classifier
 from celebflow.classifier.fits import NOT_KEPT, Fits, Tensors, measure_fits, remove_fits
 from celebflow.classifier.model import save_classifier
-from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
+from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.vectors import Vectors
 from celebflow.features.store import Features
 from celebflow.params import ComputeParams, TrainParams

@@ -14,9 +14,9 @@ from torch import nn
 
 from celebflow.backbone.source import FEATURE_COUNT, BackboneSource
 from celebflow.classifier.calibration import Calibration
+from celebflow.classifier.cards import find_kind, load_classifier_card
 from celebflow.classifier.layers import DenseLinear, SparseLinear
-from celebflow.classifier.model import load_card, load_classifier, save_classifier
-from celebflow.classifier.model_files import find_kind
+from celebflow.classifier.model import load_classifier, save_classifier
 from celebflow.classifier.training import compute_logits
 from celebflow.errors import CelebflowError
 from celebflow.features.transform import Transform
@@ -90,7 +90,7 @@ def test_a_saved_classifier_predicts_alike_and_carries_its_card(tmp_path: Path) 
     classifier, _ = train(draw_features(), make_train_params())
     save_classifier(classifier, tmp_path / "c.safetensors")
     loaded = load_classifier(tmp_path / "c.safetensors")
-    assert loaded.card == classifier.card == load_card(tmp_path / "c.safetensors")
+    assert loaded.card == classifier.card == load_classifier_card(tmp_path / "c.safetensors")
     assert not loaded.training
     ours, theirs = (compute_logits(model, Clusters(9, 2), 8)[0] for model in (classifier, loaded))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)  # tensors from a file are aligned differently in memory
@@ -103,7 +103,7 @@ def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "no_safetensors").write_bytes(b"something else")
     save_file({"weight": torch.zeros(3)}, tmp_path / "no_card")
     _rewrite(_save(tmp_path / "broken_card"), lambda card: card.pop("transform"))
-    for load in (load_card, load_classifier):
+    for load in (load_classifier_card, load_classifier):
         with pytest.raises(CelebflowError, match=rf"{name} is not a classifier.*dvc repro"):
             load(tmp_path / name)
 
@@ -114,14 +114,14 @@ def test_a_classifier_of_an_earlier_version_is_refused_with_the_reason(tmp_path:
     # The first cards had no format, and other names for the preprocessing.
     _rewrite(path, lambda card: card.pop("format") if earlier is None else card.update(format=earlier))
     _rewrite(path, lambda card: card.update(feature_transform=card.pop("preprocessing")))
-    for load in (load_card, load_classifier):
+    for load in (load_classifier_card, load_classifier):
         with pytest.raises(CelebflowError, match=r"c\.safetensors.*another version.*dvc repro"):
             load(path)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("missing", "No such file or directory"), ("", "Is a directory")])
 def test_a_file_that_cannot_be_opened_is_named_with_the_reason(tmp_path: Path, name: str, reason: str) -> None:
-    for read in (load_card, load_classifier, find_kind):
+    for read in (load_classifier_card, load_classifier, find_kind):
         with pytest.raises(CelebflowError, match=rf"cannot be read \({reason}\).*dvc repro") as caught:
             read(tmp_path / name)
         assert "saved" not in str(caught.value)
@@ -164,6 +164,6 @@ def test_a_classifier_whose_weights_are_not_finite_is_refused_with_the_remedy(
 def test_a_calibration_that_is_not_finite_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     path = _save(tmp_path / "c.safetensors")
     _rewrite(path, lambda card: card["calibration"].update(change))  # type: ignore[attr-defined]
-    for load in (load_card, load_classifier):
+    for load in (load_classifier_card, load_classifier):
         with pytest.raises(CelebflowError, match=r"c\.safetensors is not a classifier.*dvc repro"):
             load(path)

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from celebflow.backbone.source import FEATURE_COUNT
+from celebflow.classifier.cards import UNCHANGED
 from celebflow.classifier.model import load_classifier, save_classifier
-from celebflow.classifier.preprocessing import UNCHANGED, Preprocessor
+from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.projection import fit_preprocessor
 from celebflow.classifier.training import compute_logits
 from celebflow.features.sparse import SparseBatch, SparseRow

@@ -11,15 +11,16 @@ from safetensors.torch import load_file, save_file
 from scipy.special import expit
 from sklearn.decomposition import PCA
 
+from celebflow.classifier.cards import VERIFIER
 from celebflow.classifier.checkpoints import open_checkpoints
 from celebflow.classifier.components import fit_components
 from celebflow.classifier.model import load_classifier
-from celebflow.classifier.model_files import VERIFIER
+from celebflow.classifier.pair_calibration import PairCalibration, format_probability
 from celebflow.classifier.plda import fit_two_covariances
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.projection import make_projection
 from celebflow.classifier.vectors import Vectors
-from celebflow.classifier.verifier import PairCalibration, Verifier, format_probability, load_verifier
+from celebflow.classifier.verifier import Verifier, load_verifier
 from celebflow.classifier.verifier_training import calibrate, score_split, train_verifier
 from celebflow.data.pairs import Pair, save_pairs
 from celebflow.errors import CelebflowError

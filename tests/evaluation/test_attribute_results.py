@@ -7,7 +7,7 @@ import pytest
 
 from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.attribute_calibration import AttributeCalibration
-from celebflow.classifier.attribute_model import AttributeCard
+from celebflow.classifier.cards import AttributeCard
 from celebflow.classifier.history import EpochResult, save_history
 from celebflow.data.attributes import BLANK, NO, YES
 from celebflow.data.photos import Photo

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from celebflow.classifier.verifier import VerifierCard
+from celebflow.classifier.cards import VerifierCard
 from celebflow.data.pairs import Pair, save_folds, save_pairs
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.folds import score_folds
-from celebflow.evaluation.pair_results import FOLDS, evaluate_verifier, load_verification_report
+from celebflow.evaluation.pair_results import FOLDS, load_verification_report
+from celebflow.evaluation.verifier_evaluation import evaluate_verifier
 from celebflow.features.store import Features
 from celebflow.params import ComputeParams
 from tests.classifier.test_verifier import PARAMS, PEOPLE, train

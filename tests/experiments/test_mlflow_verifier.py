@@ -13,7 +13,7 @@ from mlflow.pyfunc.model import PythonModelContext
 from PIL import Image
 
 from celebflow.classifier.calibration import FloatArray
-from celebflow.classifier.verifier import PairCalibration
+from celebflow.classifier.pair_calibration import PairCalibration
 from celebflow.experiments.mlflow_verifier import PairComparer
 from celebflow.inference.pair_verifier import PairVerifier, Verdict
 from tests.models import draw_noise

@@ -24,7 +24,7 @@ from celebflow.data.attributes import AttributeTable, save_attributes
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.photos import save_photos
 from celebflow.data.tables import load_table
-from celebflow.evaluation.attribute_results import evaluate_attributes
+from celebflow.evaluation.attribute_evaluation import evaluate_attributes
 from celebflow.experiments.mlflow_attributes import AttributeFinder
 from celebflow.features import transform as transform_module
 from celebflow.features.cache import open_cache

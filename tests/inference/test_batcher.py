@@ -14,6 +14,7 @@ from PIL import Image
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError
 from celebflow.data.photos import Photo
+from celebflow.evaluation.grad_cam import Explainer
 from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
 from celebflow.features import transform
 from celebflow.features.sparse import SparseBatch
@@ -22,7 +23,7 @@ from celebflow.inference.batcher import Batcher, NearestPhotograph, PredictionRe
 from celebflow.inference.extractor import ExtractedFace
 from celebflow.inference.predictor import PredictedPerson, Predictor
 from celebflow.inference.refusals import RefusalError
-from celebflow.report.grad_cam import Explainer, overlay_heat_map
+from celebflow.report.thumbnails import overlay_heat_map
 from tests.inference.serving import LIMITS
 from tests.models import draw_noise, make_face
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from celebflow.backbone.vgg19 import Backbone
-from celebflow.classifier.preprocessing import UNCHANGED
+from celebflow.classifier.cards import UNCHANGED
 from celebflow.cli import main
 from celebflow.data.decoding import decode_photograph
 from celebflow.errors import CelebflowError

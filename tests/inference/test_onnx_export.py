@@ -14,8 +14,8 @@ from PIL import Image
 
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.classifier.calibration import Calibration
+from celebflow.classifier.cards import UNCHANGED
 from celebflow.classifier.model import save_classifier
-from celebflow.classifier.preprocessing import UNCHANGED
 from celebflow.cli import main
 from celebflow.errors import CelebflowError
 from celebflow.features.transform import WHOLE, Transform

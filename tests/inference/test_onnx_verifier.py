@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.classifier.calibration import FloatArray
-from celebflow.classifier.verifier import Score
+from celebflow.classifier.cards import Score
 from celebflow.cli import main
 from celebflow.data.decoding import decode_photograph
 from celebflow.errors import CelebflowError

@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from celebflow.backbone.source import UNTRAINED_WARNING
-from celebflow.classifier.verifier import format_probability
+from celebflow.classifier.pair_calibration import format_probability
 from celebflow.features import transform as transform_module
 from celebflow.features.faces import Face
 from celebflow.inference.access import make_access

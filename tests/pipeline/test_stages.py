@@ -67,6 +67,17 @@ def test_page_is_drawn_again_when_a_param_that_it_shows_changes(repository: Repo
     assert repository.repro() == [], "the page does not show tracking.required"
 
 
+def test_plot_draws_without_pytorch_and_scikit_learn_which_take_seconds_to_import(repository: Repository) -> None:
+    code = (
+        "import sys; from celebflow import paths; from celebflow.features.store import load_features; "
+        "from celebflow.tasks import load_step; "
+        "load_step('recognition', 'publish')(load_features(paths.FEATURES, paths.PHOTOS), {}, 50).save(paths.PAGE); "
+        "print(*sys.modules)"
+    )
+    imported = set(repository.run("python", "-c", code, preloaded=False).split())
+    assert "matplotlib" in imported and not imported & {"torch", "sklearn", "pandas", "mlflow"}
+
+
 def test_another_split_takes_all_features_from_the_cache(repository: Repository) -> None:
     repository.edit("prepare:\n  seed: 0", "prepare:\n  seed: 1")
     output = repository.run("dvc", "repro", "extract")

@@ -8,14 +8,15 @@ import numpy as np
 
 from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.attribute_calibration import AttributeCalibration, fit_attribute_calibration
-from celebflow.classifier.attribute_model import AttributeCard
+from celebflow.classifier.cards import AttributeCard
 from celebflow.classifier.history import EpochResult, save_history
 from celebflow.data.attributes import BLANK, NO, YES
 from celebflow.data.photos import Photo
+from celebflow.evaluation.attribute_evaluation import choose_errors
 from celebflow.evaluation.attribute_results import load_attribute_report, save_attribute_report
 from celebflow.evaluation.results import REPORTED_SPLITS, save_metrics
 from celebflow.features.transform import Transform
-from celebflow.report.attribute_publication import AttributeExample, AttributePage, choose_errors
+from celebflow.report.attribute_publication import AttributeExample, AttributePage
 from tests.report.pages import FIGURES, PARAMS, draw_image, draw_png
 
 CELEBA = (  # noqa: SIM905 - a list would take as many lines as names

@@ -15,8 +15,8 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from celebflow.backbone.source import BackboneSource
 from celebflow.classifier.calibration import Calibration
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.history import EpochResult, save_history
-from celebflow.classifier.model import ClassifierCard
 from celebflow.data.photos import Photo
 from celebflow.evaluation.comparison import Change, ResultComparison
 from celebflow.evaluation.results import REPORTED_SPLITS, Prediction, load_report, save_metrics, save_split_report

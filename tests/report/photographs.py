@@ -1,4 +1,4 @@
-"""A result with photographs, features and an explainer, that tests share."""
+"""A result with photographs, features and explanations, that tests share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +9,12 @@ from PIL import Image
 
 from celebflow.backbone.source import FEATURE_COUNT
 from celebflow.classifier.model import Classifier
-from celebflow.evaluation.results import Report
+from celebflow.evaluation.classifier_evaluation import explain_splits
+from celebflow.evaluation.explanations import Explanation, load_explanations
+from celebflow.evaluation.results import Prediction, Report
 from celebflow.features.origin import FeatureOrigin
 from celebflow.features.store import Features
 from celebflow.report.examples import Example, build_examples
-from celebflow.report.grad_cam import Explainer
 from tests.images import hash_photos
 from tests.models import make_gallery
 from tests.results import list_photos, make_card, write_result
@@ -21,13 +22,13 @@ from tests.results import list_photos, make_card, write_result
 
 @dataclass(frozen=True, eq=False)
 class PhotographedResult:
-    """A result on photographs in `folder`, with its examples."""
+    """A result on photographs in `folder`, with its explanations and examples."""
 
     report: Report
     classifier: Classifier
-    explainer: Explainer
     features: Features
     folder: Path
+    explained: dict[str, list[Explanation[Prediction]]]
     examples: list[Example]
 
 
@@ -59,9 +60,12 @@ def make_result(
     )
     classifier = Classifier(card).eval()
     classifier.gallery = make_gallery(len(names), card.transform)
-    explainer = Explainer(classifier)
-    examples = build_examples(report, classifier, explainer, features, folder / "data")
-    return PhotographedResult(report, classifier, explainer, features, folder / "data", examples)
+    explain_splits(classifier, features, folder)
+    explained = {
+        split: load_explanations(content.predictions, folder / split) for split, content in report.splits.items()
+    }
+    examples = build_examples(explained, features, folder / "data")
+    return PhotographedResult(report, classifier, features, folder / "data", explained, examples)
 
 
 def find_row(image: NDArray[np.uint8]) -> int:

@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from celebflow.backbone.source import UNTRAINED_WARNING
 from celebflow.data.attributes import BLANK, NO, YES
 from celebflow.evaluation.attribute_answers import AttributeAnswers
+from celebflow.evaluation.attribute_evaluation import choose_errors
 from celebflow.evaluation.attribute_metrics import trace_attribute_curves
 from celebflow.report import attribute_figures
 from celebflow.report.attribute_figures import (
@@ -26,7 +27,7 @@ from celebflow.report.attribute_figures import (
     draw_precision_recalls,
     draw_rocs,
 )
-from celebflow.report.attribute_publication import AttributePage, choose_errors
+from celebflow.report.attribute_publication import AttributePage
 from tests.report.attributes import CELEBA, make_attribute_page
 from tests.report.pages import HOSTILE_NAMES
 from tests.results import find_overlaps

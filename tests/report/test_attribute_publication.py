@@ -3,9 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.select import Select
@@ -13,15 +11,13 @@ from selenium.webdriver.support.select import Select
 from celebflow import paths
 from celebflow.backbone.source import UNTRAINED_WARNING
 from celebflow.classifier.attribute_model import AttributeModel
+from celebflow.evaluation.attribute_evaluation import explain_attributes
 from celebflow.evaluation.results import REPORTED_SPLITS
 from celebflow.report.attribute_figures import SHEET
 from celebflow.report.attribute_publication import (
     AttributePage,
-    build_examples,
-    choose_errors,
     publish_attributes,
 )
-from celebflow.report.grad_cam import Explainer, overlay_heat_map
 from tests.browser import emulate_phone, has_alert, take_console, take_requests
 from tests.conftest import draw_features
 from tests.images import hash_photos
@@ -71,48 +67,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> AttributePage:
     return replace(page, report=replace(page.report, splits=splits))
 
 
-def test_errors_of_each_attribute_are_of_both_kinds_and_the_most_confident(page: AttributePage) -> None:
-    split = page.report.splits["test"]
-    chosen = choose_errors(split)
-    for attribute in NAMES:
-        errors = split.list_errors(attribute)
-        own = [error for error in chosen if error.attribute == attribute]
-        assert len(own) == min(12, len(errors)) > 0
-        assert own == [error for error in errors if error in own], "in the order of list_errors"
-        for answer in ("yes", "no"):
-            kind = [error for error in errors if error.predicted == answer]
-            assert [error for error in own if error.predicted == answer][:6] == kind[:6]
-
-
-def test_attributes_with_the_lowest_average_precision_come_first_and_those_without_last(page: AttributePage) -> None:
-    split = page.report.splits["val"]
-    defined = {each.attribute: each.average_precision for each in split.attributes if each.average_precision}
-    shown = list(dict.fromkeys(error.attribute for error in choose_errors(split)))
-    without = [name for name in shown if name not in defined]
-    assert shown == [*sorted(defined, key=lambda name: defined[name]), *without] and without
-
-
-def test_heat_map_is_of_yes_whatever_was_answered(page: AttributePage) -> None:
-    torch.manual_seed(0)
-    card = make_attribute_card(NAMES)
-    model = AttributeModel(card).eval()
-    features = draw_features(12)
-    photographs = [photo.path for photo in features.photos]
-    errors = [
-        replace(error, path=f"{photographs[number]}\t\t{error.attribute}")
-        for number, error in enumerate(choose_errors(page.report.splits["test"])[::9])
-    ]
-    assert len({error.attribute for error in errors}) > 3 and {error.predicted for error in errors} == {"yes", "no"}
-    image = np.full((14, 14, 3), 90, np.uint8)
-    examples = build_examples(model, {"test": errors}, features, lambda path: image)
-    explainer = Explainer(model)
-    for number, (example, error) in enumerate(zip(examples, errors, strict=True)):
-        assert example.prediction == error and example.split == "test"
-        output = np.array([NAMES.index(error.attribute)])
-        (heat,) = explainer.compute_heat_maps(features.gather(np.array([number])), output)
-        assert np.abs(example.heat_map.astype(int) - overlay_heat_map(image, heat).astype(int)).max() <= 1
-
-
 def test_page_says_what_attributes_are_not_and_counts_only_known_people(page: AttributePage) -> None:
     page = replace(page, examples=[])
     html = page.render()
@@ -152,8 +106,10 @@ def test_publication_draws_figures_and_sheets_that_the_page_does_not_repeat(
         file = paths.DATA / photo.path
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 30)).save(file)
-    AttributeModel(made.card).save(paths.CLASSIFIER)
+    model = AttributeModel(made.card).eval()
+    model.save(paths.CLASSIFIER)
     features = replace(draw_features(len(made.photos)), photos=hash_photos(made.photos, paths.DATA))
+    explain_attributes(model, features, paths.REPORTS)
     page = publish_attributes(features, {"task": "attributes"}, 50)
     files = {file.stem for file in paths.FIGURES.iterdir()}
     assert f"test_{SHEET}1" in files and "val_average_precision" in files and "duplicates" in files

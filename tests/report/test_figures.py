@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from celebflow.backbone.source import UNTRAINED_WARNING
+from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.history import EpochResult
-from celebflow.classifier.model import ClassifierCard
 from celebflow.evaluation.metrics import Curve, Curves, PersonMetrics
 from celebflow.evaluation.open_set import OpenSetRates
 from celebflow.evaluation.results import Prediction, Report

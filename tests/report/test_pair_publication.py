@@ -8,9 +8,9 @@ import pytest
 from matplotlib.text import Text
 
 from celebflow.backbone.source import BackboneSource
-from celebflow.classifier.comparison_model import ComparisonSettings
+from celebflow.classifier.cards import ComparisonSettings, VerifierCard
 from celebflow.classifier.history import EpochResult, save_history
-from celebflow.classifier.verifier import PairCalibration, VerifierCard
+from celebflow.classifier.pair_calibration import PairCalibration
 from celebflow.data.pairs import draw_pairs
 from celebflow.data.photos import Photo
 from celebflow.evaluation.pair_metrics import trace_rates

@@ -5,9 +5,7 @@ from copy import deepcopy
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image
 
 from celebflow.classifier.network import Network
 from celebflow.features.sparse import SparseBatch
@@ -15,7 +13,6 @@ from celebflow.features.store import Features
 
 _CHANNELS, _SIDE = 512, 7  # of one layer, flattened channel-first
 _LAST = slice(-_CHANNELS * _SIDE * _SIDE, None)
-_OPACITY = 0.5
 _BATCH_SIZE = 128
 
 
@@ -63,12 +60,3 @@ class Explainer:
         for start in range(0, len(rows), _BATCH_SIZE):
             batch = slice(start, start + _BATCH_SIZE)
             yield from self.compute_heat_maps(features.gather(rows[batch]), classes[batch])
-
-
-def overlay_heat_map(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Lay a (7, 7) heat map over the (H, W, 3) image that the network saw: bright parts support the person."""
-    height, width, _ = image.shape
-    smooth = np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR))
-    colors = colormaps["inferno"](smooth)[..., :3] * 255
-    mixed: NDArray[np.uint8] = ((1 - _OPACITY) * image + _OPACITY * colors).round().astype(np.uint8)
-    return mixed

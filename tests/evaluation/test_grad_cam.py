@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from celebflow.backbone.source import FEATURE_COUNT, BackboneSource
+from celebflow.classifier.cards import UNCHANGED
 from celebflow.classifier.layers import DenseLinear
 from celebflow.classifier.model import Classifier
-from celebflow.classifier.preprocessing import UNCHANGED
+from celebflow.evaluation.grad_cam import Explainer
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.transform import Transform
 from celebflow.params import FaceParams, PreprocessingParams
-from celebflow.report.grad_cam import Explainer, overlay_heat_map
+from celebflow.report.thumbnails import overlay_heat_map
 from tests.models import make_classifier
 
 CLASSES = np.array([0, 2, 1, 2, 0])

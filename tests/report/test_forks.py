@@ -13,7 +13,7 @@ import pytest
 from celebflow.report.forks import share_out
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 5000])
 def test_each_item_is_done_once(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
 
@@ -23,7 +23,26 @@ def test_each_item_is_done_once(count: int, tmp_path: Path, monkeypatch: pytest.
 
     share_out(work, list(range(count)))
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == list(range(count))
-    assert len({path.read_text() for path in tmp_path.iterdir()}) == min(count, 3)
+
+
+def test_all_processors_help_and_none_waits_for_the_slowest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    deadline = time.monotonic() + 60
+
+    def work(item: str) -> None:
+        (tmp_path / f"{item} {os.getpid()}").touch()
+        started: list[str] = []
+        # All begin together, and one does the slow item as long as the other two do all others.
+        while len({name.split()[1] for name in started}) < 3 or (item == "slow" and len(started) < 9):
+            started = [path.name for path in tmp_path.iterdir()]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    share_out(work, ["slow", *"abcdefgh"])
+    done = [path.name.split() for path in tmp_path.iterdir()]
+    assert len(done) == 9 and len({process for _, process in done}) == 3
+    (slow,) = [process for item, process in done if item == "slow"]
+    assert [item for item, process in done if process == slow] == ["slow"]
 
 
 def test_an_error_in_a_fork_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,26 +1,20 @@
 """Predict each photograph by a classifier that was trained without it: the classifier cannot have learned its label."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from celebflow.classifier.checkpoints import Checkpoints
-from celebflow.classifier.classifier_training import fit_classifier, train_to_the_end
 from celebflow.classifier.discriminants import average_logits, collect_inputs, fit_people
 from celebflow.classifier.fits import Fits
+from celebflow.classifier.part_training import Part, predict_parts, spread_logits
 from celebflow.classifier.projection import fit_preprocessor
-from celebflow.classifier.training import compute_logits
 from celebflow.data.photos import UNKNOWN, Photo, list_people
 from celebflow.errors import CelebflowError
 from celebflow.features.store import Features, LabeledFeatures, select_split
 from celebflow.params import ComputeParams, TrainParams
-
-_FAR = 1e4  # how much lower the logits are of people of whom the classifier has seen no photograph
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,28 +56,20 @@ def predict_out_of_fold(
     labels = np.array([class_names.index(photo.person) for photo in photos], np.int64)
     everything = LabeledFeatures(features, rows, labels)
     folds = assign_folds(photos, fold_count, params.seed)
-    judged = _find_judged(labels, folds)
+    judged = find_judged(labels, folds)
     if not judged.any():
         raise CelebflowError(
             "No photograph can be judged: those of each person are near-duplicates, or no two people are left to "
             "compare. Add photographs, or divide these into more folds."
         )
-    predict: Callable[[NDArray[np.bool_], NDArray[np.int64]], NDArray[np.float32]]
-    if params.classifier in ("mlp", "linear"):
-        predict = partial(_predict_with_network, everything, class_names, params, compute)
-    else:
-        train = select_split(features, class_names, "train")
-        preprocessor = fit_preprocessor(train, params.preprocessing, params.seed, fits)
-        inputs = collect_inputs(preprocessor, everything, params.seed, fits)
-        predict = partial(_predict_with_discriminant, inputs, everything, params)
     logits = np.zeros((len(rows), len(class_names)), np.float32)
-    for fold in np.unique(folds[judged]):
-        print(f"Fold {fold + 1} of {folds.max() + 1}:")
-        held_out = folds == fold
-        seen = np.unique(labels[~held_out])
-        found = predict(held_out, seen)
-        logits[held_out] = found.min(axis=1, keepdims=True) - _FAR
-        logits[np.ix_(held_out, seen)] = found
+    parts = [Part(folds != fold, folds == fold) for fold in np.unique(folds[judged])]
+    if params.classifier in ("mlp", "linear"):
+        found = predict_parts(everything, class_names, params, compute, fits, parts)
+    else:
+        found = _predict_with_discriminants(everything, class_names, params, fits, parts)
+    for part, of_part in zip(parts, found, strict=True):
+        logits[part.asked] = of_part
     return OutOfFold(tuple(class_names), photos, labels, logits, judged)
 
 
@@ -107,7 +93,7 @@ def _rank(seed: int, group: str) -> str:
     return hashlib.sha256(f"fold {seed} {group}".encode()).hexdigest()
 
 
-def _find_judged(labels: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.bool_]:
+def find_judged(labels: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return for (N,) photographs whether the other folds hold their person, and somebody else."""
     judged = np.zeros(len(labels), bool)
     for fold in np.unique(folds):
@@ -117,34 +103,19 @@ def _find_judged(labels: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray
     return judged
 
 
-def _predict_with_discriminant(
-    inputs: Any,
-    everything: LabeledFeatures,
-    params: TrainParams,
-    held_out: NDArray[np.bool_],
-    seen: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Return the (N, seen people) logits of the photographs that are held out, by a classifier without epochs."""
+def _predict_with_discriminants(
+    everything: LabeledFeatures, class_names: Sequence[str], params: TrainParams, fits: Fits, parts: Sequence[Part]
+) -> list[NDArray[np.float32]]:
+    """Return the (M, people) logits of what each part predicts, with the preprocessor that is fitted to train."""
+    train = select_split(everything.features, class_names, "train")
+    preprocessor = fit_preprocessor(train, params.preprocessing, params.seed, fits)
+    inputs = collect_inputs(preprocessor, everything, params.seed, fits)
     view_count = everything.view_count
-    trained_on = np.tile(~held_out, view_count)
-    weight, bias = fit_people(inputs[trained_on], np.tile(everything.labels, view_count)[trained_on], params)
-    return average_logits(inputs[np.tile(held_out, view_count)], weight, bias, view_count)
-
-
-def _predict_with_network(
-    everything: LabeledFeatures,
-    class_names: Sequence[str],
-    params: TrainParams,
-    compute: ComputeParams,
-    held_out: NDArray[np.bool_],
-    seen: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Return the (N, seen people) logits of the photographs that are held out, by a network."""
-    train, val = (
-        replace(part, labels=np.searchsorted(seen, part.labels))
-        for part in (everything.select(~held_out), everything.select(held_out & np.isin(everything.labels, seen)))
-    )
-    names = [class_names[label] for label in seen]
-    fitted = fit_classifier(names, train, val, train_to_the_end(params), compute, Checkpoints(), lambda _: None)
-    found, _ = compute_logits(fitted.classifier, everything.select(held_out), params.batch_size)
+    labels = np.tile(everything.labels, view_count)
+    found = []
+    for part in parts:
+        taken, asked = (np.tile(mask, view_count) for mask in (part.taken, part.asked))
+        weight, bias = fit_people(inputs[taken], labels[taken], params)
+        logits = average_logits(inputs[asked], weight, bias, view_count)
+        found.append(spread_logits(logits, np.unique(labels[taken]), len(class_names)))
     return found

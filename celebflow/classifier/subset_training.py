@@ -5,16 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from celebflow.classifier.checkpoints import Checkpoints
-from celebflow.classifier.classifier_training import fit_classifier, train_to_the_end
-from celebflow.classifier.components import fit_components
-from celebflow.classifier.discriminants import average_logits, fit_people
 from celebflow.classifier.fits import Fits
-from celebflow.classifier.preprocessing import Preprocessor
-from celebflow.classifier.projection import MAX_VIEWS
-from celebflow.classifier.vectors import list_views
+from celebflow.classifier.part_training import Part, predict_parts
 from celebflow.data.photos import list_people, number_groups
 from celebflow.errors import CelebflowError
 from celebflow.features.store import Features, LabeledFeatures, select_split
@@ -46,31 +39,23 @@ def train_on_subsets(
 ) -> list[SubsetResult]:
     """Train the recipe on each fraction of every person's photographs of train, and predict val.
 
-    Within a repetition, each part contains the smaller ones. Everything is fitted anew to each part, as training does
-    it. Of each person, two groups of near-duplicates are taken at least. A network keeps its last epoch. Parts that are
-    the same in several repetitions, such as all photographs, are trained on once.
+    Within a repetition, each part contains the smaller ones. Of each person, two groups of near-duplicates are taken at
+    least. Parts that are the same in several repetitions, such as all photographs, are trained on once. Trainings are
+    those of predict_parts.
     """
     class_names = list_people(features.photos)
     train, val = (select_split(features, class_names, split) for split in ("train", "val"))
-    params = train_to_the_end(params)
     parts = [
         (repetition, mask)
         for repetition in range(repetitions)
         for mask in _choose_parts(train, fractions, params.seed + repetition)
     ]
     masks = {mask.tobytes(): mask for _, mask in parts}
-    view_count = train.view_count * (len(train) + len(val))
-    fast = params.classifier in ("lda", "logistic") and params.preprocessing.pca_components is not None
-    if fast and not params.preprocessing.standardize and view_count <= MAX_VIEWS:
-        logits = _predict_by_products(train, val, params, fits, list(masks.values()))
-    else:
-        logits = []
-        for number, mask in enumerate(masks.values(), 1):
-            print(f"Part {number} of {len(masks)}, {mask.sum()} photographs:")
-            fitted = fit_classifier(
-                class_names, train.select(mask), val, params, compute, Checkpoints(), lambda _: None
-            )
-            logits.append(fitted.on_val[0])
+    rows, labels = (np.concatenate(each) for each in ((train.rows, val.rows), (train.labels, val.labels)))
+    none, is_val = np.zeros(len(val), bool), np.arange(len(rows)) >= len(train)
+    distinct = [Part(np.concatenate([mask, none]), is_val) for mask in masks.values()]
+    everything = LabeledFeatures(features, rows, labels)
+    logits = predict_parts(everything, class_names, params, compute, fits, distinct)
     on_part = dict(zip(masks, logits, strict=True))
     return [SubsetResult(repetition, int(mask.sum()), on_part[mask.tobytes()]) for repetition, mask in parts]
 
@@ -112,25 +97,3 @@ def _choose_parts(train: LabeledFeatures, fractions: Sequence[float], seed: int)
             last = order[_count_taken(fraction, len(order)) - 1]
             mask[own[ranks[own] <= last]] = True
     return masks
-
-
-def _predict_by_products(
-    train: LabeledFeatures, val: LabeledFeatures, params: TrainParams, fits: Fits, masks: Sequence[NDArray[np.bool_]]
-) -> list[NDArray[np.float32]]:
-    """Return the (M, people) logits of val, from the inner products of all photographs, which are computed once."""
-    settings = params.preprocessing.model_copy(update={"pca_components": None})
-    preprocessor = Preprocessor(settings, train.features.origin.feature_count)
-    views = list_views(preprocessor, train.features, np.concatenate([train.rows, val.rows]))
-    products = views.recall_products(fits)
-    is_train = np.tile(np.arange(len(train) + len(val)) < len(train), train.view_count)
-    of_train, of_val = products[np.ix_(is_train, is_train)], products[np.ix_(~is_train, is_train)]
-    found = []
-    for mask in tqdm(masks, "training on parts", unit="part", disable=None):
-        taken = np.tile(mask, train.view_count)
-        components = fit_components(
-            of_train[np.ix_(taken, taken)], params.preprocessing.pca_components or 0, params.seed
-        )
-        inputs, inputs_of_val = (components.project(each[:, taken]) for each in (of_train[taken], of_val))
-        weight, bias = fit_people(inputs, np.tile(train.labels, train.view_count)[taken], params)
-        found.append(average_logits(inputs_of_val, weight, bias, train.view_count))
-    return found

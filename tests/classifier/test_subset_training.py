@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from celebflow.classifier import subset_training
+from celebflow.classifier import part_training, subset_training
 from celebflow.classifier.fits import NOT_KEPT
 from celebflow.classifier.subset_training import SubsetResult, choose_fractions, train_on_subsets
 from celebflow.classifier.training import compute_logits
@@ -50,7 +50,7 @@ def test_on_all_photographs_it_is_the_training_itself(name: str) -> None:
 def test_inner_products_give_what_features_give(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     features = draw_features(60, ("original", "mirrored"))
     by_products = _train(features, FAST[name], 0.3, 0.6, 1.0, repetitions=2)
-    monkeypatch.setattr(subset_training, "MAX_VIEWS", 0)
+    monkeypatch.setattr(part_training, "MAX_VIEWS", 0)
     by_features = _train(features, FAST[name], 0.3, 0.6, 1.0, repetitions=2)
     for one, other in zip(by_products, by_features, strict=True):
         assert (one.repetition, one.count) == (other.repetition, other.count)
@@ -67,8 +67,8 @@ def test_no_label_of_val_ends_a_training() -> None:
 @pytest.mark.parametrize("name", ["lda", "mlp"])
 def test_what_is_the_same_in_all_repetitions_is_trained_on_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fit = "fit_people" if name == "lda" else "fit_classifier"
-    counted = Mock(side_effect=getattr(subset_training, fit))
-    monkeypatch.setattr(subset_training, fit, counted)
+    counted = Mock(side_effect=getattr(part_training, fit))
+    monkeypatch.setattr(part_training, fit, counted)
     results = _train(draw_features(60), RECIPES[name], 0.3, 1.0, repetitions=3)
     assert [(each.repetition, each.count) for each in results] == [(n, size) for n in range(3) for size in (9, 30)]
     assert np.array_equal(results[1].logits, results[5].logits)
@@ -79,9 +79,9 @@ def test_what_is_the_same_in_all_repetitions_is_trained_on_once(name: str, monke
 def test_inner_products_of_very_many_views_are_not_computed(
     max_views: int, by_products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict = Mock(side_effect=subset_training._predict_by_products)
-    monkeypatch.setattr(subset_training, "_predict_by_products", predict)
-    monkeypatch.setattr(subset_training, "MAX_VIEWS", max_views)
+    predict = Mock(side_effect=part_training._predict_by_products)
+    monkeypatch.setattr(part_training, "_predict_by_products", predict)
+    monkeypatch.setattr(part_training, "MAX_VIEWS", max_views)
     _train(draw_features(60, ("original", "mirrored")), FAST["lda"], 1.0)  # 45 photographs of train and val
     assert predict.called == by_products
 

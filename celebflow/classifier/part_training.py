@@ -1,0 +1,93 @@
+"""Train the recipe on parts of the photographs, and predict others: for learning curves and cross-validation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from celebflow.classifier.checkpoints import Checkpoints
+from celebflow.classifier.classifier_training import fit_classifier, train_to_the_end
+from celebflow.classifier.components import fit_components
+from celebflow.classifier.discriminants import average_logits, fit_people
+from celebflow.classifier.fits import Fits
+from celebflow.classifier.preprocessing import Preprocessor
+from celebflow.classifier.projection import MAX_VIEWS
+from celebflow.classifier.training import compute_logits
+from celebflow.classifier.vectors import list_views
+from celebflow.features.store import LabeledFeatures
+from celebflow.params import ComputeParams, TrainParams
+
+_FAR = 1e4  # how much lower the logits are of people of whom the classifier has seen no photograph
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Which of N photographs a classifier is trained on, (N,), and which it predicts, (N,)."""
+
+    taken: NDArray[np.bool_]
+    asked: NDArray[np.bool_]
+
+
+def predict_parts(
+    everything: LabeledFeatures,
+    class_names: Sequence[str],
+    params: TrainParams,
+    compute: ComputeParams,
+    fits: Fits,
+    parts: Sequence[Part],
+) -> list[NDArray[np.float32]]:
+    """Train a classifier for each part, and return its (M, people) logits of the photographs that it predicts.
+
+    Everything is fitted anew to the photographs that are taken, as training does it. A network is trained for all its
+    epochs, and keeps the last one, so that no label decides of what is predicted. People of whom no photograph is taken
+    are far less probable than all others.
+    """
+    params = train_to_the_end(params)
+    fast = params.classifier in ("lda", "logistic") and params.preprocessing.pca_components is not None
+    if fast and not params.preprocessing.standardize and everything.view_count * len(everything) <= MAX_VIEWS:
+        return _predict_by_products(everything, len(class_names), params, fits, parts)
+    found = []
+    for number, part in enumerate(parts, 1):
+        print(f"Part {number} of {len(parts)}, {part.taken.sum()} photographs:")
+        seen = np.unique(everything.labels[part.taken])
+        known = part.asked & np.isin(everything.labels, seen)
+        train, val = (
+            replace(each, labels=np.searchsorted(seen, each.labels))
+            for each in (everything.select(part.taken), everything.select(known))
+        )
+        names = [class_names[label] for label in seen]
+        fitted = fit_classifier(names, train, val, params, compute, Checkpoints(), lambda _: None)
+        logits, _ = compute_logits(fitted.classifier, everything.select(part.asked), params.batch_size)
+        found.append(spread_logits(logits, seen, len(class_names)))
+    return found
+
+
+def spread_logits(logits: NDArray[np.float32], seen: NDArray[np.int64], person_count: int) -> NDArray[np.float32]:
+    """Return (M, people) logits, from those of the people that a classifier has `seen`."""
+    lowest = logits.min(axis=1, keepdims=True) - np.float32(_FAR)
+    spread: NDArray[np.float32] = np.repeat(lowest, person_count, axis=1)
+    spread[:, seen] = logits
+    return spread
+
+
+def _predict_by_products(
+    everything: LabeledFeatures, person_count: int, params: TrainParams, fits: Fits, parts: Sequence[Part]
+) -> list[NDArray[np.float32]]:
+    """Do what predict_parts does, from the inner products of all photographs, which are computed once."""
+    settings = params.preprocessing.model_copy(update={"pca_components": None})
+    preprocessor = Preprocessor(settings, everything.features.origin.feature_count)
+    products = list_views(preprocessor, everything.features, everything.rows).recall_products(fits)
+    view_count = everything.view_count
+    labels = np.tile(everything.labels, view_count)
+    found = []
+    for part in tqdm(parts, "training on parts", unit="part", disable=None):
+        taken, asked = (np.tile(mask, view_count) for mask in (part.taken, part.asked))
+        of_taken = products[np.ix_(taken, taken)]
+        components = fit_components(of_taken, params.preprocessing.pca_components or 0, params.seed)
+        inputs, inputs_of_asked = (components.project(each) for each in (of_taken, products[np.ix_(asked, taken)]))
+        weight, bias = fit_people(inputs, labels[taken], params)
+        logits = average_logits(inputs_of_asked, weight, bias, view_count)
+        found.append(spread_logits(logits, np.unique(labels[taken]), person_count))
+    return found

@@ -61,7 +61,9 @@ def measure(fraction: float, draw_count: int) -> str:
         moved_features, moved = move(features, fraction, draw)
         started = time.perf_counter()
         with redirect_stdout(io.StringIO()):
-            predicted = predict_out_of_fold(moved_features, params.train, params.compute, open_fits(features), FOLDS)
+            predicted = predict_out_of_fold(
+                moved_features, params.train, params.compute, open_fits(features), FOLDS, share_preprocessor=True
+            )
         suspects = {each.path for each in find_suspects(predicted)}
         seconds.append(time.perf_counter() - started)
         if moved:

@@ -257,7 +257,12 @@ def register(run: str | None, metric: str, alias: str) -> None:
 @main.command(cls=_ProjectCommand)
 @click.argument("a", type=_NAME)
 @click.argument("b", type=_NAME, default="workspace")
-@click.option("--split", type=click.Choice(["val", "test"]), default="val", help="The split to compare on.")
+@click.option(
+    "--split",
+    type=click.Choice(["val", "test", paths.CROSS_VALIDATION.name]),
+    default="val",
+    help="The split to compare on.",
+)
 @click.option("--limit", default=20, help="The maximum number of photographs in each list; -1 for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole comparison as JSON.")
 @click.option("--html", type=_FILE, help="Also write the comparison to this file as a page.")
@@ -272,6 +277,9 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
     right would divide as unevenly, if neither result were better. The interval comes from a paired bootstrap of groups
     of near-duplicates. Choose models by val, and keep test for the report.
 
+    With --split crossvalidation, the results of `celebflow crossvalidate` are compared. Their interval and a further p
+    value come from the corrected resampled t test of the folds' accuracies.
+
     \b
     Examples:
       celebflow compare HEAD                     # the workspace against the last commit
@@ -283,6 +291,14 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
     from celebflow.experiments.comparison_text import format_comparison
     from celebflow.experiments.lookup import find_predictions
 
+    of_folds = None
+    if split == paths.CROSS_VALIDATION.name:
+        from celebflow.evaluation.cross_validation import compare_folds
+        from celebflow.experiments.lookup import find_folds
+
+        if html is not None:
+            raise click.UsageError("--html shows val or test. Leave it out, or choose another --split.")
+        of_folds = compare_folds(find_folds(a), find_folds(b))
     if html is None:
         compared = compare_predictions(find_predictions(a, split), find_predictions(b, split))
     else:
@@ -291,9 +307,12 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
         compared = save_comparison(a, b, split, html)
         _echo(f"The comparison is in {html}.", err=True)
     if as_json:
-        _echo(json.dumps({"a": a, "b": b, "split": split, **asdict(compared)}, indent=2, allow_nan=False))
+        content = {"a": a, "b": b, "split": split, **asdict(compared)}
+        if of_folds is not None:
+            content["folds"] = asdict(of_folds)
+        _echo(json.dumps(content, indent=2, allow_nan=False))
     else:
-        _echo(format_comparison(a, b, split, compared, limit))
+        _echo(format_comparison(a, b, split, compared, limit, of_folds))
 
 
 @main.command(cls=_ProjectCommand)
@@ -849,6 +868,40 @@ def suspects(folds: int, limit: int, output: Path, as_json: bool) -> None:
         return
     _echo(format_check(check, limit))
     _echo(f"\nThe table is in {paths.SUSPECTS}, the page with pictures in {output}.")
+
+
+@main.command(cls=_ProjectCommand)
+@click.option("--folds", type=click.IntRange(min=2), default=5, help="How many parts the photographs are divided into.")
+@click.option("--repeats", type=click.IntRange(min=1), default=1, help="How often, with other seeds each time.")
+@click.option("--name", type=_NAME, help="The name of the DVC experiment that keeps the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results of all folds as JSON.")
+def crossvalidate(folds: int, repeats: int, name: str | None, as_json: bool) -> None:
+    """Measure the recipe on every photograph.
+
+    The photographs of all splits are divided into folds, near-duplicates together. For each fold, the recipe in
+    params.yaml is trained on the others, with everything fitted anew, and measured on the fold. The mean is surer than
+    a result on val alone, which may hold few photographs, and the standard deviation says how much results vary. Each
+    repeat takes other seeds for the folds and for the training.
+
+    A DVC experiment keeps the result, the runs of the folds are nested under one run in MLflow, and `celebflow compare
+    --split crossvalidation` compares two results on the same folds. Run `dvc repro` first: the experiment also keeps
+    the workspace.
+
+    \b
+    Examples:
+      celebflow crossvalidate
+      celebflow crossvalidate --folds 10 --repeats 3 --name wide
+      celebflow compare crossvalidation wide --split crossvalidation
+    """
+    from celebflow.experiments.crossvalidation import cross_validate, format_cross_validation
+
+    with redirect_stdout(sys.stderr):  # what trainings say
+        result = cross_validate(folds, repeats, name)
+    if as_json:
+        _echo(json.dumps(asdict(result), indent=2, allow_nan=False))
+        return
+    _echo(format_cross_validation(result))
+    _echo(f"\nThe tables are in {paths.CROSS_VALIDATION}, and the experiment {result.experiment} keeps them.")
 
 
 @main.command("learning-curve", cls=_ProjectCommand)

@@ -39,6 +39,7 @@ PAGE = REPORTS / "index.html"
 # Neither git nor DVC tracks what commands write there.
 SUSPECTS = REPORTS / "suspects.csv"
 SUSPECTS_PAGE = REPORTS / "suspects.html"
+CROSS_VALIDATION = REPORTS / "crossvalidation"
 LEARNING_CURVE = REPORTS / "learning_curve.csv"
 LEARNING_CURVE_FIGURE = REPORTS / "learning_curve.png"
 

@@ -142,8 +142,8 @@ class Repository:
 
     def list_experiments(self) -> set[str]:
         """Return the names of the experiments that have a result; asking git takes less time than asking DVC."""
-        names = self.run("git", "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps")
-        return set(names.split())
+        names = self.run("git", "for-each-ref", "--format=%(refname)", "refs/exps")
+        return {name.rpartition("/")[2] for name in names.split() if not name.startswith("refs/exps/exec/")}
 
     def repro(self, *arguments: str, preloaded: bool = True) -> list[str]:
         """Run dvc repro and return the stages that ran."""

@@ -21,13 +21,14 @@ from celebflow.params import ComputeParams, TrainParams
 class OutOfFold:
     """The logits (N, people) of N photographs, each by a classifier that was trained on the other folds.
 
-    `labels` (N,) are indices of `class_names`. `judged` (N,) tells whether the photograph's classifier had seen its
-    person, and somebody else.
+    `labels` (N,) are indices of `class_names`, and `folds` (N,) count from 0. `judged` (N,) tells whether the
+    photograph's classifier had seen its person, and somebody else.
     """
 
     class_names: tuple[str, ...]
     photos: list[Photo]
     labels: NDArray[np.int64]
+    folds: NDArray[np.int64]
     logits: NDArray[np.float32]
     judged: NDArray[np.bool_]
 
@@ -38,13 +39,19 @@ class OutOfFold:
 
 
 def predict_out_of_fold(
-    features: Features, params: TrainParams, compute: ComputeParams, fits: Fits, fold_count: int
+    features: Features,
+    params: TrainParams,
+    compute: ComputeParams,
+    fits: Fits,
+    fold_count: int,
+    *,
+    share_preprocessor: bool,
 ) -> OutOfFold:
     """Train a classifier on all folds but one, for each fold, and predict the photographs of that fold.
 
-    The folds divide the photographs of all splits. For lda and logistic, the preprocessor is the one that is fitted to
-    train, because it does not depend on labels. A network is trained for all its epochs, since no photograph is left to
-    choose one by.
+    The folds divide the photographs of all splits. Trainings are those of predict_parts. With `share_preprocessor`, lda
+    and logistic use the one that is fitted to train, which takes less time: it knows photographs that are predicted,
+    but no labels.
 
     Raises CelebflowError when there are fewer than two folds or people, or nothing is judged.
     """
@@ -56,7 +63,7 @@ def predict_out_of_fold(
     labels = np.array([class_names.index(photo.person) for photo in photos], np.int64)
     everything = LabeledFeatures(features, rows, labels)
     folds = assign_folds(photos, fold_count, params.seed)
-    judged = find_judged(labels, folds)
+    judged = _find_judged(labels, folds)
     if not judged.any():
         raise CelebflowError(
             "No photograph can be judged: those of each person are near-duplicates, or no two people are left to "
@@ -64,13 +71,13 @@ def predict_out_of_fold(
         )
     logits = np.zeros((len(rows), len(class_names)), np.float32)
     parts = [Part(folds != fold, folds == fold) for fold in np.unique(folds[judged])]
-    if params.classifier in ("mlp", "linear"):
-        found = predict_parts(everything, class_names, params, compute, fits, parts)
-    else:
+    if share_preprocessor and params.classifier in ("lda", "logistic"):
         found = _predict_with_discriminants(everything, class_names, params, fits, parts)
+    else:
+        found = predict_parts(everything, class_names, params, compute, fits, parts)
     for part, of_part in zip(parts, found, strict=True):
         logits[part.asked] = of_part
-    return OutOfFold(tuple(class_names), photos, labels, logits, judged)
+    return OutOfFold(tuple(class_names), photos, labels, folds, logits, judged)
 
 
 def assign_folds(photos: Sequence[Photo], count: int, seed: int) -> NDArray[np.int64]:
@@ -93,7 +100,7 @@ def _rank(seed: int, group: str) -> str:
     return hashlib.sha256(f"fold {seed} {group}".encode()).hexdigest()
 
 
-def find_judged(labels: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _find_judged(labels: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return for (N,) photographs whether the other folds hold their person, and somebody else."""
     judged = np.zeros(len(labels), bool)
     for fold in np.unique(folds):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from celebflow.errors import CelebflowError
+from celebflow.evaluation.cross_validation import FoldComparison
 from celebflow.evaluation.results import Prediction
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, PairedTest, compare_hits
 from celebflow.params import TaskName
@@ -60,9 +61,13 @@ class ResultComparison:
         """Return what is counted: photographs or pairs."""
         return TASKS[self.task].unit
 
-    def verdict(self) -> str:
-        """Say in words whether B is better, by McNemar's test and the paired interval together."""
-        return _VERDICTS[self.overall.verdict]
+    def verdict(self, of_folds: FoldComparison | None = None) -> str:
+        """Say in words whether B is better, by McNemar's test, the paired interval, and the folds where there are some.
+
+        All must agree.
+        """
+        verdicts = {self.overall.verdict, *([] if of_folds is None else [of_folds.verdict])}
+        return _VERDICTS[verdicts.pop() if len(verdicts) == 1 else "chance"]
 
 
 def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> ResultComparison:

@@ -8,7 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from celebflow import paths
+from celebflow.data.tables import load_rows
 from celebflow.errors import CelebflowError, raise_shortage
+from celebflow.evaluation.cross_validation import FoldResult
 from celebflow.evaluation.results import (
     PersonPrediction,
     Prediction,
@@ -16,7 +18,7 @@ from celebflow.evaluation.results import (
     load_person_predictions,
     load_predictions,
 )
-from celebflow.experiments.results import WORKSPACE, copy_outputs
+from celebflow.experiments.results import WORKSPACE, copy_outputs, find_maker
 from celebflow.features.store import Features, load_features
 from celebflow.params import Params, keep_informative, load_flat_params, load_params
 from celebflow.tracking.git import require_commit
@@ -62,6 +64,12 @@ def find_person_predictions(name: str, split: str) -> list[PersonPrediction]:
         return load_person_predictions(predictions)
 
 
+def find_folds(name: str) -> list[FoldResult]:
+    """Read a result's folds of cross-validation; `name` and errors are those of find_result."""
+    with _fetch(name, paths.CROSS_VALIDATION / "folds.csv") as (folds,):
+        return load_rows(FoldResult, folds, may_be_empty=False)
+
+
 def find_predictions_of_params(
     names: Sequence[str], params: Mapping[str, object], data_md5: str, split: str
 ) -> tuple[str, list[Prediction]] | None:
@@ -86,7 +94,7 @@ def require(*files: Path) -> None:
     """Raise CelebflowError when a file of the workspace is missing."""
     for file in files:
         if not file.exists():
-            raise CelebflowError(f"{file} is missing. Run `dvc repro`.")
+            raise CelebflowError(f"{file} is missing. Run `{find_maker(file)}`.")
 
 
 def load_for_recognition(what: str) -> tuple[Params, Features]:

@@ -245,7 +245,7 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
         for file, copy in zip(files, copies, strict=True):
             path = (prefix / file).as_posix()
             if not _has_file(content, path):
-                raise CelebflowError(f"{revision} has no {file}: it holds no result of `dvc repro`.")
+                raise CelebflowError(f"{revision} has no {file}: it holds no result of `{find_maker(file)}`.")
             content.get_file(path, str(copy))
     except RevError:
         return None
@@ -259,6 +259,11 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
         raise_shortage(error)
         raise CelebflowError(f"{file} of {revision} cannot be read ({error}).") from None
     return copies
+
+
+def find_maker(file: Path) -> str:
+    """Return the command that writes a file of a result."""
+    return "celebflow crossvalidate" if file.is_relative_to(paths.CROSS_VALIDATION) else "dvc repro"
 
 
 def _has_file(content: dvc.api.DVCFileSystem, path: str) -> bool:

@@ -28,7 +28,7 @@ from celebflow.experiments.search_record import Proposal, RecordedTrial, Running
 from celebflow.params import CLASSIFIERS, Params, TaskName, flatten, list_affected_classifiers, list_informative
 from celebflow.tasks import TASKS
 from celebflow.tracking.data_changes import read_data_md5
-from celebflow.tracking.git import has_experiment, list_variables, require_commit
+from celebflow.tracking.git import has_experiment, list_variables, require_commit, require_experiment_name
 from celebflow.tracking.mlflow_runs import open_parent_run
 from celebflow.tracking.naming import PARENT_VARIABLE
 from celebflow.tracking.processes import may_be_running, name_process
@@ -150,8 +150,7 @@ def search(
             f"{metric} is not a metric of validation, such as val.accuracy, of the task {task}. Test data must not "
             f"choose params. Choose one of {', '.join(f'val.{known}' for known in TASKS[task].metrics)}."
         )
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise CelebflowError(f"--name {name!r} is not a valid beginning of names. Write letters, digits and hyphens.")
+    require_experiment_name(name)
     repeated = [param for param, count in Counter(space.name for space in spaces).items() if count > 1]
     if repeated:
         raise CelebflowError(f"{', '.join(repeated)} is given more than once. Write all its values after one =.")

@@ -38,7 +38,7 @@ def check_labels(fold_count: int, page: Path) -> LabelCheck:
     """
     params, features = load_for_recognition("Suspect labels are found")
     fits = open_fits(features)
-    predicted = predict_out_of_fold(features, params.train, params.compute, fits, fold_count)
+    predicted = predict_out_of_fold(features, params.train, params.compute, fits, fold_count, share_preprocessor=True)
     names = predicted.class_names
     train = select_split(features, names, "train")
     gallery = fit_gallery(train, len(names), params.train.plda_between_scale, params.train.seed, fits)

@@ -77,6 +77,12 @@ def require_commit() -> str:
     return head
 
 
+def require_experiment_name(name: str) -> None:
+    """Raise CelebflowError when experiments of DVC cannot have names that begin so."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise CelebflowError(f"--name {name!r} is not a valid beginning of names. Write letters, digits and hyphens.")
+
+
 def has_experiment(name: str) -> bool:
     """Return whether the repository has a DVC experiment of this name, whatever commit it started from."""
     return bool(_list_experiments(name))

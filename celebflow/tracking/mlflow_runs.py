@@ -161,6 +161,26 @@ class Run:
         self._log_metrics({f"search/best_{metric}": value}, trial_number)
         self.set_tags({"celebflow.best_experiment": experiment})
 
+    def log_folds(self, folds: Mapping[str, Mapping[str, float]]) -> None:
+        """Log the metrics of each fold of a cross-validation, by its name, as a run nested under this one."""
+
+        def create(client: MlflowClient, run_id: str) -> None:
+            experiment_id = client.get_run(run_id).info.experiment_id
+            now_ms = int(time.time() * 1000)
+            for name, values in folds.items():
+                child = client.create_run(experiment_id, run_name=name, tags={"mlflow.parentRunId": run_id})
+                metrics = [Metric(f"fold/{metric}", value, now_ms, 0) for metric, value in values.items()]
+                client.log_batch(child.info.run_id, metrics)
+                client.set_terminated(child.info.run_id, "FINISHED")
+
+        self.log(create)
+
+    def log_crossvalidation(self, summaries: Mapping[str, Mapping[str, float]], experiment: str) -> None:
+        """Log each metric's mean and so on over all folds, and the DVC experiment that keeps them."""
+        for metric, values in summaries.items():
+            self._log_metrics({f"crossvalidation/{metric}_{name}": value for name, value in values.items()})
+        self.set_tags({"celebflow.dvc_experiment": experiment, "celebflow.restore": f"dvc exp apply {experiment}"})
+
     def log_files(self, *files: Path) -> None:
         """Store files and folders as artifacts, at the same relative paths."""
 

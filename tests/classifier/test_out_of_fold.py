@@ -39,8 +39,10 @@ def _draw(*views: View, people: tuple[str, ...] = ("Ann", "Bo", "Cy")) -> Featur
     return replace(features, indices=positions.ravel(), values=values.ravel())
 
 
-def _predict(features: Features, params: TrainParams, fold_count: int = 4) -> OutOfFold:
-    return predict_out_of_fold(features, params, CPU, NOT_KEPT, fold_count)
+def _predict(
+    features: Features, params: TrainParams, fold_count: int = 4, *, share_preprocessor: bool = True
+) -> OutOfFold:
+    return predict_out_of_fold(features, params, CPU, NOT_KEPT, fold_count, share_preprocessor=share_preprocessor)
 
 
 def _relabel(features: Features, **people: str) -> Features:
@@ -170,3 +172,18 @@ def test_folds_keep_groups_together_and_divide_each_person() -> None:
             assert len({fold_of[group] for group in groups_of[person]}) == min(3, len(set(groups_of[person])))
         assert max(Counter(fold_of.values()).values()) - min(Counter(fold_of.values()).values()) <= 1
     assert len({assign_folds(photos, 3, seed).tobytes() for seed in range(5)}) > 1
+
+
+@pytest.mark.parametrize("name", ["lda", "mlp"])
+def test_without_a_shared_preprocessor_nothing_of_a_fold_is_known_beforehand(name: str) -> None:
+    features = _draw()
+    params = RECIPES[name]
+    folds = _predict(features, params, share_preprocessor=False).folds
+    in_train = np.array([photo.split == "train" for photo in features.photos])
+    changed_row = int(np.flatnonzero((folds == 0) & in_train)[0])
+    values = features.values.reshape(60, -1).copy()
+    values[changed_row, ::2] *= 50
+    changed = replace(features, values=values.ravel())
+    others = (folds == 0) & (np.arange(60) != changed_row)
+    first, second = (_predict(each, params, share_preprocessor=False).logits[others] for each in (features, changed))
+    assert np.allclose(first, second, atol=1e-4)

@@ -29,7 +29,7 @@ def _predict(moved: dict[int, int]) -> tuple[OutOfFold, NDArray[np.float64]]:
         for number, label in enumerate(labels)
     ]
     coordinates = np.eye(3)[shown] + random.normal(scale=0.1, size=(COUNT, 3))
-    return OutOfFold(PEOPLE, photos, labels, logits, np.ones(COUNT, bool)), coordinates
+    return OutOfFold(PEOPLE, photos, labels, np.zeros(COUNT, np.int64), logits, np.ones(COUNT, bool)), coordinates
 
 
 def test_photographs_in_wrong_folders_are_found_and_no_others() -> None:

@@ -45,6 +45,9 @@ def test_a_project_in_a_sub_folder_has_its_results_and_experiments(project: Repo
     project.invoke("page", "--against", "more-dropout")
     assert "probability" in project.invoke("predict", "--rev", "more-dropout", "data")
     assert "version 1" in project.run("celebflow", "register")
+    project.invoke("crossvalidate", "--folds", "2")
+    names = "workspace", "crossvalidation", "--split", "crossvalidation"
+    assert "The mean difference of 2 folds is +0.0000" in project.invoke("compare", *names)
     assert top.run(*status) == ""
     assert {file.name for file in top.folder.iterdir()} <= {".git", ".dvc", "projects"}
 

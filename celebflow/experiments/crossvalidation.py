@@ -1,0 +1,149 @@
+"""The workspace's recipe, cross-validated → tables, nested MLflow runs, and a DVC experiment that keeps them."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from itertools import chain, count
+
+from tabulate import tabulate
+
+from celebflow import paths
+from celebflow.classifier.fits import open_fits
+from celebflow.classifier.out_of_fold import predict_out_of_fold
+from celebflow.data.tables import save_rows
+from celebflow.errors import CelebflowError
+from celebflow.evaluation.cross_validation import (
+    METRICS,
+    FoldResult,
+    Summary,
+    list_predictions,
+    measure_folds,
+    summarize_folds,
+)
+from celebflow.evaluation.results import Prediction
+from celebflow.experiments.lookup import load_for_recognition
+from celebflow.experiments.results import require_trust
+from celebflow.tracking.git import has_experiment, list_variables, require_commit, require_experiment_name
+from celebflow.tracking.mlflow_runs import open_parent_run
+
+_NAME = "crossvalidation"
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """A recipe's results on all folds: `summaries` by metric, and the DVC experiment that keeps them.
+
+    `unjudged_count` counts the photographs whose person the other folds lack.
+    """
+
+    experiment: str
+    folds: list[FoldResult]
+    summaries: dict[str, Summary]
+    unjudged_count: int
+
+
+def cross_validate(fold_count: int, repetitions: int, name: str | None) -> CrossValidation:
+    """Cross-validate the workspace's recipe, and write the tables in reports/crossvalidation.
+
+    Repetitions have other seeds of folds and of training. Each fold is a run in MLflow, nested under one of all, and a
+    DVC experiment of this name keeps the tables. Without a name, it is crossvalidation, crossvalidation-2, and so on.
+
+    Raises CelebflowError when the workspace has no result of params.yaml, its task does not recognize people, or the
+    name is not valid or taken.
+    """
+    params, features = load_for_recognition("Cross-validation is")
+    require_commit()
+    require_trust()
+    _require_reproduced()
+    name = _choose_name(name)
+    fits = open_fits(features)
+    with open_parent_run(params, name, "") as run:
+        repeated = []
+        for repetition in range(repetitions):
+            seeded = params.train.model_copy(update={"seed": params.train.seed + repetition})
+            repeated.append(
+                predict_out_of_fold(features, seeded, params.compute, fits, fold_count, share_preprocessor=False)
+            )
+        folds = [
+            fold for repetition, predicted in enumerate(repeated, 1) for fold in measure_folds(predicted, repetition)
+        ]
+        summaries = summarize_folds(folds)
+        save_rows(FoldResult, folds, paths.CROSS_VALIDATION / "folds.csv")
+        save_rows(Prediction, list_predictions(repeated[0]), paths.CROSS_VALIDATION / "predictions.csv")
+        _run_dvc("exp", "save", f"--name={name}", f"--include-untracked={paths.CROSS_VALIDATION}")
+        run.log_folds({f"repetition {each.repetition}, fold {each.fold}": _list_metrics(each) for each in folds})
+        run.log_crossvalidation({metric: asdict(summary) for metric, summary in summaries.items()}, name)
+        run.log_files(paths.CROSS_VALIDATION)
+    return CrossValidation(name, folds, summaries, int((~repeated[0].judged).sum()))
+
+
+def format_cross_validation(result: CrossValidation) -> str:
+    """Return the results of all folds as text: each metric's mean and standard deviation."""
+    trained_on = sum(fold.trained_on for fold in result.folds) / len(result.folds)
+    lines = [f"{len(result.folds)} trainings on {trained_on:.0f} photographs, each measured on the fold left out."]
+    if result.unjudged_count:
+        lines[0] += f" Not judged: {result.unjudged_count}, whose people have near-duplicates alone."
+    rows = []
+    for metric, summary in result.summaries.items():
+        values = [float(getattr(fold, metric)) for fold in result.folds]
+        cells = summary.mean, summary.deviation, min(values), max(values)
+        rows.append([metric, *(f"{cell:.4f}" for cell in cells)])
+    headers = ["", "mean", "standard deviation", "lowest", "highest"]
+    lines.append(str(tabulate(rows, headers, tablefmt="plain", disable_numparse=True)))
+    return "\n\n".join(lines)
+
+
+def _list_metrics(fold: FoldResult) -> dict[str, float]:
+    values = {metric: getattr(fold, metric) for metric in METRICS}
+    return {metric: value for metric, value in values.items() if value is not None}
+
+
+def _require_reproduced() -> None:
+    """Raise CelebflowError when `dvc repro` would run a stage: DVC would keep what is there as that stage's result."""
+    try:
+        changed = json.loads(_run_dvc("status", "--json"))
+    except ValueError as error:
+        raise CelebflowError(f"`dvc status` cannot be read ({error}). Run it to see why.") from None
+    if changed:
+        raise CelebflowError(
+            f"{paths.LOCK} does not match the workspace ({', '.join(changed)}): the experiment that keeps a "
+            "cross-validation also keeps the workspace's result. Run `dvc repro` first; `dvc status` says what changed."
+        )
+
+
+def _choose_name(name: str | None) -> str:
+    """Return the name, or without one the first that is free; raise CelebflowError when it is not valid or taken."""
+    if name is None:
+        numbered = (f"{_NAME}-{number}" for number in count(2))
+        return next(each for each in chain([_NAME], numbered) if not has_experiment(each))
+    require_experiment_name(name)
+    if has_experiment(name):
+        raise CelebflowError(f"There is an experiment {name}. Choose another --name, or run `dvc exp remove {name}`.")
+    return name
+
+
+def _run_dvc(*arguments: str) -> str:
+    """Run a command of DVC, and return what it printed; raise CelebflowError with the end of that when it fails.
+
+    Ctrl-C does not reach it: DVC would leave the repository halfway between two commits.
+    """
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "dvc", *arguments],
+        env=list_variables(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, messages = process.communicate()
+    except BaseException:
+        process.communicate()
+        raise
+    if process.returncode:
+        end = "\n".join((output + messages).strip().splitlines()[-15:])
+        raise CelebflowError(f"`dvc {' '.join(arguments)}` failed:\n{end}")
+    return output

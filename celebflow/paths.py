@@ -14,6 +14,7 @@ LOCK = Path("dvc.lock")
 DATA = Path("data")
 DATA_RECORD = Path("data.dvc")
 RECIPES = Path("recipes")
+CONFIRMED = Path("confirmed.csv")  # git tracks it
 
 PHOTOS = Path("splits/photos.csv")
 PAIRS = Path("splits/pairs.csv")
@@ -123,6 +124,11 @@ def fits() -> Path:
 def searches() -> Path:
     """Return the folder of the records of searches, by which interrupted searches continue."""
     return own_folder() / "searches"
+
+
+def review() -> Path:
+    """Return the folder of what a review of suspects keeps: its journal, and the photographs that it deleted."""
+    return own_folder() / "review"
 
 
 def waiting_runs() -> Path:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from celebflow.classifier.calibration import FloatArray, fit_probabilities, softmax
 from celebflow.classifier.out_of_fold import OutOfFold
 from celebflow.data.tables import load_rows, save_rows
+from celebflow.errors import CelebflowError
 from celebflow.evaluation.neighbors import scale_to_unit_length
 
 
@@ -89,5 +90,10 @@ def save_suspects(suspects: Iterable[Suspect], path: Path) -> None:
 
 
 def load_suspects(path: Path) -> list[Suspect]:
-    """Read what save_suspects wrote; raise CelebflowError when a column is missing."""
-    return load_rows(Suspect, path)
+    """Read what save_suspects wrote; raise CelebflowError when there is no table, or it is damaged."""
+    if not path.exists():
+        raise CelebflowError(f"{path} is missing. Run `celebflow suspects` first.")
+    try:
+        return load_rows(Suspect, path)
+    except CelebflowError as error:
+        raise CelebflowError(str(error).replace("`dvc repro`", "`celebflow suspects`")) from None

@@ -12,6 +12,7 @@ from celebflow.classifier.fits import open_fits
 from celebflow.classifier.gallery import fit_gallery
 from celebflow.classifier.out_of_fold import predict_out_of_fold
 from celebflow.evaluation.suspects import Suspect, find_suspects, save_suspects
+from celebflow.experiments.confirmed import ConfirmedLabel, load_confirmed
 from celebflow.experiments.lookup import load_for_recognition
 from celebflow.features.store import select_split
 from celebflow.report.suspects_page import render_suspects
@@ -21,7 +22,8 @@ from celebflow.report.suspects_page import render_suspects
 class LabelCheck:
     """The suspects among `count` photographs, and the accuracy out of fold of those that were judged.
 
-    `count_of` counts the photographs of each person.
+    `count_of` counts the photographs of each person, and `confirmed_count` those that would be suspects, had nobody
+    confirmed their labels.
     """
 
     suspects: list[Suspect]
@@ -29,10 +31,13 @@ class LabelCheck:
     accuracy: float
     count_of: dict[str, int]
     unjudged_count: int = 0
+    confirmed_count: int = 0
 
 
 def check_labels(fold_count: int, page: Path) -> LabelCheck:
     """Find the workspace's suspects by its recipe, and write reports/suspects.csv and a page of them.
+
+    Labels that somebody has confirmed are left out, and counted.
 
     Raises CelebflowError when there are no features, or the task does not recognize people.
     """
@@ -43,12 +48,21 @@ def check_labels(fold_count: int, page: Path) -> LabelCheck:
     train = select_split(features, names, "train")
     gallery = fit_gallery(train, len(names), params.train.plda_between_scale, params.train.seed, fits)
     rows = features.locate(photo.path for photo in predicted.photos)
-    suspects = find_suspects(predicted, None if gallery is None else gallery.embed_rows(features, rows))
+    found = find_suspects(predicted, None if gallery is None else gallery.embed_rows(features, rows))
+    confirmed = load_confirmed(paths.CONFIRMED)
+    suspects = [each for each in found if ConfirmedLabel(each.sha256, each.person) not in confirmed]
     save_suspects(suspects, paths.SUSPECTS)
     with paths.write_whole(page) as part:
         part.write_text(render_suspects(suspects, len(rows), features, paths.DATA), encoding="utf-8")
     count_of = dict(Counter(photo.person for photo in predicted.photos))
-    return LabelCheck(suspects, len(rows), predicted.accuracy, count_of, int((~predicted.judged).sum()))
+    return LabelCheck(
+        suspects,
+        len(rows),
+        predicted.accuracy,
+        count_of,
+        unjudged_count=int((~predicted.judged).sum()),
+        confirmed_count=len(found) - len(suspects),
+    )
 
 
 def format_check(check: LabelCheck, max_suspects: int) -> str:
@@ -57,6 +71,8 @@ def format_check(check: LabelCheck, max_suspects: int) -> str:
     text = f"{share} Accuracy of the predictions without the photograph itself: {check.accuracy:.4f}."
     if check.unjudged_count:
         text += f" Not judged: {check.unjudged_count}, whose people have near-duplicates alone."
+    if check.confirmed_count:
+        text += f" Left out: {check.confirmed_count}, whose labels were confirmed ({paths.CONFIRMED})."
     if not check.suspects:
         return text
     shown = check.suspects if max_suspects < 0 else check.suspects[:max_suspects]

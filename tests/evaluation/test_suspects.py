@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from celebflow.classifier.out_of_fold import OutOfFold
 from celebflow.data.photos import Photo
+from celebflow.errors import CelebflowError
 from celebflow.evaluation.suspects import find_suspects, load_suspects, save_suspects
 
 PEOPLE = ("Ann", "Bo", "Cy")
@@ -97,3 +98,12 @@ def test_the_table_holds_any_name(tmp_path: Path) -> None:
     suspects = [replace(each, person="=Ann, \"the\" 'first'") for each in find_suspects(*_predict(MOVED))]
     save_suspects(suspects, tmp_path / "suspects.csv")
     assert load_suspects(tmp_path / "suspects.csv") == suspects
+
+
+@pytest.mark.parametrize("content", [None, "", "path,split\na,b\n"])
+def test_a_table_that_cannot_be_read_is_made_by_the_command(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "suspects.csv").write_text(content)
+    with pytest.raises(CelebflowError, match=r"suspects\.csv.*`celebflow suspects`") as error:
+        load_suspects(tmp_path / "suspects.csv")
+    assert "dvc repro" not in str(error.value), "no stage makes it"

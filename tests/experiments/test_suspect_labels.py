@@ -5,6 +5,7 @@ import json
 import pytest
 
 from celebflow.evaluation.suspects import Suspect, load_suspects
+from celebflow.experiments.confirmed import ConfirmedLabel, save_confirmed
 from celebflow.experiments.suspect_labels import LabelCheck, format_check
 from tests.repository import Repository
 
@@ -26,6 +27,15 @@ def test_suspects_are_listed_in_every_form(repository: Repository) -> None:
     assert all(each.path in page for each in suspects)
     assert repository.run("dvc", "status", "--json") == before
     assert repository.run("git", "status", "--porcelain") == "?? page.html\n"
+    # A confirmed label is no suspect any more, but the photograph would be one in another folder.
+    right, elsewhere = suspects[0], suspects[1]
+    labels = [ConfirmedLabel(right.sha256, right.person), ConfirmedLabel(elsewhere.sha256, "somebody else")]
+    save_confirmed(labels, repository.folder / "confirmed.csv")
+    text = repository.invoke("suspects", "--folds", "3", "--limit", "-1", only_output=True)
+    assert f"{len(suspects) - 1} of {len(photos)} labels are suspect" in text
+    assert "Left out: 1, whose labels were confirmed" in text
+    assert load_suspects(repository.folder / "reports" / "suspects.csv") == suspects[1:]
+    assert repository.run("dvc", "status", "--json") == before, "no stage depends on what was confirmed"
 
 
 @pytest.mark.slow

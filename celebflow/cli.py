@@ -730,7 +730,7 @@ def serve(
         app = server.make_app(load_model(folder), limits, access, show_training, root_path)
         address = connections.describe_address(host, listening)
         _echo(f"{app.summary} on {address} (press Ctrl-C to stop).")
-        connections.run(app, listening, limits)
+        connections.run(app, listening, limits.seconds)
 
 
 @main.command()
@@ -902,6 +902,30 @@ def crossvalidate(folds: int, repeats: int, name: str | None, as_json: bool) -> 
         return
     _echo(format_cross_validation(result))
     _echo(f"\nThe tables are in {paths.CROSS_VALIDATION}, and the experiment {result.experiment} keeps them.")
+
+
+@main.command(cls=_ProjectCommand)
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="The port of the page; 0 takes a free one.")
+@click.option("--no-browser", is_flag=True, help="Only print the page's address, and open no browser.")
+def review(port: int, no_browser: bool) -> None:
+    """Decide about photographs in the wrong folder.
+
+    A page in the browser shows each photograph that `celebflow suspects` has listed, beside those that it resembles.
+    Keep it (K), move it to the person it looks like (M) or to somebody else (O), delete it (D) or skip it (S); U is
+    undo. Photographs move only when you apply the changes (C, then A). They never replace a file, and one that was
+    deleted stays in .celebflow/review/deleted.
+
+    What you keep is remembered in confirmed.csv by the content of the photograph, and not asked again. Nobody else can
+    use the page: it listens on 127.0.0.1, and its address has a token. Ctrl-C ends it, and tells what to run.
+
+    \b
+    Examples:
+      celebflow suspects && celebflow review
+      celebflow review --port 8001 --no-browser
+    """
+    from celebflow.experiments.review_command import run_review
+
+    run_review(port, not no_browser, _echo)
 
 
 @main.command("learning-curve", cls=_ProjectCommand)

@@ -41,6 +41,7 @@ PAGE = REPORTS / "index.html"
 SUSPECTS = REPORTS / "suspects.csv"
 SUSPECTS_PAGE = REPORTS / "suspects.html"
 CROSS_VALIDATION = REPORTS / "crossvalidation"
+REVIEW_PAGE = REPORTS / "review.html"  # leads to the page of a review
 LEARNING_CURVE = REPORTS / "learning_curve.csv"
 LEARNING_CURVE_FIGURE = REPORTS / "learning_curve.png"
 

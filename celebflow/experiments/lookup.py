@@ -97,15 +97,21 @@ def require(*files: Path) -> None:
             raise CelebflowError(f"{file} is missing. Run `{find_maker(file)}`.")
 
 
+def load_recognition_params(what: str) -> Params:
+    """Return the workspace's params; raise CelebflowError, which begins with `what`, when their task is another one."""
+    params = load_params(paths.PARAMS)
+    if params.task != "recognition":
+        raise CelebflowError(f"{what} for the task recognition, and {paths.PARAMS} has {params.task}.")
+    return params
+
+
 def load_for_recognition(what: str) -> tuple[Params, Features]:
     """Return the workspace's params and features; `what` begins the error where its task does not recognize people.
 
     Raises CelebflowError then, and when there are no features.
     """
     require(paths.FEATURES)
-    params = load_params(paths.PARAMS)
-    if params.task != "recognition":
-        raise CelebflowError(f"{what} for the task recognition, and {paths.PARAMS} has {params.task}.")
+    params = load_recognition_params(what)
     return params, load_features(paths.FEATURES, paths.PHOTOS)
 
 

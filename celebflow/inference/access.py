@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fastapi import Request
+from fastapi.responses import HTMLResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,12 +30,16 @@ class Access:
         """Return whether a request with this Host header may pass."""
         return self.hosts is None or _normalize(re.sub(r":\d*$", "", header)) in self.hosts
 
+    def matches(self, token: str) -> bool:
+        """Return whether a text is the token; how long that takes says nothing about it."""
+        return self.token is not None and secrets.compare_digest(token.encode(), self.token.encode())
+
     def check_token(self, request: Request) -> None:
         """Raise RefusalError when a request lacks the token."""
         if self.token is None:
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(token.encode(), self.token.encode()):
+        if scheme.lower() != "bearer" or not self.matches(token):
             message = "This request needs the server's token in the header `Authorization: Bearer …`."
             raise RefusalError(401, "unauthorized", message, **{"WWW-Authenticate": "Bearer"})
 
@@ -54,6 +59,55 @@ class HostCheck:
             await refusal.to_response()(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+class OriginCheck:
+    """Middleware that refuses what changes something unless a page of this server itself asks for it.
+
+    Browsers say in the header Origin which page sends a request that is not GET.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        reads = scope["type"] != "http" or scope["method"] in ("GET", "HEAD")
+        if reads or headers.getlist("origin") == [f"{scope['scheme']}://{headers.get('host', '')}"]:
+            await self._app(scope, receive, send)
+        else:
+            refusal = RefusalError(403, "wrong_origin", "Only a page of this server can ask for that.")
+            await refusal.to_response()(scope, receive, send)
+
+
+class TokenPath:
+    """Middleware that serves the application below /TOKEN/ alone, and nothing without the token of `access`.
+
+    The address alone thus opens a page, whose relative addresses have the token, too.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with the rest of its path, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        token, slash, rest = scope["path"].removeprefix("/").partition("/")
+        if slash and self._access.matches(token):
+            await self._app({**scope, "path": f"/{rest}"}, receive, send)
+        else:
+            message = "This address lacks the token. Open the whole address that the command has printed."
+            await RefusalError(401, "unauthorized", message).to_response()(scope, receive, send)
+
+
+def make_page_response(html: str, policy: str) -> HTMLResponse:
+    """Return the response with a page: no other page can frame it, and none learns its address."""
+    headers = {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'", "Referrer-Policy": "no-referrer"}
+    return HTMLResponse(html, headers=headers)
 
 
 def make_access(host: str, token: str | None, allowed_hosts: Iterable[str] = ()) -> Access:

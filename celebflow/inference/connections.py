@@ -13,7 +13,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from celebflow.errors import CelebflowError, describe_shortage
 from celebflow.inference.refusals import RefusalError
-from celebflow.inference.request_queue import Limits
 
 _HEAD_SECONDS = 10.0  # that the head of a request may take
 _REPORT_SECONDS = 60.0  # between two messages that there are too many connections
@@ -147,12 +146,12 @@ class _Protocol(H11Protocol):
         self.transport.close()
 
 
-def run(app: FastAPI, listening: socket.socket, limits: Limits) -> None:
-    """Serve until SIGINT or SIGTERM; requests that have arrived by then still get their responses."""
-    uvicorn.Server(configure(app, limits)).run(sockets=[listening])
+def run(app: FastAPI, listening: socket.socket, seconds: float) -> None:
+    """Serve until SIGINT or SIGTERM; requests that have arrived by then still get their responses within `seconds`."""
+    uvicorn.Server(configure(app, seconds)).run(sockets=[listening])
 
 
-def configure(app: FastAPI, limits: Limits) -> uvicorn.Config:
+def configure(app: FastAPI, seconds: float) -> uvicorn.Config:
     """Return how uvicorn runs the application: it logs failures alone, and no requests."""
     return uvicorn.Config(
         app,
@@ -163,5 +162,5 @@ def configure(app: FastAPI, limits: Limits) -> uvicorn.Config:
         http=_Protocol,
         ws="none",
         lifespan="off",
-        timeout_graceful_shutdown=int(limits.seconds) + 1,
+        timeout_graceful_shutdown=int(seconds) + 1,
     )

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from celebflow.data.formats import list_formats
-from celebflow.inference.access import Access, HostCheck
+from celebflow.inference.access import Access, HostCheck, make_page_response
 from celebflow.inference.loading import Model
 from celebflow.inference.refusals import RefusalError, add_refusals, describe_refusals
 from celebflow.inference.request_metrics import Metrics, RequestCounter
@@ -68,8 +68,7 @@ def make_app(model: Model, limits: Limits, access: Access, show_training: bool, 
 
     @app.get("/", include_in_schema=False)
     async def show_page() -> HTMLResponse:
-        headers = {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'", "Referrer-Policy": "no-referrer"}
-        return HTMLResponse(html, headers=headers)
+        return make_page_response(html, policy)
 
     @app.get("/healthz", responses=describe_refusals(421))
     async def report_health() -> HealthBody:

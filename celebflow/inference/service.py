@@ -48,7 +48,8 @@ def make_page(name: str, *shared: str) -> Page:
     folder = Path(__file__).parent / "templates"
     names = ("upload", *shared, name)
     styles = ("base.css", *(f"{each}.css" for each in names))
-    return Page(f"{name}.html.jinja", styles, tuple(f"{each}.js" for each in names), folder)
+    scripts = ("names.js", *(f"{each}.js" for each in names))
+    return Page(f"{name}.html.jinja", styles, scripts, folder)
 
 
 class Gate(Generic[Body]):

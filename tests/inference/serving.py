@@ -30,7 +30,7 @@ def start_server(model: Model, limits: Limits = LIMITS, access: Access = OPEN, r
     """Serve from a thread of this process; yield the server's address."""
     app = server.make_app(model, limits, access, False, root_path)
     with connections.listen("127.0.0.1", 0) as listening:
-        running = uvicorn.Server(connections.configure(app, limits))
+        running = uvicorn.Server(connections.configure(app, limits.seconds))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

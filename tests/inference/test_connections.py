@@ -104,7 +104,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
 async def main():
     listening = connections.listen("127.0.0.1", 0)
-    server = uvicorn.Server(connections.configure(FastAPI(), LIMITS))
+    server = uvicorn.Server(connections.configure(FastAPI(), LIMITS.seconds))
     serving = asyncio.create_task(server.serve([listening]))
     await asyncio.sleep(1)
     clients = []

@@ -2,7 +2,6 @@
 // defines makePath(whole): where a photograph is sent; makeFaceEntry(face, number): the entry of a face in the
 // list, with number 0 for a face that is alone; and summarize(face): a few words about it.
 
-const formatName = (name) => name.replaceAll("_", " ");
 const formatPercent = (fraction) => `${writePercent(100 * fraction, [100]) ?? "100.000000"}\u00a0%`;
 
 const photograph = find("#photograph");
@@ -68,13 +67,6 @@ function makeBox(face, content, number) {
   const label = document.createElement("span");
   label.textContent = number;
   element.append(label);
-  return element;
-}
-
-// Names may be written from right to left.
-function makeName(name) {
-  const element = document.createElement("bdi");
-  element.textContent = formatName(name);
   return element;
 }
 

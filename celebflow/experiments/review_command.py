@@ -1,0 +1,61 @@
+"""The command celebflow review: open the page, serve it until Ctrl-C, and tell what came of it."""
+
+import os
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from celebflow import paths
+from celebflow.experiments.lookup import load_recognition_params
+from celebflow.experiments.review import open_review
+from celebflow.experiments.review_server import HOST, make_app, make_token
+from celebflow.experiments.review_summary import format_summary
+from celebflow.inference import connections
+
+_SECONDS = 30.0  # that requests may still take after Ctrl-C
+
+
+def run_review(port: int, opens_browser: bool, show: Callable[[str], None]) -> None:
+    """Serve the page of the review until Ctrl-C or SIGTERM; show its address, and at the end what came of it.
+
+    Raises CelebflowError when the task does not recognize people, when nothing can be reviewed, and when somebody is
+    reviewing already.
+    """
+    unknown_folder = load_recognition_params("Suspect labels are reviewed").prepare.unknown_folder
+    left_out_person = unknown_folder and unknown_folder.removeprefix("data/").strip("/")
+    with open_review(left_out_person) as review, connections.listen(HOST, port) as listening:
+        access = make_token()
+        address = f"{connections.describe_address(HOST, listening)}/{access.token}/"
+        show(f"Review on {address} (press Ctrl-C to stop).")
+        try:
+            with _open_browser(address, opens_browser):
+                connections.run(make_app(review, access), listening, _SECONDS)
+        except KeyboardInterrupt:  # this is how a review ends
+            pass
+        finally:
+            show(f"\n{format_summary(review)}")
+            review.journal.tell()
+
+
+@contextmanager
+def _open_browser(address: str, wanted: bool) -> Iterator[None]:
+    """Open a page in the browser, if there is one, within a `with` block.
+
+    Other users can see the arguments of a program that starts, but not read the file that leads to the address.
+    """
+    has_screen = sys.platform in ("win32", "darwin") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    )
+    if not wanted or not has_screen:  # a browser for terminals would take the one of this command
+        yield
+        return
+    file = paths.REVIEW_PAGE
+    file.unlink(missing_ok=True)
+    file.touch(0o600, exist_ok=False)
+    file.write_text(f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url={address}">', encoding="utf-8")
+    try:
+        webbrowser.open(file.resolve().as_uri())
+        yield
+    finally:
+        file.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""The local page of a review: what it shows, and what it asks to be done."""
+
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Response
+from pydantic import BaseModel
+
+from celebflow.errors import CelebflowError, describe_shortage
+from celebflow.experiments.review import Item, Review
+from celebflow.experiments.review_journal import Action
+from celebflow.experiments.review_pictures import Kind, Pictures
+from celebflow.experiments.review_summary import list_commands
+from celebflow.inference.access import Access, HostCheck, OriginCheck, TokenPath, make_access, make_page_response
+from celebflow.inference.refusals import RefusalError, add_refusals
+from celebflow.report import markup
+
+HOST = "127.0.0.1"
+_PAGE = markup.Page(
+    "review.html.jinja", ("base.css", "review.css"), ("names.js", "review.js"), Path(__file__).parent / "templates"
+)
+_Result = TypeVar("_Result")
+
+
+class DecisionBody(BaseModel):
+    """What somebody decided about a row; `person` is where it moves."""
+
+    row: int
+    action: Action
+    person: str = ""
+
+
+class UndoBody(BaseModel):
+    """The row whose decision is taken back, or none for the last decision."""
+
+    row: int | None = None
+
+
+class ApplyBody(BaseModel):
+    """The rows that the page listed when somebody asked to move them."""
+
+    rows: list[int]
+
+
+def make_token() -> Access:
+    """Return who may use a page: those who know a new token, by a name of this machine."""
+    return make_access(HOST, secrets.token_urlsafe(32))
+
+
+def make_app(review: Review, access: Access) -> FastAPI:
+    """Make the application that shows a review and does what its page asks; requests change it one after the other."""
+    pictures = Pictures(review)
+    lock = threading.Lock()
+    html, policy = markup.render(_PAGE, "img-src 'self' data:; connect-src 'self'", {}, people=review.people)
+    app = FastAPI(openapi_url=None)  # and thus without /docs, which would need the web
+    add_refusals(app)
+    app.add_middleware(TokenPath, access=access)
+    app.add_middleware(OriginCheck)
+    app.add_middleware(HostCheck, access=access)
+
+    def change(work: Callable[[], _Result]) -> _Result:
+        """Do what a request asks, alone; a reason not to becomes a refusal."""
+        with lock:
+            try:
+                return work()
+            except CelebflowError as error:
+                raise RefusalError(409, "not_possible", str(error)) from None
+            except OSError as error:
+                if shortage := describe_shortage(error):
+                    raise RefusalError(507, "not_possible", shortage) from None
+                raise
+
+    def describe(changed: list[Item], problems: list[str] | None = None) -> dict[str, Any]:
+        """Return what the page needs to know after a change."""
+        return {
+            "items": [_describe_item(item) for item in changed],
+            "problems": problems or [],
+            "commands": list_commands(review),
+        }
+
+    # Functions without `async` run in threads: they wait for the disk.
+    @app.get("/")
+    def show_page() -> Response:
+        return make_page_response(html, policy)
+
+    @app.get("/state")
+    def report_state() -> dict[str, Any]:
+        with lock:
+            return describe(review.items) | {
+                "people": review.people,
+                "left_out": review.left_out_count,
+                "shows_faces": pictures.shows_faces,
+            }
+
+    @app.get("/pictures/{row}/{kind}")
+    def draw_picture(row: int, kind: Kind) -> Response:
+        try:
+            content = pictures.draw(review.find(row), kind)
+        except CelebflowError as error:
+            raise RefusalError(404, "not_found", str(error)) from None
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+    @app.post("/decisions")
+    def decide(body: DecisionBody) -> dict[str, Any]:
+        return describe(change(lambda: review.decide(body.row, body.action, body.person)))
+
+    @app.post("/undo")
+    def undo(body: UndoBody) -> dict[str, Any]:
+        return describe(change(lambda: review.undo(body.row)))
+
+    @app.post("/apply")
+    def apply(body: ApplyBody) -> dict[str, Any]:
+        return describe(*change(lambda: review.apply(body.rows)))
+
+    return app
+
+
+def _describe_item(item: Item) -> dict[str, Any]:
+    suspect, change = item.suspect, item.change
+    return {
+        "row": item.row,
+        "listed": item.listed,
+        "path": suspect.path,
+        "person": suspect.person,
+        "likelier": suspect.likelier,
+        "of_person": suspect.probability_of_person,
+        "of_likelier": suspect.probability_of_likelier,
+        "nearest": [bool(suspect.nearest_of_person), bool(suspect.nearest_of_likelier)],
+        "action": change.action if change else "",
+        "to": change.to if change else "",
+        "place": change.place if change else "",
+    }

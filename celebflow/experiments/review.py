@@ -135,7 +135,8 @@ class Review:
         """Move the photographs of those rows that wait for it; return the changed items and what could not be done."""
         self._settle()
         changed, problems = [], []
-        for item in map(self.find, dict.fromkeys(rows)):
+        items = [self.find(row) for row in dict.fromkeys(rows)]  # or nothing is moved at all
+        for item in items:
             change = item.change
             if change is None or not item.waits:
                 continue

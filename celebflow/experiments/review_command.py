@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from celebflow import paths
 from celebflow.experiments.lookup import load_recognition_params
 from celebflow.experiments.review import open_review
-from celebflow.experiments.review_server import HOST, make_app, make_token
+from celebflow.experiments.review_server import HOST, make_app, make_page_access
 from celebflow.experiments.review_summary import format_summary
 from celebflow.inference import connections
 
@@ -25,7 +25,7 @@ def run_review(port: int, opens_browser: bool, show: Callable[[str], None]) -> N
     unknown_folder = load_recognition_params("Suspect labels are reviewed").prepare.unknown_folder
     left_out_person = unknown_folder and unknown_folder.removeprefix("data/").strip("/")
     with open_review(left_out_person) as review, connections.listen(HOST, port) as listening:
-        access = make_token()
+        access = make_page_access()
         address = f"{connections.describe_address(HOST, listening)}/{access.token}/"
         show(f"Review on {address} (press Ctrl-C to stop).")
         try:

@@ -60,8 +60,7 @@ class Journal:
         sync_folder(path.parent)
         content = path.read_bytes()
         whole, _, _ = content.rpartition(b"\n")
-        self._size = len(whole) + 1 if whole else 0
-        os.ftruncate(self._file, self._size)
+        self._size = len(whole) + 1 if whole else 0  # the next line takes the place of one that was cut short
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 self._follow(json.loads(line))

@@ -27,7 +27,7 @@ class Pictures:
     def __init__(self, review: Review) -> None:
         self._review = review
         self._features: Features | None = None
-        with suppress(CelebflowError):  # the photographs have changed since, or the features are elsewhere
+        with suppress(CelebflowError, OSError):  # the photographs have changed since, or the features are gone
             self._features = load_features(paths.FEATURES, paths.PHOTOS)
 
     @property

@@ -45,7 +45,7 @@ class ApplyBody(BaseModel):
     rows: list[int]
 
 
-def make_token() -> Access:
+def make_page_access() -> Access:
     """Return who may use a page: those who know a new token, by a name of this machine."""
     return make_access(HOST, secrets.token_urlsafe(32))
 

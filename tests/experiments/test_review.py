@@ -42,6 +42,8 @@ def test_nothing_moves_until_it_is_applied(suspects: list[Suspect], tmp_path: Pa
         review.decide(1, "delete")
         review.decide(2, "keep")
         review.decide(3, "skip")
+        with pytest.raises(CelebflowError, match="no row 6"):
+            review.apply([0, 6])
         assert list_photographs(tmp_path) == before
         assert _states(review) == ["move", "delete", "keep", "skip", "-", "-"]
         changed, problems = review.apply([0, 1, 2, 3, 4])
@@ -228,7 +230,7 @@ def test_a_damaged_journal_is_told_and_a_line_cut_short_is_dropped(suspects: lis
         pass
 
 
-def test_a_full_disk_leaves_no_part_of_a_line(suspects: list[Suspect], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_leaves_no_part_of_a_line(suspects: list[Suspect], monkeypatch: pytest.MonkeyPatch) -> None:
     with open_review() as review:
         review.decide(0, "delete")
         write = os.write
@@ -241,6 +243,14 @@ def test_a_full_disk_leaves_no_part_of_a_line(suspects: list[Suspect], monkeypat
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
             patch.setattr(os, "write", fill)
             review.decide(1, "delete")
+
+        def lose(number: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+            patch.setattr(os, "fsync", lose)
+            review.decide(1, "delete")
+    with open_review() as review:
         assert _states(review)[:2] == ["delete", "-"]
         review.decide(2, "delete")
     with open_review() as review:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from celebflow.errors import CelebflowError
-from celebflow.experiments import review_moves
 from celebflow.experiments.review_moves import is_inside, list_free_places, list_people, move, remove_placeholder
 
 
@@ -108,6 +107,9 @@ def test_people_are_folders_but_not_links_hidden_ones_and_who_is_not_to_be_known
 
 
 def test_a_disk_that_cannot_sync_folders_is_no_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(review_moves.os, "fsync", lambda number: (_ for _ in ()).throw(OSError(errno.EINVAL, "no")))
+    def fail(number: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", fail)
     move(data / "Ann" / "1.jpg", data / "Bo" / "1.jpg")
     assert (data / "Bo" / "1.jpg").read_bytes() == b"photograph"

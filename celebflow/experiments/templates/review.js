@@ -71,7 +71,9 @@ function take(content) {
   if (content.problems.length) showError(content.problems.join("\n"));
 }
 
+// Shows a picture, or nothing in its place where there is none (any more).
 function setPicture(image, address) {
+  image.onerror = () => { image.hidden = image.id !== "photograph"; };
   image.hidden = !address;
   if (!address) image.removeAttribute("src");
   else if (image.getAttribute("src") !== address) image.src = address;

@@ -154,7 +154,13 @@ class Review:
         return self._root / item.change.place if item.change and item.is_moved else self._data / item.suspect.path
 
     def locate_other(self, path: str) -> Path:
-        """Return where a photograph is that the table names; raise CelebflowError when it is not one of the data."""
+        """Return where a photograph is that the table names; raise CelebflowError when it is not one of the data.
+
+        It may be a suspect itself, and have been moved.
+        """
+        for item in self.items:
+            if item.is_moved and item.suspect.path == path:
+                return self.locate(item)
         place = self._data / path
         if not path or not is_inside(place, self._data):
             raise CelebflowError(f"{path} is no photograph in {paths.DATA}.")

@@ -31,7 +31,7 @@ class Client:
         """Send a GET request."""
         return requests.get(f"{self.address}{path}", headers=headers, timeout=60)
 
-    def post(self, path: str, body: object, origin: str | None = None, **headers: str) -> requests.Response:
+    def post(self, path: str, body: Any, origin: str | None = None, **headers: str) -> requests.Response:
         """Send a POST request with JSON from a page of this origin; without one, if it is empty."""
         sent = {"Origin": self.origin if origin is None else origin, **headers}
         return requests.post(
@@ -154,7 +154,7 @@ def test_a_page_decides_applies_and_undoes(client: Client, tmp_path: Path) -> No
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_reason(
-    client: Client, tmp_path: Path, path: str, body: object, status: int
+    client: Client, tmp_path: Path, path: str, body: Any, status: int
 ) -> None:
     before = list_photographs(tmp_path)
     response = client.post(path, body)

@@ -27,8 +27,8 @@ def run_review(port: int, opens_browser: bool, show: Callable[[str], None]) -> N
     with open_review(left_out_person) as review, connections.listen(HOST, port) as listening:
         access = make_page_access()
         address = f"{connections.describe_address(HOST, listening)}/{access.token}/"
-        show(f"Review on {address} (press Ctrl-C to stop).")
         try:
+            show(f"Review on {address} (press Ctrl-C to stop).")
             with _open_browser(address, opens_browser):
                 connections.run(make_app(review, access), listening, _SECONDS)
         except KeyboardInterrupt:  # this is how a review ends

@@ -169,11 +169,12 @@ def test_without_a_screen_no_browser_takes_the_terminal(
     for name in ("WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DISPLAY", screen)
-    assert _serve_nothing(monkeypatch, Terminated) == []
+    opened = _serve_nothing(monkeypatch, Terminated)
     shown: list[str] = []
     with pytest.raises(Terminated):
         review_command.run_review(0, wanted, shown.append)
     assert "Still open: 120." in shown[1]
+    assert opened == []
 
 
 def test_people_who_are_not_to_be_known_are_left_out(project: Repository, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -851,7 +851,7 @@ def suspects(folds: int, limit: int, output: Path, as_json: bool) -> None:
     does for each fold.
 
     The suspects are in reports/suspects.csv, and on a page beside the photographs that they resemble. Look at each
-    before you move it: after a change of data, run `dvc add data` and `dvc repro`.
+    before you move it, best with `celebflow review`. What you keep there is no suspect any more.
 
     \b
     Examples:
@@ -868,6 +868,8 @@ def suspects(folds: int, limit: int, output: Path, as_json: bool) -> None:
         return
     _echo(format_check(check, limit))
     _echo(f"\nThe table is in {paths.SUSPECTS}, the page with pictures in {output}.")
+    if check.suspects:
+        _echo("Decide about each on a page: celebflow review")
 
 
 @main.command(cls=_ProjectCommand)

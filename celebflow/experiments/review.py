@@ -180,6 +180,8 @@ class Review:
         keeps = {(each.suspect.sha256, each.suspect.person): each for each in changes if each.action == "keep"}
         for suspect in suspects:
             change = moves.pop((suspect.path, suspect.sha256), None)
+            if change is not None and change.place and not holds(self._root / change.place, suspect.sha256):
+                change = None  # it has come back since, by a later review or as another version of the data
             if change is None and ConfirmedLabel(suspect.sha256, suspect.person) in confirmed:
                 change = keeps.get((suspect.sha256, suspect.person)) or Change(0, "keep", suspect)
             self._add_item(suspect, change, listed=True)

@@ -35,7 +35,16 @@ def holds(path: Path, sha256: str) -> bool:
 def list_people(folder: Path, left_out: str | None = None) -> list[str]:
     """Return the people who have a folder in the data, sorted, without the folder of those who are not to be known."""
     found = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
-    return sorted(name for name in found if not is_system_file(name) and name != left_out)
+    return sorted(name for name in found if not is_system_file(name) and name != left_out and _is_text(name))
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a name is in UTF-8, as prepare requires it, and JSON."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def list_free_places(folder: Path, name: str) -> Iterator[Path]:

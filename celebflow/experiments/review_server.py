@@ -54,7 +54,7 @@ def make_app(review: Review, access: Access) -> FastAPI:
     """Make the application that shows a review and does what its page asks; requests change it one after the other."""
     pictures = Pictures(review)
     lock = threading.Lock()
-    html, policy = markup.render(_PAGE, "img-src 'self' data:; connect-src 'self'", {}, people=review.people)
+    html, policy = markup.render(_PAGE, "img-src 'self' data:; connect-src 'self'", {})
     app = FastAPI(openapi_url=None)  # and thus without /docs, which would need the web
     add_refusals(app)
     app.add_middleware(TokenPath, access=access)

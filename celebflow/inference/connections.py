@@ -55,7 +55,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server(address[:2], family=family, backlog=1024)
     except OSError as error:
         raise CelebflowError(
-            f"Cannot listen on {host}, port {port} ({error.strerror}). Choose another port, or another host."
+            f"Cannot listen on {host}, port {port} ({error.strerror}). Choose another --port, or another host."
         ) from None
     # asyncio does this for sockets that it makes itself. Without it, a response's end waits 40 ms for a TCP ACK.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

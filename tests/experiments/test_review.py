@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,25 @@ def test_what_was_kept_is_not_asked_again_but_elsewhere_it_is(suspects: list[Sus
         assert _states(review) == ["keep", "-", "-", "-", "-", "-"], "git brought it"
         review.undo(0)
         assert load_confirmed(paths.CONFIRMED) == {ConfirmedLabel(bo.sha256, "Cy")}
+
+
+def test_a_photograph_that_has_come_back_is_asked_about_again(suspects: list[Suspect], tmp_path: Path) -> None:
+    with open_review() as review:
+        review.decide(0, "move", "Cy")
+        review.apply([0])
+    save_suspects([replace(suspects[0], path="Cy/0-2.png", person="Cy", likelier="Ann")], paths.SUSPECTS)
+    with open_review() as review:
+        assert _states(review)[0] == "-", "in its new folder it has another label"
+        review.decide(0, "move", "Ann")
+        review.apply([0])
+    Path("data/Ann/0-2.png").rename("data/Ann/0.png")
+    save_suspects(suspects, paths.SUSPECTS)
+    with open_review() as review:
+        assert _states(review)[:6] == ["-"] * 6 and review.left_out_count == 0
+        review.decide(0, "delete")
+        review.apply([0])
+        review.undo()
+    assert (tmp_path / "data" / "Ann" / "0.png").exists()
 
 
 def test_copies_in_one_folder_are_kept_together(suspects: list[Suspect]) -> None:

@@ -102,6 +102,7 @@ def test_people_are_folders_but_not_links_hidden_ones_and_who_is_not_to_be_known
         (data / name).mkdir()
     (data / "link").symlink_to(data / "Ann")
     (data / "attributes.csv").touch()
+    (data / "caf\udce9").mkdir()  # not in UTF-8
     assert list_people(data, "others") == ["Ann", "Bo"]
     assert list_people(data) == ["Ann", "Bo", "others"]
 

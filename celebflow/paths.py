@@ -128,8 +128,13 @@ def searches() -> Path:
 
 
 def review() -> Path:
-    """Return the folder of what a review of suspects keeps: its journal, and the photographs that it deleted."""
+    """Return the folder of what a review of suspects keeps."""
     return own_folder() / "review"
+
+
+def deleted() -> Path:
+    """Return the folder of photographs that a review has deleted, from where they can return."""
+    return review() / "deleted"
 
 
 def waiting_runs() -> Path:

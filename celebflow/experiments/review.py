@@ -1,9 +1,8 @@
 """The workspace's suspects → decisions of a person, and photographs that move within data/ accordingly."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock, Timeout
@@ -11,36 +10,11 @@ from filelock import FileLock, Timeout
 from celebflow import paths
 from celebflow.errors import CelebflowError, describe_shortage
 from celebflow.evaluation.suspects import Suspect, load_suspects
-from celebflow.experiments.confirmed import ConfirmedLabel, load_confirmed, save_confirmed
+from celebflow.experiments.confirmed import load_confirmed, save_confirmed
+from celebflow.experiments.review_items import Item, list_items
 from celebflow.experiments.review_journal import Action, Change, Journal, Step
-from celebflow.experiments.review_moves import (
-    holds,
-    is_inside,
-    list_free_places,
-    list_people,
-    move,
-    remove_placeholder,
-)
-
-
-@dataclass
-class Item:
-    """A suspect and what was decided about it; of an earlier review, where it is not `listed` in the table."""
-
-    row: int
-    suspect: Suspect
-    change: Change | None = None
-    listed: bool = True
-
-    @property
-    def is_moved(self) -> bool:
-        """Tell whether the photograph is where it was decided."""
-        return self.change is not None and bool(self.change.place)
-
-    @property
-    def waits(self) -> bool:
-        """Tell whether the photograph is to be moved."""
-        return self.change is not None and self.change.action in ("move", "delete") and not self.is_moved
+from celebflow.experiments.review_moves import holds, is_inside, list_people
+from celebflow.experiments.review_steps import Steps
 
 
 @contextmanager
@@ -78,22 +52,22 @@ class Review:
     ) -> None:
         self.journal = journal
         self.items: list[Item] = []
-        self.left_out_count = 0
         self._root = root
         self._data = root / paths.DATA
         if not self._data.is_dir():
             raise CelebflowError(f"{paths.DATA} is missing. Run `dvc pull`, or `dvc checkout`.")
         self.people = list_people(self._data, left_out_person)
-        self._settle()
+        self._steps = Steps(root, journal, self._follow)
+        self._steps.settle()
         self._before = journal.take_number()
-        self._list_items(suspects)
+        self.items, self.left_out_count = list_items(root, suspects, list(journal.changes.values()))
 
     def decide(self, row: int, action: Action, to: str = "") -> list[Item]:
         """Note a decision in the place of an earlier one, and return the items that it changes; no photograph moves.
 
         Raises CelebflowError when there is no such row or person, and when the photograph has been moved.
         """
-        self._settle()
+        self._steps.settle()
         item = self.find(row)
         if item.is_moved:
             raise CelebflowError(f"{item.suspect.path} has been moved. Undo that first.")
@@ -104,7 +78,7 @@ class Review:
         changed = self._take_back(item, item.change) if item.change else [item]
         if action == "keep":
             self._confirm(item, True)
-            changed = [each for each in self.items if each.change is None and _label(each) == _label(item)]
+            changed = [each for each in self.items if each.change is None and each.label == item.label]
         if action == "skip":
             change = Change(self.journal.take_number(), action, item.suspect)
         else:
@@ -119,7 +93,7 @@ class Review:
         A photograph that was moved returns, under a free name where its own is taken. Raises CelebflowError when there
         is nothing to undo, or the photograph is no longer where it was moved.
         """
-        self._settle()
+        self._steps.settle()
         if row is not None:
             item = self.find(row)
         else:
@@ -133,7 +107,7 @@ class Review:
 
     def apply(self, rows: Sequence[int]) -> tuple[list[Item], list[str]]:
         """Move the photographs of those rows that wait for it; return the changed items and what could not be done."""
-        self._settle()
+        self._steps.settle()
         changed, problems = [], []
         items = [self.find(row) for row in dict.fromkeys(rows)]  # or nothing is moved at all
         for item in items:
@@ -151,7 +125,7 @@ class Review:
 
     def locate(self, item: Item) -> Path:
         """Return where the photograph of an item is."""
-        return self._root / item.change.place if item.change and item.is_moved else self._data / item.suspect.path
+        return item.locate(self._root)
 
     def locate_other(self, path: str) -> Path:
         """Return where a photograph is that the table names; raise CelebflowError when it is not one of the data.
@@ -172,40 +146,10 @@ class Review:
             raise CelebflowError(f"There is no row {row}. Load the page again.")
         return self.items[row]
 
-    def _list_items(self, suspects: Sequence[Suspect]) -> None:
-        """Put together the suspects with what was decided, then earlier changes that can be undone."""
-        confirmed = load_confirmed(self._root / paths.CONFIRMED)
-        changes = list(self.journal.changes.values())
-        moves = {(each.suspect.path, each.suspect.sha256): each for each in changes if each.action != "keep"}
-        keeps = {(each.suspect.sha256, each.suspect.person): each for each in changes if each.action == "keep"}
-        for suspect in suspects:
-            change = moves.pop((suspect.path, suspect.sha256), None)
-            if change is not None and change.place and not holds(self._root / change.place, suspect.sha256):
-                change = None  # it has come back since, by a later review or as another version of the data
-            if change is None and ConfirmedLabel(suspect.sha256, suspect.person) in confirmed:
-                change = keeps.get((suspect.sha256, suspect.person)) or Change(0, "keep", suspect)
-            self._add_item(suspect, change, listed=True)
-        for change in moves.values():
-            self._add_item(change.suspect, change, listed=False)
-
-    def _add_item(self, suspect: Suspect, change: Change | None, listed: bool) -> None:
-        item = Item(len(self.items), suspect, change, listed)
-        place = self.locate(item)
-        is_deleted = change is not None and change.action == "delete" and item.is_moved
-        if is_inside(place, self.deleted if is_deleted else self._data) and holds(place, suspect.sha256):
-            self.items.append(item)
-        else:
-            self.left_out_count += listed
-
-    @property
-    def deleted(self) -> Path:
-        """Return where photographs are that were deleted, from where they can return."""
-        return paths.review() / "deleted"
-
     def _confirm(self, item: Item, is_right: bool) -> None:
         file = self._root / paths.CONFIRMED
         labels = load_confirmed(file)  # git may have changed it meanwhile
-        save_confirmed(labels | {_label(item)} if is_right else labels - {_label(item)}, file)
+        save_confirmed(labels | {item.label} if is_right else labels - {item.label}, file)
 
     def _take_back(self, item: Item, change: Change) -> list[Item]:
         changed = [each for each in self.items if each.change is change]
@@ -224,8 +168,10 @@ class Review:
         if not holds(source, item.suspect.sha256):
             raise CelebflowError(f"{change.place} is gone or has changed since, so this cannot be undone.")
         target = self._data / item.suspect.path
+        if not is_inside(target, self._data):
+            raise CelebflowError(f"{item.suspect.path} is no place in {paths.DATA}.")
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._move(change.number, source, target.parent, target.name, back=True)
+        self._steps.take(change.number, source, target.parent, target.name, back=True)
 
     def _apply(self, suspect: Suspect, change: Change) -> None:
         source = self._data / suspect.path
@@ -233,57 +179,18 @@ class Review:
             raise CelebflowError(
                 f"{suspect.path} is gone or has changed since `celebflow suspects`. It stays as it is."
             )
-        folder = self._data / change.to if change.action == "move" else self.deleted
+        folder = self._data / change.to if change.action == "move" else paths.deleted()
         if change.action == "delete":
             folder.mkdir(exist_ok=True)
         if change.action == "move" and change.to not in list_people(self._data):
             raise CelebflowError(f"{suspect.path} stays where it is: there is no folder {change.to} any more.")
-        self._move(change.number, source, folder, PurePosixPath(suspect.path).name, back=False)
+        self._steps.take(change.number, source, folder, PurePosixPath(suspect.path).name, back=False)
 
-    def _move(self, number: int, source: Path, folder: Path, name: str, back: bool) -> None:
-        """Move a photograph to a free place in a folder; each step is in the journal before it is done."""
-        for target in list_free_places(folder, name):
-            step = Step(number, self._name(source), self._name(target), back)
-            self.journal.begin(step)
-            try:
-                move(source, target)
-            except FileExistsError:  # somebody has just made it
-                self.journal.give_up()
-                continue
-            except BaseException:
-                self._settle()
-                raise
-            self._finish(step)
-            return
-
-    def _settle(self) -> None:
-        """Find out how far an interrupted step got, by what is on the disk, and note that.
-
-        A photograph is in one of two places at any moment, because the system renames it at once.
-        """
-        step = self.journal.unfinished
-        if step is None:
-            return
-        source, target = self._root / step.source, self._root / step.target
-        sha256 = self.journal.changes[step.number].suspect.sha256
-        if holds(target, sha256) and not holds(source, sha256):
-            self._finish(step)
-        else:
-            remove_placeholder(target)
-            self.journal.give_up()
-
-    def _finish(self, step: Step) -> None:
-        self.journal.finish()
+    def _follow(self, step: Step) -> None:
+        """Note in the items what a step has done."""
         for item in self.items:
             if item.change and item.change.number == step.number:
                 item.change = self.journal.changes.get(step.number)
                 if step.back:
                     path = (self._root / step.target).relative_to(self._data).as_posix()
                     item.suspect = replace(item.suspect, path=path)
-
-    def _name(self, path: Path) -> str:
-        return Path(os.path.relpath(path, self._root)).as_posix()
-
-
-def _label(item: Item) -> ConfirmedLabel:
-    return ConfirmedLabel(item.suspect.sha256, item.suspect.person)

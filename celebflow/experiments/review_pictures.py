@@ -10,7 +10,8 @@ from PIL import Image
 from celebflow import paths
 from celebflow.data.decoding import encode_jpeg, load_photograph
 from celebflow.errors import CelebflowError
-from celebflow.experiments.review import Item, Review
+from celebflow.experiments.review import Review
+from celebflow.experiments.review_items import Item
 from celebflow.features.store import Features, load_features
 from celebflow.report.thumbnails import load_crop, load_thumbnail
 

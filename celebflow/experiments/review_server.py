@@ -10,7 +10,8 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 from celebflow.errors import CelebflowError, describe_shortage
-from celebflow.experiments.review import Item, Review
+from celebflow.experiments.review import Review
+from celebflow.experiments.review_items import Item
 from celebflow.experiments.review_journal import Action
 from celebflow.experiments.review_pictures import Kind, Pictures
 from celebflow.experiments.review_summary import list_commands

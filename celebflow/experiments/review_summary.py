@@ -31,7 +31,7 @@ def format_summary(review: Review) -> str:
     open_count = sum(item.listed and (item.change is None or item.change.action == "skip") for item in review.items)
     text += f" Still open: {open_count}."
     if counts["delete"]:
-        text += f" What was deleted is in {review.deleted.relative_to(paths.project())} until you remove it."
+        text += f" What was deleted is in {paths.deleted().relative_to(paths.project())} until you remove it."
     if commands := list_commands(review):
         text += "\nNow run:\n" + "\n".join(f"  {command}" for command in commands)
     return text

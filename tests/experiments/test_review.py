@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -216,6 +217,27 @@ def test_a_photograph_that_is_gone_from_its_new_place_cannot_return(suspects: li
             review.undo()
     with open_review() as review:
         assert review.left_out_count == 1
+
+
+def test_a_journal_that_was_changed_leads_to_no_place_outside_of_the_data(suspects: list[Suspect]) -> None:
+    with open_review() as review:
+        for row, (action, to) in enumerate((("move", "Cy"), ("delete", ""))):
+            review.decide(row, action, to)  # type: ignore[arg-type]
+        review.apply([0, 1])
+    journal = paths.review() / "journal.jsonl"
+    changed = re.sub(r'"path": "(\w+)/0.png"', r'"path": "../\1.png"', journal.read_text())
+    journal.write_text(changed)
+    with open_review() as review:
+        outside = [item for item in review.items if item.is_moved]
+        assert len(outside) == 2
+        for item in outside:
+            with pytest.raises(CelebflowError, match="no place in data"):
+                review.undo(item.row)
+    journal.write_text(changed.replace(".celebflow/review/deleted/", "").replace("data/Cy/", ""))
+    Path("data/Cy/0-2.png").rename("0-2.png")
+    (paths.deleted() / "0.png").rename("0.png")
+    with open_review() as review:
+        assert not any(item.is_moved for item in review.items)
 
 
 def test_two_reviews_at_once_are_refused(suspects: list[Suspect]) -> None:

@@ -3,13 +3,15 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from celebflow.classifier.discriminants import average_logits, collect_inputs, fit_people
+from celebflow.classifier.calibration import FloatArray, fit_probabilities
+from celebflow.classifier.discriminants import collect_inputs
 from celebflow.classifier.fits import Fits
-from celebflow.classifier.part_training import Part, predict_parts, spread_logits
+from celebflow.classifier.part_training import Part, predict_at_once, predict_parts
 from celebflow.classifier.projection import fit_preprocessor
 from celebflow.data.photos import UNKNOWN, Photo, list_people
 from celebflow.errors import CelebflowError
@@ -31,6 +33,12 @@ class OutOfFold:
     folds: NDArray[np.int64]
     logits: NDArray[np.float32]
     judged: NDArray[np.bool_]
+
+    @cached_property
+    def probabilities(self) -> FloatArray:
+        """Return the (N, people) probabilities, calibrated on all photographs that are judged."""
+        calibration = fit_probabilities(self.logits[self.judged], self.labels[self.judged])
+        return calibration.compute_probabilities(self.logits)
 
     @property
     def accuracy(self) -> float:
@@ -118,11 +126,9 @@ def _predict_with_discriminants(
     preprocessor = fit_preprocessor(train, params.preprocessing, params.seed, fits)
     inputs = collect_inputs(preprocessor, everything, params.seed, fits)
     view_count = everything.view_count
-    labels = np.tile(everything.labels, view_count)
     found = []
     for part in parts:
-        taken, asked = (np.tile(mask, view_count) for mask in (part.taken, part.asked))
-        weight, bias = fit_people(inputs[taken], labels[taken], params)
-        logits = average_logits(inputs[asked], weight, bias, view_count)
-        found.append(spread_logits(logits, np.unique(labels[taken]), len(class_names)))
+        taken, asked = part.select_views(view_count)
+        labels = everything.labels[part.taken]
+        found.append(predict_at_once(inputs[taken], labels, inputs[asked], params, view_count, len(class_names)))
     return found

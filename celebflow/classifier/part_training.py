@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,10 @@ class Part:
 
     taken: NDArray[np.bool_]
     asked: NDArray[np.bool_]
+
+    def select_views(self, view_count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return both for the (N · V) views of all photographs, one view after the other."""
+        return np.tile(self.taken, view_count), np.tile(self.asked, view_count)
 
 
 def predict_parts(
@@ -60,11 +65,27 @@ def predict_parts(
         names = [class_names[label] for label in seen]
         fitted = fit_classifier(names, train, val, params, compute, Checkpoints(), lambda _: None)
         logits, _ = compute_logits(fitted.classifier, everything.select(part.asked), params.batch_size)
-        found.append(spread_logits(logits, seen, len(class_names)))
+        found.append(_spread_logits(logits, seen, len(class_names)))
     return found
 
 
-def spread_logits(logits: NDArray[np.float32], seen: NDArray[np.int64], person_count: int) -> NDArray[np.float32]:
+def predict_at_once(
+    inputs: Any,
+    labels: NDArray[np.int64],
+    asked_inputs: Any,
+    params: TrainParams,
+    view_count: int,
+    person_count: int,
+) -> NDArray[np.float32]:
+    """Fit a classifier without epochs to the views of photographs; return its (M, people) logits of M others.
+
+    `inputs` and `asked_inputs` are what collect_inputs returns, and `labels` (N,) those of the N photographs.
+    """
+    weight, bias = fit_people(inputs, np.tile(labels, view_count), params)
+    return _spread_logits(average_logits(asked_inputs, weight, bias, view_count), np.unique(labels), person_count)
+
+
+def _spread_logits(logits: NDArray[np.float32], seen: NDArray[np.int64], person_count: int) -> NDArray[np.float32]:
     """Return (M, people) logits, from those of the people that a classifier has `seen`."""
     lowest = logits.min(axis=1, keepdims=True) - np.float32(_FAR)
     spread: NDArray[np.float32] = np.repeat(lowest, person_count, axis=1)
@@ -80,14 +101,12 @@ def _predict_by_products(
     preprocessor = Preprocessor(settings, everything.features.origin.feature_count)
     products = list_views(preprocessor, everything.features, everything.rows).recall_products(fits)
     view_count = everything.view_count
-    labels = np.tile(everything.labels, view_count)
     found = []
     for part in tqdm(parts, "training on parts", unit="part", disable=None):
-        taken, asked = (np.tile(mask, view_count) for mask in (part.taken, part.asked))
+        taken, asked = part.select_views(view_count)
         of_taken = products[np.ix_(taken, taken)]
         components = fit_components(of_taken, params.preprocessing.pca_components or 0, params.seed)
-        inputs, inputs_of_asked = (components.project(each) for each in (of_taken, products[np.ix_(asked, taken)]))
-        weight, bias = fit_people(inputs, labels[taken], params)
-        logits = average_logits(inputs_of_asked, weight, bias, view_count)
-        found.append(spread_logits(logits, np.unique(labels[taken]), person_count))
+        inputs, asked_inputs = (components.project(each) for each in (of_taken, products[np.ix_(asked, taken)]))
+        labels = everything.labels[part.taken]
+        found.append(predict_at_once(inputs, labels, asked_inputs, params, view_count, person_count))
     return found

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from celebflow.classifier.calibration import FloatArray, fit_probabilities
+from celebflow.classifier.calibration import FloatArray
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.results import Prediction
 from celebflow.evaluation.significance import (
@@ -71,26 +71,22 @@ class FoldComparison:
 
 def measure_folds(predicted: "OutOfFold", repetition: int) -> list[FoldResult]:
     """Return the results of the folds of one repetition, of the photographs that are judged."""
-    logits, labels = predicted.logits, predicted.labels
-    calibration = fit_probabilities(logits[predicted.judged], labels[predicted.judged])
     results = []
     for fold in np.unique(predicted.folds[predicted.judged]):
         asked = np.flatnonzero(predicted.judged & (predicted.folds == fold))
         paths = "\n".join(predicted.photos[row].path for row in asked)
         md5 = hashlib.md5(paths.encode(), usedforsecurity=False).hexdigest()
         counts = int((predicted.folds != fold).sum()), len(asked)
-        accuracy, balanced, area = _measure(calibration.compute_probabilities(logits[asked]), labels[asked])
+        accuracy, balanced, area = _measure(predicted.probabilities[asked], predicted.labels[asked])
         results.append(FoldResult(repetition, int(fold) + 1, *counts, md5, accuracy, balanced, area))
     return results
 
 
 def list_predictions(predicted: "OutOfFold") -> list[Prediction]:
     """Return the predictions of all photographs that are judged, each by the classifier that was not trained on it."""
-    judged = np.flatnonzero(predicted.judged)
-    logits, labels = predicted.logits[judged], predicted.labels[judged]
-    probabilities = fit_probabilities(logits, labels).compute_probabilities(logits)
     predictions = []
-    for row, label, of_row in zip(judged, labels, probabilities, strict=True):
+    for row in np.flatnonzero(predicted.judged):
+        label, of_row = predicted.labels[row], predicted.probabilities[row]
         guess = int(of_row.argmax())
         names = predicted.class_names[label], predicted.class_names[guess]
         photo = predicted.photos[row]

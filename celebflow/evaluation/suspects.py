@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from celebflow.classifier.calibration import FloatArray, fit_probabilities, softmax
+from celebflow.classifier.calibration import FloatArray, softmax
 from celebflow.classifier.out_of_fold import OutOfFold
 from celebflow.data.tables import load_rows, save_rows
 from celebflow.errors import CelebflowError
@@ -42,7 +42,7 @@ def find_suspects(predicted: OutOfFold, coordinates: FloatArray | None = None) -
     """
     judged = np.flatnonzero(predicted.judged)
     labels, logits = predicted.labels[judged], predicted.logits[judged]
-    probabilities = fit_probabilities(logits, labels).compute_probabilities(logits)
+    probabilities = predicted.probabilities[judged]
     unit = None if coordinates is None else scale_to_unit_length(coordinates)
     suspects = []
     for position in _rank_issues(labels, logits):

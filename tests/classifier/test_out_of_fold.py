@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from celebflow.classifier import out_of_fold
+from celebflow.classifier import out_of_fold, part_training
 from celebflow.classifier.discriminants import average_logits
 from celebflow.classifier.fits import NOT_KEPT
 from celebflow.classifier.out_of_fold import OutOfFold, assign_folds, predict_out_of_fold
@@ -122,7 +122,7 @@ def test_near_duplicates_alone_cannot_be_judged() -> None:
 
 
 def test_people_whom_a_classifier_has_not_seen_are_last_whatever_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(out_of_fold, "average_logits", lambda *given: average_logits(*given) - np.float32(1e5))
+    monkeypatch.setattr(part_training, "average_logits", lambda *given: average_logits(*given) - np.float32(1e5))
     features = _draw()
     photos = [replace(photo, group="same") if photo.person == "Cy" else photo for photo in features.photos]
     assert _predict(replace(features, photos=photos), RECIPES["lda"]).accuracy == 1

@@ -19,6 +19,7 @@ from celebflow.errors import CelebflowError
 from celebflow.evaluation.suspects import Suspect, save_suspects
 from celebflow.experiments.confirmed import ConfirmedLabel, load_confirmed, save_confirmed
 from celebflow.experiments.review import Review, open_review
+from celebflow.experiments.review_journal import Action
 from celebflow.experiments.review_summary import format_summary, list_commands
 from tests.experiments.reviewing import list_photographs, make_project
 
@@ -62,8 +63,9 @@ def test_nothing_moves_until_it_is_applied(suspects: list[Suspect], tmp_path: Pa
 
 def test_the_next_review_has_what_was_decided_but_asks_again_what_was_skipped(suspects: list[Suspect]) -> None:
     with open_review() as review:
-        for row, action in enumerate(("move", "delete", "keep", "skip", "move")):
-            review.decide(row, action, "Cy" if action == "move" else "")  # type: ignore[arg-type]
+        actions: tuple[Action, ...] = ("move", "delete", "keep", "skip", "move")
+        for row, action in enumerate(actions):
+            review.decide(row, action, "Cy" if action == "move" else "")
         review.apply([0])
     with open_review() as review:
         assert _states(review) == ["MOVE", "delete", "keep", "-", "move", "-"]
@@ -221,8 +223,9 @@ def test_a_photograph_that_is_gone_from_its_new_place_cannot_return(suspects: li
 
 def test_a_journal_that_was_changed_leads_to_no_place_outside_of_the_data(suspects: list[Suspect]) -> None:
     with open_review() as review:
-        for row, (action, to) in enumerate((("move", "Cy"), ("delete", ""))):
-            review.decide(row, action, to)  # type: ignore[arg-type]
+        decisions: tuple[tuple[Action, str], ...] = (("move", "Cy"), ("delete", ""))
+        for row, (action, to) in enumerate(decisions):
+            review.decide(row, action, to)
         review.apply([0, 1])
     journal = paths.review() / "journal.jsonl"
     changed = re.sub(r'"path": "(\w+)/0.png"', r'"path": "../\1.png"', journal.read_text())

@@ -21,6 +21,7 @@ from celebflow.errors import CelebflowError, Terminated
 from celebflow.experiments import review_command
 from celebflow.inference import connections
 from tests.experiments.reviewing import list_photographs, make_project
+from tests.inference.serving import wait_for_address
 from tests.repository import Repository
 
 
@@ -36,15 +37,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
 def _start(project: Repository, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run the command; yield the page's address and the process, and kill what is left of it."""
     process = project.start("python", "-m", "celebflow.cli", "review", "--no-browser", *arguments)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:\d+/\S+/", line)
-        assert address, line + process.stdout.read()
-        yield address[0], process
-    finally:
-        process.kill()
-        process.communicate()
+    with wait_for_address(process) as address:
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\S+/", address)
+        yield address, process
 
 
 def _post(address: str, path: str, body: Any) -> requests.Response:

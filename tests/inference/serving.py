@@ -45,12 +45,19 @@ def run_server(folder: Path, *arguments: str) -> Iterator[tuple[str, subprocess.
     """Run `celebflow serve` in a folder; yield its address and its process, and kill what is left of it."""
     command = [sys.executable, "-m", "celebflow.cli", "serve", "--port", "0", *arguments]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with wait_for_address(process) as address:
+        yield address, process
+
+
+@contextmanager
+def wait_for_address(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Yield the address that a server prints first; kill what is left of it at the end."""
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         address = re.search(r"http://\S+", line)
         assert address, line + process.stdout.read()
-        yield address[0], process
+        yield address[0]
     finally:
         process.kill()
         process.communicate()

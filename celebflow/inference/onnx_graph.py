@@ -1,9 +1,11 @@
 """What exports to ONNX share: the graph from pixels to normalized features, and a file that is checked."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -209,8 +211,20 @@ def require_onnx() -> None:
 def save_checked(model: Any, file: Path, measure: Callable[[Path], float], max_difference: float) -> float:
     """Write a model to a file, and return the difference that `measure` finds between the file and celebflow.
 
+    A device or a pipe is written as it is.
+
     Raises CelebflowError, and leaves the file as it was, when it exceeds `max_difference`.
     """
+    if file.exists() and not file.is_file():  # what cannot be read again, nor be replaced without being lost
+        with TemporaryDirectory() as folder:
+            checked = Path(folder, "model.onnx")
+            difference = save_checked(model, checked, measure, max_difference)
+            try:
+                with checked.open("rb") as content, file.open("wb") as target:
+                    shutil.copyfileobj(content, target)
+            except OSError as error:
+                raise CelebflowError(f"{file} cannot be written ({error.strerror}).") from None
+        return difference
     import onnx
 
     unchecked = file.with_name(f"{file.name}.unchecked")

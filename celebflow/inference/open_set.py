@@ -1,5 +1,6 @@
 """Predict photographs of unknown people, and measure how well the threshold separates them from known people."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,9 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonP
 def save_taken(report: OpenSetReport, folder: Path, warning: str, file: Path) -> None:
     """Draw what draw_taken does into a PNG file."""
     with write_whole(file) as part, ignore_missing_glyphs():
-        draw_taken(report, folder, warning).savefig(part, format="png", dpi=_RESOLUTION_DPI)
+        content = io.BytesIO()  # Pillow opens a file to read it, too, which a pipe cannot
+        draw_taken(report, folder, warning).savefig(content, format="png", dpi=_RESOLUTION_DPI)
+        part.write_bytes(content.getvalue())
 
 
 def draw_taken(report: OpenSetReport, folder: Path, warning: str) -> Figure:

@@ -1,5 +1,6 @@
 """Results → matplotlib figures, in one style."""
 
+import io
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -77,7 +78,9 @@ def save_figure(figure: Figure, resolution_dpi: int, file: Path) -> None:
         canvas.draw()  # type: ignore[no-untyped-call] # once; savefig would draw it twice to lay it out
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     image = Image.fromarray(pixels).convert("RGB")
-    image.save(file, "PNG", dpi=(resolution_dpi, resolution_dpi), compress_level=_COMPRESS_LEVEL)
+    content = io.BytesIO()  # Pillow itself opens a file to read it, too, which a pipe cannot
+    image.save(content, "PNG", dpi=(resolution_dpi, resolution_dpi), compress_level=_COMPRESS_LEVEL)
+    file.write_bytes(content.getvalue())
 
 
 def draw_history(

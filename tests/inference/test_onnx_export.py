@@ -25,6 +25,7 @@ from celebflow.inference.onnx_graph import INPUT
 from celebflow.inference.predictor import Predictor
 from celebflow.params import PreprocessingParams
 from tests.models import NAMES, make_classifier, make_gallery
+from tests.pipes import read_what_is_written
 
 pytestmark = pytest.mark.slow
 
@@ -142,6 +143,12 @@ def test_the_command_reports_what_it_wrote(model: Path, tmp_path: Path, monkeypa
     assert result.stdout.startswith("people.onnx: ")
     assert "ONNX opset 17" in result.stdout
     assert (tmp_path / "people.onnx").stat().st_size > 70_000_000
+
+
+def test_a_pipe_is_written_and_not_replaced(predictor: Predictor, tmp_path: Path) -> None:
+    export_model(predictor, tmp_path / "model.onnx")
+    arrived = read_what_is_written(tmp_path / "pipe", lambda pipe: export_model(predictor, pipe))
+    assert arrived == (tmp_path / "model.onnx").read_bytes()
 
 
 def test_a_file_that_cannot_be_written_is_an_error(predictor: Predictor, tmp_path: Path) -> None:

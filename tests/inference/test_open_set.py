@@ -19,6 +19,7 @@ from celebflow.evaluation.results import PersonPrediction
 from celebflow.inference import files
 from celebflow.inference.open_set import OpenSetReport, find_folder, measure_open_set, save_taken
 from celebflow.inference.predictor import PredictedPerson, Predictor
+from tests.pipes import read_what_is_written
 from tests.results import make_card
 
 KNOWN = [
@@ -97,6 +98,8 @@ def test_matches_are_compared_with_those_of_known_people(tmp_path: Path) -> None
     save_taken(report, tmp_path, "", tmp_path / "taken.png")
     with Image.open(tmp_path / "taken.png") as sheet:
         assert sheet.width > 200
+    arrived = read_what_is_written(tmp_path / "pipe", lambda pipe: save_taken(report, tmp_path, "", pipe))
+    assert arrived == (tmp_path / "taken.png").read_bytes()
 
 
 def test_folders_with_the_names_of_known_people_are_told(tmp_path: Path) -> None:

@@ -26,9 +26,11 @@ from celebflow.report.figures import (
     draw_precision_recall,
     draw_recall_by_person,
     draw_roc,
+    save_figure,
     save_figures,
 )
 from celebflow.report.style import GREEN, PURPLE, SKY
+from tests.pipes import read_what_is_written
 from tests.results import draw_logits, find_overlaps, make_card, write_result
 
 KINDS = ["confusion_matrix", "open_set", "precision_recall", "recall_by_person", "reliability", "roc"]
@@ -80,6 +82,14 @@ def test_figures_are_saved_in_their_resolution(tmp_path: Path) -> None:
             assert image.size == pytest.approx(40 * figure.get_size_inches(), abs=1)
             assert image.info["dpi"] == pytest.approx((40, 40), abs=0.1)
             assert len(np.unique(np.asarray(image.convert("L")))) > 10
+
+
+def test_a_figure_goes_through_a_pipe(tmp_path: Path) -> None:
+    rates = [OpenSetRates(0.01, 0.5, 0.5), OpenSetRates(1.0, 1.0, 1.0)]
+    figure = draw_open_set(rates, 0.5, "val", "")
+    save_figure(figure, 40, tmp_path / "figure.png")
+    arrived = read_what_is_written(tmp_path / "pipe", lambda pipe: save_figure(figure, 40, pipe))
+    assert arrived == (tmp_path / "figure.png").read_bytes()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Find the files in a folder of photographs."""
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -17,16 +18,26 @@ _CHUNK_BYTES = 2**20
 _SYSTEM_NAMES = {
     "$recycle.bin",
     "#recycle",
+    "#snapshot",
     "@eadir",
+    "@recently-snapshot",
     "@recycle",
     "__macosx",
     "desktop.ini",
     "ehthumbs.db",
+    "ehthumbs_vista.db",
     "icon\r",
     "lost+found",
+    "network trash folder",
+    "recycled",
+    "recycler",
     "system volume information",
+    "temporary items",
+    "thevolumesettingsfolder",
     "thumbs.db",
+    "~snapshot",
 }
+_RESCUED = re.compile(r"found\.[0-9]{3}", re.IGNORECASE)  # what Windows makes of damaged folders
 
 
 def find_files(folder: Path) -> tuple[list[str], list[str]]:
@@ -102,7 +113,7 @@ def is_folder(path: str | Path) -> bool:
 
 def is_system_file(name: str) -> bool:
     """Tell whether an operating system left the file or folder of this name."""
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES or bool(_RESCUED.fullmatch(name))
 
 
 def explain_system_file(path: str) -> str:

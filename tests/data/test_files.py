@@ -15,6 +15,7 @@ from celebflow.data.formats import PhotographError
 from celebflow.errors import CelebflowError
 
 LEFT_BEHIND = [
+    "#snapshot/GMT-2024/Ann/0.jpg",
     "$RECYCLE.BIN/S-1/desktop.ini",
     ".ipynb_checkpoints/0-checkpoint.jpg",
     "Ann/.DS_Store",
@@ -24,9 +25,14 @@ LEFT_BEHIND = [
     "Ann/Thumbs.db",
     "Ann/album/.ipynb_checkpoints/1.jpg",
     "Ann/album/@eaDir/1.jpg",
+    "FOUND.000/FILE0000.CHK",
+    "RECYCLER/S-1/Dc1.jpg",
+    "Recycled/Dc1.jpg",
     "System Volume Information/x",
+    "Temporary Items/folders.501/0.jpg",
     "__MACOSX/Ann/._0.jpg",
     "lost+found/1.jpg",
+    "~snapshot/hourly.0/Ann/0.jpg",
 ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from celebflow.data.given_pairs import GivenPairs, read_given_pairs
-from celebflow.data.given_tables import PEOPLE_TABLE, is_given
+from celebflow.data.given_tables import LFW_PAIRS, PAIRS_TABLE, PEOPLE_TABLE, is_given
 from celebflow.data.pairs import Pair, draw_pairs
 from celebflow.data.photos import SPLITS, Photo
 from celebflow.data.splits import Split, advise_on_duplicates, leave_out_unknown
@@ -55,6 +55,8 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
         notes.append(
             f"{folder / PEOPLE_TABLE} is not used: the folds in it count only where pairs.csv or pairs.txt has folds."
         )
+    if is_given(folder / PAIRS_TABLE) and is_given(folder / LFW_PAIRS):
+        notes.append(f"{folder / LFW_PAIRS} is not used: {folder / PAIRS_TABLE} is.")
     notes += unused_notes
     if empty := sorted(set(people) - {photo.person for photo in photos}):
         notes.append(f"These folders hold no photograph: {', '.join(empty)}.")

@@ -211,6 +211,21 @@ def test_folds_of_people_that_cannot_count_are_told(tmp_path: Path) -> None:
     assert not any("people.csv" in note for note in split_people(photos, [], PARAMS, Path("nowhere")).notes)
 
 
+def test_a_second_list_of_pairs_that_is_not_used_is_told(tmp_path: Path) -> None:
+    photos = _make_photos(dict.fromkeys("abcdefgh", 4))
+    _write(tmp_path, "pairs.txt", LFW)
+    pairs = [
+        f"{one}/{one}_0001.jpg,{other}/{other}_0002.jpg,{int(one == other)},{fold}"
+        for fold, (first, second) in enumerate((("a", "b"), ("c", "d"), ("e", "f")), 1)
+        for one, other in ((first, first), (first, second))
+    ]
+    _write(tmp_path, "pairs.csv", "\n".join(["first,second,same,fold", *pairs]))
+    notes = split_people(photos, [], PARAMS, tmp_path).notes
+    assert any("pairs.txt is not used" in note and "pairs.csv is" in note for note in notes)
+    (tmp_path / "pairs.txt").unlink()
+    assert not any("pairs.txt" in note for note in split_people(photos, [], PARAMS, tmp_path).notes)
+
+
 def test_pairs_behind_a_broken_link_are_not_drawn_instead(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").symlink_to("gone")
     with pytest.raises(CelebflowError, match=r"pairs\.csv cannot be read \(No such file"):

@@ -3,16 +3,25 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from celebflow.data.photos import UNKNOWN
 from celebflow.errors import CelebflowError
 
 # Characters that show nothing, and that folders hardly have on purpose.
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+# Marks that people, keyboards and systems write in place of one another, or leave out.
+_SAME_MARKS = str.maketrans(dict.fromkeys("_.-\u2010\u2011\u2012\u2013\u2014\u2212", " ") | dict.fromkeys("‘’ʼ`´", "'"))
+# What systems add to the name of a copy, once the marks above are spaces.
+_COPY = re.compile(r"\s+(copy(\s+\d+)?|\(\d+\)|copy\s+\(\d+\))$")
+_NUMBER = re.compile(r"0*([0-9]+)(\.0+)?")  # as tables and people write it
 # What programs and people write where they know nothing.
 _NOBODY = {"-", "--", "?", "n/a", "#n/a", "<na>", "nan", "nil", "nobody", "none", "null", "undefined", "unknown"}
+# The same in words, once marks are spaces, perhaps with a number; and what holds photographs of anybody.
+_NOBODY_IN_WORDS = re.compile(
+    r"(unknown|unidentified|unnamed|unlabell?ed|unsorted|untagged|noname|no name|stranger|other|misc|miscellaneous)s?"
+    r"( (people|persons?|faces?|ones?|photos?|photographs?|images?|pictures?))?( [0-9]+)?"
+)
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
 
 
@@ -46,9 +55,10 @@ def list_notes(paths: Iterable[str]) -> list[str]:
     """Return what may be wrong with the folders of people, for files at these paths, a sentence each."""
     folders = _list_subfolders(paths)
     notes = []
-    if folders and all(len(inner) > 1 and "" not in inner for inner in folders.values()):
+    if groups := _list_groups({top: inner for top, inner in folders.items() if not is_nobody(top)}):
+        scope = "All" if len(groups) == len(folders) else "Many"
         notes.append(
-            f"All photographs are in folders of folders. Each of {', '.join(sorted(folders))} counts as one person, "
+            f"{scope} photographs are in folders of folders. Each of {', '.join(groups)} counts as one person, "
             "with all folders in it."
         )
     if splits := sorted(top for top in folders if top.lower() in _SPLIT_NAMES):
@@ -56,7 +66,7 @@ def list_notes(paths: Iterable[str]) -> list[str]:
             f"By its name, a split of other tools counts as a person: {', '.join(splits)}. celebflow splits each "
             "person's photographs itself."
         )
-    if unknown := sorted(top for top, inner in folders.items() if top.lower() == UNKNOWN and len(inner) > 1):
+    if unknown := sorted(top for top, inner in folders.items() if is_nobody(top) and len(inner) > 1):
         notes.append(
             f"By its name, {unknown[0]} holds people who are not to be known, but it counts as one person. Set "
             f"prepare.unknown_folder to data/{unknown[0]}, or for the task verification, which knows nobody, move the "
@@ -76,8 +86,8 @@ def list_notes(paths: Iterable[str]) -> list[str]:
 
 
 def is_nobody(name: str) -> bool:
-    """Tell whether a name likely says that nobody knows who it is."""
-    return name.casefold() in _NOBODY
+    """Tell whether a name likely says that nobody knows who it is, or that it is anybody."""
+    return name.casefold() in _NOBODY or bool(_NOBODY_IN_WORDS.fullmatch(_simplify(name)))
 
 
 def join_similar_names(names: Iterable[str]) -> list[str]:
@@ -90,12 +100,47 @@ def join_similar_names(names: Iterable[str]) -> list[str]:
 
 
 def list_similar_names(names: Iterable[str]) -> list[Sequence[str]]:
-    """Return the groups of names that differ only in case, spaces, underscores, Unicode form, or what shows nothing."""
+    """Return the groups of names that differ only in writing.
+
+    That is case, spaces, underscores, dots, dashes, the kind of apostrophe, Unicode form, what shows nothing, what
+    systems add to copies, and zeros around a number.
+    """
     alike = defaultdict(list)
     for name in sorted(names):
-        words = unicodedata.normalize("NFKC", _INVISIBLE.sub("", name)).casefold().replace("_", " ").split()
-        alike[unicodedata.normalize("NFKC", " ".join(words))].append(name)
+        alike[_simplify(name)].append(name)
     return [group for group in alike.values() if len(group) > 1]
+
+
+def find_similar_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Return those of `names` that are likely a name in `known`, and which; its own, where that is known."""
+    name_of: dict[str, str] = {}
+    for name in sorted(known):
+        name_of |= {_simplify(name): name_of.get(_simplify(name), name), name: name}
+    found = {name: name_of.get(name) or name_of.get(_simplify(name)) for name in names}
+    return {name: other for name, other in found.items() if other is not None}
+
+
+def _simplify(name: str) -> str:
+    """Return what names have in common that are likely meant to be the same."""
+    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", name)).casefold()
+    if number := _NUMBER.fullmatch(text.strip()):
+        return number[1]
+    words = " ".join(text.translate(_SAME_MARKS).split())
+    # Of a name that consists of marks alone, nothing would be left.
+    return unicodedata.normalize("NFKC", _COPY.sub("", words) or text)
+
+
+def _list_groups(folders: Mapping[str, set[str]]) -> list[str]:
+    """Return the folders at the top that rather hold people than photographs of one, sorted.
+
+    That is so where all photographs are in folders of folders, and of some, several are in one; or where several hold
+    several each, and none of these the same as another does, as albums of people would be.
+    """
+    several = sorted(top for top, inner in folders.items() if len(inner - {""}) > 1)
+    if len(folders) > 1 and several and all("" not in inner for inner in folders.values()):
+        return sorted(folders)
+    inner_names = [name for top in several for name in folders[top] - {""}]
+    return several if len(several) > 1 and len(set(inner_names)) == len(inner_names) else []
 
 
 def _list_subfolders(paths: Iterable[str]) -> dict[str, set[str]]:

@@ -16,7 +16,7 @@ from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_pho
 from celebflow.data.files import explain_system_file, find_files, is_folder, is_system_file, read_file
 from celebflow.data.formats import PhotographError, explain_refusal
 from celebflow.data.given_tables import TABLES, explain_similar_name
-from celebflow.data.layout import check_layout, list_notes
+from celebflow.data.layout import check_layout, find_similar_names, list_notes
 from celebflow.data.photos import UNKNOWN, Photo
 from celebflow.data.splits import Split, Splitter
 from celebflow.data.tables import save_rows
@@ -146,8 +146,13 @@ def _note_overlap(known: Sequence[Photo], unknown: Sequence[Photo]) -> list[str]
             "These photographs of unknown people are near-duplicates of known people's, in parentheses, and measure "
             f"the threshold wrongly: {', '.join(copies[:_MAX_LISTED])}{more}."
         )
-    people = {photo.person for photo in known}
-    if names := sorted({photo.person for photo in unknown if photo.person.rpartition("/")[2] in people}):
+    name_of = {photo.person: photo.person.rpartition("/")[2] for photo in unknown}
+    similar = find_similar_names(name_of.values(), {photo.person for photo in known})
+    if names := [
+        person if similar[name] == name else f"{person} ({similar[name]})"
+        for person, name in sorted(name_of.items())
+        if name in similar
+    ]:
         notes.append(f"These unknown people have the names of known people: {', '.join(names)}.")
     return notes
 

@@ -11,7 +11,7 @@ from celebflow.classifier.enrollment import Enrollment, load_enrollment, save_en
 from celebflow.classifier.gallery import MIN_ENROLLMENT_PEOPLE, Gallery
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError, explain_refusal
-from celebflow.data.layout import list_similar_names
+from celebflow.data.layout import is_nobody, list_similar_names
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.extractor import NO_FACE
 from celebflow.inference.predictor import Predictor
@@ -118,6 +118,8 @@ def _check_name(name: str, enrollment: Enrollment, predictor: Predictor) -> None
         )
     if name in enrollment.names:
         return
+    if is_nobody(name):
+        raise CelebflowError(f"The name {name} says that nobody knows who it is. Choose another one.")
     for other in (*predictor.card.class_names, *enrollment.names):
         if other != name and not list_similar_names([name, other]):
             continue

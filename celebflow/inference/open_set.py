@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from celebflow.classifier.calibration import format_confidence
 from celebflow.data.files import find_files, is_folder, read_file
+from celebflow.data.layout import find_similar_names
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.open_set import compute_auc, measure_interval
 from celebflow.evaluation.results import PersonPrediction
@@ -47,7 +48,7 @@ class OpenSetReport:
     whom is a folder. Of known people's photographs of test, the fraction `known_coverage` was not called unknown. `auc`
     is the fraction of pairs of a known and an unknown person's photograph in which the former matches better.
     `unreadable` lists the files left out, with reasons, and `known_names` the folders that have the names of people
-    whom the classifier knows.
+    whom the classifier knows, however they are written.
     """
 
     count: int
@@ -130,7 +131,7 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonP
         auc=compute_auc(-known_p_values, -p_values),
         predictions=predictions,
         unreadable=unreadable,
-        known_names=sorted(set(people) & set(predictor.card.class_names)),
+        known_names=sorted(find_similar_names(set(people), predictor.card.class_names)),
     )
 
 

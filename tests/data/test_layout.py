@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from celebflow.data.layout import check_layout, list_notes, list_similar_names
+from celebflow.data.layout import check_layout, find_similar_names, list_notes, list_similar_names
 from celebflow.errors import CelebflowError
 
 unicode_form = partial(unicodedata.normalize, "NFC")
@@ -49,12 +49,32 @@ def test_folders_of_folders_are_told() -> None:
     assert list_notes(PEOPLE) == []
 
 
+@pytest.mark.parametrize(
+    ("paths", "groups"),
+    [
+        (["A/Ada/0.jpg", "A/Amy/0.jpg", "B/Bo/0.jpg"], "A, B"),
+        (["men/Ann/0.jpg", "men/Bo/0.jpg", "men/stray.jpg", "women/Cy/0.jpg", "women/Di/0.jpg"], "men, women"),
+        (["men/Ann/0.jpg", "men/Bo/0.jpg", "women/Cy/0.jpg", "women/Di/0.jpg", "Zoe/0.jpg"], "men, women"),
+    ],
+)
+def test_folders_of_people_among_others_are_told(paths: list[str], groups: str) -> None:
+    (note,) = list_notes(paths)
+    assert f"Each of {groups} counts as one person" in note
+
+
+def test_albums_of_people_are_not_taken_for_people() -> None:
+    assert list_notes([f"{person}/{year}/0.jpg" for person in ("Ann", "Bo") for year in (1, 2)] + ["Cy/0.jpg"]) == []
+
+
 def test_a_folder_of_unknown_people_that_counts_as_one_person_is_told() -> None:
     (note,) = list_notes([*PEOPLE, "Unknown/Di/0.jpg", "Unknown/Eve/0.jpg"])
     assert "counts as one person" in note and "prepare.unknown_folder to data/Unknown" in note
 
 
-@pytest.mark.parametrize("name", ["unknown", "Unknown", "nan", "None"])
+@pytest.mark.parametrize(
+    "name",
+    ["unknown", "Unknown", "nan", "None", "unknown people", "_unknown", "Unknown_1", "others", "misc", "unsorted"],
+)
 def test_a_folder_whose_name_says_that_nobody_is_known_is_told(name: str) -> None:
     (note,) = list_notes([*PEOPLE, f"{name}/0.jpg", f"{name}/1.jpg"])
     assert f"likely no person, but it counts as one: {name}." in note and f"data/{name}" in note
@@ -73,6 +93,15 @@ def test_a_folder_whose_name_says_that_nobody_is_known_is_told(name: str) -> Non
         ("Ann", "Ann\ufeff"),
         ("Zoë\u00ad", "Zoe\u0308"),
         ("Ann ❤", "Ann ❤\ufe0f"),
+        ("O'Brien", "O’Brien"),
+        ("Jean-Luc", "Jean Luc"),
+        ("Jean\u2010Luc", "Jean–Luc"),
+        ("J. Brown", "J Brown"),
+        ("Ada", "Ada - Copy"),
+        ("Ada", "ada copy 2"),
+        ("Ada (2)", "Ada"),
+        ("007", "7"),
+        ("7", "7.0"),
     ],
 )
 def test_names_that_differ_in_writing_alone_are_told(names: tuple[str, str]) -> None:
@@ -81,3 +110,15 @@ def test_names_that_differ_in_writing_alone_are_told(names: tuple[str, str]) -> 
     assert "likely the same person" in note and names[0] in note and names[1] in note
     if len({unicode_form(name).strip("\u00ad\ufeff\ufe0f").replace("\u200b", "") for name in names}) == 1:
         assert ascii(names[0]) in note and ascii(names[1]) in note
+
+
+@pytest.mark.parametrize("names", [("-", "?"), ("Ann 1", "Ann 2"), ("7", "70"), ("Unknown Mortal", "Other Lives")])
+def test_other_names_are_neither_alike_nor_nobody(names: tuple[str, str]) -> None:
+    assert list_similar_names(names) == []
+    assert find_similar_names(names[:1], names[1:]) == {}
+    assert not any("no person" in note for note in list_notes([f"{names[1]} x/0.jpg", "Bo/0.jpg"]))
+
+
+def test_names_are_found_among_known_ones_however_they_are_written() -> None:
+    found = find_similar_names(["ADA", "Ada_Brown", "Bo", "Cy"], ["Ada", "Ada Brown", "Ada-Brown", "Bo", "bo"])
+    assert found == {"ADA": "Ada", "Ada_Brown": "Ada Brown", "Bo": "Bo"}

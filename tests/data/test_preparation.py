@@ -280,6 +280,8 @@ def test_unknown_people_who_may_be_known_are_told(draw_people: Draw) -> None:
     copies, names = prepare_photographs(data, params, split_each_person)[0].notes
     assert "unknown/Ann/1.jpg (Bo/0.jpg)" in copies and "Cy" not in copies
     assert "unknown/Ann" in names and "Cy" not in names
+    (data / "unknown" / "Ann").rename(data / "unknown" / "ANN_")
+    assert "unknown/ANN_ (Ann)" in prepare_photographs(data, params, split_each_person)[0].notes[1]
 
 
 def _prepare_attributes(data: Path, params: PrepareParams = PARAMS) -> tuple[Split, list[LeftOut]]:

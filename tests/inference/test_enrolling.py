@@ -96,6 +96,8 @@ def test_what_to_do_must_be_clear(folder: Path, arguments: tuple[str, ...]) -> N
         (("ann ", "blue.png"), ["trained on Ann"]),
         (("DI", "blue.png"), ["Di is enrolled", "DI"]),
         ((" ", "blue.png"), ["' '", "another"]),
+        (("unknown", "blue.png"), ["unknown", "nobody", "another"]),
+        (("NaN", "blue.png"), ["NaN", "nobody", "another"]),
         (("a\x1b[31m", "blue.png"), ["\\x1b", "another"]),
         (("N" * 256, "blue.png"), ["N…", "256 characters", "at most 255"]),
         (("Ed", "blue.png", "gone.png", "broken.png"), ["Nobody was enrolled", "gone.png", "No such", "broken.png"]),

@@ -107,6 +107,9 @@ def test_folders_with_the_names_of_known_people_are_told(tmp_path: Path) -> None
         _draw(tmp_path / folder, 255)
     report, _ = _measure(tmp_path)
     assert report.known_names == ["Bo"], "a is the person in a/Ann"
+    _draw(tmp_path / "ANN_", 255)
+    report, _ = _measure(tmp_path)
+    assert report.known_names == ["ANN_", "Bo"]
 
 
 def test_a_model_to_which_nobody_is_unknown_is_refused(tmp_path: Path) -> None:

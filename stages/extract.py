@@ -16,9 +16,9 @@ def main() -> None:
     with cache.open_cache(paths.feature_cache(), origin) as cached:
         count = extraction.extract_missing(photos, paths.DATA, paths.BACKBONE, params.compute, cached)
         store.save_features(photos, cached, paths.FEATURES)
-        face_table.save_faces(extraction.collect_faces(photos, cached), paths.FACES)
-    warning = origin.backbone.warning()
-    print(f"{count} photographs extracted with {origin.runtime}, {len(photos) - count} found in the cache. {warning}")
+        faces = extraction.collect_faces(photos, cached)
+        face_table.save_faces(faces, paths.FACES)
+    extraction.report(count, photos, origin, faces)
 
 
 if __name__ == "__main__":

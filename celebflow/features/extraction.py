@@ -1,7 +1,7 @@
 """Compute the features and faces that the cache lacks."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from tqdm import tqdm
 
+from celebflow import paths
 from celebflow.data.decoding import load_photograph
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
 from celebflow.features.cache import FeatureCache
 from celebflow.features.faces import Face
+from celebflow.features.origin import FeatureOrigin
 from celebflow.features.sparse import SparseRow
 from celebflow.features.transform import Transform
 from celebflow.params import ComputeParams
 
 if TYPE_CHECKING:
     from celebflow.features.runtimes import Runtime
+
+_MAX_LISTED = 5
 
 
 def extract_missing(
@@ -78,6 +82,23 @@ def extract_views(
     regions = len(transform.regions)
     views = [rows[start : start + regions] for start in range(0, len(rows), regions)]
     return [SparseRow.join(view, transform.feature_count) for view in views]
+
+
+def report(
+    count: int, photos: Sequence[Photo], origin: FeatureOrigin, faces_by_path: Mapping[str, Sequence[Face]]
+) -> None:
+    """Print that features of `count` photographs were computed, and in which of them no face was found."""
+    print(
+        f"{count} photographs extracted with {origin.runtime}, {len(photos) - count} found in the cache. "
+        f"{origin.backbone.warning()}"
+    )
+    if faceless := [path for path, faces in faces_by_path.items() if not faces]:
+        more = f" and {len(faceless) - _MAX_LISTED} more" if len(faceless) > _MAX_LISTED else ""
+        print(
+            f"In {len(faceless)} photographs, no face was found, and their center squares count instead: "
+            f"{', '.join(faceless[:_MAX_LISTED])}{more}. Remove those that show nobody; in {paths.FACES}, their rank "
+            "is 0."
+        )
 
 
 def collect_faces(photos: Sequence[Photo], cache: FeatureCache) -> dict[str, list[Face]]:

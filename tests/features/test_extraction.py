@@ -19,7 +19,7 @@ from celebflow.errors import CelebflowError
 from celebflow.features import transform as transform_module
 from celebflow.features.cache import measure_cache, open_cache
 from celebflow.features.crops import crop_center, crop_square
-from celebflow.features.extraction import collect_faces, extract_missing, extract_views
+from celebflow.features.extraction import collect_faces, extract_missing, extract_views, report
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin, RuntimeName
 from celebflow.features.runtimes import build_runtime
@@ -232,3 +232,17 @@ def test_extraction_and_inference_share_the_function_that_computes_features(
         assert len(rows) == len(inputs) == 2
         for row, image in zip(rows, inputs, strict=True):
             np.testing.assert_array_equal(row.values, image[image != 0])
+
+
+@pytest.mark.parametrize(("count", "more"), [(0, ""), (2, ""), (7, " and 2 more")])
+def test_photographs_without_a_face_are_told(
+    photos: list[Photo], capsys: pytest.CaptureFixture[str], count: int, more: str
+) -> None:
+    face = Face(0, 0, 9, 9, 0.9, ((1, 1),) * 5)
+    faces = {photo.path: [] if row < count else [face] for row, photo in enumerate(photos)}
+    report(3, photos, FeatureOrigin(SOURCE, DETECTING, "torch"), faces)
+    output = capsys.readouterr().out
+    assert "3 photographs extracted with torch" in output
+    names = ", ".join(photo.path for photo in photos[: min(count, 5)])
+    assert (f"In {count} photographs, no face was found" in output) == (count > 0)
+    assert not count or f"instead: {names}{more}. Remove" in output

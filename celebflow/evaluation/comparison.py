@@ -1,5 +1,6 @@
 """Two results, photograph by photograph: whether one is better, and for which people; pure functions."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from celebflow.evaluation.significance import BOOTSTRAP_SEED, PairedTest, compar
 from celebflow.params import TaskName
 from celebflow.tasks import TASKS
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _VERDICTS = {
     "better": "B is better than A.",
     "worse": "B is worse than A.",
@@ -43,6 +45,7 @@ class ResultComparison:
 
     `fixed` are the photographs that only B predicts correctly, `broken` those that only A does. For the task
     verification, all of these are pairs of photographs, for attributes they are answers about one attribute each.
+    `changed_count` is the number of those that both have by their paths, and that are not the same: they are left out.
     """
 
     task: TaskName
@@ -55,6 +58,7 @@ class ResultComparison:
     people: list[PersonHits]
     fixed: list[Change]
     broken: list[Change]
+    changed_count: int = 0
 
     @property
     def unit(self) -> str:
@@ -73,6 +77,8 @@ class ResultComparison:
 def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> ResultComparison:
     """Compare the predictions for the photographs that both A and B have, matched by path; groups are those of B.
 
+    Where the label, the photograph or its group of near-duplicates has changed, predictions are not compared.
+
     Raises CelebflowError when they are of different tasks, or have no photograph in common.
     """
     tasks = [predictions[0].task for predictions in (a, b)]
@@ -82,12 +88,14 @@ def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> Res
             "can be compared: `celebflow runs` lists them, and the params that differ."
         )
     a_by_path = {prediction.path: prediction for prediction in a}
-    common_b = [prediction for prediction in b if prediction.path in a_by_path]
+    shared = [prediction for prediction in b if prediction.path in a_by_path]
+    common_b = [prediction for prediction in shared if _is_of_the_same(prediction, a_by_path[prediction.path])]
     common_a = [a_by_path[prediction.path] for prediction in common_b]
     if not common_b:
         raise CelebflowError(
             "The two results have no photograph of this split in common. Compare results of the same photographs and "
             "the same params.prepare."
+            + (f" {len(shared)} have the same paths, but their labels or photographs changed." if shared else "")
         )
     hits_a = np.array([prediction.is_hit for prediction in common_a])
     hits_b = np.array([prediction.is_hit for prediction in common_b])
@@ -103,12 +111,22 @@ def compare_predictions(a: Sequence[Prediction], b: Sequence[Prediction]) -> Res
     return ResultComparison(
         task=tasks[0],
         count=len(common_b),
-        missing_from_a=len(b) - len(common_b),
-        missing_from_b=len(a) - len(common_b),
+        missing_from_a=len(b) - len(shared),
+        missing_from_b=len(a) - len(shared),
         accuracy_a=float(hits_a.mean()),
         accuracy_b=float(hits_b.mean()),
         overall=compare_hits(hits_a, hits_b, groups, BOOTSTRAP_SEED),
         people=people,
         fixed=[change for change in changes if change.b.is_hit],
         broken=[change for change in changes if change.a.is_hit],
+        changed_count=len(shared) - len(common_b),
     )
+
+
+def _is_of_the_same(one: Prediction, other: Prediction) -> bool:
+    """Tell whether two predictions at one path have one label, and are of one photograph as far as groups show it.
+
+    A group of near-duplicates is named by the SHA-256 of a photograph in it, mostly of the only one.
+    """
+    are_photographs = _SHA256.fullmatch(one.group) and _SHA256.fullmatch(other.group)
+    return one.actual == other.actual and (one.group == other.group or not are_photographs)

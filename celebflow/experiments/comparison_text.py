@@ -36,6 +36,8 @@ def summarize(a: str, b: str, split: str, compared: ResultComparison, of_folds: 
     counts = f"{compared.count} {compared.unit} of {split} in both"
     missing = {"A": compared.missing_from_a, "B": compared.missing_from_b}
     counts += "".join(f", {count} missing from {name}" for name, count in missing.items() if count)
+    if compared.changed_count:
+        counts += f", {compared.changed_count} left out because their labels or photographs changed"
     by_fold = ""
     if of_folds is not None:
         by_fold = (

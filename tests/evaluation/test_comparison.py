@@ -8,7 +8,7 @@ import pytest
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.comparison import Change, PersonHits, compare_predictions
 from celebflow.evaluation.pair_results import DIFFERENT, SAME
-from celebflow.evaluation.results import PATH_SEPARATOR, Prediction
+from celebflow.evaluation.results import ATTRIBUTE_SEPARATOR, PATH_SEPARATOR, Prediction
 from celebflow.evaluation.significance import Interval
 
 
@@ -76,6 +76,24 @@ def test_pairs_with_one_person_are_little_evidence_whichever_side_the_person_is_
         return compare_predictions(a, b).overall.interval
 
     assert compare("Ann").low == 0 < compare("").low
+
+
+@pytest.mark.parametrize("path", ["Ann/1", f"Ann/1{ATTRIBUTE_SEPARATOR}Hat"])
+def test_what_changed_between_two_results_is_not_compared(path: str) -> None:
+    one, other = "1" * 64, "2" * 64
+    kept = Prediction(path.replace("1", "0"), one, "yes", "yes", 0.5, 0.5)
+    before = Prediction(path, one, "yes", "no", 0.5, 0.5)
+    for after, changed_count in (
+        (replace(before, actual="no"), 1),
+        (replace(before, group=other), 1),
+        (replace(before, group="Ann"), 0),
+        (before, 0),
+    ):
+        found = compare_predictions([kept, before], [kept, after])
+        assert (found.count, found.changed_count) == (2 - changed_count, changed_count)
+        assert (found.missing_from_a, found.missing_from_b, found.fixed, found.broken) == (0, 0, [], [])
+    with pytest.raises(CelebflowError, match="in common.*1 have the same paths, but their labels or photographs"):
+        compare_predictions([before], [replace(before, actual="no")])
 
 
 def test_results_without_common_photographs_are_an_error() -> None:

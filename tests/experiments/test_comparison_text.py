@@ -52,6 +52,12 @@ def test_equal_results_have_no_lists() -> None:
     assert "missing" not in text
 
 
+def test_photographs_that_changed_are_counted() -> None:
+    changed = [replace(each, actual="Di") if each.actual == "Bo" else each for each in A]
+    text = format_comparison("HEAD", "workspace", "val", compare_predictions(A, changed), 20)
+    assert "5 photographs of val in both, 2 left out because their labels or photographs changed." in text
+
+
 def test_pairs_are_called_pairs_and_both_photographs_are_named() -> None:
     a = Prediction("Zoe/0.jpg\tBo/0.jpg", "Zoe", "different", "same", 0.5, 0.5)
     text = format_comparison("HEAD", "b", "val", compare_predictions([a], [replace(a, predicted="different")]), 20)

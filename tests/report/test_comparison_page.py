@@ -171,6 +171,13 @@ def test_page_counts_photographs_that_only_one_result_has(
     assert f"A lacks {missing_from_a} of B's, B lacks {missing_from_b} of A's" in html
 
 
+def test_page_counts_photographs_that_changed(compared: ComparedResults) -> None:
+    same = make_comparison(PairedTest(1, 2, 1.0, 0.0, Interval(0, 0)))
+    assert "changed." not in _render(compared, same)
+    html = " ".join(_render(compared, replace(same, changed_count=3)).split())
+    assert "3 are left out because their labels or photographs changed." in html
+
+
 def test_first_changes_are_loaded_and_the_page_counts_all(tmp_path: Path, compared: ComparedResults) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "0.png")
     changes = []

@@ -371,10 +371,14 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
         report = open_set.measure_open_set(folder, predictor, known)
     for line in report.unreadable:
         _echo(f"skipped: {line}", err=True)
-    if report.known_names:
-        more = len(report.known_names) - _MAX_LISTED
-        names = ", ".join(report.known_names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
-        _echo(f"The classifier was trained on these people, who are not unknown: {names}.", err=True)
+    for kind, listed in (
+        ("The classifier was trained on these people, who are not unknown", report.known_names),
+        ("No face was found in these photographs, which count all the same", report.faceless),
+    ):
+        if listed:
+            more = len(listed) - _MAX_LISTED
+            names = ", ".join(listed[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+            _echo(f"{kind}: {names}.", err=True)
     if sheet is not None and report.taken:
         open_set.save_taken(report, folder, predictor.card.backbone.warning(), sheet)
     elif sheet is not None:

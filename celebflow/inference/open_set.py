@@ -48,7 +48,8 @@ class OpenSetReport:
     whom is a folder. Of known people's photographs of test, the fraction `known_coverage` was not called unknown. `auc`
     is the fraction of pairs of a known and an unknown person's photograph in which the former matches better.
     `unreadable` lists the files left out, with reasons, and `known_names` the folders that have the names of people
-    whom the classifier knows, however they are written.
+    whom the classifier knows, however they are written. `faceless` are the photographs in which the detector found no
+    face, and which count all the same.
     """
 
     count: int
@@ -62,6 +63,7 @@ class OpenSetReport:
     predictions: list[UnknownPrediction]
     unreadable: list[str]
     known_names: list[str]
+    faceless: list[str]
 
     @property
     def taken(self) -> list[UnknownPrediction]:
@@ -99,6 +101,7 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonP
     files, _ = find_files(folder)
     predictions: list[UnknownPrediction] = []
     unreadable: list[str] = []
+    faceless: list[str] = []
 
     def refuse(file: str, reason: str) -> None:
         unreadable.append(f"{folder / file}: {reason}")
@@ -108,6 +111,8 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonP
         faces = predictor.predict_faces([photograph for _, photograph in batch], 1, whole=True)
         # Without a name for the photographs: the last one would stay in memory while the next batch is read.
         for file, (face,) in zip([name for name, _ in batch], faces, strict=True):
+            if face.face is None and predictor.card.transform.detects_faces:
+                faceless.append(file)
             person = int(face.probabilities.argmax())
             name, confidence = predictor.card.class_names[person], float(face.probabilities[person])
             predictions.append(UnknownPrediction(file, face.known, name, confidence, face.unknown_p_value or 0.0))
@@ -132,6 +137,7 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonP
         predictions=predictions,
         unreadable=unreadable,
         known_names=sorted(find_similar_names(set(people), predictor.card.class_names)),
+        faceless=faceless,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -16,9 +16,11 @@ from celebflow.classifier.gallery import LeftOutMatches
 from celebflow.data import decoding
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.results import PersonPrediction
+from celebflow.features.transform import Transform
 from celebflow.inference import files
 from celebflow.inference.open_set import OpenSetReport, find_folder, measure_open_set, save_taken
 from celebflow.inference.predictor import PredictedPerson, Predictor
+from celebflow.params import FaceParams
 from tests.pipes import read_what_is_written
 from tests.results import make_card
 
@@ -32,9 +34,10 @@ LEFT_OUT = LeftOutMatches(np.linspace(0, 1, 99), np.arange(99) % 3, np.arange(99
 class _Predictor:
     """Predicts and matches by the red of a photograph, and notes how many pixels the photographs of each call have."""
 
-    def __init__(self, threshold: float | None) -> None:
+    def __init__(self, threshold: float | None, crop: Literal["none", "detect"] = "none") -> None:
         calibration = Calibration(1.0, 1.0, threshold, 0.05)
-        self.card = replace(make_card(["Ann", "Bo"]), calibration=calibration)
+        transform = Transform(224, FaceParams(crop=crop))
+        self.card = replace(make_card(["Ann", "Bo"]), calibration=calibration, transform=transform)
         self.classifier = SimpleNamespace(gallery=SimpleNamespace(left_out=LEFT_OUT))
         self.pixels: list[list[int]] = []
 
@@ -110,6 +113,15 @@ def test_folders_with_the_names_of_known_people_are_told(tmp_path: Path) -> None
     _draw(tmp_path / "ANN_", 255)
     report, _ = _measure(tmp_path)
     assert report.known_names == ["ANN_", "Bo"]
+
+
+@pytest.mark.parametrize(("crop", "faceless"), [("detect", ["a/10 0.png"]), ("none", [])])
+def test_photographs_in_which_a_detector_finds_no_face_are_told(
+    tmp_path: Path, crop: Literal["none", "detect"], faceless: list[str]
+) -> None:
+    _draw(tmp_path / "a", 255)
+    report = measure_open_set(tmp_path, cast(Predictor, _Predictor(0.0, crop)), KNOWN)
+    assert (report.count, report.faceless) == (1, faceless)
 
 
 def test_a_model_to_which_nobody_is_unknown_is_refused(tmp_path: Path) -> None:

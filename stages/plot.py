@@ -5,6 +5,7 @@ from celebflow.features.store import load_features
 from celebflow.params import list_informative, load_params
 from celebflow.tasks import load_step
 from celebflow.tracking import runs
+from celebflow.tracking.provenance import restore_params
 from stages import run_stage
 
 
@@ -14,7 +15,7 @@ def main() -> None:
     features = load_features(paths.FEATURES, paths.PHOTOS)
     with runs.continue_run(params, features.origin.backbone) as run:
         publish = load_step(params.task, "publish")
-        publish(features, list_informative(params), params.plot.resolution_dpi).save(paths.PAGE)
+        publish(features, restore_params(list_informative(params)), params.plot.resolution_dpi).save(paths.PAGE)
         run.log_files(paths.FIGURES, paths.PAGE, paths.DUPLICATES, paths.FACES)
 
 

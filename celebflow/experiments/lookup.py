@@ -22,7 +22,7 @@ from celebflow.experiments.results import WORKSPACE, copy_outputs, find_maker
 from celebflow.features.store import Features, load_features
 from celebflow.params import Params, keep_informative, load_flat_params, load_params
 from celebflow.tracking.git import require_commit
-from celebflow.tracking.provenance import read_locked_md5s, read_locked_params
+from celebflow.tracking.provenance import LockedResult, parse_locked_result, read_locked_md5s
 
 # Files are small and fetched one at a time, so progress bars would only flicker.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -47,20 +47,23 @@ def find_result(name: str, split: str) -> FoundResult:
     """
     with _fetch(name, paths.ALL_METRICS, paths.PARAMS, _predictions_file(split)) as (metrics, params, predictions):
         made_with = load_flat_params(params)
+        locked = None
         with suppress(CelebflowError), _fetch(name, paths.LOCK) as (lock,):  # an MLflow run has none
-            made_with |= read_locked_params(lock)  # params.yaml may have changed since
+            locked = parse_locked_result(lock)
+        if locked is not None:
+            made_with |= _find_params(name, locked)  # params.yaml may have changed since
         return FoundResult(name, load_metrics(metrics), keep_informative(made_with), load_predictions(predictions))
 
 
 def find_predictions(name: str, split: str) -> list[Prediction]:
     """Read a result's predictions of one split; `name` and errors are those of find_result."""
-    with _fetch(name, _predictions_file(split)) as (predictions,):
+    with _fetch_predictions(name, split) as predictions:
         return load_predictions(predictions)
 
 
 def find_person_predictions(name: str, split: str) -> list[PersonPrediction]:
     """Read a result's predictions of one split with p values; `name` and errors are those of find_result."""
-    with _fetch(name, _predictions_file(split)) as (predictions,):
+    with _fetch_predictions(name, split) as predictions:
         return load_person_predictions(predictions)
 
 
@@ -68,6 +71,14 @@ def find_folds(name: str) -> list[FoldResult]:
     """Read a result's folds of cross-validation; `name` and errors are those of find_result."""
     with _fetch(name, paths.CROSS_VALIDATION / "folds.csv") as (folds,):
         return load_rows(FoldResult, folds, may_be_empty=False)
+
+
+@contextmanager
+def _fetch_predictions(name: str, split: str) -> Iterator[Path]:
+    with _fetch(name, _predictions_file(split)) as (predictions,):
+        if name == WORKSPACE:
+            _require_evaluated(parse_locked_result(paths.LOCK))
+        yield predictions
 
 
 def find_predictions_of_params(
@@ -80,10 +91,34 @@ def find_predictions_of_params(
     """
     for name in names:
         with suppress(CelebflowError), _fetch(name, paths.LOCK, _predictions_file(split)) as (lock, predictions):
-            made_with = keep_informative(read_locked_params(lock))
+            made_with = keep_informative(_find_params(name, parse_locked_result(lock)))
             if made_with == params and read_locked_md5s(lock).get("data") == data_md5:
                 return name, load_predictions(predictions)
     return None
+
+
+def _find_params(name: str, locked: LockedResult) -> dict[str, object]:
+    """Return the flat params that made the metrics of a result, by its dvc.lock.
+
+    Raises CelebflowError when dvc.lock does not say it: stages have run since, or the workspace has other files.
+    """
+    _require_evaluated(locked)
+    here = paths.MLFLOW_RUN_ID if name == WORKSPACE and locked.trained else None
+    if here and here.exists() and not locked.is_of(here.read_text(errors="replace")):
+        raise CelebflowError(
+            f"The result here is not that of {paths.LOCK}, so what made it is not known. Run `dvc checkout` for the "
+            "result in dvc.lock, or `dvc repro` for a new one."
+        )
+    return locked.params
+
+
+def _require_evaluated(locked: LockedResult) -> None:
+    """Raise CelebflowError when evaluate has not ended since the stages before it: the metrics are of older params."""
+    if locked.evaluated and not locked.is_whole():
+        raise CelebflowError(
+            "evaluate has not ended since the stages before it: the predictions and metrics are those of an older "
+            "result. Run `dvc repro`."
+        )
 
 
 def _predictions_file(split: str) -> Path:

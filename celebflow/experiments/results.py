@@ -1,6 +1,5 @@
 """Results of commits and DVC experiments, each with its MLflow run; no other module imports DVC."""
 
-import hashlib
 import re
 import shlex
 import sqlite3
@@ -282,8 +281,9 @@ def _find_result(row: Mapping[str, Any], settings: dict[str, Any]) -> Result:
     """Return the result in a row of DVC's, with all params that made it.
 
     DVC itself shows the metrics in a dvc.lock beside the params in params.yaml and the run that there is, of which
-    each may be of another result: params.yaml may have been edited, dvc.lock may be of another branch, and evaluate may
-    not have ended. Experiments that have not ended have the metrics of the commit that they started from.
+    each may be of another result: params.yaml may have been edited, dvc.lock may be of another branch, and train or
+    evaluate may not have ended since the stages before them. Experiments that have not ended have the metrics of the
+    commit that they started from.
     """
     revision, state = str(row["rev"]), str(row.get("State") or "")
     result = Result(revision, row["Experiment"] or "", "", "", True, {}, {})
@@ -291,11 +291,11 @@ def _find_result(row: Mapping[str, Any], settings: dict[str, Any]) -> Result:
     if result.experiment and state in _WITHOUT_RESULT:
         return replace(result, state=state.lower(), changed_params=read_params(here))
     locked = read_locked_result(here)
+    if not locked.is_trained:
+        return replace(result, changed_params=read_params(here))
     run_id = _read_run_id(revision, settings)
-    trained = locked.trained
-    if here is None and run_id:
-        trained = hashlib.md5(run_id.encode(), usedforsecurity=False).hexdigest()
-    if trained != locked.evaluated:
+    is_whole = locked.is_whole() and (here is not None or not run_id or locked.is_of(run_id))
+    if not is_whole:
         return replace(result, run_id=run_id, changed_params=read_params(here))
     values = {name.rpartition(":")[2]: value for name, value in row.items()}
     metrics = {name: values[name] for name in _METRICS if isinstance(values.get(name), float)}

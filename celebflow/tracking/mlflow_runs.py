@@ -24,7 +24,14 @@ from celebflow.tracking import stores
 from celebflow.tracking.data_changes import describe_data_change
 from celebflow.tracking.naming import describe_origin, describe_run, name_run
 from celebflow.tracking.processes import PROCESS_TAG, may_be_running, name_process
-from celebflow.tracking.provenance import find_changed_params, find_last_result, find_provenance, read_lock
+from celebflow.tracking.provenance import (
+    find_changed_params,
+    find_last_result,
+    find_provenance,
+    read_lock,
+    require_own_classifier,
+    restore_params,
+)
 
 
 class Run:
@@ -39,6 +46,9 @@ class Run:
         Raises CelebflowError when the user's store cannot be used and `tracking.required` is true.
         """
         self._params = params
+        self._informative_params = list_informative(params)
+        if continued_id:
+            self._informative_params = restore_params(self._informative_params, continued_id)
         self._source = source
         self.run_id = continued_id
         self._is_running = False
@@ -94,7 +104,7 @@ class Run:
                 if not may_be_running(run.data.tags.get(PROCESS_TAG, "")):
                     self._client.set_terminated(run.info.run_id, "KILLED")
             provenance = find_provenance()
-            params = list_informative(self._params)
+            params = self._informative_params
             before = find_last_result(provenance.commit)
             by_folder = TASKS[self._params.task].folders_are_people
             data_change = describe_data_change(before, folders_are_people=by_folder)
@@ -274,7 +284,8 @@ def continue_run(params: Params, source: BackboneSource) -> Iterator[Run]:
     """Open the run whose id train saved once more.
 
     When the store lacks the run, because the result comes from another machine, a new run continues it; this is
-    reported on standard error.
+    reported on standard error. Raises CelebflowError when train has not ended, and when the classifier here is not that
+    of dvc.lock.
     """
     try:
         run_id = paths.MLFLOW_RUN_ID.read_text(errors="replace")
@@ -284,6 +295,7 @@ def continue_run(params: Params, source: BackboneSource) -> Iterator[Run]:
         raise CelebflowError(
             f"{paths.MLFLOW_RUN_ID} does not hold the id of a run. Run `dvc repro --force --single-item train`."
         )
+    require_own_classifier(run_id)
     with _open(Run(params, source, run_id)) as run:
         run.set_tags({f"celebflow.{name}_md5": md5 for name, md5 in read_lock().items()})
         yield run

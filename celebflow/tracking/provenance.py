@@ -1,5 +1,6 @@
 """What made a result: code, data and params; and how to restore it."""
 
+import hashlib
 import os
 import shlex
 import sys
@@ -98,12 +99,22 @@ class LockedResult:
     """What a dvc.lock says of a result: its flat params, and the md5s of the run's id.
 
     `trained` is that of the run whose classifier there is, and `evaluated` that of the run that has the metrics: they
-    differ where evaluate has not ended since train. They are empty without these stages.
+    differ where evaluate has not ended since train. They are empty without these stages. `is_trained` says whether
+    train has ended since each stage before it, so that the params are those that made the classifier.
     """
 
     params: dict[str, object]
     trained: str
     evaluated: str
+    is_trained: bool
+
+    def is_of(self, run_id: str) -> bool:
+        """Return whether the params are those that made the classifier of the run with this id."""
+        return self.is_trained and self.trained == hashlib.md5(run_id.encode(), usedforsecurity=False).hexdigest()
+
+    def is_whole(self) -> bool:
+        """Return whether the params are those that made the metrics."""
+        return self.is_trained and self.trained == self.evaluated
 
 
 def read_locked_result(revision: str | None = None) -> LockedResult:
@@ -111,10 +122,64 @@ def read_locked_result(revision: str | None = None) -> LockedResult:
 
     Raises CelebflowError when it is damaged.
     """
-    stages = _read_locked_stages(paths.LOCK if revision is None else run_git("show", f"{revision}:./{paths.LOCK}"))
+    return parse_locked_result(paths.LOCK if revision is None else run_git("show", f"{revision}:./{paths.LOCK}"))
+
+
+def parse_locked_result(lock: Path | str) -> LockedResult:
+    """Return what a dvc.lock, a file or the text of one, says of its result.
+
+    Raises CelebflowError when it is damaged.
+    """
+    stages = _read_locked_stages(lock)
     trained = _find_md5(stages, "train", "outs", paths.MLFLOW_RUN_ID)
     evaluated = _find_md5(stages, "evaluate", "deps", paths.MLFLOW_RUN_ID)
-    return LockedResult(_list_params(stages), trained, evaluated)
+    return LockedResult(_list_params(stages), trained, evaluated, _is_trained(stages))
+
+
+def _is_trained(stages: Mapping[str, Any]) -> bool:
+    """Return whether each stage until train has used what the stages before it made last."""
+    until_train = {name: stages[name] for name in _STAGES[: _STAGES.index("evaluate")] if name in stages}
+    try:
+        made = {out["path"]: out.get("md5") for stage in until_train.values() for out in stage.get("outs", [])}
+        used = [dep for stage in until_train.values() for dep in stage.get("deps", [])]
+        return all(made.get(dep["path"], dep.get("md5")) == dep.get("md5") for dep in used)
+    except (AttributeError, TypeError, KeyError):
+        raise _make_lock_error() from None
+
+
+def restore_params(current: Mapping[str, object], run_id: str | None = None) -> dict[str, object]:
+    """Return flat params in which those that made the classifier of a run are as they were then, by dvc.lock.
+
+    Without an id, it is the run of the classifier here.
+    params.yaml may have changed since, and the stages after train, which DVC also runs by themselves, do not depend on
+    all of it. Where dvc.lock does not say what made the classifier, params stay as they are.
+
+    Raises CelebflowError when dvc.lock is damaged.
+    """
+    stages = _read_locked_stages(paths.LOCK)
+    if run_id is None:
+        run_id = paths.MLFLOW_RUN_ID.read_text(errors="replace")
+    if not read_locked_result().is_of(run_id):
+        return dict(current)
+    made_with = _list_params({name: stages[name] for name in _STAGES[: _STAGES.index("evaluate")] if name in stages})
+    # DVC makes integers of some floats.
+    changed = {name: value for name, value in made_with.items() if name in current and current[name] != value}
+    return {**current, **changed}
+
+
+def require_own_classifier(run_id: str) -> None:
+    """Raise CelebflowError when DVC runs this stage, and dvc.lock says that the classifier here is not what it lists.
+
+    DVC does not look at that when it runs a single stage: it would record one result as another's.
+    """
+    if not os.environ.get("DVC_STAGE"):
+        return
+    locked = read_locked_result()
+    if locked.trained and not locked.is_of(run_id):
+        raise CelebflowError(
+            f"{paths.CLASSIFIER} is not of the result in {paths.LOCK}: other files were checked out, or a stage before "
+            "train has run since. Run `dvc checkout` for the result in dvc.lock, or `dvc repro` for a new one."
+        )
 
 
 def _find_md5(stages: Mapping[str, Any], stage: str, kind: str, path: Path) -> str:

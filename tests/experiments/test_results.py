@@ -12,6 +12,12 @@ import pytest
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
+from celebflow.experiments.lookup import (
+    find_person_predictions,
+    find_predictions,
+    find_predictions_of_params,
+    find_result,
+)
 from celebflow.experiments.results import (
     WORKSPACE,
     copy_outputs,
@@ -21,6 +27,7 @@ from celebflow.experiments.results import (
     list_results,
     read_experiment_run,
 )
+from celebflow.tracking.provenance import read_locked_md5s
 from tests import COMMITTED_PARAMS
 from tests.repository import Repository
 
@@ -132,6 +139,37 @@ def test_a_run_that_evaluate_has_not_ended_has_no_metrics_of_the_result_before_i
     now = list_results(1)[0]
     assert (now.run_id, now.metrics, now.changed_params) == (older, {}, {"train.learning_rate": 0.5})
     assert "before params.yaml changed" not in clone.invoke("runs")
+
+
+@pytest.mark.slow
+def test_a_stage_that_ran_since_leaves_no_metrics_of_the_result_before_it(clone: Repository) -> None:
+    clone.edit("image_size_px: 64", "image_size_px: 48")
+    clone.run("dvc", "repro", "extract")
+    now = list_results(1)[0]
+    assert (now.metrics, now.run_id) == ({}, ""), "train has not ended since"
+    assert now.changed_params["extract.image_size_px"] == 48
+    with pytest.raises(CelebflowError, match=r"evaluate has not ended.*dvc repro"):
+        find_result(WORKSPACE, "val")
+    clone.run("dvc", "repro", "train")
+    for find in (find_result, find_predictions, find_person_predictions):
+        with pytest.raises(CelebflowError, match=r"evaluate has not ended.*dvc repro"):
+            find(WORKSPACE, "val")
+    assert find_result("HEAD", "val").params["extract.image_size_px"] == 64
+    start = {**find_result("HEAD", "val").params, "extract.image_size_px": 48}
+    assert find_predictions_of_params([WORKSPACE], start, read_locked_md5s()["data"], "val") is None
+
+
+@pytest.mark.slow
+def test_the_files_of_another_branch_are_not_shown_with_the_params_of_this_one(clone: Repository) -> None:
+    clone.run("git", "commit", "--quiet", "--all", "--message", "the second result")
+    clone.run("git", "checkout", "--quiet", "HEAD~1")
+    with pytest.raises(CelebflowError, match="dvc checkout"):
+        find_result(WORKSPACE, "val")
+    assert find_predictions(WORKSPACE, "val"), "these are of one result, and no params are shown"
+    (newer, _) = clone.runs()
+    assert "dvc checkout" in clone.run("dvc", "repro", "--force", "--single-item", "evaluate", status=255)
+    (again, _) = clone.runs()
+    assert again.data.tags["celebflow.classifier_md5"] == newer.data.tags["celebflow.classifier_md5"]
 
 
 @pytest.mark.slow

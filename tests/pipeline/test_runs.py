@@ -75,6 +75,18 @@ def test_result_from_another_machine_continues_in_one_new_run(repository: Reposi
     assert new.data.tags["celebflow.continues"] == other_id
 
 
+def test_what_is_logged_and_shown_of_a_result_are_the_params_that_made_it(repository: Repository) -> None:
+    (repository.folder / "mlflow.db").unlink()  # as if the result came from another machine
+    repository.edit("epochs: 3", "epochs: 50")
+    repository.run("dvc", "repro", "--force", "--single-item", "evaluate")
+    repository.run("dvc", "repro", "--force", "--single-item", "plot")
+    (run,) = repository.runs()
+    assert run.data.params["train.epochs"] == "3"
+    assert "50" not in run.info.run_name
+    page = (repository.folder / "reports" / "index.html").read_text()
+    assert "<dt>train.epochs</dt><dd>3</dd>" in page
+
+
 @pytest.mark.parametrize(
     "uri", ["sqlite:////dev/null/mlflow.db", "http://127.0.0.1:9", "postgresql://127.0.0.1:9/mlflow"]
 )

@@ -1,5 +1,6 @@
 """Provenance says which commit or experiment a result comes from, and how to restore it."""
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from celebflow.tracking.provenance import (
     read_locked_params,
     read_locked_result,
     read_params,
+    require_own_classifier,
+    restore_params,
 )
 
 
@@ -131,6 +134,59 @@ def test_a_lock_says_which_params_made_its_classifier_and_whether_its_metrics_ar
     lock.write_text("stages: {train: {outs: [3]}}")
     with pytest.raises(CelebflowError, match="dvc.lock cannot be read"):
         read_locked_result()
+
+
+def _lock_stages(features_of_train: str, run_of_evaluate: str, run_id: str) -> str:
+    """Return a dvc.lock in which extract has made the features 2, and train the run."""
+    run = "path: models/mlflow_run_id.txt, md5"
+    md5 = hashlib.md5(run_id.encode(), usedforsecurity=False).hexdigest()
+    return (
+        "stages:\n"
+        "  extract: {outs: [{path: features, md5: 2}], params: {params.yaml: {extract: {size: 64}}}}\n"
+        f"  train: {{deps: [{{path: features, md5: {features_of_train}}}, {{path: stages/train.py, md5: 9}}],"
+        f" outs: [{{{run}: {md5}}}], params: {{params.yaml: {{train: {{epochs: 2}}}}}}}}\n"
+        f"  evaluate: {{deps: [{{{run}: {run_of_evaluate or md5}}}]}}\n"
+        "  plot: {params: {params.yaml: {plot: {dpi: 9}}}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("features", "evaluated", "is_trained", "is_whole"),
+    [("2", "", True, True), ("1", "", False, False), ("2", "a", True, False)],
+)
+def test_a_lock_says_whether_its_stages_have_followed_one_another(
+    repository: Path, features: str, evaluated: str, is_trained: bool, is_whole: bool
+) -> None:
+    (repository / "dvc.lock").write_text(_lock_stages(features, evaluated, "run"))
+    locked = read_locked_result()
+    assert (locked.is_trained, locked.is_whole()) == (is_trained, is_whole)
+    assert locked.is_of("run") == is_trained
+    assert not locked.is_of("other")
+
+
+def test_params_that_made_a_classifier_are_those_of_the_lock_if_it_is_of_it(repository: Path) -> None:
+    current = {"extract.size": 64, "train.epochs": 50, "train.new": 1, "plot.dpi": 150}
+    assert restore_params(current, "run") == current, "there is no dvc.lock"
+    (repository / "dvc.lock").write_text(_lock_stages("2", "a", "run"))
+    assert restore_params(current, "run") == {**current, "train.epochs": 2}, "the page is drawn as params.yaml says"
+    assert restore_params(current, "other") == current
+    (repository / "models").mkdir()
+    (repository / "models/mlflow_run_id.txt").write_text("run")
+    assert restore_params(current)["train.epochs"] == 2
+    (repository / "dvc.lock").write_text(_lock_stages("1", "", "run"))
+    assert restore_params(current, "run") == current, "extract has run since"
+
+
+def test_dvc_does_not_record_another_classifier_than_that_of_the_lock(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_own_classifier("run")
+    monkeypatch.setenv("DVC_STAGE", "evaluate")
+    require_own_classifier("run")
+    (repository / "dvc.lock").write_text(_lock_stages("2", "", "run"))
+    require_own_classifier("run")
+    with pytest.raises(CelebflowError, match="dvc checkout"):
+        require_own_classifier("other")
 
 
 def test_params_are_those_of_a_revision_or_of_the_workspace(repository: Path) -> None:

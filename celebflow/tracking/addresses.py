@@ -2,6 +2,8 @@
 
 import os
 import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,6 +20,11 @@ _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _PASSWORD = re.compile("(?:pwd|password)(?:=|%3D)(.+?)(?=;|%3B|&[^&;=]*=|$)", re.IGNORECASE | re.DOTALL)
 # A login that no // leads in: the beginning of the address was forgotten, or has a typo.
 _LOGIN_WITHOUT_HOST = re.compile(r"\A(?![^:/]+://)(?!sqlite|file:)(?:[\w+.-]+:/)?[^/]*:.*@", re.DOTALL)
+# In any text: the login of an address, what follows the path of one, which may be a signature, and a login as HTTP
+# sends it, which some servers repeat.
+_LOGIN = re.compile(r"""(?<=://)[^\s/?#'"<>]+@""")
+_OPTIONS = re.compile(r"""((?:https?://|\burl: /)[^\s?#'"<>]*\?)[^\s'"<>]+""")
+_HEADER = re.compile(r"(Basic(?:\s|%20|\+)+)([\w+/-]+(?:=|%3D)*)")
 _MIN_SECRET_LENGTH = 3  # a shorter one could be a part of any word
 
 
@@ -105,12 +112,18 @@ def identify_address(address: str) -> str:
 
 
 def hide_secrets(text: str, address: str) -> str:
-    """Return a text, such as a library's message, without the secrets of an address and of MLflow's variables."""
+    """Return a text, such as a library's message, without the secrets of an address and of MLflow's variables.
+
+    Other addresses in the text, such as those where a server keeps the files of runs, lose their logins and options.
+    """
     secrets = [os.environ.get(variable, "") for variable in _SECRET_VARIABLES]
+    logins = [":".join(os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))]
     login, at, _ = address.partition("//")[2].rpartition("@")
     if at:
         text = text.replace(f"{login}@", f"{_HIDDEN}@")
         secrets.append(login.partition(":")[2])
+        logins += [login, unquote(login)]
+    secrets += [form for login in logins if login != ":" for form in _list_sent_forms(login)]
     query = address.partition("?")[2]
     # A secret that is not escaped may hold what separates values: only where a name follows does a value end.
     secrets += [part.partition("=")[2] for part in re.split("[&;](?=[^&;=]*=)", query)]
@@ -120,4 +133,20 @@ def hide_secrets(text: str, address: str) -> str:
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _MIN_SECRET_LENGTH:
             text = text.replace(secret, _HIDDEN)
-    return text
+    text = _HEADER.sub(lambda match: match[1] + (_HIDDEN if _is_login(match[2]) else match[2]), text)
+    return _OPTIONS.sub(rf"\1{_HIDDEN}", _LOGIN.sub(f"{_HIDDEN}@", text))
+
+
+def _list_sent_forms(login: str) -> list[str]:
+    """Return user:password as HTTP sends it, in base64, with and without what fills it up."""
+    sent = {b64encode(login.encode(encoding, "replace")).decode() for encoding in ("utf-8", "latin-1")}
+    return [form for each in sent for form in (each, each.rstrip("="))]
+
+
+def _is_login(sent: str) -> bool:
+    """Tell whether a text is user:password in base64."""
+    plain = sent.replace("%3D", "").rstrip("=")
+    try:
+        return b":" in b64decode(plain + "=" * (-len(plain) % 4), altchars=b"-_" if set(plain) & set("-_") else None)
+    except Base64Error:
+        return False

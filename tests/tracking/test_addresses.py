@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,35 @@ def test_no_secret_is_shown(address: str, secret: str) -> None:
     assert secret not in shown and shown.partition(":")[0] == full.partition(":")[0]
     for message in (f"cannot open {full}", f"wrong password {secret}", f"API request to {full}/api failed"):
         assert secret not in hide_secrets(message, full)
+
+
+@pytest.mark.parametrize("form", ["Basic {}", "Basic%20{}", "{}"])
+@pytest.mark.parametrize("in_variables", [True, False])
+def test_a_login_that_a_server_repeats_is_not_shown(
+    form: str, in_variables: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = b64encode(b"ada:pass/word").decode()
+    if in_variables:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "pass/word")
+    address = "http://127.0.0.1:1" if in_variables else "http://ada:pass%2Fword@127.0.0.1:1"
+    message = f"Refused: {form.format(sent)} is unknown"
+    assert hide_secrets(message, address) == f"Refused: {form.format('…')} is unknown"
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("403 for url: http://ada:pass@files.example/1/a.txt", "403 for url: http://…@files.example/1/a.txt"),
+        ("for url: https://a.example/b?sv=1&sig=s3cr%2Ft.", "for url: https://a.example/b?…"),
+        ("exceeded with url: /b?sig=s3cret (Caused by x)", "exceeded with url: /b?… (Caused by x)"),
+        (f"Authorization: Basic {b64encode(b'other:pass').decode()}", "Authorization: Basic …"),
+        ("ftp://ada@files.example", "ftp://…@files.example"),
+        ("Basic authentication at sqlite:////home/a@b/c?d.db", "Basic authentication at sqlite:////home/a@b/c?d.db"),
+    ],
+)
+def test_secrets_of_other_addresses_are_not_shown_either(message: str, shown: str) -> None:
+    assert hide_secrets(message, "http://127.0.0.1:1") == shown
 
 
 @pytest.mark.parametrize("beginning", ["", "http:/", "https:", "postgresql:", "HTTP:/"])

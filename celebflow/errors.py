@@ -71,6 +71,7 @@ def describe_shortage(error: BaseException, place: Path | str = "") -> str:
         return f"{f'{place}: ' if place else ''}There is not enough memory ({reason}). {_advise_on_memory()}"
     code = _find_code(error)
     place = getattr(error, "filename2", None) or getattr(error, "filename", None) or place
+    place = os.fsdecode(place) if isinstance(place, bytes) else place  # some libraries give bytes
     if "No usable temporary directory" in reason:
         code, place = errno.ENOSPC, "A temporary file"
     if code == errno.EMFILE:

@@ -84,6 +84,16 @@ def list_results(max_commits: int) -> list[Result]:
         ) from None
     except (DvcException, RevError, ImportError) as error:
         raise CelebflowError(f"DVC cannot list its experiments: {str(error).rstrip('.')}.") from None
+    except OSError:
+        raise
+    except Exception as error:  # of the libraries of its queue
+        raise_shortage(error)
+        if error.__context__ is not None:  # the queue's library only says that its folder does not work
+            raise_shortage(error.__context__)
+        raise CelebflowError(
+            f"DVC cannot list its experiments ({type(error).__name__}: {error}). If its queue is damaged, as after a "
+            "full disk, move .dvc/tmp/exps/celery away: this forgets the experiments that are queued."
+        ) from None
     found = [_find_result(row, settings) for row in rows]
     baselines = [each for each in found if not each.experiment and each.revision != WORKSPACE]
     latest = baseline = baselines[0].changed_params
@@ -254,7 +264,13 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
         raise CelebflowError(
             f"DVC's cache lacks {file} of {revision}. If it comes from another machine, run `dvc pull --all-commits`."
         ) from None
-    except (OSError, DvcException, sqlite3.Error, ImportError) as error:
+    except (
+        OSError,
+        DvcException,
+        sqlite3.Error,
+        ImportError,
+        ValueError,
+    ) as error:  # a remote's address can be no address
         raise_shortage(error)
         raise CelebflowError(f"{file} of {revision} cannot be read ({error}).") from None
     return copies
@@ -324,5 +340,5 @@ def _read_run_id(revision: str, settings: dict[str, Any]) -> str:
             return paths.MLFLOW_RUN_ID.read_text(errors="replace")
         path = (find_prefix() or PurePosixPath()) / paths.MLFLOW_RUN_ID
         return str(dvc.api.read(path.as_posix(), rev=revision, config=settings))
-    except (OSError, DvcException, RevError, ImportError):
+    except (OSError, DvcException, RevError, ImportError, ValueError):
         return ""

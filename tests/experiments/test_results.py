@@ -1,5 +1,6 @@
 """Results are read with DVC, whose reasons not to read them are told with the remedy."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import dvc.api
 import pytest
+from celery.backends.filesystem import FilesystemBackend  # type: ignore[import-untyped]
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
@@ -207,6 +209,41 @@ def test_results_in_the_cache_need_no_library_for_the_remote(clone: Repository, 
     shutil.rmtree(".dvc/cache/files")
     with pytest.raises(CelebflowError, match="cache lacks.*`dvc pull"):
         copy_outputs([paths.CLASSIFIER], "HEAD", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_remote_whose_address_is_none_is_told_and_no_traceback(clone: Repository, tmp_path: Path) -> None:
+    (clone.folder / ".dvc" / "config.local").write_text(
+        "[core]\n    remote = r\n['remote \"r\"']\n    url = http://127.0.0.1:99999/faces\n"
+    )
+    shutil.rmtree(clone.folder / ".dvc" / "cache")
+    assert [each.revision for each in list_results(1)] == [WORKSPACE], "as where a remote cannot be reached"
+    with pytest.raises(CelebflowError, match="Port out of range"):
+        copy_outputs([paths.CLASSIFIER], "HEAD", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_queue_that_cannot_be_read_or_used_is_told_and_no_traceback(
+    clone: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone.run("dvc", "exp", "run", "--queue", "--name", "later", "--set-param", "train.learning_rate=0.5")
+    queue = clone.folder / ".dvc" / "tmp" / "exps" / "celery"
+    (message,) = queue.glob("broker/in/*.msg")
+    whole = message.read_text()
+    for damaged in ("{}", whole[:100]):
+        message.write_text(damaged)
+        with pytest.raises(CelebflowError, match=r"DVC cannot list its experiments.*move \.dvc/tmp/exps/celery away"):
+            list_results(1)
+    message.write_text(whole)
+    (queue / "broker" / "processed").mkdir(exist_ok=True)
+    message.rename(queue / "broker" / "processed" / message.name)  # as one whose experiment runs
+
+    def refuse(self: object, key: object, value: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", os.fsencode(queue / "result"))
+
+    monkeypatch.setattr(FilesystemBackend, "set", refuse)
+    with pytest.raises(CelebflowError, match=r"^/.*result cannot be used .Permission denied"):
+        list_results(1)
 
 
 @pytest.mark.slow

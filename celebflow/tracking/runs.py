@@ -147,7 +147,8 @@ def _open(opener: str, *arguments: object) -> Iterator[Run]:
     process = context.Process(target=_log, args=(own, other, opener, arguments), daemon=True)
     run = Run(own, process)
     try:
-        with warnings.catch_warnings(), defer_signals():  # the process sets handlers of its own
+        anew = context.get_start_method() == "spawn"
+        with warnings.catch_warnings(), defer_signals(), _hold_interrupts(anew=anew):  # it sets handlers of its own
             # Python 3.12 warns of other threads' locks; the process takes none of them.
             warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
             process.start()
@@ -163,9 +164,30 @@ def _open(opener: str, *arguments: object) -> Iterator[Run]:
             process.join()
 
 
+@contextmanager
+def _hold_interrupts(*, anew: bool) -> Iterator[None]:
+    """Let no Ctrl-C reach a process that starts in a `with` block, until it unblocks that.
+
+    One that starts Python `anew` has no handlers for its first seconds, and would end with a traceback.
+    """
+    if not anew or not hasattr(signal, "pthread_sigmask"):  # Windows lacks it
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # when it is started with the process, that unblocks the signal again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _log(theirs: Connection, connection: Connection, opener: str, arguments: tuple[object, ...]) -> None:
     """Log what the stage sends until it ends the run, or is killed; then send None, or what made the run end before."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage, which gets it as well, ends the run
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     for number in _ENDING_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _raise_terminated_once)

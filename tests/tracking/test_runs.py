@@ -209,3 +209,27 @@ def test_another_ctrl_c_leaves_out_what_is_left_to_log_and_ends_the_run(
         Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
         raise KeyboardInterrupt
     assert (project / "ended.txt").exists()
+
+
+def test_ctrl_c_does_not_end_a_process_that_starts_python_anew(project: Path) -> None:
+    """Elsewhere than on Linux it does, and can be interrupted before it has any handler."""
+    (project / "stage.py").write_text(
+        "import multiprocessing, os, signal, time\n"
+        "if __name__ == '__mp_main__':\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.1)\n"
+        "from celebflow.errors import run_to_exit\n"
+        "from celebflow.params import Params\n"
+        "from celebflow.tracking import runs\n"
+        "from tests.features.conftest import SOURCE\n"
+        "def main():\n"
+        "    runs.get_context = lambda _: multiprocessing.get_context('spawn')\n"
+        "    with runs._open('start_run', Params(), SOURCE, {}) as run:\n"
+        "        run.wait_until_open()\n"
+        "if __name__ == '__main__':\n"
+        "    run_to_exit(main)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run([sys.executable, "stage.py"], env=environment, capture_output=True, text=True)
+    assert (ended.returncode, "Interrupt" in ended.stderr) == (0, False), ended.stderr
+    assert [run.info.status for run in stores.list_runs(stores.open_store())] == ["FINISHED"]

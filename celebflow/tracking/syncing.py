@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
@@ -91,8 +92,12 @@ def _copy_values(waiting: MlflowClient, client: MlflowClient, run: Run, target: 
         client.log_batch(target, metrics[start : start + _METRICS_PER_CALL])
     left_out = {stores.CONTINUES, stores.MEANT_FOR, "mlflow.runName"}  # a run that is continued keeps its own name
     tags = {name: value for name, value in run.data.tags.items() if name not in left_out}
+    if parent := tags.get(MLFLOW_PARENT_RUN_ID):  # which may have waited, too
+        tags[MLFLOW_PARENT_RUN_ID], _ = stores.follow_run(parent)
     # Descriptions link to pictures by the run's id.
     entities = [RunTag(name, value.replace(run_id, target)) for name, value in tags.items()]
     client.log_batch(target, tags=entities)
+    for nested in stores.list_runs(client, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"):  # they were synced before
+        client.set_tag(nested.info.run_id, MLFLOW_PARENT_RUN_ID, target)
     if run.inputs is not None and run.inputs.dataset_inputs:
         client.log_inputs(target, run.inputs.dataset_inputs)

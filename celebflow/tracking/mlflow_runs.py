@@ -25,6 +25,7 @@ from celebflow.tracking.data_changes import describe_data_change
 from celebflow.tracking.naming import describe_origin, describe_run, name_run
 from celebflow.tracking.processes import PROCESS_TAG, may_be_running, name_process
 from celebflow.tracking.provenance import (
+    find_changed_defaults,
     find_changed_params,
     find_last_result,
     find_provenance,
@@ -108,7 +109,8 @@ class Run:
             before = find_last_result(provenance.commit)
             by_folder = TASKS[self._params.task].folders_are_people
             data_change = describe_data_change(before, folders_are_people=by_folder)
-            name = name_run(provenance, self._source, find_changed_params(params, before), data_change)
+            changed = find_changed_params(params, before) if provenance.commit else find_changed_defaults(params)
+            name = name_run(provenance, self._source, changed, data_change)
             all_tags = {**describe_origin(provenance, self._source), PROCESS_TAG: name_process(os.getpid()), **tags}
             created = self._client.create_run(experiment_id, tags=all_tags, run_name=name)
             self.run_id = created.info.run_id

@@ -28,9 +28,10 @@ def describe_run(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, Map
 
 
 def name_run(provenance: Provenance, source: BackboneSource, changed: Mapping[str, object], data_change: str) -> str:
-    """Return a run's name: what differs from the commit, the task and then the shortest first; the experiment's name.
+    """Return a run's name: what differs, the task and then the shortest first; the experiment's name.
 
-    Lists show the beginnings of names, so these tell runs apart.
+    `changed` are the params that differ from the commit or, where there is none, from the defaults. Lists show the
+    beginnings of names, so these tell runs apart.
     """
     task = [f"task {changed['task']}"] if "task" in changed else []
     changes = task + [f"{name.split('.')[-1]} {_shorten(value)}" for name, value in changed.items() if name != "task"]
@@ -38,7 +39,7 @@ def name_run(provenance: Provenance, source: BackboneSource, changed: Mapping[st
     name = ", ".join(in_order)
     if provenance.experiment:
         name = f"{name} ({provenance.experiment})" if name else provenance.experiment
-    name = name or "committed params"
+    name = name or ("committed params" if provenance.commit else "default params")
     return name if source.trained else f"{name} (UNTRAINED BACKBONE)"
 
 

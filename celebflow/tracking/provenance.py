@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
-from celebflow.params import flatten, load_flat_params
+from celebflow.params import Params, flatten, list_informative, load_flat_params
 from celebflow.tracking.git import find_prefix, run_git
 
 # The order in which the stages run.
@@ -233,6 +233,12 @@ def find_changed_params(current: Mapping[str, object], commit: str) -> dict[str,
     """Return the flat params that differ from a commit's params.yaml, with their current values."""
     before = read_params(commit)
     return {name: value for name, value in current.items() if name in before and before[name] != value}
+
+
+def find_changed_defaults(current: Mapping[str, object]) -> dict[str, object]:
+    """Return the flat params that differ from the defaults: where there is no commit, runs are told apart by these."""
+    defaults = list_informative(Params())
+    return {name: value for name, value in current.items() if name in defaults and defaults[name] != value}
 
 
 def read_params(revision: str | None = None) -> dict[str, object]:

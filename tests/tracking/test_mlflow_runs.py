@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,23 @@ def test_a_result_that_has_no_run_is_refused_with_the_remedy(
     refusal = pytest.raises(errors.CelebflowError, match=rf"mlflow_run_id\.txt {reason}.*`dvc repro")
     with refusal, continue_run(Params(), SOURCE):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setup", [[], [["git", "init"]], [["git", "init"], ["git", "add", "params.yaml"]]])
+def test_runs_without_a_commit_are_named_by_what_differs_from_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setup: list[list[str]]
+) -> None:
+    for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("train: {epochs: 7}\n")
+    for command in setup:
+        subprocess.run(command, check=True, capture_output=True)
+    for params in (Params(), Params.model_validate({"train": {"epochs": 7}})):
+        with start_run(params, SOURCE, {}):
+            pass
+    names = {
+        (run.info.run_name or "").removesuffix(" (UNTRAINED BACKBONE)") for run in stores.list_runs(stores.open_store())
+    }
+    assert names == {"default params", "epochs 7"}

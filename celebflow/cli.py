@@ -316,24 +316,41 @@ def compare(a: str, b: str, split: str, limit: int, as_json: bool, html: Path | 
 
 
 @main.command(cls=_ProjectCommand)
+@click.option("--against", "revision", type=_NAME, help="The result to compare with, as in celebflow compare.")
+@click.option("--why", is_flag=True, help="Add what explains the result, which takes a minute or more.")
 @click.option(
-    "--against", "revision", type=_NAME, required=True, help="The result to compare with, as in celebflow compare."
+    "--folds", type=click.IntRange(min=2), default=5, help="How many parts --why divides the photographs into."
 )
-@click.option("--output", type=_FILE, default=Path("reports/comparison.html"), help="The file to write.")
-def page(revision: str, output: Path) -> None:
-    """Write the workspace's page with a comparison.
+@click.option(
+    "--output", type=_FILE, help="The file to write: reports/comparison.html, or with --why reports/why.html."
+)
+def page(revision: str | None, why: bool, folds: int, output: Path | None) -> None:
+    """Write the workspace's page with what explains it.
 
-    The page is reports/index.html plus what differs from another result: params, metrics, and the photographs of val
-    that only one of the two results gets right.
+    The page is reports/index.html plus a comparison, an explanation, or both.
+
+    With --against, it shows what differs from another result: params, metrics, and the photographs of val that only one
+    of the two results gets right.
+
+    With --why, it shows suspect labels, what more photographs would bring, whether the evidence lies in faces or around
+    them, which photographs are hard, and for each person whom they are taken for and why. All photographs are
+    predicted by classifiers that were trained without them. At the end, it says what to do next.
 
     \b
     Examples:
+      celebflow page --why
       celebflow page --against HEAD
       celebflow page --against less-dropout --output ~/less-dropout.html
     """
-    from celebflow.experiments.pages import save_page_against
+    from celebflow.experiments.pages import save_page
 
-    save_page_against(revision, output)
+    if revision is None and not why:
+        raise click.UsageError("The page is reports/index.html. Add --why, --against RESULT, or both.")
+    output = output or (paths.WHY_PAGE if why else paths.COMPARISON_PAGE)
+    with redirect_stdout(sys.stderr):  # what trainings say
+        written = save_page(output, revision, folds if why else None)
+    if why:
+        _echo("\n".join(str(each) for each in written.advice) or "There is nothing to advise.")
     _echo(f"The page is in {output}.")
 
 

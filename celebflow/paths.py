@@ -44,6 +44,9 @@ CROSS_VALIDATION = REPORTS / "crossvalidation"
 REVIEW_PAGE = REPORTS / "review.html"  # leads to the page of a review
 LEARNING_CURVE = REPORTS / "learning_curve.csv"
 LEARNING_CURVE_FIGURE = REPORTS / "learning_curve.png"
+EVIDENCE = REPORTS / "evidence.csv"
+COMPARISON_PAGE = REPORTS / "comparison.html"
+WHY_PAGE = REPORTS / "why.html"
 
 
 def project() -> Path:

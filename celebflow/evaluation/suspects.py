@@ -3,15 +3,18 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import FloatArray, softmax
-from celebflow.classifier.out_of_fold import OutOfFold
 from celebflow.data.tables import load_rows, save_rows
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.neighbors import scale_to_unit_length
+
+if TYPE_CHECKING:
+    from celebflow.classifier.out_of_fold import OutOfFold  # imports PyTorch
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Suspect:
     nearest_of_likelier: str = ""
 
 
-def find_suspects(predicted: OutOfFold, coordinates: FloatArray | None = None) -> list[Suspect]:
+def find_suspects(predicted: "OutOfFold", coordinates: FloatArray | None = None) -> list[Suspect]:
     """Return the suspects by confident learning (Northcutt et al., 2021), the surest first.
 
     A label is suspect where another person is more probable, and at least as probable as that person is on average
@@ -75,7 +78,7 @@ def _rank_issues(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> NDAr
     return positions
 
 
-def _find_nearest(predicted: OutOfFold, unit: FloatArray, row: int, label: int) -> str:
+def _find_nearest(predicted: "OutOfFold", unit: FloatArray, row: int, label: int) -> str:
     """Return the path of the photograph with a label that resembles that of a row most, near-duplicates left out."""
     group = predicted.photos[row].group
     others = [other for other in np.flatnonzero(predicted.labels == label) if predicted.photos[other].group != group]

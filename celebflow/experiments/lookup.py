@@ -30,12 +30,16 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 @dataclass(frozen=True)
 class FoundResult:
-    """What a comparison needs of a result: name, metrics by split, flat params, and the predictions of one split."""
+    """What a comparison needs of a result: name, metrics by split, flat params, and the predictions of one split.
+
+    `data_md5` is that of its photographs, empty where it is not known.
+    """
 
     name: str
     metrics: dict[str, dict[str, float]]
     params: dict[str, object]
     predictions: list[Prediction]
+    data_md5: str
 
 
 def find_result(name: str, split: str) -> FoundResult:
@@ -52,7 +56,9 @@ def find_result(name: str, split: str) -> FoundResult:
             locked = parse_locked_result(lock)
         if locked is not None:
             made_with |= _find_params(name, locked)  # params.yaml may have changed since
-        return FoundResult(name, load_metrics(metrics), keep_informative(made_with), load_predictions(predictions))
+        informative = keep_informative(made_with)
+        data_md5 = "" if locked is None else locked.data_md5
+        return FoundResult(name, load_metrics(metrics), informative, load_predictions(predictions), data_md5)
 
 
 def find_predictions(name: str, split: str) -> list[Prediction]:

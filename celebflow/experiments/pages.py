@@ -11,25 +11,38 @@ from celebflow.experiments.results import WORKSPACE
 from celebflow.features.store import load_features
 from celebflow.params import keep_informative, list_informative, load_params
 from celebflow.report.comparison_page import ComparedResults, load_changes, render_comparison
-from celebflow.tasks import load_step
+from celebflow.report.page import ResultPage
+from celebflow.tasks import TASKS, load_step
+from celebflow.tracking.data_changes import describe_data_difference
 from celebflow.tracking.provenance import read_locked_params
 
 _CHOOSING_SPLIT = "val"
 
 
-def save_page_against(revision: str, output: Path) -> None:
-    """Write the workspace's page with a comparison: A is `revision`, B the workspace.
+def save_page(output: Path, revision: str | None = None, why_folds: int | None = None) -> ResultPage:
+    """Write the workspace's page with a comparison, what explains the result, or both; return the page.
 
-    Raises CelebflowError when one of the results is missing, or they have no photograph in common.
+    In the comparison, A is `revision`, B the workspace. `why_folds` is in how many parts the photographs are divided to
+    explain the result.
+
+    Raises CelebflowError when one of the results is missing, they have no photograph in common, or results of the task
+    cannot be explained.
     """
-    compared = _compare(revision, WORKSPACE, _CHOOSING_SPLIT)
+    compared = None if revision is None else _compare(revision, WORKSPACE, _CHOOSING_SPLIT)
     require(paths.CLASSIFIER, paths.PHOTOS, paths.FEATURES, paths.FIGURES, paths.HISTORY)
     params = load_params(paths.PARAMS)
     features = load_features(paths.FEATURES, paths.PHOTOS)
     # What was trained has a task and params of its own, and params.yaml may have changed since.
     publish = load_step(find_kind(paths.CLASSIFIER).task, "publish")
     shown = list_informative(params) | keep_informative(read_locked_params(paths.LOCK))
-    publish(features, shown, None, compared).save(output)
+    extras = {}
+    if why_folds is not None:
+        from celebflow.experiments.why import explain_result  # imports PyTorch, which takes seconds
+
+        extras["why"] = explain_result(why_folds)
+    page: ResultPage = publish(features, shown, None, compared, **extras)
+    page.save(output)
+    return page
 
 
 def save_comparison(a: str, b: str, split: str, output: Path) -> ResultComparison:
@@ -47,6 +60,7 @@ def _compare(name_a: str, name_b: str, split: str) -> ComparedResults:
     a = find_result(name_a, split)
     b = find_result(name_b, split)
     comparison = compare_predictions(a.predictions, b.predictions)
+    by_folder = TASKS[b.predictions[0].task].folders_are_people
     sha256_of = {photo.path: photo.sha256 for photo in load_photos(paths.PHOTOS)} if paths.PHOTOS.exists() else {}
     return ComparedResults(
         name_a=a.name,
@@ -59,4 +73,5 @@ def _compare(name_a: str, name_b: str, split: str) -> ComparedResults:
         comparison=comparison,
         fixed=load_changes(comparison.fixed, paths.DATA, sha256_of),
         broken=load_changes(comparison.broken, paths.DATA, sha256_of),
+        data_change=describe_data_difference(a.data_md5, b.data_md5, folders_are_people=by_folder),
     )

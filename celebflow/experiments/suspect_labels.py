@@ -8,13 +8,14 @@ from pathlib import Path
 from tabulate import tabulate
 
 from celebflow import paths
-from celebflow.classifier.fits import open_fits
+from celebflow.classifier.fits import Fits, open_fits
 from celebflow.classifier.gallery import fit_gallery
-from celebflow.classifier.out_of_fold import predict_out_of_fold
+from celebflow.classifier.out_of_fold import OutOfFold, predict_out_of_fold
 from celebflow.evaluation.suspects import Suspect, find_suspects, save_suspects
 from celebflow.experiments.confirmed import ConfirmedLabel, load_confirmed
 from celebflow.experiments.lookup import load_for_recognition
-from celebflow.features.store import select_split
+from celebflow.features.store import Features, select_split
+from celebflow.params import Params
 from celebflow.report.suspects_page import render_suspects
 
 
@@ -42,27 +43,36 @@ def check_labels(fold_count: int, page: Path) -> LabelCheck:
     Raises CelebflowError when there are no features, or the task does not recognize people.
     """
     params, features = load_for_recognition("Suspect labels are found")
-    fits = open_fits(features)
+    predicted, found = judge_labels(params, features, open_fits(features), fold_count)
+    suspects = leave_out_confirmed(found)
+    save_suspects(suspects, paths.SUSPECTS)
+    count = len(predicted.photos)
+    with paths.write_whole(page) as part:
+        part.write_text(render_suspects(suspects, count, features, paths.DATA), encoding="utf-8")
+    return LabelCheck(
+        suspects,
+        count,
+        predicted.accuracy,
+        count_of=dict(Counter(photo.person for photo in predicted.photos)),
+        unjudged_count=int((~predicted.judged).sum()),
+        confirmed_count=len(found) - len(suspects),
+    )
+
+
+def judge_labels(params: Params, features: Features, fits: Fits, fold_count: int) -> tuple[OutOfFold, list[Suspect]]:
+    """Predict all photographs out of fold by the recipe, and return this and the suspects, confirmed ones included."""
     predicted = predict_out_of_fold(features, params.train, params.compute, fits, fold_count, share_preprocessor=True)
     names = predicted.class_names
     train = select_split(features, names, "train")
     gallery = fit_gallery(train, len(names), params.train.plda_between_scale, params.train.seed, fits)
     rows = features.locate(photo.path for photo in predicted.photos)
-    found = find_suspects(predicted, None if gallery is None else gallery.embed_rows(features, rows))
+    return predicted, find_suspects(predicted, None if gallery is None else gallery.embed_rows(features, rows))
+
+
+def leave_out_confirmed(suspects: Sequence[Suspect]) -> list[Suspect]:
+    """Return the suspects whose labels nobody has confirmed."""
     confirmed = load_confirmed(paths.CONFIRMED)
-    suspects = [each for each in found if ConfirmedLabel(each.sha256, each.person) not in confirmed]
-    save_suspects(suspects, paths.SUSPECTS)
-    with paths.write_whole(page) as part:
-        part.write_text(render_suspects(suspects, len(rows), features, paths.DATA), encoding="utf-8")
-    count_of = dict(Counter(photo.person for photo in predicted.photos))
-    return LabelCheck(
-        suspects,
-        len(rows),
-        predicted.accuracy,
-        count_of,
-        unjudged_count=int((~predicted.judged).sum()),
-        confirmed_count=len(found) - len(suspects),
-    )
+    return [each for each in suspects if ConfirmedLabel(each.sha256, each.person) not in confirmed]
 
 
 def format_check(check: LabelCheck, max_suspects: int) -> str:

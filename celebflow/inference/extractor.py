@@ -86,7 +86,11 @@ class Extractor:
         if not faces and (whole or not transform.detects_faces):
             faces = [None]
         for face in faces:
-            yield ExtractedFace(face, extract_views(photograph, face, transform, self._runtime))
+            yield self.extract_face(photograph, face)
+
+    def extract_face(self, photograph: Image.Image, face: Face | None) -> ExtractedFace:
+        """Compute the features of a face in an RGB photograph, or of the photograph as a whole."""
+        return ExtractedFace(face, extract_views(photograph, face, self._transform, self._runtime))
 
     def stack_views(self, faces: Sequence[ExtractedFace]) -> list[SparseBatch]:
         """Return the features of each view of several faces, as models take them."""

@@ -76,6 +76,10 @@ class FacePredictor(ABC, Generic[Predicted, Described]):
         """Compute the features of up to `max_faces` faces in an RGB photograph, as Extractor does."""
         return self._extractor.extract(photograph, max_faces, whole=whole)
 
+    def extract_face(self, photograph: Image.Image, face: Face | None) -> ExtractedFace:
+        """Compute the features of a face in an RGB photograph, as Extractor does."""
+        return self._extractor.extract_face(photograph, face)
+
     def extract_all(
         self, photographs: Sequence[Image.Image], max_faces: int | None = None, *, whole: bool = False
     ) -> list[list[ExtractedFace]]:

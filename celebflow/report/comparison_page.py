@@ -33,7 +33,8 @@ class ChangedPhotograph:
 class ComparedResults:
     """Results A and B: names, metrics by split, params by dotted name, and a comparison on one split.
 
-    `fixed` and `broken` may show only some of the photographs that `comparison` lists.
+    `fixed` and `broken` may show only some of the photographs that `comparison` lists. `data_change` says how their
+    photographs differ, empty where they do not or it is not known.
     """
 
     name_a: str
@@ -46,6 +47,7 @@ class ComparedResults:
     comparison: ResultComparison
     fixed: Sequence[ChangedPhotograph]
     broken: Sequence[ChangedPhotograph]
+    data_change: str = ""
 
 
 def load_changes(changes: Sequence[Change], folder: Path, sha256_of: Mapping[str, str]) -> list[ChangedPhotograph]:

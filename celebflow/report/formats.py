@@ -99,6 +99,13 @@ def format_value(value: object) -> str:
     return str(value)
 
 
+def mark_commands(text: str) -> Markup:
+    """Return a text as HTML, escaped, with what is in backticks as code."""
+    plain, code = Markup("{}"), Markup("<code>{}</code>")
+    parts = [(code if number % 2 else plain).format(part) for number, part in enumerate(text.split("`"))]
+    return Markup("").join(parts)
+
+
 def to_jpeg_uri(image: NDArray[np.uint8]) -> str:
     """Return an (H, W, 3) image as a data URI of a JPEG."""
     return _to_uri(encode_jpeg(image), "image/jpeg")
@@ -122,6 +129,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent": format_percent,
     "confidence": format_confidence,
     "value": format_value,
+    "commands": mark_commands,
     "jpeg": to_jpeg_uri,
     "png": to_png_uri,
 }

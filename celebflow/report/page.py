@@ -9,6 +9,7 @@ from typing import Any
 
 from celebflow.classifier.cards import ClassifierCard
 from celebflow.data.photos import SPLITS, Photo
+from celebflow.evaluation.advice import Advice
 from celebflow.evaluation.metrics import PersonMetrics
 from celebflow.evaluation.results import Report
 from celebflow.paths import write_whole
@@ -17,6 +18,7 @@ from celebflow.report.comparison_page import ComparedResults, describe_compariso
 from celebflow.report.examples import Example
 from celebflow.report.formats import FILTERS, is_headline, order_metrics
 from celebflow.report.style import spell
+from celebflow.report.why_section import Why
 
 # File name without the split → group and title, in the order of the page; figures without a title come last.
 _FIGURE_TITLES = {
@@ -45,7 +47,9 @@ _IN_GALLERY = ("_errors", "_low_confidence_hits")
 
 
 class ResultPage(ABC):
-    """The page of a result, whatever its task."""
+    """The page of a result, whatever its task, and what advice it has."""
+
+    advice: Sequence[Advice] = ()
 
     @abstractmethod
     def render(self) -> str:
@@ -68,6 +72,8 @@ class PageContent(ResultPage):
     figures: Mapping[str, bytes]
     examples: Sequence[Example]
     compared: ComparedResults | None = None
+    advice: Sequence[Advice] = ()
+    why: Why | None = None
 
     def render(self) -> str:
         """Return the page as render_page does."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from celebflow import paths
 from celebflow.classifier.cards import load_classifier_card
+from celebflow.evaluation.advice import advise
 from celebflow.evaluation.explanations import load_explanations
 from celebflow.evaluation.results import load_report
 from celebflow.features.store import Features
@@ -14,6 +15,7 @@ from celebflow.report.fonts import choose_fonts
 from celebflow.report.galleries import draw_all
 from celebflow.report.page import PageContent, load_figures
 from celebflow.report.style import spell
+from celebflow.report.why_section import Why
 
 
 def publish(
@@ -21,10 +23,12 @@ def publish(
     params: Mapping[str, object],
     resolution_dpi: int | None,
     compared: ComparedResults | None = None,
+    why: Why | None = None,
 ) -> PageContent:
     """Draw the figures of the workspace's result, and return what its page shows.
 
-    `params` have dotted names. With a resolution of None, draw nothing and use the figures that stage plot drew.
+    `params` have dotted names. With a resolution of None, draw nothing and use the figures that stage plot drew. `why`
+    is what was measured on request.
     """
     card = load_classifier_card(paths.CLASSIFIER)
     report = load_report(paths.HISTORY, paths.ALL_METRICS, paths.REPORTS)
@@ -38,4 +42,7 @@ def publish(
         drawn = draw_all(report, examples, card, features, paths.DATA)
         save_figures(drawn, resolution_dpi, paths.FIGURES)
     figures = load_figures(paths.FIGURES)
-    return PageContent(report, card, features.photos, params, figures, examples, compared)
+    advice = advise(report, features.photos, params, None if why is None else why.measured)
+    if resolution_dpi is not None:
+        print(*advice, sep="\n", end="\n" if advice else "")
+    return PageContent(report, card, features.photos, params, figures, examples, compared, advice, why)

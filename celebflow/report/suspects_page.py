@@ -28,11 +28,8 @@ class ShownSuspect:
     nearest: list[tuple[str, NDArray[np.uint8]]]
 
 
-def render_suspects(suspects: Sequence[Suspect], count: int, features: Features, folder: Path) -> str:
-    """Return a page of the suspects among `count` photographs in `folder`, as HTML: one file without a reference.
-
-    Of very many, it shows the surest.
-    """
+def show_suspects(suspects: Sequence[Suspect], features: Features, folder: Path) -> list[ShownSuspect]:
+    """Load what the page shows of suspects whose photographs are in `folder`; of very many, of the surest."""
 
     @cache
     def crop(path: str) -> NDArray[np.uint8]:
@@ -44,12 +41,19 @@ def render_suspects(suspects: Sequence[Suspect], count: int, features: Features,
         return ShownSuspect(suspect, crop(suspect.path), [(name, crop(path)) for name, path in nearest.items() if path])
 
     with ThreadPoolExecutor() as workers:
-        shown = list(workers.map(show, suspects[:_MAX_SUSPECTS]))
+        return list(workers.map(show, suspects[:_MAX_SUSPECTS]))
+
+
+def render_suspects(suspects: Sequence[Suspect], count: int, features: Features, folder: Path) -> str:
+    """Return a page of the suspects among `count` photographs in `folder`, as HTML: one file without a reference.
+
+    Of very many, it shows the surest.
+    """
     html, _ = markup.render(
         _PAGE,
         "img-src data:",
         FILTERS,
-        suspects=shown,
+        suspects=show_suspects(suspects, features, folder),
         suspect_count=len(suspects),
         count=count,
         warning=features.origin.backbone.warning(),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,25 +35,45 @@ def describe_data_change(commit: str, *, folders_are_people: bool = True) -> str
     after = _read_record()
     if before is None or after is None or before.md5 == after.md5:
         return ""
-    cache = _find_cache()
-    old, new = _list_files(cache, before.md5), _list_files(cache, after.md5)
-    if old is None or new is None:
+    changes = _list_changes(before.md5, after.md5, folders_are_people)
+    if changes is None:
         changes = [_count(after.count - before.count, "photograph", "photographs")]
-    else:
-        changed_tables = [_describe_table(name, old.pop(name, ""), new.pop(name, "")) for name in TABLES]
-        changes = [
-            _count(len(new.keys() - old), "photograph", "photographs"),
-            _count(-len(old.keys() - new), "photograph", "photographs"),
-        ]
-        replaced = sum(new[path] != md5 for path, md5 in old.items() if path in new)
-        changes.append(f"{replaced} replaced" if replaced else "")
-        if folders_are_people:
-            people = [{path.partition("/")[0] for path in each if "/" in path} for each in (old, new)]
-            changes.append(_count(len(people[1] - people[0]), "person", "people"))
-            changes.append(_count(-len(people[0] - people[1]), "person", "people"))
-        changes += changed_tables
+    return _join_changes(changes)
+
+
+def describe_data_difference(before_md5: str, after_md5: str, *, folders_are_people: bool = True) -> str:
+    """Return what changed from the photographs with one md5 in DVC's cache to those with another, likewise.
+
+    Returns an empty string when nothing did, or when one of them is not known and empty.
+    """
+    if not before_md5 or not after_md5 or before_md5 == after_md5:
+        return ""
+    return _join_changes(_list_changes(before_md5, after_md5, folders_are_people) or [])
+
+
+def _join_changes(changes: Sequence[str]) -> str:
     listing = ", ".join(filter(None, changes))
     return f"data changed ({listing})" if listing else "data changed"
+
+
+def _list_changes(before_md5: str, after_md5: str, folders_are_people: bool) -> list[str] | None:
+    """Return the changes from the photographs with one md5 to those with another; None without DVC's lists of them."""
+    cache = _find_cache()
+    old, new = _list_files(cache, before_md5), _list_files(cache, after_md5)
+    if old is None or new is None:
+        return None
+    changed_tables = [_describe_table(name, old.pop(name, ""), new.pop(name, "")) for name in TABLES]
+    changes = [
+        _count(len(new.keys() - old), "photograph", "photographs"),
+        _count(-len(old.keys() - new), "photograph", "photographs"),
+    ]
+    replaced = sum(new[path] != md5 for path, md5 in old.items() if path in new)
+    changes.append(f"{replaced} replaced" if replaced else "")
+    if folders_are_people:
+        people = [{path.partition("/")[0] for path in each if "/" in path} for each in (old, new)]
+        changes.append(_count(len(people[1] - people[0]), "person", "people"))
+        changes.append(_count(-len(people[0] - people[1]), "person", "people"))
+    return changes + changed_tables
 
 
 def read_data_md5() -> str:

@@ -100,13 +100,15 @@ class LockedResult:
 
     `trained` is that of the run whose classifier there is, and `evaluated` that of the run that has the metrics: they
     differ where evaluate has not ended since train. They are empty without these stages. `is_trained` says whether
-    train has ended since each stage before it, so that the params are those that made the classifier.
+    train has ended since each stage before it, so that the params are those that made the classifier. `data_md5` is
+    that of the photographs, empty where it is not known.
     """
 
     params: dict[str, object]
     trained: str
     evaluated: str
     is_trained: bool
+    data_md5: str
 
     def is_of(self, run_id: str) -> bool:
         """Return whether the params are those that made the classifier of the run with this id."""
@@ -133,7 +135,8 @@ def parse_locked_result(lock: Path | str) -> LockedResult:
     stages = _read_locked_stages(lock)
     trained = _find_md5(stages, "train", "outs", paths.MLFLOW_RUN_ID)
     evaluated = _find_md5(stages, "evaluate", "deps", paths.MLFLOW_RUN_ID)
-    return LockedResult(_list_params(stages), trained, evaluated, _is_trained(stages))
+    data = _find_md5(stages, "prepare", "deps", paths.DATA)
+    return LockedResult(_list_params(stages), trained, evaluated, _is_trained(stages), data)
 
 
 def _is_trained(stages: Mapping[str, Any]) -> bool:

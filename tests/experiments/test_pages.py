@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from celebflow.errors import CelebflowError
+from celebflow.evaluation.suspects import load_suspects
 from celebflow.experiments import lookup, pages
 from tests.experiments.conftest import enter_repository
 from tests.repository import Repository
@@ -146,7 +147,7 @@ def test_pages_show_the_params_that_made_the_results_and_not_those_that_were_edi
 ) -> None:
     clone.edit("dropout: 0.5", "dropout: 0.125")
     pages.save_comparison("HEAD", "workspace", "val", tmp_path / "comparison.html")
-    pages.save_page_against("HEAD", tmp_path / "page.html")
+    pages.save_page(tmp_path / "page.html", "HEAD")
     for file in tmp_path.glob("*.html"):
         html = file.read_text(encoding="utf-8")
         assert _read_params(html).keys() == {"train.learning_rate"}
@@ -156,4 +157,41 @@ def test_pages_show_the_params_that_made_the_results_and_not_those_that_were_edi
 def test_a_workspace_without_its_split_is_told_with_the_remedy(clone: Repository, tmp_path: Path) -> None:
     (clone.folder / "splits" / "photos.csv").unlink()
     with pytest.raises(CelebflowError, match="splits/photos.csv is missing. Run `dvc repro`"):
-        pages.save_page_against("HEAD", tmp_path / "page.html")
+        pages.save_page(tmp_path / "page.html", "HEAD")
+
+
+def test_the_page_explains_the_result_on_request_and_says_what_to_do(clone: Repository) -> None:
+    before = clone.run("dvc", "status", "--json"), clone.run("git", "status", "--porcelain")
+    output = clone.invoke("page", "--why", "--folds", "3")
+    assert "reports/why.html" in output
+    html = (clone.folder / "reports" / "why.html").read_text(encoding="utf-8")
+    people = sorted(folder.name for folder in (clone.folder / "data").iterdir())
+    sheets = re.search(r'(?s)<table class="sheets">(.*?)</table>', html)
+    assert sheets and all(person.replace("_", " ") in sheets[1] for person in people)
+    suspects = load_suspects(clone.folder / "reports" / "suspects.csv")
+    assert suspects and all(each.path in html for each in suspects)
+    assert "Val is small" in output and "celebflow crossvalidate" in output and "Val is small" in html, "advice"
+    assert "celebflow review" in html
+    assert (clone.run("dvc", "status", "--json"), clone.run("git", "status", "--porcelain")) == before
+    assert 'id="comparison"' not in html
+    clone.invoke("page", "--why", "--folds", "3", "--against", "HEAD", "--output", "both.html")
+    html = (clone.folder / "both.html").read_text(encoding="utf-8")
+    assert 'id="comparison"' in html and 'id="why"' in html
+
+
+def test_a_page_without_anything_to_add_is_refused(clone: Repository) -> None:
+    assert "--why, --against" in clone.run("celebflow", "page", status=2)
+    clone.edit("classifier: mlp", "classifier: lda")
+    clone.edit("pca_components: null", "pca_components: 10")
+    clone.edit("task: recognition", "task: verification")
+    assert "the task recognition" in clone.invoke("page", "--why", fails=True)
+    assert not (clone.folder / "reports" / "why.html").exists()
+
+
+def test_the_page_says_how_the_photographs_differ(clone: Repository, tmp_path: Path) -> None:
+    next(file for file in sorted((clone.folder / "data").rglob("*")) if file.is_file()).unlink()
+    clone.run("dvc", "add", "data")
+    clone.repro()
+    clone.invoke("page", "--against", "HEAD", "--output", str(tmp_path / "page.html"))
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert html.count("data changed (-1 photograph)") == 2, "at the top, and in the comparison"

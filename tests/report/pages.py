@@ -18,14 +18,21 @@ from celebflow.classifier.calibration import Calibration
 from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.history import EpochResult, save_history
 from celebflow.data.photos import Photo
+from celebflow.evaluation.advice import Measured
 from celebflow.evaluation.comparison import Change, ResultComparison
+from celebflow.evaluation.evidence import Evidence, summarize_evidence
+from celebflow.evaluation.learning_curve import Forecast
+from celebflow.evaluation.person_sheets import FaultEffect, PersonSheet
 from celebflow.evaluation.results import REPORTED_SPLITS, Prediction, load_report, save_metrics, save_split_report
 from celebflow.evaluation.significance import Interval, PairedTest
+from celebflow.evaluation.suspects import Suspect
 from celebflow.features.transform import Transform
 from celebflow.params import TaskName
 from celebflow.report.comparison_page import ChangedPhotograph, ComparedResults
 from celebflow.report.examples import Example, NearestExample
 from celebflow.report.page import PageContent
+from celebflow.report.suspects_page import ShownSuspect
+from celebflow.report.why_section import Occlusion, Why
 from tests.results import make_open_set
 
 MakeContent = Callable[[tuple[str, ...]], PageContent]
@@ -115,6 +122,35 @@ def make_compared(content: PageContent, name: str = "main") -> ComparedResults:
         comparison=make_comparison(PairedTest(1, 2, 1.0, 0.0125, Interval(-0.02, 0.04))),
         fixed=[change(photo, wrong, photo.actual, draw_image(n)) for n, photo in enumerate((first, second))],
         broken=[change(last, last.actual, wrong)],
+    )
+
+
+def make_why(content: PageContent) -> Why:
+    """Explain a result: everybody is taken for the next person, half of them for several reasons."""
+    names = content.card.class_names
+    suspects = [
+        Suspect(f"{name}/{number}.jpg", "val", "0" * 64, name, names[number - 1], 0.04, 0.87)
+        for number, name in enumerate(names)
+    ]
+    evidence = [
+        Evidence(f"{name}/{number}.jpg", name, name, 0.5, 0.4, names[number - 1] if number % 2 else name, name)
+        for number, name in enumerate(names)
+    ]
+    forecast = Forecast(80, 0.9, Interval(0.8, 0.95), 0.012, Interval(0.003, 0.021))
+    measured = Measured(0.9, suspects, 500, forecast, {}, summarize_evidence(evidence, len(names)))
+    image = draw_image(1)
+    reasons = ["few photographs (6, where the median is 40)", f"looks like {names[0]} (20% of the probability)"]
+    return Why(
+        measured,
+        accuracy=0.875,
+        suspects=[ShownSuspect(each, image, [(each.person, image), (each.likelier, image)]) for each in suspects],
+        learning_curve=draw_png(3),
+        occlusions=[Occlusion(each, image, image, image) for each in evidence],
+        effects=[FaultEffect("dark", 0.25, 0.125, 0.01), FaultEffect("small", 0.1, 0.1, 0.5)],
+        sheets=[
+            PersonSheet(name, 40, 3, 1, [(names[number - 1], 2)], reasons if number % 2 else [])
+            for number, name in enumerate(names)
+        ],
     )
 
 

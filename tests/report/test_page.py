@@ -9,6 +9,7 @@ from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
 from celebflow.backbone.source import UNTRAINED_WARNING, BackboneSource
+from celebflow.evaluation.advice import Advice
 from celebflow.evaluation.results import REPORTED_SPLITS, Prediction
 from celebflow.report.page import PageContent, render_page
 from tests.browser import emulate_media, emulate_phone, has_alert, require_browser, take_console, take_requests
@@ -26,6 +27,7 @@ from tests.report.pages import (
     list_tags,
     list_texts,
     make_compared,
+    make_why,
     show_all,
 )
 
@@ -34,8 +36,10 @@ CURRENT_TILES = "#examples .tile:not([hidden])"
 pytestmark = pytest.mark.slow
 
 
-def _add_comparison(content: PageContent) -> PageContent:
-    return replace(content, compared=make_compared(content))
+def _add_all(content: PageContent) -> PageContent:
+    """Add a comparison, what explains the result, and advice."""
+    advice = [Advice(f"{content.card.class_names[0]} is hard.", "Look: `celebflow suspects`.")]
+    return replace(content, compared=make_compared(content), why=make_why(content), advice=advice)
 
 
 def _choose_split(driver: Chrome, split: str) -> None:
@@ -46,7 +50,7 @@ def _choose_split(driver: Chrome, split: str) -> None:
 def test_page_is_complete_and_loads_nothing_at_any_number_of_people(
     show: Show, make_content: MakeContent, count: int
 ) -> None:
-    driver = show(render_page(_add_comparison(make_content(list_names(count)))))
+    driver = show(render_page(_add_all(make_content(list_names(count)))))
     assert len(find(driver, CURRENT_ROWS)) == count
     assert len(find(driver, "img")) > len(FIGURES)
     broken = "return [...document.images].filter(image => !(image.complete && image.naturalWidth)).length"
@@ -278,6 +282,32 @@ def test_figure_opens_to_its_full_size(show: Show, make_content: MakeContent) ->
     assert list_texts(driver, "dialog") == []
 
 
+def test_what_explains_a_result_is_shown_on_request(show: Show, make_content: MakeContent) -> None:
+    content = make_content(list_names(31))
+    driver = show(render_page(content))
+    assert not find(driver, "#why") and not find(driver, ".advice") and not find(driver, ".change")
+    driver = show(render_page(_add_all(content)))
+    assert len(find(driver, ".advice li")) == 1
+    assert [each.text for each in find(driver, ".advice code")] == ["celebflow suspects"]
+    [change] = list_texts(driver, ".change")
+    assert (
+        "Against main" in change
+        and "train.hidden_units: 64 → 4096, 4096; train.gone: 7 → –" in change
+        and "+0.013" in change
+    )
+    [text] = list_texts(driver, "#why")
+    for part in ("500 photographs", "87.5% are right", "+0.012 (+0.003 to +0.021)", "40.0% of the evidence"):
+        assert part in text
+    assert list_texts(driver, "#why .plain tbody tr") == ["dark\t25.0%\t12.5%\tyes", "small\t10.0%\t10.0%\tno"]
+    assert len(list_texts(driver, ".sheets tbody tr")) == 12
+    tiles = list_texts(driver, "#why .tile")
+    assert len(tiles) == 6 + 6, "evidence and suspects"
+    first = content.card.class_names[0].replace("_", " ")
+    assert f"face hidden: {first}" in tiles[0], "what is recognized without a face comes first"
+    click(driver, "#why .tile")
+    assert "40.0% of the evidence outside of the face" in list_texts(driver, ".stage")[0]
+
+
 def test_data_and_recipe_are_listed(show: Show, make_content: MakeContent) -> None:
     driver = show(render_page(make_content(list_names(5))))
     [text] = list_texts(driver, "#data")
@@ -294,8 +324,8 @@ def test_data_and_recipe_are_listed(show: Show, make_content: MakeContent) -> No
 
 def test_hostile_names_are_only_text(show: Show, make_content: MakeContent) -> None:
     hostile = HOSTILE_NAMES[1]
-    expected = list_tags(show(render_page(_add_comparison(make_content(list_names(5))))))
-    content = _add_comparison(make_content((*HOSTILE_NAMES, "Ann")))
+    expected = list_tags(show(render_page(_add_all(make_content(list_names(5))))))
+    content = _add_all(make_content((*HOSTILE_NAMES, "Ann")))
     driver = show(render_page(replace(content, params={hostile: hostile}, figures={f"val_{hostile}": draw_png(1)})))
     assert list_tags(driver) == expected
     assert len(find(driver, "script")) == 1
@@ -336,7 +366,7 @@ def test_policy_refuses_what_is_not_in_the_page(show: Show, make_content: MakeCo
 
 def test_comparison_is_a_section_of_the_page_only_where_there_is_one(show: Show, make_content: MakeContent) -> None:
     content = make_content(list_names(5))
-    for each, sections in ((content, 0), (_add_comparison(content), 1)):
+    for each, sections in ((content, 0), (_add_all(content), 1)):
         driver = show(render_page(each))
         assert len(find(driver, "#comparison")) == sections
         assert list_texts(driver, "nav a").count("Comparison") == sections

@@ -1,6 +1,6 @@
 """Train a model of attributes on the photographs of train, and calibrate it on val."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,18 +83,47 @@ def train_attributes(
     train, val = (select_attributes(features, table, split) for split in ("train", "val"))
     if warning := features.origin.backbone.warning():
         print(warning)
+    fitted = fit_attributes(table.names, train, val, params, compute, checkpoints, log_epoch)
+    model = fitted.model
+    calibration = fit_attribute_calibration(*fitted.on_val, params.attribute_thresholds)
+    model.card = replace(model.card, calibration=calibration)
+    return model, fitted.history
+
+
+@dataclass(frozen=True, eq=False)
+class FittedAttributes:
+    """A model of attributes that is not calibrated yet, its epochs, and its (M, A) logits and labels of val."""
+
+    model: AttributeModel
+    history: list[EpochResult]
+    on_val: tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def fit_attributes(
+    names: Sequence[str],
+    train: LabeledFeatures,
+    val: LabeledFeatures,
+    params: TrainParams,
+    compute: ComputeParams,
+    checkpoints: Checkpoints,
+    log_epoch: Callable[[EpochResult], None],
+) -> FittedAttributes:
+    """Fit a model, with its preprocessor, to the photographs of train and their labels of the attributes `names`.
+
+    Raises DivergedError as train_attributes does.
+    """
     preprocessor = fit_preprocessor(train, params.preprocessing, params.seed, checkpoints.fits)
     seed_everything(params.seed)  # after the fit, which draws random numbers unless it is recalled
     objective = make_objective(train.labels, params)
     yes_fractions = measure_yes_fractions(train.labels)
     card = AttributeCard(
-        class_names=table.names,
+        class_names=tuple(names),
         hidden_units=params.hidden_units if params.classifier == "mlp" else (),
         dropout=params.dropout,
-        transform=features.origin.transform,
-        backbone=features.origin.backbone,
+        transform=train.features.origin.transform,
+        backbone=train.features.origin.backbone,
         preprocessing=preprocessor.settings,
-        calibration=_make_uncalibrated(len(table.names), params),
+        calibration=_make_uncalibrated(len(names), params),
         yes_fractions=tuple(yes_fractions.tolist()),
     )
     if params.classifier in ("mlp", "linear"):
@@ -102,7 +131,7 @@ def train_attributes(
         history = fit(model, train, val, objective, params, checkpoints, log_epoch)
         on_val = compute_logits(model, val, params.batch_size)
     else:
-        print(f"Fitting {len(table.names)} attributes to {len(train)} photographs, {train.view_count} views each.")
+        print(f"Fitting {len(names)} attributes to {len(train)} photographs, {train.view_count} views each.")
         fit_all = fit_attribute_ridge if params.classifier == "ridge" else fit_attribute_regressions
         fitted = fit_all(preprocessor, train, params, checkpoints.fits)
         model = make_linear(
@@ -112,9 +141,7 @@ def train_attributes(
         history = [measure_only_epoch((fitted.logits, train.labels), on_val, objective, params)]
         log_epoch(history[0])
     require_finite_weights(model.state_dict(), params)
-    calibration = fit_attribute_calibration(*on_val, params.attribute_thresholds)
-    model.card = replace(model.card, calibration=calibration)
-    return model, history
+    return FittedAttributes(model, history, on_val)
 
 
 def select_attributes(features: Features, table: AttributeTable, split: str) -> LabeledFeatures:

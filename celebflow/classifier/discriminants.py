@@ -22,7 +22,7 @@ from celebflow.features.store import LabeledFeatures
 from celebflow.params import TrainParams
 
 _MAX_ITERATIONS = 1000  # of logistic regression
-_MAX_RIDGE_PHOTOGRAPHS = 10_000  # whose inner products take 800 MB, and their inverse as much
+MAX_RIDGE_PHOTOGRAPHS = 10_000  # whose inner products take 800 MB, and their inverse as much
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,24 @@ def fit_attribute_regressions(
 
     An attribute of one value is predicted by the bias alone, by Laplace's rule of succession.
     """
+    inputs = collect_inputs(preprocessor, train, params.seed, fits)
+    weight, bias = fit_regressions(inputs, np.tile(train.labels, (train.view_count, 1)), params)
+    return _complete(preprocessor, weight, bias, average_logits(inputs, weight, bias, train.view_count))
+
+
+def fit_regressions(
+    inputs: Any, labels: NDArray[np.int64], params: TrainParams
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit what fit_attribute_regressions does to (N, inputs) of collect_inputs and (N, A) labels.
+
+    Returns an (inputs, A) weight and an (A,) bias.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    inputs = collect_inputs(preprocessor, train, params.seed, fits)
-    labels = np.tile(train.labels, (train.view_count, 1))  # (N · V, A)
     weight = np.zeros((inputs.shape[1], labels.shape[1]))
     bias = np.zeros(labels.shape[1])
     # Newton's method takes few steps, but a matrix of inputs by inputs.
-    solver = "lbfgs" if preprocessor.projection is None else "newton-cholesky"
+    solver = "newton-cholesky" if isinstance(inputs, np.ndarray) else "lbfgs"
     with _report_convergence(params):
         for attribute in tqdm(range(labels.shape[1]), "fitting", unit="attribute", disable=None):
             known = labels[:, attribute] != BLANK
@@ -97,7 +107,7 @@ def fit_attribute_regressions(
             )
             model.fit(inputs if known.all() else inputs[known], answers)
             weight[:, attribute], bias[attribute] = model.coef_[0], model.intercept_[0]
-    return _complete(preprocessor, weight, bias, average_logits(inputs, weight, bias, train.view_count))
+    return weight, bias
 
 
 def fit_attribute_ridge(
@@ -109,9 +119,25 @@ def fit_attribute_ridge(
     An attribute of one value is predicted as fit_attribute_regressions does.
     """
     all_photographs = Vectors(preprocessor, train.features, train.rows)
-    drawn = draw_sample(len(train), _MAX_RIDGE_PHOTOGRAPHS, params.seed)
+    drawn = draw_sample(len(train), MAX_RIDGE_PHOTOGRAPHS, params.seed)
     photographs, labels = all_photographs.select(drawn), train.labels[drawn]
     products = photographs.recall_products(fits)
+    weights, bias = fit_ridges(products, labels, params)
+    weight = photographs.add_up(weights)
+    if len(photographs) == len(train):
+        logits = products @ weights.astype(np.float32)
+    else:
+        logits = all_photographs.multiply(weight)
+    return LinearFit(weight, bias, (logits + bias).astype(np.float32))
+
+
+def fit_ridges(
+    products: NDArray[np.float32], labels: NDArray[np.int64], params: TrainParams
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit what fit_attribute_ridge does to the (N, N) inner products of photographs and their (N, A) labels.
+
+    Returns the (N, A) weights of the photographs and an (A,) bias.
+    """
     weights, bias = np.zeros(labels.shape), np.zeros(labels.shape[1])
     # Attributes with the same photographs and weights share the work.
     alike: dict[bytes, list[int]] = {}
@@ -128,12 +154,7 @@ def fit_attribute_ridge(
             for attribute in set(attributes).difference(varying):
                 bias[attribute] = _predict_only_value(labels[counts[attribute] > 0, attribute])
             bar.update(len(attributes))
-    weight = photographs.add_up(weights)
-    if len(photographs) == len(train):
-        logits = products @ weights.astype(np.float32)
-    else:
-        logits = all_photographs.multiply(weight)
-    return LinearFit(weight, bias, (logits + bias).astype(np.float32))
+    return weights, bias
 
 
 def balance_answers(labels: NDArray[np.int64]) -> NDArray[np.float64]:

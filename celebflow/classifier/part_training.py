@@ -1,6 +1,6 @@
 """Train the recipe on parts of the photographs, and predict others: for learning curves and cross-validation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.checkpoints import Checkpoints
 from celebflow.classifier.classifier_training import fit_classifier, train_to_the_end
 from celebflow.classifier.components import fit_components
@@ -50,9 +51,12 @@ def predict_parts(
     are far less probable than all others.
     """
     params = train_to_the_end(params)
-    fast = params.classifier in ("lda", "logistic") and params.preprocessing.pca_components is not None
-    if fast and not params.preprocessing.standardize and everything.view_count * len(everything) <= MAX_VIEWS:
-        return _predict_by_products(everything, len(class_names), params, fits, parts)
+    if params.classifier in ("lda", "logistic") and can_project_parts(everything, params):
+        view_count, person_count = everything.view_count, len(class_names)
+        return [
+            predict_at_once(inputs, everything.labels[part.taken], asked_inputs, params, view_count, person_count)
+            for part, inputs, asked_inputs in project_parts(everything, params, fits, parts)
+        ]
     found = []
     for number, part in enumerate(parts, 1):
         print(f"Part {number} of {len(parts)}, {part.taken.sum()} photographs:")
@@ -93,20 +97,24 @@ def _spread_logits(logits: NDArray[np.float32], seen: NDArray[np.int64], person_
     return spread
 
 
-def _predict_by_products(
-    everything: LabeledFeatures, person_count: int, params: TrainParams, fits: Fits, parts: Sequence[Part]
-) -> list[NDArray[np.float32]]:
-    """Do what predict_parts does, from the inner products of all photographs, which are computed once."""
+def can_project_parts(everything: LabeledFeatures, params: TrainParams) -> bool:
+    """Return whether the recipe has a projection that project_parts can fit to parts of these photographs."""
+    few = everything.view_count * len(everything) <= MAX_VIEWS
+    return params.preprocessing.pca_components is not None and not params.preprocessing.standardize and few
+
+
+def project_parts(
+    everything: LabeledFeatures, params: TrainParams, fits: Fits, parts: Sequence[Part]
+) -> Iterator[tuple[Part, FloatArray, FloatArray]]:
+    """Fit the projection to each part, and yield the part and the projected views that are taken and that are asked.
+
+    The inner products of all photographs are computed once.
+    """
     settings = params.preprocessing.model_copy(update={"pca_components": None})
     preprocessor = Preprocessor(settings, everything.features.origin.feature_count)
     products = list_views(preprocessor, everything.features, everything.rows).recall_products(fits)
-    view_count = everything.view_count
-    found = []
     for part in tqdm(parts, "training on parts", unit="part", disable=None):
-        taken, asked = part.select_views(view_count)
+        taken, asked = part.select_views(everything.view_count)
         of_taken = products[np.ix_(taken, taken)]
         components = fit_components(of_taken, params.preprocessing.pca_components or 0, params.seed)
-        inputs, asked_inputs = (components.project(each) for each in (of_taken, products[np.ix_(asked, taken)]))
-        labels = everything.labels[part.taken]
-        found.append(predict_at_once(inputs, labels, asked_inputs, params, view_count, person_count))
-    return found
+        yield part, components.project(of_taken), components.project(products[np.ix_(asked, taken)])

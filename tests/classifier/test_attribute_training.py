@@ -94,7 +94,7 @@ def test_ridge_regressions_equal_scikit_learns_up_to_a_logistic_function(
 
 
 def test_ridge_draws_a_sample_of_very_many_photographs(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discriminants, "_MAX_RIDGE_PHOTOGRAPHS", 20)
+    monkeypatch.setattr(discriminants, "MAX_RIDGE_PHOTOGRAPHS", 20)
     models = [_train(features, make_train_params(classifier="ridge", seed=seed)) for seed in (1, 1, 2)]
     first, again, other = (model.state_dict()["head.0.weight"] for model, _ in models)
     assert torch.equal(first, again) and not torch.equal(first, other)

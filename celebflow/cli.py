@@ -860,19 +860,20 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
 
 @main.command(cls=_ProjectCommand)
 @click.option("--folds", type=click.IntRange(min=2), default=5, help="How many parts the photographs are divided into.")
-@click.option("--limit", default=20, help="The maximum number of photographs in the list; -1 for all.")
+@click.option("--limit", default=20, help="The maximum number of suspects in the list; -1 for all.")
 @click.option("--output", type=_FILE, default=paths.SUSPECTS_PAGE, help="The page to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print all suspects as JSON.")
 def suspects(folds: int, limit: int, output: Path, as_json: bool) -> None:
-    """Find photographs that may be in the wrong folder.
+    """Find photographs in the wrong folder, or with wrong attributes.
 
     The photographs of all splits are divided into folds. For each fold, the recipe in params.yaml is trained on the
-    others, so that no classifier has learned the label that it judges. A label is suspect where another person is
-    clearly more probable (confident learning). Recipes with lda or logistic take seconds, networks as long as training
-    does for each fold.
+    others, so that no classifier has learned the label that it judges. A label is suspect where another person, or the
+    other answer to an attribute, is clearly more probable (confident learning). Recipes with lda, logistic or ridge
+    take seconds, networks as long as training does for each fold.
 
     The suspects are in reports/suspects.csv, and on a page beside the photographs that they resemble. Look at each
-    before you move it, best with `celebflow review`. What you keep there is no suspect any more.
+    before you move it, best with `celebflow review`. What you keep there is no suspect any more. Labels of attributes
+    are corrected in data/attributes.csv.
 
     \b
     Examples:
@@ -880,17 +881,17 @@ def suspects(folds: int, limit: int, output: Path, as_json: bool) -> None:
       celebflow suspects --folds 10 --limit -1
       celebflow suspects --json | jq -r '.suspects[].path'
     """
-    from celebflow.experiments.suspect_labels import check_labels, format_check
+    from celebflow.experiments.label_checks import check_workspace, describe_next_step, format_workspace
 
     with redirect_stdout(sys.stderr):  # what trainings say
-        check = check_labels(folds, output)
+        check = check_workspace(folds, output)
     if as_json:
         _echo(json.dumps(asdict(check), indent=2, ensure_ascii=False, allow_nan=False))
         return
-    _echo(format_check(check, limit))
+    _echo(format_workspace(check, limit))
     _echo(f"\nThe table is in {paths.SUSPECTS}, the page with pictures in {output}.")
     if check.suspects:
-        _echo("Decide about each on a page: celebflow review")
+        _echo(describe_next_step(check))
 
 
 @main.command(cls=_ProjectCommand)

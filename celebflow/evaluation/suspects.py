@@ -48,7 +48,7 @@ def find_suspects(predicted: "OutOfFold", coordinates: FloatArray | None = None)
     probabilities = predicted.probabilities[judged]
     unit = None if coordinates is None else scale_to_unit_length(coordinates)
     suspects = []
-    for position in _rank_issues(labels, logits):
+    for position in rank_issues(labels, logits):
         row = judged[position]
         photo, given, likelier = predicted.photos[row], labels[position], int(probabilities[position].argmax())
         nearest = ["", ""]
@@ -60,7 +60,7 @@ def find_suspects(predicted: "OutOfFold", coordinates: FloatArray | None = None)
     return suspects
 
 
-def _rank_issues(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> NDArray[np.int64]:
+def rank_issues(labels: NDArray[np.int64], logits: NDArray[np.floating]) -> NDArray[np.int64]:
     """Return the positions of the suspects among (N,) labels, the least probable label first.
 
     The (N, people) logits of people without a label are left out: how probable they usually are is not known.

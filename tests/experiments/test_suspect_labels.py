@@ -43,7 +43,8 @@ def test_what_the_command_needs_is_told(repository: Repository) -> None:
     repository.edit("classifier: mlp", "classifier: lda")
     repository.edit("pca_components: null", "pca_components: 10")
     repository.edit("task: recognition", "task: verification")
-    assert "the task recognition, and params.yaml has verification" in repository.invoke("suspects", fails=True)
+    expected = "the tasks recognition and attributes, and params.yaml has verification"
+    assert expected in repository.invoke("suspects", fails=True)
     repository.edit("task: verification", "task: recognition")
     (repository.folder / "features").rename(repository.folder / "elsewhere")
     assert "features is missing. Run `dvc repro`" in repository.invoke("suspects", fails=True)

@@ -105,6 +105,39 @@ def test_results_are_compared_answer_by_answer(answered: Repository, tmp_path: P
     assert repository.invoke("runs")
 
 
+def test_suspect_labels_are_listed_in_every_form(answered: Repository, tmp_path: Path) -> None:
+    repository = clone_repository(answered, tmp_path / "repository")
+    found = json.loads(repository.invoke("suspects", "--folds", "3", "--json", only_output=True))
+    labels = {row["path"]: row for row in _read(repository.folder / "splits" / "attributes.csv")}
+    given = {"1": "yes", "0": "no"}
+    assert found["photograph_count"] == len(labels) == PEOPLE * PHOTOGRAPHS
+    known = sum(row[name] in given for row in labels.values() for name in ATTRIBUTES)
+    assert found["count"] + found["unjudged_count"] == known, "blanks do not count"
+    assert [each["attribute"] for each in found["attributes"]] == list(ATTRIBUTES)
+    rows = _read(repository.folder / "reports" / "suspects.csv")
+    assert rows, "one attribute is random"
+    assert [each["path"] for each in found["suspects"]] == [row["path"] for row in rows]
+    for row in rows:
+        assert given[labels[row["path"]][row["attribute"]]] == row["given"] != row["likelier"]
+    text = repository.invoke("suspects", "--folds", "3", "--limit", "1", "--output", "page.html", only_output=True)
+    assert f"{len(rows)} of {found['count']} labels of {len(labels)} photographs are suspect" in text
+    assert rows[0]["path"] in text and f"and {len(rows) - 1} more" in text
+    assert "data/attributes.csv" in text and "celebflow review" not in text
+    page = (repository.folder / "page.html").read_text(encoding="utf-8")
+    assert all(row["path"] in page for row in rows)
+    assert 'alt="labeled yes"' in page and 'alt="labeled no"' in page
+    assert repository.run("git", "status", "--porcelain") == "?? page.html\n"
+    assert repository.run("dvc", "status").strip().endswith("up to date.")
+
+
+def test_what_other_commands_need_is_told(answered: Repository, tmp_path: Path) -> None:
+    repository = clone_repository(answered, tmp_path / "repository")
+    assert "the task recognition, and params.yaml has attributes" in repository.invoke("review", fails=True)
+    (repository.folder / "features").rename(repository.folder / "elsewhere")
+    assert "features is missing. Run `dvc repro`" in repository.invoke("suspects", fails=True)
+    assert not (repository.folder / "reports" / "suspects.csv").exists()
+
+
 def test_repro_after_a_kill_ends_with_the_same_bytes(answered: Repository, tmp_path: Path) -> None:
     undisturbed, killed = (clone_repository(answered, tmp_path / name) for name in ("undisturbed", "killed"))
     for each in (undisturbed, killed):

@@ -1,0 +1,39 @@
+"""The workspace's labels that may be wrong, whatever its task → a table, text and a page."""
+
+from pathlib import Path
+
+from celebflow import paths
+from celebflow.errors import CelebflowError
+from celebflow.experiments import attribute_suspects, suspect_labels
+from celebflow.experiments.attribute_suspects import AttributeCheck
+from celebflow.experiments.suspect_labels import LabelCheck
+from celebflow.params import load_params
+
+
+def check_workspace(fold_count: int, page: Path) -> LabelCheck | AttributeCheck:
+    """Find the workspace's suspects by its recipe, and write reports/suspects.csv and a page of them.
+
+    Raises CelebflowError when there are no features, or the task has other labels than people and attributes.
+    """
+    task = load_params(paths.PARAMS).task
+    if task == "attributes":
+        return attribute_suspects.check_attributes(fold_count, page)
+    if task == "recognition":
+        return suspect_labels.check_labels(fold_count, page)
+    raise CelebflowError(
+        f"Suspect labels are found for the tasks recognition and attributes, and {paths.PARAMS} has {task}."
+    )
+
+
+def format_workspace(check: LabelCheck | AttributeCheck, max_suspects: int) -> str:
+    """Return the surest suspects as text, at most `max_suspects`; -1 lists all."""
+    if isinstance(check, AttributeCheck):
+        return attribute_suspects.format_attribute_check(check, max_suspects)
+    return suspect_labels.format_check(check, max_suspects)
+
+
+def describe_next_step(check: LabelCheck | AttributeCheck) -> str:
+    """Return what to do about the suspects."""
+    if isinstance(check, AttributeCheck):
+        return f"Correct the wrong ones in {attribute_suspects.find_table()}, then: dvc add data"
+    return "Decide about each on a page: celebflow review"

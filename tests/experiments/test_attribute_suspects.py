@@ -24,7 +24,7 @@ def test_the_text_lists_the_surest_and_counts_each_attribute() -> None:
     text = format_workspace(_make_check(suspects), 2)
     assert text.startswith("4 of 150 labels of 70 photographs are suspect (2.7%). Accuracy of the predictions")
     assert text.splitlines()[3].split() == ["0.jpg", "Hat", "yes", "no", "90.0%", "val"]
-    assert "1.jpg    1e5" in text and "2.jpg" not in text
+    assert "1.jpg      1e5          yes" in text and "2.jpg" not in text
     assert "and 2 more; --limit -1 lists all" in text
     assert [line.split() for line in text.splitlines()[-2:]] == [
         ["Hat", "3", "2", "1", "40"],

@@ -53,7 +53,8 @@ def test_a_suspect_is_beside_photographs_with_both_labels(show: Show, features: 
     assert list_texts(driver, "h2") == ["Hat", "Glasses"]
     of_hat, of_glasses = list_texts(driver, "section")
     assert "The surest 2 of 3 are shown" in of_hat and "surest" not in of_glasses
-    *_, third = list_texts(driver, ".tile")
+    first, second, third = list_texts(driver, ".tile")
+    assert "similar" not in first and "similar, labeled no:" in second and "similar, labeled yes and no:" in third
     assert "labeled yes, 4.0%" in third and "looks like no, 96.0%" in third
     pictures = [picture.get_attribute("alt") for picture in driver.find_elements("css selector", ".tile img")]
     assert pictures == ["", "", "labeled no", "", "labeled yes", "labeled no"], "by rank"
@@ -76,7 +77,9 @@ def test_names_are_no_markup_and_many_suspects_fit_a_phone(show: Show, features:
     driver = show(render_attribute_suspects(shown, counts, features, folder))
     with emulate_phone(driver, PHONE_WIDTH_PX):
         assert fits_phone(driver)
+        assert list_texts(driver, "thead") == [], "each number has its title"
     assert not has_alert(driver)
+    assert driver.find_elements("css selector", "main :is(script, svg, [onerror])") == []
     assert len([text for text in list_texts(driver, ".tile") if text]) == 3 * 12
     click(driver, ".more")
     assert len([text for text in list_texts(driver, ".tile") if text]) == 30 + 2 * 12

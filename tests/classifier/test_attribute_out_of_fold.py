@@ -128,19 +128,24 @@ def test_blanks_are_neither_learned_from_nor_judged(name: str) -> None:
     assert (((predicted.logits >= 0) == (table.labels == YES))[blank]).mean() > 0.9, "they are answered, too"
 
 
+@pytest.mark.parametrize("common", [NO, YES])
 @pytest.mark.parametrize("name", FEW)
-def test_an_answer_that_a_model_has_not_seen_is_not_judged(name: str) -> None:
+def test_an_answer_that_a_model_has_not_seen_is_not_judged(name: str, common: int) -> None:
     features, table = _draw()
-    only_no = dict.fromkeys(((number, 0) for number in range(COUNT)), NO)
-    predicted = _predict(features, _relabel(table, only_no), RECIPES[name])
+    alike = dict.fromkeys(((number, 0) for number in range(COUNT)), common)
+    predicted = _predict(features, _relabel(table, alike), RECIPES[name])
     assert not predicted.judged[:, 0].any() and predicted.judged[:, 1].all()
     assert predicted.unjudged_count == COUNT
-    one_person = {(number, 0): YES for number in range(3, COUNT, len(PEOPLE))}
-    predicted = _predict(features, _relabel(table, only_no | one_person), RECIPES[name])
+    one_person = {(number, 0): YES + NO - common for number in range(3, COUNT, len(PEOPLE))}
+    predicted = _predict(features, _relabel(table, alike | one_person), RECIPES[name])
     assert np.array_equal(predicted.judged[:, 0], predicted.folds != predicted.folds[3])
+
+
+def test_labels_that_are_all_alike_cannot_be_judged() -> None:
+    features, table = _draw()
     all_no = _relabel(table, {(row, column): NO for row in range(COUNT) for column in range(2)})
     with pytest.raises(CelebflowError, match="No label can be judged.*two people or more"):
-        _predict(features, all_no, RECIPES[name])
+        _predict(features, all_no, RECIPES["ridge"])
 
 
 def test_one_fold_judges_nothing() -> None:

@@ -1,12 +1,20 @@
-"""The text about suspect labels of attributes lists the surest, and counts those of each attribute."""
+"""The text about suspect labels of attributes lists the surest, and each is beside the photographs most like it."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
-from celebflow.evaluation.attribute_suspects import AttributeCount, AttributeSuspect
+from celebflow.backbone.source import FEATURE_COUNT
+from celebflow.classifier.attribute_out_of_fold import AttributesOutOfFold
+from celebflow.classifier.fits import NOT_KEPT
+from celebflow.evaluation.attribute_suspects import AttributeCount, AttributeSuspect, find_nearest_labeled
+from celebflow.experiments import attribute_suspects
 from celebflow.experiments.attribute_suspects import AttributeCheck, format_attribute_check
 from celebflow.experiments.label_checks import describe_next_step, format_workspace
+from celebflow.params import Params
+from tests.conftest import draw_features
 
 COUNTS = [AttributeCount("1e5", 60, 1, 0), AttributeCount("Beard", 50, 0, 0), AttributeCount("Hat", 40, 2, 1)]
 
@@ -52,3 +60,30 @@ def test_the_file_with_the_labels_is_named(
     for name in given:
         (Path("data") / name).touch()
     assert f"data/{named}, then: dvc add data" in describe_next_step(_make_check([]))
+
+
+@pytest.mark.parametrize("max_compared", [60, 20])
+def test_photographs_are_compared_by_their_direction_and_of_very_many_a_sample(
+    max_compared: int, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = draw_features(60)
+    positions, values = features.indices.reshape(60, -1), features.values.reshape(60, -1)
+    values *= 1 + np.arange(60)[:, None] % 7
+    labels = np.random.default_rng(0).integers(0, 2, (60, 1))
+    logits, judged = np.zeros((60, 1), np.float32), np.ones((60, 1), bool)
+    predicted = AttributesOutOfFold(("Hat",), features.photos, labels, np.zeros(60, np.int64), logits, judged)
+    suspects = [
+        AttributeSuspect(f"{number}.jpg", "val", "0" * 64, "Hat", "yes", "no", 0.1, 0.9, rank)
+        for rank, number in enumerate((4, 31, 59), 1)
+    ]
+    find = Mock(wraps=find_nearest_labeled)
+    monkeypatch.setattr(attribute_suspects, "find_nearest_labeled", find)
+    monkeypatch.setattr(attribute_suspects, "_MAX_COMPARED", max_compared)
+    found = attribute_suspects._find_nearest(suspects, predicted, params, features, NOT_KEPT)
+    _, _, rows, similarities = find.call_args.args
+    assert {4, 31, 59} <= {*rows.tolist()} and 17 <= len(rows) <= max_compared
+    assert len(found) == 3
+    dense = np.zeros((60, FEATURE_COUNT))
+    np.put_along_axis(dense, positions.astype(np.int64), values, axis=1)
+    dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+    np.testing.assert_allclose(similarities, (dense @ dense.T)[np.ix_(rows, rows)], atol=1e-5)

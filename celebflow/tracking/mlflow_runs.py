@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -41,8 +42,10 @@ class Run:
     When its store fails and `tracking.required` is false, the run continues in the store of the waiting runs.
     """
 
-    def __init__(self, params: Params, source: BackboneSource, continued_id: str = "") -> None:
+    def __init__(self, params: Params, source: BackboneSource, continued_id: str = "", name: str = "") -> None:
         """Make a new run, or find or make the one that continues the run with an id.
+
+        Without a name, a run that is made is called by what changed.
 
         Raises CelebflowError when the user's store cannot be used and `tracking.required` is true.
         """
@@ -51,6 +54,7 @@ class Run:
         if continued_id:
             self._informative_params = restore_params(self._informative_params, continued_id)
         self._source = source
+        self._name = name
         self.run_id = continued_id
         self._is_running = False
         try:
@@ -110,7 +114,7 @@ class Run:
             by_folder = TASKS[self._params.task].folders_are_people
             data_change = describe_data_change(before, folders_are_people=by_folder)
             changed = find_changed_params(params, before) if provenance.commit else find_changed_defaults(params)
-            name = name_run(provenance, self._source, changed, data_change)
+            name = self._name or name_run(provenance, self._source, changed, data_change)
             all_tags = {**describe_origin(provenance, self._source), PROCESS_TAG: name_process(os.getpid()), **tags}
             created = self._client.create_run(experiment_id, tags=all_tags, run_name=name)
             self.run_id = created.info.run_id
@@ -176,16 +180,16 @@ class Run:
     def log_folds(self, folds: Mapping[str, Mapping[str, float]]) -> None:
         """Log the metrics of each fold of a cross-validation, by its name, as a run nested under this one."""
 
-        def create(client: MlflowClient, run_id: str) -> None:
+        def create(client: MlflowClient, run_id: str, name: str, values: Mapping[str, float]) -> None:
             experiment_id = client.get_run(run_id).info.experiment_id
             now_ms = int(time.time() * 1000)
-            for name, values in folds.items():
-                child = client.create_run(experiment_id, run_name=name, tags={"mlflow.parentRunId": run_id})
-                metrics = [Metric(f"fold/{metric}", value, now_ms, 0) for metric, value in values.items()]
-                client.log_batch(child.info.run_id, metrics)
-                client.set_terminated(child.info.run_id, "FINISHED")
+            child = client.create_run(experiment_id, run_name=name, tags={"mlflow.parentRunId": run_id})
+            metrics = [Metric(f"fold/{metric}", value, now_ms, 0) for metric, value in values.items()]
+            client.log_batch(child.info.run_id, metrics)
+            client.set_terminated(child.info.run_id, "FINISHED")
 
-        self.log(create)
+        for name, values in folds.items():  # one at a time, so that none is logged twice when the store fails
+            self.log(partial(create, name=name, values=values))
 
     def log_crossvalidation(self, summaries: Mapping[str, Mapping[str, float]], experiment: str) -> None:
         """Log each metric's mean and so on over all folds, and the DVC experiment that keeps them."""
@@ -276,8 +280,7 @@ def open_parent_run(params: Params, name: str, continued_id: str) -> Iterator[Ru
     Raises CelebflowError when the tracking store cannot be used and `tracking.required` is true.
     """
     weights = params.backbone.weights
-    with _open(Run(params, BackboneSource(weights, weights != "untrained", ""), continued_id)) as run:
-        run.set_tags({"mlflow.runName": name})
+    with _open(Run(params, BackboneSource(weights, weights != "untrained", ""), continued_id, name)) as run:
         yield run
 
 

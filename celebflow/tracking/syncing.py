@@ -41,7 +41,7 @@ def _try_to_sync(run_id: str, here: bool) -> Outcome:
     waiting = stores.open_waiting_store()
     run = waiting.get_run(run_id)  # as it is under the lock
     name = run.info.run_name
-    meant_for = run.data.tags.get(stores.MEANT_FOR)
+    meant_for = _find_destination(waiting, run)
     if stores.SYNCED_AS in run.data.tags:
         return Outcome(name, run.data.tags[stores.SYNCED_AS])
     if run.info.status not in _FINAL and may_be_running(run.data.tags.get(PROCESS_TAG, "")):
@@ -54,6 +54,13 @@ def _try_to_sync(run_id: str, here: bool) -> Outcome:
         return Outcome(name, reason=stores.describe_failure(error))
     except CelebflowError as error:
         return Outcome(name, reason=str(error))
+
+
+def _find_destination(waiting: MlflowClient, run: Run) -> str | None:
+    """Return the store that a waiting run was meant for; the runs of folds are meant for that of the one above them."""
+    parent_id = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+    parent = stores.find_run(waiting, parent_id) if parent_id and stores.MEANT_FOR not in run.data.tags else None
+    return (parent or run).data.tags.get(stores.MEANT_FOR)
 
 
 def _sync(waiting: MlflowClient, client: MlflowClient, run: Run) -> str:

@@ -1,8 +1,10 @@
 """The workspace's recipe, cross-validated → tables, nested MLflow runs, and a DVC experiment that keeps them."""
 
 import json
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 
@@ -24,8 +26,14 @@ from celebflow.evaluation.cross_validation import (
 from celebflow.evaluation.results import Prediction
 from celebflow.experiments.lookup import load_for_recognition
 from celebflow.experiments.results import require_trust
-from celebflow.tracking.git import has_experiment, list_variables, require_commit, require_experiment_name
-from celebflow.tracking.mlflow_runs import open_parent_run
+from celebflow.tracking.git import (
+    has_experiment,
+    list_variables,
+    require_commit,
+    require_experiment_name,
+    require_identity,
+)
+from celebflow.tracking.mlflow_runs import Run, open_parent_run
 
 _NAME = "crossvalidation"
 
@@ -55,27 +63,60 @@ def cross_validate(fold_count: int, repetitions: int, name: str | None) -> Cross
     params, features = load_for_recognition("Cross-validation is")
     require_commit()
     require_trust()
+    require_identity()
     _require_reproduced()
     name = _choose_name(name)
     fits = open_fits(features)
-    with open_parent_run(params, name, "") as run:
-        repeated = []
-        for repetition in range(repetitions):
-            seeded = params.train.model_copy(update={"seed": params.train.seed + repetition})
-            repeated.append(
-                predict_out_of_fold(features, seeded, params.compute, fits, fold_count, share_preprocessor=False)
-            )
-        folds = [
-            fold for repetition, predicted in enumerate(repeated, 1) for fold in measure_folds(predicted, repetition)
-        ]
-        summaries = summarize_folds(folds)
-        save_rows(FoldResult, folds, paths.CROSS_VALIDATION / "folds.csv")
-        save_rows(Prediction, list_predictions(repeated[0]), paths.CROSS_VALIDATION / "predictions.csv")
-        _run_dvc("exp", "save", f"--name={name}", f"--include-untracked={paths.CROSS_VALIDATION}")
-        run.log_folds({f"repetition {each.repetition}, fold {each.fold}": _list_metrics(each) for each in folds})
-        run.log_crossvalidation({metric: asdict(summary) for metric, summary in summaries.items()}, name)
-        run.log_files(paths.CROSS_VALIDATION)
-    return CrossValidation(name, folds, summaries, int((~repeated[0].judged).sum()))
+    result = None
+    try:
+        with open_parent_run(params, name, "") as run:
+            repeated = []
+            for repetition in range(repetitions):
+                seeded = params.train.model_copy(update={"seed": params.train.seed + repetition})
+                repeated.append(
+                    predict_out_of_fold(features, seeded, params.compute, fits, fold_count, share_preprocessor=False)
+                )
+            folds = [
+                fold
+                for repetition, predicted in enumerate(repeated, 1)
+                for fold in measure_folds(predicted, repetition)
+            ]
+            result = CrossValidation(name, folds, summarize_folds(folds), int((~repeated[0].judged).sum()))
+            _keep(result, list_predictions(repeated[0]), run)
+    except BaseException:
+        if result is not None:  # the trainings may have taken hours
+            print(f"{format_cross_validation(result)}\n\n{_tell_where(name)}", file=sys.stderr)
+        raise
+    return result
+
+
+def _keep(result: CrossValidation, predictions: Sequence[Prediction], run: Run) -> None:
+    """Keep a result in tables, in a DVC experiment and in MLflow; raise CelebflowError when one does not take it."""
+    save_rows(FoldResult, result.folds, paths.CROSS_VALIDATION / "folds.csv")
+    save_rows(Prediction, predictions, paths.CROSS_VALIDATION / "predictions.csv")
+    failure = None
+    try:
+        _run_dvc(*_list_save_arguments(result.experiment))
+    except CelebflowError as error:
+        failure = error
+    run.log_folds({f"repetition {each.repetition}, fold {each.fold}": _list_metrics(each) for each in result.folds})
+    summaries = {metric: asdict(summary) for metric, summary in result.summaries.items()}
+    run.log_crossvalidation(summaries, "" if failure else result.experiment)
+    run.log_files(paths.CROSS_VALIDATION)
+    if failure:
+        raise failure
+
+
+def _list_save_arguments(name: str) -> list[str]:
+    return ["exp", "save", f"--name={name}", f"--include-untracked={paths.CROSS_VALIDATION}"]
+
+
+def _tell_where(name: str) -> str:
+    """Return where the tables of a cross-validation are that failed in the end."""
+    if has_experiment(name):
+        return f"The tables are in {paths.CROSS_VALIDATION}, and the experiment {name} keeps them."
+    command = shlex.join(["dvc", *_list_save_arguments(name)])
+    return f"The tables are in {paths.CROSS_VALIDATION}. No experiment keeps them: `{command}` does."
 
 
 def format_cross_validation(result: CrossValidation) -> str:

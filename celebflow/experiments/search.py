@@ -28,7 +28,13 @@ from celebflow.experiments.search_record import Proposal, RecordedTrial, Running
 from celebflow.params import CLASSIFIERS, Params, TaskName, flatten, list_affected_classifiers, list_informative
 from celebflow.tasks import TASKS
 from celebflow.tracking.data_changes import read_data_md5
-from celebflow.tracking.git import has_experiment, list_variables, require_commit, require_experiment_name
+from celebflow.tracking.git import (
+    has_experiment,
+    list_variables,
+    require_commit,
+    require_experiment_name,
+    require_identity,
+)
 from celebflow.tracking.mlflow_runs import open_parent_run
 from celebflow.tracking.naming import PARENT_VARIABLE
 from celebflow.tracking.processes import may_be_running, name_process
@@ -157,6 +163,7 @@ def search(
     _require_difference(task, str(fixed.get("train.classifier", params.train.classifier)), spaces)
     commit = require_commit()
     require_trust()
+    require_identity()
     _require_plain_path()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize" if is_lower_better(metric) else "maximize")

@@ -77,6 +77,24 @@ def require_commit() -> str:
     return head
 
 
+def require_identity() -> None:
+    """Raise CelebflowError where DVC could keep no experiment, because git does not know whose changes these are.
+
+    DVC puts changes that are not committed aside as a commit; where there are none, it needs nobody's name.
+    """
+    unknown = [
+        f"`git config --global {key} {value}`"
+        for key, value in (("user.name", '"YOUR NAME"'), ("user.email", "ADDRESS"))
+        if not run_git("config", key)
+        and not all(os.environ.get(f"GIT_{role}_{key[5:].upper()}") for role in ("AUTHOR", "COMMITTER"))
+    ]
+    if unknown and run_git("status", "--porcelain", "--untracked-files=no"):
+        raise CelebflowError(
+            "DVC keeps no experiment while git does not know who you are and the repository has changes that are not "
+            f"committed. Run {' and '.join(unknown)}."
+        )
+
+
 def require_experiment_name(name: str) -> None:
     """Raise CelebflowError when experiments of DVC cannot have names that begin so."""
     if not re.fullmatch(r"\w[\w.-]*", name):

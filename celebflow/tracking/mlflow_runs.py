@@ -192,10 +192,11 @@ class Run:
             self.log(partial(create, name=name, values=values))
 
     def log_crossvalidation(self, summaries: Mapping[str, Mapping[str, float]], experiment: str) -> None:
-        """Log each metric's mean and so on over all folds, and the DVC experiment that keeps them."""
+        """Log each metric's mean and so on over all folds, and the DVC experiment that keeps them, if one does."""
         for metric, values in summaries.items():
             self._log_metrics({f"crossvalidation/{metric}_{name}": value for name, value in values.items()})
-        self.set_tags({"celebflow.dvc_experiment": experiment, "celebflow.restore": f"dvc exp apply {experiment}"})
+        if experiment:
+            self.set_tags({"celebflow.dvc_experiment": experiment, "celebflow.restore": f"dvc exp apply {experiment}"})
 
     def log_files(self, *files: Path) -> None:
         """Store files and folders as artifacts, at the same relative paths."""

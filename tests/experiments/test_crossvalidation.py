@@ -1,13 +1,17 @@
 """`celebflow crossvalidate` measures the recipe on every photograph, and keeps the result where others are."""
 
+import csv
 import json
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from celebflow.errors import CelebflowError
 from celebflow.evaluation.cross_validation import FoldResult, Summary
 from celebflow.experiments.crossvalidation import CrossValidation, format_cross_validation
+from celebflow.tracking.mlflow_runs import Run
 from tests.repository import Repository
 
 pytestmark = pytest.mark.slow
@@ -88,6 +92,52 @@ def test_an_interrupted_cross_validation_leaves_no_experiment(repository: Reposi
     assert run.info.status == "KILLED"
     assert repository.list_experiments() == set()
     assert not (repository.folder / "reports" / "crossvalidation").exists()
+
+
+def _check_told(output: str, repository: Repository) -> None:
+    """Assert that the output has the means of the tables, which are there."""
+    rows = (repository.folder / "reports" / "crossvalidation" / "folds.csv").read_text().splitlines()
+    accuracies = [float(row["accuracy"]) for row in csv.DictReader(rows)]
+    assert f"{sum(accuracies) / len(accuracies):.4f}" in output
+
+
+def test_a_cross_validation_that_dvc_cannot_keep_is_told_and_logged(repository: Repository) -> None:
+    (repository.folder / ".git" / "refs" / "exps").write_text("in the place of the folder\n")
+    output = repository.invoke("crossvalidate", "--folds", "2", "--name", "wide", fails=True)
+    _check_told(output, repository)
+    assert "dvc exp save --name=wide --include-untracked=reports/crossvalidation" in output
+    (run,) = [run for run in repository.runs() if run.info.run_name == "wide"]
+    assert run.info.status == "FAILED" and "crossvalidation/accuracy_mean" in run.data.metrics
+    assert "celebflow.dvc_experiment" not in run.data.tags
+    assert "dvc exp apply" not in run.data.tags.get("celebflow.restore", "")
+
+
+def test_a_cross_validation_that_mlflow_cannot_log_is_told_and_kept(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise CelebflowError("the store is away")
+
+    monkeypatch.setattr(Run, "log_folds", fail)
+    output = repository.invoke("crossvalidate", "--folds", "2", "--name", "wide", fails=True)
+    _check_told(output, repository)
+    assert "the store is away" in output and "the experiment wide keeps them" in output
+    assert repository.list_experiments() == {"wide"}
+
+
+@pytest.mark.parametrize("command", ["crossvalidate", "search train.dropout=0.1,0.2"])
+def test_without_an_identity_no_experiment_is_begun_beside_changes(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.delitem(repository.environment, name)
+        monkeypatch.delenv(name, raising=False)
+    with (repository.folder / "params.yaml").open("a", encoding="utf-8") as params:
+        params.write("# not committed\n")  # DVC needs no identity where there is nothing to put aside
+    with repository.variables(HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path), GIT_CONFIG_NOSYSTEM="1"):
+        output = repository.invoke(*command.split(), fails=True)
+    assert "git config --global user.name" in output and "epoch" not in output
+    assert len(repository.runs()) == 1
 
 
 def test_the_text_has_each_metric() -> None:

@@ -36,6 +36,8 @@ from celebflow.tracking.provenance import read_locked_md5s, read_locked_result, 
 WORKSPACE = "workspace"
 # The metrics that `celebflow runs` lists.
 _METRICS = ("val.accuracy", "val.macro_auc", "val.auc", "test.accuracy")
+# How many results that are not listed are named.
+_MAX_NAMES = 5
 # What DVC says of experiments that have not ended well.
 _WITHOUT_RESULT = ("Queued", "Running", "Failed")
 
@@ -99,13 +101,34 @@ def list_results(max_commits: int) -> list[Result]:
     latest = baseline = baselines[0].changed_params
     stored = _list_stored_runs()
     results = []
+    elsewhere = []
     for each in found:
         if each in baselines:
             baseline = each.changed_params
         result = _relate(each, baseline if each.experiment else latest, stored)
         if result.metrics or result.state or result.revision == WORKSPACE:
             results.append(result)
+        elif _is_elsewhere(each.revision, settings):
+            elsewhere.append(each.experiment or each.revision)
+    if elsewhere:
+        print(_describe_elsewhere(elsewhere), file=sys.stderr)
     return results
+
+
+def _is_elsewhere(revision: str, settings: dict[str, Any]) -> bool:
+    """Return whether a commit or an experiment has a result, of which nothing here has the metrics."""
+    locked = read_locked_result(revision)
+    return bool(locked.evaluated) and locked.is_whole() and not _read_output(paths.METRICS, revision, settings)
+
+
+def _describe_elsewhere(names: Sequence[str]) -> str:
+    """Return that results are not listed, because their metrics are not here, and how to get them."""
+    more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
+    return (
+        "Not listed, because neither DVC's cache nor its remote has the metrics: "
+        f"{', '.join([*names[:_MAX_NAMES], *more])}. Where they were made, run `dvc push --all-commits`, and for "
+        "experiments `dvc exp push`; then run `dvc pull --all-commits` here."
+    )
 
 
 def find_pending_changes() -> dict[str, object]:
@@ -335,10 +358,15 @@ def _relate(result: Result, before: Mapping[str, object], stored: dict[str, str]
 
 def _read_run_id(revision: str, settings: dict[str, Any]) -> str:
     """Return the id of the run that trained a revision's classifier; DVC caches the file that holds it."""
+    return _read_output(paths.MLFLOW_RUN_ID, revision, settings)
+
+
+def _read_output(file: Path, revision: str, settings: dict[str, Any]) -> str:
+    """Return the text of an output of a revision, or an empty string when neither DVC's cache nor its remote has it."""
     try:
         if revision == WORKSPACE:
-            return paths.MLFLOW_RUN_ID.read_text(errors="replace")
-        path = (find_prefix() or PurePosixPath()) / paths.MLFLOW_RUN_ID
+            return file.read_text(errors="replace")
+        path = (find_prefix() or PurePosixPath()) / file
         return str(dvc.api.read(path.as_posix(), rev=revision, config=settings))
     except (OSError, DvcException, RevError, ImportError, ValueError):
         return ""

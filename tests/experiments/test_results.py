@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dvc.api
 import pytest
+import yaml
 from celery.backends.filesystem import FilesystemBackend  # type: ignore[import-untyped]
 
 from celebflow import paths
@@ -209,6 +210,24 @@ def test_results_in_the_cache_need_no_library_for_the_remote(clone: Repository, 
     shutil.rmtree(".dvc/cache/files")
     with pytest.raises(CelebflowError, match="cache lacks.*`dvc pull"):
         copy_outputs([paths.CLASSIFIER], "HEAD", tmp_path)
+
+
+@pytest.mark.slow
+def test_results_whose_metrics_are_elsewhere_are_named_and_not_listed(
+    clone: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [each.experiment for each in list_results(1)] == ["", "", "faint"]
+    assert "faint" not in capsys.readouterr().err
+    outputs = yaml.safe_load(paths.LOCK.read_text())["stages"]["evaluate"]["outs"]
+    (md5,) = [output["md5"] for output in outputs if output["path"] == str(paths.METRICS)]
+    Path(".dvc", "cache", "files", "md5", md5[:2], md5[2:]).unlink()
+    shutil.rmtree(Path(".dvc", "tmp", "exps"), ignore_errors=True)  # what DVC remembers of results
+    clone.run("git", "rm", "--quiet", "--cached", "dvc.lock")
+    clone.run("git", "commit", "--quiet", "--message", "a commit without a result")
+    assert [each.experiment for each in list_results(1)] == ["", ""]
+    told = capsys.readouterr().err
+    assert "faint" in told and "dvc pull --all-commits" in told and "dvc exp push" in told
+    assert "main" not in told and "master" not in told, "there is nothing to get"
 
 
 @pytest.mark.slow

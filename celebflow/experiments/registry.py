@@ -146,12 +146,17 @@ def find_named_run(client: MlflowClient, name: str) -> Run:
     name, _ = stores.follow_run(name)
     runs = list(stores.list_runs(client))
     matches = [run for run in runs if name in (run.info.run_id, run.data.tags.get("celebflow.dvc_experiment"))][:1]
-    matches = matches or [run for run in runs if run.info.run_id.startswith(name)]
+    matches = matches or [run for run in runs if any(run_id.startswith(name) for run_id in _list_ids(run))]
     if len(matches) > 1:
         raise CelebflowError(f"The ids of {len(matches)} runs begin with {name}; give more of the id.")
     if not matches:
         raise CelebflowError(f"There is no run {name} in {stores.describe_store()}: `celebflow runs` lists them.")
     return matches[0]
+
+
+def _list_ids(run: Run) -> list[str]:
+    """Return the id of a run, and the one that it had in the store that it comes from."""
+    return [run_id for run_id in (run.info.run_id, run.data.tags.get(stores.CONTINUES)) if run_id]
 
 
 def _register(client: MlflowClient, run: Run, chosen_by: str) -> ModelVersion:

@@ -128,6 +128,9 @@ def test_a_run_is_found_by_its_id_the_beginning_of_its_id_and_its_experiment(clo
     client.set_tag(older, "celebflow.dvc_experiment", "first")
     for name in (older, older[:8], "first"):
         assert find_named_run(client, name).info.run_id == older
+    client.set_tag(older, "celebflow.continues", "f00d" * 8)  # the id that a run had while it waited
+    for name in ("f00d" * 8, "f00df00d"):
+        assert find_named_run(client, name).info.run_id == older
     client.set_tag(newer, "celebflow.dvc_experiment", "first")
     assert find_named_run(client, "first").info.run_id == newer
     with pytest.raises(CelebflowError, match="2 runs begin with"):

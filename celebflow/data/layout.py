@@ -3,26 +3,66 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import takewhile
 from pathlib import Path
+from urllib.parse import unquote
 
 from celebflow.errors import CelebflowError
 
+_Place = tuple[str, ...]  # the folders that lead to a file, from a folder at the top on
 # Characters that show nothing, and that folders hardly have on purpose.
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
-# Marks that people, keyboards and systems write in place of one another, or leave out.
-_SAME_MARKS = str.maketrans(dict.fromkeys("_.-\u2010\u2011\u2012\u2013\u2014\u2212", " ") | dict.fromkeys("‘’ʼ`´", "'"))
+# Marks that people, keyboards and systems write in place of one another, or leave out: also the dots between the parts
+# of names in Chinese and Japanese.
+_SAME_MARKS = str.maketrans(
+    dict.fromkeys("_.-\u2010\u2011\u2012\u2013\u2014\u2212·•‧∙⋅・", " ") | dict.fromkeys("‘’ʼ`´׳", "'")
+)
+# Marks on letters that keyboards of other languages lack, points that say how Hebrew and Arabic sound, and a stroke
+# that only makes words longer. In other scripts, such marks are letters.
+_LETTER_MARKS = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u0655\u0670]")
+# Letters that are written without their strokes where a keyboard lacks them, and those that Arabic, Persian and Urdu
+# write in place of one another.
+_SAME_LETTERS = str.maketrans(
+    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
+    | {"ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه", "ہ": "ه", "ھ": "ه"}
+)
+_PERCENT = re.compile("%[0-9A-Fa-f]{2}")  # as addresses of the web have it, and what is saved from there
 # What systems add to the name of a copy, once the marks above are spaces.
 _COPY = re.compile(r"\s+(copy(\s+\d+)?|\(\d+\)|copy\s+\(\d+\))$")
 _NUMBER = re.compile(r"0*([0-9]+)(\.0+)?")  # as tables and people write it
 # What programs and people write where they know nothing.
-_NOBODY = {"-", "--", "?", "n/a", "#n/a", "<na>", "nan", "nil", "nobody", "none", "null", "undefined", "unknown"}
+_NOBODY = {"-", "--", "-1", "?", "n/a", "#n/a", "<na>", "nan", "nil", "nobody", "none", "null", "undefined", "unknown"}
 # The same in words, once marks are spaces, perhaps with a number; and what holds photographs of anybody.
 _NOBODY_IN_WORDS = re.compile(
     r"(unknown|unidentified|unnamed|unlabell?ed|unsorted|untagged|noname|no name|stranger|other|misc|miscellaneous)s?"
     r"( (people|persons?|faces?|ones?|photos?|photographs?|images?|pictures?))?( [0-9]+)?"
 )
-_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
+_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing", "fold"}
+# What tools add to the names of splits, such as train_images and Test Set.
+_ADDED_WORDS = {"set", "data", "dataset", "images", "image", "imgs", "img", "photos", "pictures", "faces", "split"}
+_ADDED_END = re.compile("(set|data|images?)$")
+# Words of which the names of folders consist that hold copies, or whatever somebody or a program put there.
+_CONTENT_WORDS = {
+    *(
+        "face",
+        "faces",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "photo",
+        "photos",
+        "photographs",
+        "pictures",
+        "pics",
+        "dataset",
+    ),
+    *("original", "originals", "raw", "cropped", "crops", "aligned", "resized", "thumbnail", "thumbnails", "thumb"),
+    *("thumbs", "preview", "previews", "new", "untitled", "folder", "trash", "deleted", "recycle", "recycled", "items"),
+    *("backup", "backups", "temp", "tmp", "duplicates", "rejected", "screenshots", "downloads", "dcim"),
+}
+_COMMON_WORDS = {"new", "raw", "items"}  # which alone can be names
 
 
 def check_layout(folder: Path, paths: Iterable[str]) -> None:
@@ -30,7 +70,7 @@ def check_layout(folder: Path, paths: Iterable[str]) -> None:
 
     That is so when all lie in `folder` itself, in the folders of splits, or in one folder that holds all people's.
     """
-    folders = _list_subfolders(paths)
+    folders = _list_folders(paths)
     if not folders:
         return
     if folders.keys() == {""}:
@@ -39,34 +79,39 @@ def check_layout(folder: Path, paths: Iterable[str]) -> None:
             f"with the person's name, such as {folder}/Ada Brown."
         )
     tops = sorted(folders.keys() - {""})
-    nested = all("" not in folders[top] for top in tops)
+    nested = all(() not in folders[top] for top in tops)
     listing = ", ".join(str(folder / top) for top in tops)
-    if nested and len(tops) > 1 and {top.lower() for top in tops} <= _SPLIT_NAMES:
+    if nested and len(tops) > 1 and all(map(_is_split, tops)):
         raise CelebflowError(
             f"{listing} are splits, not people. celebflow splits each person's photographs itself: move all "
             f"photographs of a person into one folder of {folder}, and choose sizes by prepare.val_fraction and "
             "prepare.test_fraction."
         )
-    if nested and len(tops) == 1 and len(folders[tops[0]]) > 1:
-        raise CelebflowError(f"{folder} holds one folder, {listing}. Move the folders of people in it up to {folder}.")
+    if nested and len(tops) == 1:
+        wrapper, places = _unwrap(folders[tops[0]])
+        if len(_list_inner(places)) > 1:
+            raise CelebflowError(
+                f"{folder} holds one folder, {Path(folder, tops[0], *wrapper)}. Move the folders of people in it up to "
+                f"{folder}."
+            )
 
 
 def list_notes(paths: Iterable[str]) -> list[str]:
     """Return what may be wrong with the folders of people, for files at these paths, a sentence each."""
-    folders = _list_subfolders(paths)
+    folders = _list_folders(paths)
     notes = []
-    if groups := _list_groups({top: inner for top, inner in folders.items() if not is_nobody(top)}):
+    if groups := _list_groups({top: places for top, places in folders.items() if not is_nobody(top)}):
         scope = "All" if len(groups) == len(folders) else "Many"
         notes.append(
             f"{scope} photographs are in folders of folders. Each of {', '.join(groups)} counts as one person, "
             "with all folders in it."
         )
-    if splits := sorted(top for top in folders if top.lower() in _SPLIT_NAMES):
+    if splits := sorted(filter(_is_split, folders)):
         notes.append(
             f"By its name, a split of other tools counts as a person: {', '.join(splits)}. celebflow splits each "
             "person's photographs itself."
         )
-    if unknown := sorted(top for top, inner in folders.items() if is_nobody(top) and len(inner) > 1):
+    if unknown := sorted(top for top, places in folders.items() if is_nobody(top) and len(_list_inner(places)) > 1):
         notes.append(
             f"By its name, {unknown[0]} holds people who are not to be known, but it counts as one person. Set "
             f"prepare.unknown_folder to data/{unknown[0]}, or for the task verification, which knows nobody, move the "
@@ -78,6 +123,16 @@ def list_notes(paths: Iterable[str]) -> list[str]:
             f"show people who are not to be known, set prepare.unknown_folder to data/{nobody[0]}, or for the task "
             "verification, which knows nobody, give each of them a folder."
         )
+    if contents := sorted(top for top in folders if _is_content(top) and top not in splits):
+        notes.append(
+            f"By its name, this is likely no person, but it counts as one: {', '.join(contents)}. Move its photographs "
+            "into the folders of their people, or remove it."
+        )
+    people = {top: places for top, places in folders.items() if top not in splits + contents and not is_nobody(top)}
+    notes += [
+        f"{place} counts as {top}, but has the name of {other}: if it shows {other}, move it up."
+        for place, top, other in _list_misplaced(people)
+    ]
     notes += [
         f"{names} are likely the same person: move the photographs into one folder."
         for names in join_similar_names(folders)
@@ -102,8 +157,9 @@ def join_similar_names(names: Iterable[str]) -> list[str]:
 def list_similar_names(names: Iterable[str]) -> list[Sequence[str]]:
     """Return the groups of names that differ only in writing.
 
-    That is case, spaces, underscores, dots, dashes, the kind of apostrophe, Unicode form, what shows nothing, what
-    systems add to copies, and zeros around a number.
+    That is case, spaces, underscores, dots, dashes, the kind of apostrophe, Unicode form, marks on letters, what shows
+    nothing, what systems add to copies, percent signs for characters, a last name before a comma, and zeros around a
+    number.
     """
     alike = defaultdict(list)
     for name in sorted(names):
@@ -122,31 +178,82 @@ def find_similar_names(names: Iterable[str], known: Iterable[str]) -> dict[str, 
 
 def _simplify(name: str) -> str:
     """Return what names have in common that are likely meant to be the same."""
-    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", name)).casefold()
+    plain = unquote(name) if _PERCENT.search(name) else name
+    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", plain)).casefold()
     if number := _NUMBER.fullmatch(text.strip()):
         return number[1]
-    words = " ".join(text.translate(_SAME_MARKS).split())
+    if text.count(",") == 1:  # as in lists that are sorted by last name
+        last, _, first = text.partition(",")
+        text = f"{first} {last}"
+    letters = _LETTER_MARKS.sub("", unicodedata.normalize("NFD", text)).translate(_SAME_LETTERS)
+    words = " ".join(letters.translate(_SAME_MARKS).split())
     # Of a name that consists of marks alone, nothing would be left.
     return unicodedata.normalize("NFKC", _COPY.sub("", words) or text)
 
 
-def _list_groups(folders: Mapping[str, set[str]]) -> list[str]:
+def _is_split(name: str) -> bool:
+    """Tell whether a folder's name is that of a split, perhaps with a number and what tools add."""
+    words = [_ADDED_END.sub("", word) for word in re.findall("[^\\W\\d]+", _simplify(name)) if word not in _ADDED_WORDS]
+    return bool(words) and _SPLIT_NAMES.issuperset(words)
+
+
+def _is_content(name: str) -> bool:
+    """Tell whether a folder's name says what it holds, instead of whom."""
+    words = set(re.findall("[^\\W\\d]+", _simplify(name)))
+    return bool(words - _COMMON_WORDS) and words <= _CONTENT_WORDS
+
+
+def _list_groups(folders: Mapping[str, Set[_Place]]) -> list[str]:
     """Return the folders at the top that rather hold people than photographs of one, sorted.
 
-    That is so where all photographs are in folders of folders, and of some, several are in one; or where several hold
-    several each, and none of these the same as another does, as albums of people would be.
+    That is so where all photographs are in folders of folders, and of some, several are in one, or each is the first
+    letter of those in it; or where several hold several each, and none of these the same as another does, as albums of
+    people would be.
     """
-    several = sorted(top for top, inner in folders.items() if len(inner - {""}) > 1)
-    if len(folders) > 1 and several and all("" not in inner for inner in folders.values()):
-        return sorted(folders)
-    inner_names = [name for top in several for name in folders[top] - {""}]
+    inner_of = {top: _list_inner(_unwrap(places)[1]) - {""} for top, places in folders.items()}
+    several = sorted(top for top, inner in inner_of.items() if len(inner) > 1)
+    if len(folders) > 1 and all(() not in places for places in folders.values()):
+        names = [(top, name) for top, places in folders.items() for name in _list_inner(places)]
+        by_letter = all(len(top) == 1 < len(name) and name.casefold().startswith(top.casefold()) for top, name in names)
+        if several or by_letter:
+            return sorted(folders)
+    inner_names = [name for top in several for name in inner_of[top]]
     return several if len(several) > 1 and len(set(inner_names)) == len(inner_names) else []
 
 
-def _list_subfolders(paths: Iterable[str]) -> dict[str, set[str]]:
-    """Return for each folder at the top, or "" for none, the folders in it that hold files; "" for itself."""
+def _list_misplaced(folders: Mapping[str, Set[_Place]]) -> list[tuple[str, str, str]]:
+    """Return the folders in a person's that have the name of somebody else who has one, with both names, sorted."""
+    within = {
+        (top, *place[: depth + 1]) for top, places in folders.items() for place in places for depth in range(len(place))
+    }
+    other_of = find_similar_names({parts[-1] for parts in within}, folders.keys() - {""})
+    found = ((parts, other_of.get(parts[-1])) for parts in sorted(within))
+    return [
+        ("/".join(parts), parts[0], other)
+        for parts, other in found
+        if other is not None and other != find_similar_names([parts[0]], [other]).get(parts[0])
+    ]
+
+
+def _list_folders(paths: Iterable[str]) -> dict[str, set[_Place]]:
+    """Return for each folder at the top, or "" for none, the places in it that hold files; () for itself."""
     folders = defaultdict(set)
     for path in paths:
-        top, *inner = path.split("/")[:-1] or [""]
-        folders[top].add(inner[0] if inner else "")
+        top, *place = path.split("/")[:-1] or [""]
+        folders[top].add(tuple(place))
     return folders
+
+
+def _list_inner(places: Iterable[_Place]) -> set[str]:
+    """Return the folders that lead to these places, and "" where one is the folder itself."""
+    return {place[0] if place else "" for place in places}
+
+
+def _unwrap(places: Set[_Place]) -> tuple[_Place, set[_Place]]:
+    """Return the deepest place that holds all others, and these from there on.
+
+    Archives are often unpacked into a folder of their name, in which there is another one.
+    """
+    first, last = min(places), max(places)
+    depth = len([*takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))])
+    return first[:depth], {place[depth:] for place in places}

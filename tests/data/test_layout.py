@@ -19,7 +19,9 @@ PEOPLE = ["Ann/0.jpg", "Ann/1.jpg", "Bo/album/0.jpg", "Cy/one/0.jpg", "Cy/two/0.
     [
         (["train/Ann/0.jpg", "val/Ann/1.jpg", "test/Bo/2.jpg"], ["data/train", "data/val", "splits, not people"]),
         (["Training/Ann/0.jpg", "Validation/Ann/1.jpg"], ["data/Training", "prepare.val_fraction"]),
-        (["faces/Ann/0.jpg", "faces/Bo/album/1.jpg"], ["one folder, data/faces", "up to data"]),
+        (["train_images/Ann/0.jpg", "Test Set/Ann/1.jpg"], ["data/train_images", "splits, not people"]),
+        (["faces/Ann/0.jpg", "faces/Bo/album/1.jpg"], ["one folder, data/faces.", "up to data"]),
+        (["lfw/lfw/Ann/0.jpg", "lfw/lfw/Bo/1.jpg"], ["one folder, data/lfw/lfw.", "up to data"]),
         (["0.jpg", "1.jpg"], ["no folder of a person", "data/Ada Brown"]),
     ],
 )
@@ -41,6 +43,46 @@ def test_folders_of_people_are_accepted_whatever_their_names(paths: list[str]) -
 def test_a_folder_with_the_name_of_a_split_is_told_among_people() -> None:
     (note,) = list_notes(["Test/0.jpg", "train/Ann/0.jpg", "Ann/0.jpg"])
     assert "counts as a person: Test, train" in note
+
+
+@pytest.mark.parametrize("names", [("train_images", "test_images"), ("Trainset", "1 test data"), ("fold_1", "fold_2")])
+def test_a_folder_of_photographs_of_a_split_is_told(names: tuple[str, str]) -> None:
+    (note,) = list_notes([f"{name}/0.jpg" for name in names])
+    assert f"By its name, a split of other tools counts as a person: {', '.join(sorted(names))}." in note
+
+
+@pytest.mark.parametrize(
+    "name", ["thumbnails", "New folder (2)", "Faces", "Trash", "_thumbs", "images 2", "Original Images"]
+)
+def test_a_folder_whose_name_says_what_it_holds_is_told(name: str) -> None:
+    (note,) = list_notes([*PEOPLE, f"{name}/0.jpg"])
+    assert f"likely no person, but it counts as one: {name}. Move" in note
+
+
+def test_an_archive_in_a_folder_of_its_name_is_told() -> None:
+    paths = [
+        "Faces/Faces/Ann_0.jpg",
+        "Original Images/Original Images/Ann/0.jpg",
+        "Original Images/Original Images/Bo/0.jpg",
+    ]
+    notes = list_notes(paths)
+    assert "Each of Faces, Original Images counts as one person" in notes[0]
+    assert "likely no person, but it counts as one: Faces, Original Images" in notes[1]
+
+
+@pytest.mark.parametrize("place", ["Bo", "bo", "album/Bo"])
+def test_a_folder_of_somebody_in_that_of_somebody_else_is_told(place: str) -> None:
+    (note,) = list_notes([*PEOPLE, f"Ann/{place}/2.jpg"])
+    assert f"Ann/{place} counts as Ann, but has the name of Bo" in note
+
+
+def test_a_folder_of_somebody_in_one_of_the_same_name_is_that_persons() -> None:
+    assert list_notes(["Ann/Ann/0.jpg", "Ann/ann/1.jpg", "Bo/0.jpg"]) == []
+
+
+def test_folders_of_first_letters_are_told() -> None:
+    (note,) = list_notes(["A/Ada Brown/0.jpg", "B/Bo Green/0.jpg"])
+    assert "Each of A, B counts as one person" in note
 
 
 def test_folders_of_folders_are_told() -> None:
@@ -73,7 +115,19 @@ def test_a_folder_of_unknown_people_that_counts_as_one_person_is_told() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["unknown", "Unknown", "nan", "None", "unknown people", "_unknown", "Unknown_1", "others", "misc", "unsorted"],
+    [
+        "unknown",
+        "Unknown",
+        "nan",
+        "None",
+        "unknown people",
+        "_unknown",
+        "-1",
+        "Unknown_1",
+        "others",
+        "misc",
+        "unsorted",
+    ],
 )
 def test_a_folder_whose_name_says_that_nobody_is_known_is_told(name: str) -> None:
     (note,) = list_notes([*PEOPLE, f"{name}/0.jpg", f"{name}/1.jpg"])
@@ -102,6 +156,17 @@ def test_a_folder_whose_name_says_that_nobody_is_known_is_told(name: str) -> Non
         ("Ada (2)", "Ada"),
         ("007", "7"),
         ("7", "7.0"),
+        ("José Bové", "Jose Bove"),
+        ("Фёдор", "Федор"),
+        ("Wałęsa", "Walesa"),
+        ("安吉丽娜·朱莉", "安吉丽娜・朱莉"),
+        ("安吉丽娜•朱莉", "安吉丽娜･朱莉"),
+        ("علي", "على"),
+        ("کریم", "كريم"),
+        ("مُحَمَّد", "محمد"),
+        ("דָּוִד", "דוד"),
+        ("Ada%20Brown", "Ada Brown"),
+        ("Brown, Ada", "Ada Brown"),
     ],
 )
 def test_names_that_differ_in_writing_alone_are_told(names: tuple[str, str]) -> None:
@@ -112,7 +177,20 @@ def test_names_that_differ_in_writing_alone_are_told(names: tuple[str, str]) -> 
         assert ascii(names[0]) in note and ascii(names[1]) in note
 
 
-@pytest.mark.parametrize("names", [("-", "?"), ("Ann 1", "Ann 2"), ("7", "70"), ("Unknown Mortal", "Other Lives")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("-", "?"),
+        ("Ann 1", "Ann 2"),
+        ("7", "70"),
+        ("Unknown Mortal", "Other Lives"),
+        ("はば", "はは"),
+        ("กิน", "กัน"),
+        ("कि", "की"),
+        ("100%", "100"),
+        ("Train Smith", "Ann Images"),
+    ],
+)
 def test_other_names_are_neither_alike_nor_nobody(names: tuple[str, str]) -> None:
     assert list_similar_names(names) == []
     assert find_similar_names(names[:1], names[1:]) == {}

@@ -13,7 +13,8 @@ STANDARD_INPUT = "-"  # as a command names it
 _MAX_FILE_BYTES = 500_000_000
 _CHUNK_BYTES = 2**20
 
-# Besides hidden ones, the files and folders that operating systems and network drives leave behind, in lower case.
+# Besides hidden ones, the files and folders that operating systems, network drives, and programs that copy or show
+# folders leave behind, in lower case.
 # They are listed among what is left out, as pipes and sockets are, but do not stop prepare.
 _SYSTEM_NAMES = {
     "$recycle.bin",
@@ -22,21 +23,32 @@ _SYSTEM_NAMES = {
     "@eadir",
     "@recently-snapshot",
     "@recycle",
+    "@synoresource",
+    "@tmp",
     "__macosx",
+    "_gsdata_",
+    "_vti_cnf",
+    "config.msi",
     "desktop.ini",
     "ehthumbs.db",
     "ehthumbs_vista.db",
     "icon\r",
     "lost+found",
+    "lost.dir",
     "network trash folder",
+    "picasa.ini",
     "recycled",
     "recycler",
     "system volume information",
     "temporary items",
     "thevolumesettingsfolder",
     "thumbs.db",
+    "thumbs.db:encryptable",
+    "zbthumbnail.info",
     "~snapshot",
 }
+# What Windows writes down about a download, as other systems and WSL show it, ends so.
+_DOWNLOAD_END = ":zone.identifier"
 _RESCUED = re.compile(r"found\.[0-9]{3}", re.IGNORECASE)  # what Windows makes of damaged folders
 
 
@@ -112,8 +124,14 @@ def is_folder(path: str | Path) -> bool:
 
 
 def is_system_file(name: str) -> bool:
-    """Tell whether an operating system left the file or folder of this name."""
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES or bool(_RESCUED.fullmatch(name))
+    """Tell whether an operating system, or such a program, left the file or folder of this name."""
+    lower = name.lower()
+    return (
+        lower.startswith(".")
+        or lower in _SYSTEM_NAMES
+        or lower.endswith(_DOWNLOAD_END)
+        or bool(_RESCUED.fullmatch(name))
+    )
 
 
 def explain_system_file(path: str) -> str:

@@ -1,6 +1,6 @@
 """Photographs of a person → an enrolled person, whom the model predicts from then on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,14 @@ from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.enrollment import Enrollment, load_enrollment, save_enrollment, start_enrollment
 from celebflow.classifier.gallery import MIN_ENROLLMENT_PEOPLE, Gallery
 from celebflow.data.decoding import decode_photograph
+from celebflow.data.duplicates import HashArray, find_near_pairs, hash_photograph
 from celebflow.data.formats import PhotographError, explain_refusal
 from celebflow.data.layout import is_nobody, list_similar_names
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.extractor import NO_FACE
 from celebflow.inference.predictor import Predictor
 
+_DUPLICATE_DISTANCE_BITS = 48  # as params.yaml has it
 _MAX_CHARACTERS = 255  # of a name, as file systems have it: trained people are folders
 
 
@@ -54,10 +56,12 @@ def enroll(
     enrollment, gallery = _load(predictor), _require_gallery(predictor)
     _check_name(name, enrollment, predictor)
     taken: list[FloatArray] = []
+    hash_of: dict[str, HashArray] = {}
     refused: list[str] = []
     for photograph in photographs:
         try:
-            coordinates = _embed(decode_photograph(read(photograph)), photograph, predictor, gallery, note, whole)
+            image = decode_photograph(read(photograph))
+            coordinates = _embed(image, photograph, predictor, gallery, note, whole)
         except (PhotographError, OSError) as error:
             refused.append(f"{photograph or repr(photograph)} {explain_refusal(error)}")
             continue
@@ -66,8 +70,11 @@ def enroll(
             refused.append(f"{photograph} is already enrolled as {holder}")
         elif holder == name or any(np.array_equal(coordinates, each) for each in taken):
             note(f"{photograph}: this photograph is already enrolled; it counts once.")
+        elif original := _find_near_duplicate(hash_photograph(image), hash_of):
+            note(f"{photograph}: this is a near-duplicate of {original}; they count once.")
         else:
             taken.append(coordinates)
+            hash_of[photograph] = hash_photograph(image)
     if refused:
         raise CelebflowError(
             f"Nobody was enrolled: {'; '.join(refused)}. Leave that out, or give other photographs of {name}."
@@ -76,6 +83,14 @@ def enroll(
         enrollment = enrollment.add(name, np.stack(taken))
         save_enrollment(enrollment, predictor.enrolled_file)
     return next(each for each in _list_people(enrollment) if each.name == name)
+
+
+def _find_near_duplicate(hashes: HashArray, hash_of: Mapping[str, HashArray]) -> str | None:
+    """Return the first of the photographs with these hashes of which one with `hashes` is a near-duplicate."""
+    for other, of_other in hash_of.items():
+        if len(find_near_pairs(np.stack([of_other, hashes]), _DUPLICATE_DISTANCE_BITS)[0]):
+            return other
+    return None
 
 
 def remove_enrolled(name: str, predictor: Predictor) -> None:

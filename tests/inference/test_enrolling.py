@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image, ImageOps
 
 from celebflow.cli import main
 from celebflow.data.decoding import decode_photograph
@@ -82,6 +83,17 @@ def test_a_photograph_counts_once(folder: Path) -> None:
     assert "from 1 photograph." in result.stdout and "counts once" in result.stderr
     result = _enroll("Di", "blue.png", "noise.png")
     assert "from 2 photographs." in result.stdout and "blue.png" in result.stderr
+
+
+def test_near_duplicates_count_once(folder: Path) -> None:
+    noise = Image.open("noise.png")
+    noise.resize((120, 80)).save("large.webp", quality=50)
+    ImageOps.mirror(noise).save("mirrored.png")
+    Path("other.png").write_bytes(draw_noise(1))
+    result = _enroll("Di", "noise.png", "large.webp", "other.png", "mirrored.png")
+    assert "from 2 photographs." in result.stdout
+    assert "large.webp: this is a near-duplicate of noise.png; they count once." in result.stderr
+    assert "mirrored.png" in result.stderr and "other.png" not in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("--remove",), ("Di",), ("--remove", "Di", "blue.png")])

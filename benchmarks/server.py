@@ -91,7 +91,7 @@ def compare_latencies(predictor: Predictor, photographs: Sequence[bytes], addres
     @torch.inference_mode()
     def run_bare() -> None:
         for views in inputs:
-            face = ExtractedFace(None, [SparseRow.from_dense(runtime.extract(view)) for view in views])
+            face = ExtractedFace(None, [SparseRow.from_dense(runtime.extract(view)) for view in views], 0)
             predictor.classifier.average(predictor.stack_views([face]))
 
     def predict() -> None:

@@ -577,8 +577,8 @@ def verify(
     It knows none of the people.
 
     The answer is same when that is at least as likely as not, taking both for equally likely before. The probability
-    is that of the same person. Where a photograph shows several people, its subject is compared; where no face is
-    found, there is no answer. Files that are not readable photographs are reported on standard error, and the exit
+    is that of the same person. Where a photograph shows several people, its subject is compared, which is said; where
+    no face is found, there is no answer. Files that are not readable photographs are reported on standard error, and the exit
     status is 1; the other pairs are compared all the same.
 
     \b
@@ -594,6 +594,7 @@ def verify(
 
     pairs = verifying.list_pairs(photographs, table)
     refused = []
+    crowded: list[str] = []
 
     def refuse(name: str, reason: str) -> None:
         refused.append(name)
@@ -603,7 +604,7 @@ def verify(
         verifier = PairVerifier.load(folder)
         progress = tqdm(pairs, "comparing", unit="pair", disable=True if len(pairs) == 1 else None)
         read = partial(_read_photograph, arguments=photographs)
-        answers = list(verifying.verify_pairs(progress, read, verifier, refuse, whole=whole))
+        answers = list(verifying.verify_pairs(progress, read, verifier, refuse, whole=whole, note_faces=crowded.append))
     formats = {"json": verifying.format_json, "csv": verifying.format_csv, None: verifying.format_table}
     _print_results(answers, formats, format_name)
     if answers and format_name is None:
@@ -612,6 +613,8 @@ def verify(
             f"On val, {calibration.false_match_rate:.1%} of pairs of two people were called same, and "
             f"{calibration.false_non_match_rate:.1%} of pairs of the same person different."
         )
+    if crowded:
+        _echo(verifying.describe_crowded(crowded), err=True)
     if refused:
         raise errors.CelebflowError(f"{len(refused)} files are not readable photographs.")
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from celebflow.features.runtimes import Runtime
 
 _MAX_LISTED = 5
+_RIVAL_AREA = 0.5  # of the subject's face, from which on another one may be meant
 
 
 def extract_missing(
@@ -87,18 +88,31 @@ def extract_views(
 def report(
     count: int, photos: Sequence[Photo], origin: FeatureOrigin, faces_by_path: Mapping[str, Sequence[Face]]
 ) -> None:
-    """Print that features of `count` photographs were computed, and in which of them no face was found."""
+    """Print that features of `count` photographs were computed, and which show no face, or another large one."""
     print(
         f"{count} photographs extracted with {origin.runtime}, {len(photos) - count} found in the cache. "
         f"{origin.backbone.warning()}"
     )
     if faceless := [path for path, faces in faces_by_path.items() if not faces]:
-        more = f" and {len(faceless) - _MAX_LISTED} more" if len(faceless) > _MAX_LISTED else ""
         print(
             f"In {len(faceless)} photographs, no face was found, and their center squares count instead: "
-            f"{', '.join(faceless[:_MAX_LISTED])}{more}. Remove those that show nobody; in {paths.FACES}, their rank "
-            "is 0."
+            f"{_list_some(faceless)}. Remove those that show nobody; in {paths.FACES}, their rank is 0."
         )
+    if crowded := [path for path, faces in faces_by_path.items() if _has_rival(faces)]:
+        print(
+            f"In {len(crowded)} photographs, another face is at least half as large as the one that counts: "
+            f"{_list_some(crowded)}. Crop those in which it is the person's; in {paths.FACES}, the one that counts has "
+            "rank 1."
+        )
+
+
+def _has_rival(faces: Sequence[Face]) -> bool:
+    return any(face.area >= _RIVAL_AREA * faces[0].area for face in faces[1:])
+
+
+def _list_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f"{', '.join(names[:_MAX_LISTED])}{more}"
 
 
 def collect_faces(photos: Sequence[Photo], cache: FeatureCache) -> dict[str, list[Face]]:

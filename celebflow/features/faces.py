@@ -42,6 +42,11 @@ class Face:
     score: float
     landmarks: tuple[Point, ...]
 
+    @property
+    def area(self) -> float:
+        """Return the area of the box, in square pixels."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Face":
         """Restore a face from what dataclasses.asdict returned, even after a round trip through JSON."""
@@ -127,8 +132,7 @@ def iou(one: Face, other: Face) -> float:
     width = max(0.0, min(one.right, other.right) - max(one.left, other.left))
     height = max(0.0, min(one.bottom, other.bottom) - max(one.top, other.top))
     intersection = width * height
-    areas = sum((face.right - face.left) * (face.bottom - face.top) for face in (one, other))
-    return intersection / (areas - intersection)
+    return intersection / (one.area + other.area - intersection)
 
 
 def scale_face(face: Face, scale_x: float, scale_y: float) -> Face:
@@ -145,8 +149,7 @@ def rank_faces(faces: Sequence[Face], size: tuple[int, int]) -> list[Face]:
     """
 
     def prominence(face: Face) -> tuple[float, float]:
-        area = (face.right - face.left) * (face.bottom - face.top)
         distance = math.hypot(face.left + face.right - size[0], face.top + face.bottom - size[1])
-        return area * max(0.0, 1 - distance / math.hypot(*size)), face.score
+        return face.area * max(0.0, 1 - distance / math.hypot(*size)), face.score
 
     return sorted(faces, key=prominence, reverse=True)

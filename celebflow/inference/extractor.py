@@ -42,10 +42,14 @@ class FeatureKey:
 
 @dataclass(frozen=True, eq=False)
 class ExtractedFace:
-    """A face, None for the photograph as a whole, and the features of each of its views."""
+    """A face, None for the photograph as a whole, and the features of each of its views.
+
+    `face_count` is the number of faces in the photograph.
+    """
 
     face: Face | None
     views: list[SparseRow]
+    face_count: int
 
 
 def make_box(face: Face | None) -> Box | None:
@@ -82,15 +86,16 @@ class Extractor:
         nothing, or the photograph as a whole if `whole` is true.
         """
         transform = self._transform
-        faces: Sequence[Face | None] = transform.find_faces(photograph)[:max_faces]
+        found = transform.find_faces(photograph)
+        faces: Sequence[Face | None] = found[:max_faces]
         if not faces and (whole or not transform.detects_faces):
             faces = [None]
         for face in faces:
-            yield self.extract_face(photograph, face)
+            yield self.extract_face(photograph, face, len(found))
 
-    def extract_face(self, photograph: Image.Image, face: Face | None) -> ExtractedFace:
-        """Compute the features of a face in an RGB photograph, or of the photograph as a whole."""
-        return ExtractedFace(face, extract_views(photograph, face, self._transform, self._runtime))
+    def extract_face(self, photograph: Image.Image, face: Face | None, found_count: int = 0) -> ExtractedFace:
+        """Compute the features of a face in an RGB photograph, of so many found, or of the photograph as a whole."""
+        return ExtractedFace(face, extract_views(photograph, face, self._transform, self._runtime), found_count)
 
     def stack_views(self, faces: Sequence[ExtractedFace]) -> list[SparseBatch]:
         """Return the features of each view of several faces, as models take them."""

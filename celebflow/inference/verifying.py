@@ -16,6 +16,8 @@ from celebflow.data.tables import write_table
 from celebflow.errors import CelebflowError, escape_controls
 from celebflow.inference.pair_verifier import Answer, PairVerifier
 
+_MAX_LISTED = 5
+
 
 @dataclass(frozen=True)
 class PairAnswer:
@@ -63,10 +65,12 @@ def verify_pairs(
     refuse: Callable[[str, str], object],
     *,
     whole: bool = False,
+    note_faces: Callable[[str], object] = lambda name: None,
 ) -> Iterator[PairAnswer]:
     """Compare the photographs of each pair, in their order; each photograph is read once.
 
-    `refuse` gets the name of each file that is not a photograph, and the reason; its pairs have no answer.
+    `refuse` gets the name of each file that is not a photograph, and the reason; its pairs have no answer. `note_faces`
+    gets the name of each photograph with several faces, of which the subject's is compared.
     """
     known: dict[str, FloatArray | None] = {}
     refused: set[str] = set()
@@ -75,16 +79,29 @@ def verify_pairs(
             if name in known or name in refused:
                 continue
             try:
-                known[name] = verifier.embed(decode_photograph(read(name)), whole=whole)
+                face = verifier.extract(decode_photograph(read(name)), whole=whole)
             except (PhotographError, OSError) as error:
                 refused.add(name)
                 refuse(name, explain_refusal(error))
+                continue
+            known[name] = None if face is None else verifier.embed_faces([face])
+            if face is not None and face.face_count > 1:
+                note_faces(name)
         if refused & set(pair):
             continue
         verdict = verifier.compare(*(known[name] for name in pair))
         calibration = verifier.card.calibration
         rates = calibration.false_match_rate, calibration.false_non_match_rate
         yield PairAnswer(*pair, verdict.answer, verdict.probability, verdict.log_odds, *rates)
+
+
+def describe_crowded(names: Sequence[str]) -> str:
+    """Say of which photographs one face of several was compared."""
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return (
+        f"Of several faces in a photograph, the most prominent was compared: {', '.join(names[:_MAX_LISTED])}{more}. "
+        "Crop those in which another one is meant."
+    )
 
 
 def format_table(answers: Sequence[PairAnswer]) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -15,6 +16,7 @@ from PIL import Image
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.pair_calibration import PairCalibration
 from celebflow.experiments.mlflow_verifier import PairComparer
+from celebflow.inference.extractor import ExtractedFace
 from celebflow.inference.pair_verifier import PairVerifier, Verdict
 from tests.models import draw_noise
 
@@ -29,9 +31,12 @@ class _Verifier:
         self.count = 0
         self.card = SimpleNamespace(calibration=PairCalibration(1.0, 0.0, 1.0, 0.125, 0.25))
 
-    def embed(self, photograph: Image.Image, *, whole: bool) -> FloatArray | None:
+    def extract(self, photograph: Image.Image, *, whole: bool) -> ExtractedFace | None:
         self.count += 1
-        return np.array([[1.0]]) if photograph.width > photograph.height else None
+        return ExtractedFace(None, [], 2) if photograph.width > photograph.height else None
+
+    def embed_faces(self, faces: Sequence[ExtractedFace]) -> FloatArray:
+        return np.ones((len(faces), 1))
 
     def compare(self, first: FloatArray | None, second: FloatArray | None) -> Verdict:
         found = first is not None and second is not None

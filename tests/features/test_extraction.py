@@ -246,3 +246,14 @@ def test_photographs_without_a_face_are_told(
     names = ", ".join(photo.path for photo in photos[: min(count, 5)])
     assert (f"In {count} photographs, no face was found" in output) == (count > 0)
     assert not count or f"instead: {names}{more}. Remove" in output
+
+
+def test_photographs_with_another_large_face_are_told(photos: list[Photo], capsys: pytest.CaptureFixture[str]) -> None:
+    subject, large, small = (Face(0, 0, side, side, 0.9, ((1, 1),) * 5) for side in (10, 8, 7))
+    others = [[small], [small, large], [], [large]]
+    faces = {photo.path: [subject, *each] for photo, each in zip(photos, others, strict=False)}
+    report(3, photos, FeatureOrigin(SOURCE, DETECTING, "torch"), faces)
+    output = capsys.readouterr().out
+    told = [photo.path for photo, each in zip(photos, others, strict=False) if large in each]
+    assert f"In {len(told)} photographs, another face is at least half as large as the one that counts" in output
+    assert f": {', '.join(told)}. Crop" in output

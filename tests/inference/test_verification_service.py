@@ -83,6 +83,20 @@ def test_the_subjects_are_compared_and_each_photograph_is_extracted_once(
     assert sorted(extracted) == [((40, 60), 1), ((60, 40), 1)]
 
 
+def test_the_command_tells_of_which_photographs_one_face_of_several_was_compared(
+    verifier_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, one = [make_face(30, 5, 50, 25), make_face(0, 3, 14, 16)], [make_face(5, 5, 25, 30)]
+    monkeypatch.setattr(transform_module, "detect_faces", lambda photograph: two if photograph.width == 60 else one)
+    for name, size in (("group.png", (60, 40)), ("portrait.png", (40, 60))):
+        (tmp_path / name).write_bytes(draw_noise(size=size))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["verify", "--model", str(verifier_model), "portrait.png", "group.png", "group.png", "portrait.png"]
+    result = CliRunner().invoke(main, arguments)
+    assert "the most prominent was compared: group.png. Crop" in result.stderr
+    assert not CliRunner().invoke(main, [*arguments[:3], "portrait.png", "portrait.png"]).stderr
+
+
 @pytest.mark.parametrize(("first", "second"), [(True, False), (False, True), (False, False)])
 def test_without_a_face_nothing_is_compared_unless_the_client_wants_it(
     verifier_address: str, monkeypatch: pytest.MonkeyPatch, first: bool, second: bool

@@ -578,8 +578,8 @@ def verify(
 
     The answer is same when that is at least as likely as not, taking both for equally likely before. The probability
     is that of the same person. Where a photograph shows several people, its subject is compared, which is said; where
-    no face is found, there is no answer. Files that are not readable photographs are reported on standard error, and the exit
-    status is 1; the other pairs are compared all the same.
+    no face is found, there is no answer. Files that are not readable photographs are reported on standard error, and
+    the exit status is 1; the other pairs are compared all the same.
 
     \b
     Examples:

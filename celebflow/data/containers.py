@@ -3,7 +3,8 @@
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from celebflow.data.formats import PhotographError
@@ -26,6 +27,8 @@ _RARE_FRAMES = [bytes([marker]) for marker in (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xC
 _ORIENTATION = 0x0112
 _NUMBERS = {1: "B", 3: "H", 4: "I"}  # of EXIF
 _MAX_TAGS = 2**16
+_SUBFILE, _WIDTH, _LENGTH = 254, 256, 257  # tags of TIFF
+_REDUCED, _MASK = 1, 4  # pages that are a smaller copy, or say what is transparent
 _TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 11: 4, 13: 4}  # 8 for others
 _EXIF = b"Exif\0\0"
 # How segments of EXIF and of the index of a multi-picture file begin, with their marker.
@@ -253,26 +256,70 @@ def check_bmp(content: bytes) -> None:
         raise PhotographError(f"has {size} of run-length encoding, which is too much; save it as PNG")
 
 
+class _Tag(NamedTuple):
+    """A tag of a TIFF file: its number, type and length, and its value, or where that is."""
+
+    number: int
+    kind: int
+    length: int
+    value: int
+
+
 def check_tiff(content: bytes) -> None:
-    """Raise PhotographError for a TIFF file whose tags need more memory than the file: many can share its bytes."""
+    """Raise PhotographError for a TIFF file whose tags need more memory than the file, or that holds other photographs.
+
+    Many tags can share the same bytes. Of several pages, decoders would show the first alone.
+    """
+    pages = _list_tiff_pages(content)
+    tags = next(pages, None)
+    if tags is None:
+        return  # truncated, which decoding will say
+    tag_bytes = sum(tag.length * _TIFF_TYPE_BYTES.get(tag.kind, 8) for tag in tags)
+    if tag_bytes > len(content) or len(tags) > _MAX_TAGS:
+        size = f"{len(tags)} tags of {tag_bytes / 1e6:.1f} MB"
+        raise PhotographError(f"has {size}, more than the file; save it again as JPEG")
+    width, height = _find_tiff_size(tags)
+    # A much smaller page is likely a preview that is not marked as one.
+    others = [size for size in map(_find_tiff_size, pages) if 2 * size[0] > width > 0 and 2 * size[1] > height > 0]
+    if others:
+        raise PhotographError(
+            f"holds {len(others) + 1} pages, of which only the first would count; save each as a file of its own"
+        )
+
+
+def _list_tiff_pages(content: bytes) -> Iterator[list[_Tag]]:
+    """Yield the tags of each page of a TIFF file, as far as it is sound."""
     order = ">" if content[:2] == b"MM" else "<"
     big = content[2:4] in (b"+\0", b"\0+")
-    head, count_format, entry, value_bytes = (
-        (f"{order}Q", f"{order}Q", f"{order}HHQ", 8) if big else (f"{order}I", f"{order}H", f"{order}HHI", 4)
+    place, count_format, entry = (
+        (f"{order}Q", f"{order}Q", f"{order}HHQ8s") if big else (f"{order}I", f"{order}H", f"{order}HHI4s")
     )
-    try:
-        (start,) = struct.unpack_from(head, content, 8 if big else 4)
-        (count,) = struct.unpack_from(count_format, content, start)
-        first = start + struct.calcsize(count_format)
-        step = struct.calcsize(entry) + value_bytes
-        entries = [struct.unpack_from(entry, content, first + number * step) for number in range(min(count, _MAX_TAGS))]
-    except (struct.error, OverflowError):
-        return  # truncated, which decoding will say
-    tag_bytes = sum(length * _TIFF_TYPE_BYTES.get(kind, 8) for _, kind, length in entries)
-    if tag_bytes > len(content) or count > _MAX_TAGS:
-        raise PhotographError(
-            f"has {count} tags of {tag_bytes / 1e6:.1f} MB, more than the file; save it again as JPEG"
-        )
+    step = struct.calcsize(entry)
+    total, seen = 0, {0}
+    with suppress(struct.error, OverflowError):
+        (start,) = struct.unpack_from(place, content, 8 if big else 4)
+        while start not in seen and total <= _MAX_TAGS:
+            seen.add(start)
+            (count,) = struct.unpack_from(count_format, content, start)
+            first = start + struct.calcsize(count_format)
+            tags = []
+            for at in range(first, first + step * min(count, _MAX_TAGS + 1), step):
+                number, kind, length, value = struct.unpack_from(entry, content, at)
+                size = _TIFF_TYPE_BYTES.get(kind, 8)
+                tags.append(
+                    _Tag(number, kind, length, int.from_bytes(value[:size], "big" if order == ">" else "little"))
+                )
+            yield tags
+            total += max(count, 1)
+            (start,) = struct.unpack_from(place, content, first + count * step)
+
+
+def _find_tiff_size(tags: Iterable[_Tag]) -> tuple[int, int]:
+    """Return the width and height of a page of a TIFF file, 0 for one that shows no photograph of its own."""
+    value_of = {tag.number: tag.value for tag in tags}
+    if value_of.get(_SUBFILE, 0) & (_REDUCED | _MASK):
+        return 0, 0
+    return value_of.get(_WIDTH, 0), value_of.get(_LENGTH, 0)
 
 
 def strip_avif(content: bytes) -> bytes:

@@ -498,6 +498,22 @@ def test_tiff_files_that_would_be_misread_are_refused_with_the_remedy(image: Ima
         decode_photograph(_encode(grays, "TIFF").replace(black_is_zero, white_is_zero))
 
 
+@pytest.mark.parametrize("options", [{}, {"big_tiff": True}, {"compression": "tiff_lzw"}])
+def test_a_tiff_of_several_photographs_is_refused_with_the_remedy(options: dict[str, object]) -> None:
+    pages = [_draw_photograph(50, 70), _draw_photograph(60, 40)]
+    with pytest.raises(PhotographError, match="holds 3 pages, of which only the first would count; save each"):
+        decode_photograph(_encode(_draw_photograph(), "TIFF", save_all=True, append_images=pages, **options))
+
+
+@pytest.mark.parametrize(("size", "kind"), [((60, 60), 1), ((60, 60), 4), ((30, 30), 0)])
+def test_previews_and_masks_in_a_tiff_cost_no_photograph(size: tuple[int, int], kind: int) -> None:
+    photograph, other = _draw_photograph(), _draw_photograph(*size)
+    other.encoderinfo = {"tiffinfo": {254: kind}}  # as Pillow takes it for a page
+    content = _encode(photograph, "TIFF", save_all=True, append_images=[other])
+    assert Image.open(io.BytesIO(content)).n_frames == 2  # type: ignore[attr-defined] # of TIFF files
+    assert decode_photograph(content).tobytes() == photograph.tobytes()
+
+
 def test_a_strip_of_millions_of_pixels_is_refused() -> None:
     with pytest.raises(PhotographError, match="a side of more than 65535"):
         decode_photograph(_claim_png_size(1, 90_000_000))

@@ -18,7 +18,8 @@ _MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB in the color space sRGB; transparent parts become white.
 
-    A color profile that is damaged, or that is of another kind than the image, is ignored.
+    A color profile that is damaged, or that is of another kind than the image, is ignored; that of colors also says how
+    bright grays are.
     """
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips 16-bit grays to white
@@ -62,6 +63,8 @@ def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _convert(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    if image.mode != transform.input_mode:  # grays with a profile of colors
+        image = image.convert(transform.input_mode)
     return ImageCms.applyTransform(image, transform)  # type: ignore[return-value] # None only when in place
 
 
@@ -72,9 +75,10 @@ def _build_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | 
         return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if _MODES.get(source.profile.xcolor_space.strip()) != mode:
+        of_profile = _MODES.get(source.profile.xcolor_space.strip())
+        if of_profile is None or (of_profile != mode and (of_profile, mode) != ("RGB", "L")):
             return None
-        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), of_profile, "RGB")
         return None if mode != "CMYK" and _keeps_colors(transform, mode) else transform
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None

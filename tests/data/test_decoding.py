@@ -794,6 +794,15 @@ def test_profiles_of_grays_and_inks_are_applied() -> None:
         assert decode_photograph(content).getpixel((0, 0)) == (163, 163, 163)
 
 
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_a_profile_of_colors_says_how_bright_grays_are(mode: str) -> None:
+    gray = Image.new("L", (8, 8), 100).convert(mode)
+    linear = _encode(gray, "PNG", icc_profile=make_rgb_profile(DISPLAY_P3, 1.0))
+    assert decode_photograph(linear).getpixel((0, 0)) == (168, 168, 168)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert decode_photograph(_encode(gray, "PNG", icc_profile=srgb)).getpixel((0, 0)) == (100, 100, 100)
+
+
 def test_a_profile_that_all_but_equals_srgb_changes_no_bit() -> None:
     photograph = _draw_photograph()
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())

@@ -20,8 +20,9 @@ class RefusalError(Exception):
         self.headers = headers
 
     def to_response(self) -> JSONResponse:
-        """Return the response that the client gets."""
-        return JSONResponse({"code": self.code, "message": self.message}, self.status, self.headers)
+        """Return the response that the client gets; what the request holds may be text that no encoding has."""
+        message = self.message.encode(errors="backslashreplace").decode()
+        return JSONResponse({"code": self.code, "message": message}, self.status, self.headers)
 
 
 class RefusalBody(BaseModel):

@@ -144,6 +144,7 @@ def test_a_page_decides_applies_and_undoes(client: Client, tmp_path: Path) -> No
     ("path", "body", "status"),
     [
         ("decisions", {"row": 0, "action": "move", "person": "../Cy"}, 409),
+        ("decisions", {"row": 0, "action": "move", "person": "\ud800"}, 409),  # half a character, as JSON can have it
         ("decisions", {"row": 99, "action": "keep"}, 409),
         ("decisions", {"row": "data/Ann/0.png", "action": "keep"}, 422),
         ("decisions", {"row": 0, "action": "unlink"}, 422),

@@ -16,6 +16,7 @@ from celebflow.data.given_tables import (
     ATTRIBUTES_TABLE,
     CELEBA_ATTRIBUTES,
     CELEBA_PEOPLE,
+    SPLIT_COLUMNS,
     TABLES,
     describe_problems,
     is_given,
@@ -33,6 +34,7 @@ from celebflow.errors import CelebflowError, escape_controls
 
 _PHOTOGRAPH, _PERSON = "photograph", "person"
 _OWN_NAMES = ("path", "attribute")  # of columns in the tables that celebflow writes
+_PERSON_COLUMNS = {"person id", "personid", "identity", "identity id", "subject", "subject id", "id", "name"}
 _LABEL_OF = {"1": YES, "0": NO, "-1": NO, "": BLANK}
 _MAX_ATTRIBUTES = 1000
 _MAX_CHARACTERS = 100
@@ -136,7 +138,7 @@ def read_given_attributes(folder: Path, photos: Sequence[Photo]) -> GivenAttribu
     nobody = _note_nobody(named)
     if problems:
         raise CelebflowError("\n".join([describe_problems(file, problems, _REMEDY), *nobody]))
-    return GivenAttributes(named, table, [*notes, *nobody, *_note_similar_names(named, names)])
+    return GivenAttributes(named, table, [*notes, *nobody, *_note_similar_names(named, names), *_note_columns(names)])
 
 
 def _note_nobody(photos: Sequence[Photo]) -> list[str]:
@@ -165,6 +167,20 @@ def _note_similar_names(photos: Sequence[Photo], names: Sequence[str]) -> list[s
             more = f"; and {len(groups) - _MAX_LISTED} more" if len(groups) > _MAX_LISTED else ""
             notes.append(f"{'; '.join(groups[:_MAX_LISTED])}{more} are likely {consequence}.")
     return notes
+
+
+def _note_columns(names: Sequence[str]) -> list[str]:
+    """Return which attributes are likely none, by their names, a sentence for each kind."""
+    simple = {name: " ".join(name.casefold().replace("_", " ").split()) for name in names}
+    kinds = [
+        (SPLIT_COLUMNS, "celebflow splits the photographs itself: remove the column"),
+        (_PERSON_COLUMNS, f"a column that says who is in a photograph is called {_PERSON}"),
+    ]
+    return [
+        f"By its name, this is likely no attribute, but it counts as one: {', '.join(found)}. If so, {remedy}."
+        for known, remedy in kinds
+        if (found := [name for name in names if simple[name] in known])
+    ]
 
 
 def _read_table(file: Path, problems: list[str]) -> tuple[list[str], Iterator[_Row]]:

@@ -23,6 +23,8 @@ TABLES: dict[str, TaskName] = {
     CELEBA_ATTRIBUTES: "attributes",
     CELEBA_PEOPLE: "attributes",
 }
+# What columns are called that say in which split a row is, in lower case.
+SPLIT_COLUMNS = {"split", "splits", "partition", "subset", "fold"}
 _MAX_LISTED = 10
 _MAX_SHOWN = 100  # characters
 # What is saved or downloaded in place of a table, and what to do.
@@ -41,7 +43,8 @@ def is_given(file: Path) -> bool:
 def read_rows(file: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows of a CSV file that a user wrote, with their line numbers.
 
-    Raises CelebflowError when the file cannot be read, lacks a needed column, or has rows of different lengths.
+    Raises CelebflowError when the file cannot be read, lacks a needed column, has one that may be meant for an optional
+    one, or rows of different lengths.
     """
     lines = read_cells(file)
     _, header = next(lines, (1, []))
@@ -50,12 +53,27 @@ def read_rows(file: Path, needed: Sequence[str], optional: Sequence[str]) -> Ite
         raise CelebflowError(
             f"{file}, line 1: {header.count(doubled[0])} columns are named {doubled[0]}. Remove all but one."
         )
+    # Other columns that may be meant for an optional one.
+    likely = {other: _find_meant(other, optional) for other in header if other not in (*needed, *optional)}
     for number, cells in lines:
         if len(cells) != len(header):
             raise CelebflowError(
                 f"{file}, line {number}: another number of cells than the first line. Correct that line."
             )
-        yield number, dict(zip(header, cells, strict=True))
+        row = dict(zip(header, cells, strict=True))
+        for other, meant in likely.items():
+            if meant and meant not in row and row[other].strip():
+                raise CelebflowError(
+                    f"{file}, line {number}: the column {show_text(other)} would not be read. Rename it to {meant}, "
+                    "with numbers from 1, or remove it."
+                )
+        yield number, row
+
+
+def _find_meant(column: str, names: Sequence[str]) -> str | None:
+    """Return which of the names of columns that celebflow reads another column is likely meant for."""
+    simple = column.strip().casefold()
+    return next((name for name in names if simple == name or {simple, name} <= SPLIT_COLUMNS), None)
 
 
 def require_columns(file: Path, header: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> None:

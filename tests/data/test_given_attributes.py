@@ -254,6 +254,14 @@ def test_tables_of_any_content_are_read_or_refused_by_name(
         assert name in str(error)
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("Split", "splits the photographs itself"), ("person_id", "called person")]
+)
+def test_a_column_that_is_likely_no_attribute_is_told(tmp_path: Path, name: str, remedy: str) -> None:
+    (note,) = _read(tmp_path, attributes=GOOD.replace("Hat", name)).notes
+    assert f"likely no attribute, but it counts as one: {name}. If so" in note and remedy in note
+
+
 def test_people_and_attributes_with_two_spellings_are_told(tmp_path: Path) -> None:
     text = GOOD.replace("p1", "Ada Brown").replace("p2", "ada_brown").replace("Hat", "smiling")
     people, attributes = _read(tmp_path, attributes=text).notes

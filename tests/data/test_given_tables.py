@@ -78,6 +78,16 @@ def test_a_column_that_nobody_reads_may_be_there_twice(tmp_path: Path) -> None:
     assert [number for number, _ in read_rows(tmp_path / "own.csv", ("first", "second"), ())] == [2]
 
 
+@pytest.mark.parametrize("name", ["Fold", " fold", "split", "Partition"])
+def test_a_column_that_may_be_meant_for_an_optional_one_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "own.csv").write_text(f"first,second,{name}\na,b,1\n", encoding="utf-8")
+    with pytest.raises(CelebflowError, match=f"line 2: the column {name} would not be read. Rename it to fold"):
+        list(read_rows(tmp_path / "own.csv", ("first", "second"), ("fold",)))
+    assert [number for number, _ in read_rows(tmp_path / "own.csv", ("first", "second"), ())] == [2]
+    (tmp_path / "own.csv").write_text(f"first,second,{name},fold\na,b,1,1\n", encoding="utf-8")
+    assert [number for number, _ in read_rows(tmp_path / "own.csv", ("first", "second"), ("fold",))] == [2]
+
+
 def test_a_device_in_the_place_of_a_table_is_refused() -> None:
     with pytest.raises(CelebflowError, match="/dev/zero.*not a regular file"):
         read_words(Path("/dev/zero"))

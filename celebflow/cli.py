@@ -374,7 +374,8 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
       celebflow openset ~/other-people --sheet taken.png
       celebflow openset --rev main --json
     """
-    from celebflow.experiments.lookup import find_person_predictions
+    from celebflow.data.photos import UNKNOWN
+    from celebflow.experiments.lookup import find_person_predictions, find_photos
     from celebflow.experiments.results import WORKSPACE
     from celebflow.inference import open_set
     from celebflow.inference.predictor import Predictor
@@ -385,11 +386,14 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
     with _open_folder(None, revision) as folder_of_model:
         predictor = Predictor.load(folder_of_model)
         known = find_person_predictions(revision or WORKSPACE, "test")
-        report = open_set.measure_open_set(folder, predictor, known)
+        photos = find_photos(revision or WORKSPACE)
+        known_sha256s = {photo.sha256 for photo in photos if photo.split != UNKNOWN}
+        report = open_set.measure_open_set(folder, predictor, known, known_sha256s)
     for line in report.unreadable:
         _echo(f"skipped: {line}", err=True)
     for kind, listed in (
         ("The classifier was trained on these people, who are not unknown", report.known_names),
+        ("These are photographs of people whom the classifier knows, and count all the same", report.known_files),
         ("No face was found in these photographs, which count all the same", report.faceless),
     ):
         if listed:

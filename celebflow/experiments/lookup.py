@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from celebflow import paths
+from celebflow.data.photos import Photo, load_photos
 from celebflow.data.tables import load_rows
 from celebflow.errors import CelebflowError, raise_shortage
 from celebflow.evaluation.cross_validation import FoldResult
@@ -71,6 +72,12 @@ def find_person_predictions(name: str, split: str) -> list[PersonPrediction]:
     """Read a result's predictions of one split with p values; `name` and errors are those of find_result."""
     with _fetch_predictions(name, split) as predictions:
         return load_person_predictions(predictions)
+
+
+def find_photos(name: str) -> list[Photo]:
+    """Read which photographs a result was made from; `name` and errors are those of find_result."""
+    with _fetch(name, paths.PHOTOS) as (photos,):
+        return load_photos(photos)
 
 
 def find_folds(name: str) -> list[FoldResult]:

@@ -1,7 +1,8 @@
 """Predict photographs of unknown people, and measure how well the threshold separates them from known people."""
 
+import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class OpenSetReport:
     is the fraction of pairs of a known and an unknown person's photograph in which the former matches better.
     `unreadable` lists the files left out, with reasons, and `known_names` the folders that have the names of people
     whom the classifier knows, however they are written. `faceless` are the photographs in which the detector found no
-    face, and which count all the same.
+    face, and which count all the same. `known_files` are those of known people, by their bytes.
     """
 
     count: int
@@ -64,6 +65,7 @@ class OpenSetReport:
     unreadable: list[str]
     known_names: list[str]
     faceless: list[str]
+    known_files: list[str]
 
     @property
     def taken(self) -> list[UnknownPrediction]:
@@ -86,8 +88,12 @@ def find_folder(unknown_folder: str | None) -> Path:
     return Path(folder)
 
 
-def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonPrediction]) -> OpenSetReport:
+def measure_open_set(
+    folder: Path, predictor: Predictor, known: Sequence[PersonPrediction], known_sha256s: Set[str] = frozenset()
+) -> OpenSetReport:
     """Predict every photograph in `folder`, at any depth, and compare with the predictions for known people.
+
+    `known_sha256s` are those of known people's photographs.
 
     Raises CelebflowError when there is no photograph, or the classifier calls nobody unknown.
     """
@@ -102,12 +108,19 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonP
     predictions: list[UnknownPrediction] = []
     unreadable: list[str] = []
     faceless: list[str] = []
+    known_files: list[str] = []
+
+    def read(file: str) -> bytes:
+        content = read_file(folder / file)
+        if hashlib.sha256(content).hexdigest() in known_sha256s:
+            known_files.append(file)
+        return content
 
     def refuse(file: str, reason: str) -> None:
         unreadable.append(f"{folder / file}: {reason}")
 
     progress = tqdm(files, "predicting", unit="photograph", disable=None)
-    for batch in decode_in_batches(progress, lambda file: read_file(folder / file), refuse):
+    for batch in decode_in_batches(progress, read, refuse):
         faces = predictor.predict_faces([photograph for _, photograph in batch], 1, whole=True)
         # Without a name for the photographs: the last one would stay in memory while the next batch is read.
         for file, (face,) in zip([name for name, _ in batch], faces, strict=True):
@@ -138,6 +151,7 @@ def measure_open_set(folder: Path, predictor: Predictor, known: Sequence[PersonP
         unreadable=unreadable,
         known_names=sorted(find_similar_names(set(people), predictor.card.class_names)),
         faceless=faceless,
+        known_files=known_files,
     )
 
 

@@ -1,5 +1,6 @@
 """Unknown and known people meet the same threshold, and few photographs are in memory at once."""
 
+import hashlib
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -113,6 +114,13 @@ def test_folders_with_the_names_of_known_people_are_told(tmp_path: Path) -> None
     _draw(tmp_path / "ANN_", 255)
     report, _ = _measure(tmp_path)
     assert report.known_names == ["ANN_", "Bo"]
+
+
+def test_photographs_of_known_people_are_told_whatever_their_folder(tmp_path: Path) -> None:
+    _draw(tmp_path / "a", 255, 0)
+    sha256 = hashlib.sha256((tmp_path / "a" / "10 1.png").read_bytes()).hexdigest()
+    report = measure_open_set(tmp_path, cast(Predictor, _Predictor(0.0)), KNOWN, {sha256})
+    assert (report.count, report.known_files, report.known_names) == (2, ["a/10 1.png"], [])
 
 
 @pytest.mark.parametrize(("crop", "faceless"), [("detect", ["a/10 0.png"]), ("none", [])])

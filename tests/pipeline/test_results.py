@@ -98,5 +98,6 @@ def test_unknown_people_are_measured_at_the_threshold(repository: Repository) ->
     found = re.search(r"(\d+) of 12 ", unknown)
     assert found and int(found[1]) < 12
     assert "broken.png" in unknown and "DS_Store" not in unknown
+    assert "people whom the classifier knows" in known and "people whom the classifier knows" not in unknown
     area = re.compile(r"AUC of known against unknown people: ([\d.]+)")
     assert float(area.findall(unknown)[0]) > float(area.findall(known)[0]), "here most photographs are of known people"

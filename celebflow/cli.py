@@ -871,7 +871,7 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
 @click.option("--output", type=_FILE, default=paths.SUSPECTS_PAGE, help="The page to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print all suspects as JSON.")
 def suspects(folds: int, limit: int, output: Path, as_json: bool) -> None:
-    """Find photographs in the wrong folder, or with wrong attributes.
+    """Find photographs whose labels may be wrong.
 
     The photographs of all splits are divided into folds. For each fold, the recipe in params.yaml is trained on the
     others, so that no classifier has learned the label that it judges. A label is suspect where another person, or the

@@ -28,6 +28,7 @@ _PERMUTATIONS = 2000
 _MAX_HALF_WIDTH = 0.05  # of the interval of val's accuracy
 _LEAST_GAIN = 0.003  # the low end of what twice as many photographs bring
 _LEAST_PROBABILITY = 0.5  # of the person whom a suspect more likely shows
+_LEAST_JUDGING_ACCURACY = 0.9
 _NETWORKS = ("mlp", "linear")
 
 
@@ -48,15 +49,22 @@ class Measured:
     """What is measured only on request; without it, advice is silent about it.
 
     `alternative_accuracy` is that of discriminants on the same features of train, on val. `suspects` are among
-    `photograph_count`. `gains` say by how much each person's recall rose from half of the photographs to all.
+    `photograph_count`, of which `accuracy` is the fraction that is predicted correctly out of fold. `gains` say by how
+    much each person's recall rose from half of the photographs to all.
     """
 
     alternative_accuracy: float | None = None
     suspects: Sequence[Suspect] = ()
     photograph_count: int = 0
+    accuracy: float = 0.0
     forecast: Forecast | None = None
     gains: Mapping[str, float] = field(default_factory=dict)
     evidence: EvidenceSummary | None = None
+
+    @property
+    def judges_labels(self) -> bool:
+        """Tell whether suspects are worth a look: a classifier that is often wrong suspects right labels."""
+        return self.accuracy >= _LEAST_JUDGING_ACCURACY
 
 
 def advise(
@@ -72,7 +80,7 @@ def advise(
     found = [
         _advise_on_overfitting(report, params, measured.alternative_accuracy),
         _advise_on_evidence(measured.evidence, params),
-        _advise_on_suspects(measured.suspects, measured.photograph_count),
+        _advise_on_suspects(measured),
         _advise_on_growth(measured),
         _advise_on_imbalance(val.people, in_train, params),
         _advise_on_pair(val.predictions, len(val.people)),
@@ -126,12 +134,13 @@ def _advise_on_evidence(evidence: EvidenceSummary | None, params: Mapping[str, o
     return Advice(finding, "Crop faces: `dvc exp run --set-param extract.face.crop=detect`.")
 
 
-def _advise_on_suspects(suspects: Sequence[Suspect], count: int) -> Advice | None:
-    sure = [each for each in suspects if each.probability_of_likelier >= _LEAST_PROBABILITY]
-    if not sure:
+def _advise_on_suspects(measured: Measured) -> Advice | None:
+    sure = [each for each in measured.suspects if each.probability_of_likelier >= _LEAST_PROBABILITY]
+    if not sure or not measured.judges_labels:
         return None
+    share = f"{len(measured.suspects)} of {measured.photograph_count} labels are suspect"
     return Advice(
-        f"{len(suspects)} of {count} labels are suspect: {sure[0].path} looks like {sure[0].likelier}.",
+        f"{share}: {sure[0].path} looks like {sure[0].likelier}.",
         "Look at each: `celebflow review`.",
     )
 

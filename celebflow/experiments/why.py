@@ -54,13 +54,13 @@ def explain_result(fold_count: int) -> Why:
         alternative_accuracy=_try_alternative(report, params, features, fits),
         suspects=suspects,
         photograph_count=len(predicted.photos),
+        accuracy=predicted.accuracy,
         forecast=learning.curve.forecast if learning else None,
         gains=learning.gains if learning else {},
         evidence=summarize_evidence(evidence, len(predicted.class_names)) if evidence else None,
     )
     return Why(
         measured,
-        predicted.accuracy,
         show_suspects(suspects, features, paths.DATA),
         paths.LEARNING_CURVE_FIGURE.read_bytes() if learning else None,
         occlusions,

@@ -28,12 +28,11 @@ class Occlusion:
 class Why:
     """What explains a result: suspects, a learning curve, where the evidence lies, and what makes people hard.
 
-    `accuracy` is that out of fold of all photographs. The learning curve, a PNG file, and the evidence are None where
+    The learning curve, a PNG file, and the evidence are None where
     they cannot be measured.
     """
 
     measured: Measured
-    accuracy: float
     suspects: Sequence[ShownSuspect]
     learning_curve: bytes | None
     occlusions: Sequence[Occlusion]

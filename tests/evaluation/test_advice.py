@@ -69,7 +69,7 @@ def _advise(
 def test_a_good_result_gets_no_advice(params: Mapping[str, object]) -> None:
     forecast = Forecast(100, 0.97, Interval(0.95, 0.98), 0.002, Interval(-0.001, 0.004))
     evidence = summarize_evidence([_evidence(right_without_face=number < 2) for number in range(40)], 10)
-    measured = Measured(0.9, [_suspect(0.3)], 500, forecast, {"Person 1": 0.1}, evidence)
+    measured = Measured(0.9, [_suspect(0.3)], 500, 0.95, forecast, {"Person 1": 0.1}, evidence)
     assert _advise(_report(), params) == _advise(_report(), params, measured) == []
 
 
@@ -121,11 +121,13 @@ def test_what_was_measured_on_request_becomes_advice() -> None:
     forecast = Forecast(100, 0.97, Interval(0.95, 0.98), 0.012, Interval(0.003, 0.021))
     gains = {"Person 1": 0.1, "Person 2": 0.3, "Person 3": 0.0}
     evidence = summarize_evidence([_evidence(right_without_face=number % 2 == 0) for number in range(40)], 10)
-    measured = Measured(None, [_suspect(0.9), _suspect(0.3)], 500, forecast, gains, evidence)
+    measured = Measured(None, [_suspect(0.9), _suspect(0.3)], 500, 0.95, forecast, gains, evidence)
     hidden, suspects, growth = _advise(_report(), NETWORK, measured)
     assert "With the face hidden" in hidden and "50% of 40" in hidden and "extract.face.crop=detect" in hidden
     assert "2 of 500 labels" in suspects and "Ann/1.jpg looks like Bo" in suspects and "celebflow review" in suspects
     assert "1.2 points (0.3 to 2.1)" in growth and "Person 2 and Person 1, who gained most" in growth
+    unsure = Measured(None, [_suspect(0.9)], 500, 0.7)
+    assert _advise(_report(), NETWORK, unsure) == [], "a classifier that is often wrong suspects right labels"
     [hidden] = _advise(_report(), DISCRIMINANTS, Measured(evidence=evidence))
     assert "extract.face.margin=0" in hidden
 
@@ -134,7 +136,7 @@ def test_there_are_at_most_five_sentences() -> None:
     forecast = Forecast(100, 0.97, Interval(0.95, 0.98), 0.012, Interval(0.003, 0.021))
     evidence = summarize_evidence([_evidence(right_without_face=True) for _ in range(40)], 10)
     report = _report((0.5, 0.5, 0.6) + (0.8,) * 7, confused={0: 1, 1: 0}, half_width=0.06)
-    measured = Measured(0.9, [_suspect(0.9)], 500, forecast, {}, evidence)
+    measured = Measured(0.9, [_suspect(0.9)], 500, 0.95, forecast, {}, evidence)
     advice = _advise(report, NETWORK, measured, counts=(8, 9, 10, *(90,) * 7))
     assert len(advice) == 5 and "overfits" in advice[0]
 

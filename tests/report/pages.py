@@ -137,12 +137,11 @@ def make_why(content: PageContent) -> Why:
         for number, name in enumerate(names)
     ]
     forecast = Forecast(80, 0.9, Interval(0.8, 0.95), 0.012, Interval(0.003, 0.021))
-    measured = Measured(0.9, suspects, 500, forecast, {}, summarize_evidence(evidence, len(names)))
+    measured = Measured(0.9, suspects, 500, 0.875, forecast, {}, summarize_evidence(evidence, len(names)))
     image = draw_image(1)
     reasons = ["few photographs (6, where the median is 40)", f"looks like {names[0]} (20% of the probability)"]
     return Why(
         measured,
-        accuracy=0.875,
         suspects=[ShownSuspect(each, image, [(each.person, image), (each.likelier, image)]) for each in suspects],
         learning_curve=draw_png(3),
         occlusions=[Occlusion(each, image, image, image) for each in evidence],

@@ -296,7 +296,13 @@ def test_what_explains_a_result_is_shown_on_request(show: Show, make_content: Ma
         and "+0.013" in change
     )
     [text] = list_texts(driver, "#why")
-    for part in ("500 photographs", "87.5% are right", "+0.012 (+0.003 to +0.021)", "40.0% of the evidence"):
+    for part in (
+        "500 photographs",
+        "87.5% are right",
+        "judge labels by a better recipe",
+        "+0.012 (+0.003 to +0.021)",
+        "40.0% of the evidence",
+    ):
         assert part in text
     assert list_texts(driver, "#why .plain tbody tr") == ["dark\t25.0%\t12.5%\tyes", "small\t10.0%\t10.0%\tno"]
     assert len(list_texts(driver, ".sheets tbody tr")) == 12

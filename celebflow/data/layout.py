@@ -59,10 +59,23 @@ _CONTENT_WORDS = {
         "dataset",
     ),
     *("original", "originals", "raw", "cropped", "crops", "aligned", "resized", "thumbnail", "thumbnails", "thumb"),
-    *("thumbs", "preview", "previews", "new", "untitled", "folder", "trash", "deleted", "recycle", "recycled", "items"),
+    *(
+        "thumbs",
+        "preview",
+        "previews",
+        "new",
+        "untitled",
+        "folder",
+        "trash",
+        "deleted",
+        "recycle",
+        "recycled",
+        "bin",
+        "items",
+    ),
     *("backup", "backups", "temp", "tmp", "duplicates", "rejected", "screenshots", "downloads", "dcim"),
 }
-_COMMON_WORDS = {"new", "raw", "items"}  # which alone can be names
+_COMMON_WORDS = {"new", "raw", "bin", "items"}  # which alone can be names
 
 
 def check_layout(folder: Path, paths: Iterable[str]) -> None:

@@ -52,7 +52,7 @@ def test_a_folder_of_photographs_of_a_split_is_told(names: tuple[str, str]) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["thumbnails", "New folder (2)", "Faces", "Trash", "_thumbs", "images 2", "Original Images"]
+    "name", ["thumbnails", "New folder (2)", "Faces", "Trash", "Recycle Bin", "_thumbs", "images 2", "Original Images"]
 )
 def test_a_folder_whose_name_says_what_it_holds_is_told(name: str) -> None:
     (note,) = list_notes([*PEOPLE, f"{name}/0.jpg"])
@@ -189,6 +189,7 @@ def test_names_that_differ_in_writing_alone_are_told(names: tuple[str, str]) -> 
         ("कि", "की"),
         ("100%", "100"),
         ("Train Smith", "Ann Images"),
+        ("Bin", "Li Bin"),
     ],
 )
 def test_other_names_are_neither_alike_nor_nobody(names: tuple[str, str]) -> None:

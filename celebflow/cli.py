@@ -422,6 +422,47 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
         _echo("Taken for: " + ", ".join(f"{name} ({count})" for name, count in counts))
 
 
+@main.command(cls=_ProjectCommand)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--sample", type=click.IntRange(10, 2000), default=500, help="How many new photographs to compare.")
+@click.option("--limit", default=10, help="The maximum number of photographs in the list; -1 for all.")
+@click.option("--sheet", type=_FILE, help="Also draw the photographs that differ most into this PNG file.")
+@click.option("--json", "format_name", flag_value="json", help="Print the whole report as JSON.")
+@click.option("--csv", "format_name", flag_value="csv", help="Print a CSV row for each new photograph.")
+def drift(folder: Path, sample: int, limit: int, sheet: Path | None, format_name: str | None) -> None:
+    """Tell whether new photographs look like those of train.
+
+    FOLDER holds the new photographs, at any depth; of more than --sample, some are drawn. A classifier tries to tell
+    them from photographs of train that it has not seen. An AUC of 0.5 means that nobody could, 1 that it always can;
+    the p value is the probability of such an AUC by chance. The photographs with the highest scores differ most.
+
+    Who is shown counts as a difference, too, unless all photographs are in folders of people of train, as in data/:
+    then each is compared with those of its person alone.
+
+    The command also prints how many of them the classifier would call unknown, beside the same of the test split, and
+    in how many no face was found. The exit status is 0 whether there is a difference or not.
+
+    \b
+    Examples:
+      celebflow drift ~/new-photographs
+      celebflow drift ~/new-photographs --sheet drift.png
+      celebflow drift ~/new-photographs --csv > drift.csv
+    """
+    from celebflow.experiments.drift import check_drift, format_csv, format_drift, save_sheet
+
+    check = check_drift(folder, sample)
+    for line in check.report.unreadable:
+        _echo(f"skipped: {line}", err=True)
+    formats = {
+        "json": lambda reports: json.dumps(asdict(reports[0]), indent=2, ensure_ascii=False, allow_nan=False),
+        "csv": lambda reports: format_csv(reports[0]),
+        None: lambda reports: format_drift(reports[0], limit),
+    }
+    _print_results([check.report], formats, format_name)
+    if sheet is not None:
+        save_sheet(check, sheet)
+
+
 _MODEL_HELP = "A folder with a model, or a model's address in MLflow: models:/celebflow@champion."
 _choose_revision = click.option(
     "--rev", "revision", type=_NAME, help="The model of a git revision or a DVC experiment."

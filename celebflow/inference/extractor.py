@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,13 @@ class Extractor:
     def extract_face(self, photograph: Image.Image, face: Face | None, found_count: int = 0) -> ExtractedFace:
         """Compute the features of a face in an RGB photograph, of so many found, or of the photograph as a whole."""
         return ExtractedFace(face, extract_views(photograph, face, self._transform, self._runtime), found_count)
+
+    def extract_all(
+        self, photographs: Sequence[Image.Image], max_faces: int | None = None, *, whole: bool = False
+    ) -> list[list[ExtractedFace]]:
+        """Compute the features of the faces in each of N RGB photographs, several photographs at a time."""
+        with ThreadPoolExecutor(self.workers) as workers:
+            return list(workers.map(lambda each: list(self.extract(each, max_faces, whole=whole)), photographs))
 
     def stack_views(self, faces: Sequence[ExtractedFace]) -> list[SparseBatch]:
         """Return the features of each view of several faces, as models take them."""

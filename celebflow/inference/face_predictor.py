@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -83,9 +82,8 @@ class FacePredictor(ABC, Generic[Predicted, Described]):
     def extract_all(
         self, photographs: Sequence[Image.Image], max_faces: int | None = None, *, whole: bool = False
     ) -> list[list[ExtractedFace]]:
-        """Compute the features of the faces in each of N RGB photographs, several photographs at a time."""
-        with ThreadPoolExecutor(self.workers) as workers:
-            return list(workers.map(lambda each: list(self.extract(each, max_faces, whole=whole)), photographs))
+        """Compute the features of the faces in each of N RGB photographs, as Extractor does."""
+        return self._extractor.extract_all(photographs, max_faces, whole=whole)
 
     @torch.inference_mode()
     def classify(self, photographs: Sequence[Sequence[ExtractedFace]]) -> list[list[Predicted]]:

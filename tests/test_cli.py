@@ -111,6 +111,7 @@ def test_usage_and_other_errors_end_with_a_status_and_no_traceback(tmp_path: Pat
         ["predict", "--model", "", "a.jpg"],
         ["serve", "--rev", ""],
         ["openset", "--rev", ""],
+        ["drift", ".", "--sheet", ""],
         ["compare", ""],
         ["compare", "HEAD", ""],
         ["page", "--against", ""],

@@ -41,6 +41,7 @@ NOT_RUN = {
         "test_verification_service.py the server",
     ),
     "celebflow page --why": "it trains many times; tests/experiments/test_pages.py runs it",
+    "celebflow drift ~/new-photographs --sheet drift.png": "tests/experiments/test_drift.py draws photographs",
     "celebflow review": "it serves until Ctrl-C; tests/experiments/test_review_command.py and test_review_page.py do",
     "dvc exp run $(celebflow recipe attributes)": "it needs labels; tests/report and tests/evaluation make results",
     **dict.fromkeys(

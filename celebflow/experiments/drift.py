@@ -64,8 +64,9 @@ class DriftReport:
     """Whether new photographs look like those of train, of which `train_count` were compared with them.
 
     `within_people` tells whether each was compared with photographs of its person alone. `auc` is the fraction of pairs
-    of a new photograph and one of train that a classifier tells apart, which has not seen them; `p_value` is the
-    probability of as much by chance. `photographs` are the new ones, those that differ most first.
+    of a new photograph and one of train that a classifier tells apart, which has not seen them, and `beyond` the
+    fraction of new ones that look newer than 95% of train; `p_value` is the probability of as much by chance.
+    `photographs` are the new ones, those that differ most first.
 
     `unknown` is the fraction of them that is called unknown, `unknown_in_test` that of the test split, `faceless` and
     `faceless_in_train` those without a face; None where nobody is unknown, or the recipe detects no faces.
@@ -75,6 +76,7 @@ class DriftReport:
 
     differs: bool
     auc: float
+    beyond: Fraction
     p_value: float
     within_people: bool
     train_count: int
@@ -117,7 +119,10 @@ def check_drift(folder: Path, max_count: int) -> DriftCheck:
     if people is not None:
         apart = [photo for photo in apart if photo.person in people]
     if len(apart) < MIN_PHOTOGRAPHS:
-        raise CelebflowError(f"Train has {len(apart)} photographs to compare with, and {MIN_PHOTOGRAPHS} are needed.")
+        of_people = "" if people is None else f" of the people in {folder}"
+        raise CelebflowError(
+            f"Train has {len(apart)} photographs{of_people} to compare with, and {MIN_PHOTOGRAPHS} are needed."
+        )
     compared_train = [apart[position] for position in draw_sample(len(apart), _MAX_TRAIN, _SEED)]
     if people is not None and not set(people) <= {photo.person for photo in compared_train}:
         people = None  # of too many people, the sample lacks some
@@ -132,6 +137,7 @@ def check_drift(folder: Path, max_count: int) -> DriftCheck:
     report = DriftReport(
         differs=comparison.differs,
         auc=comparison.auc,
+        beyond=comparison.beyond,
         p_value=comparison.p_value,
         within_people=people is not None,
         train_count=len(compared_train),
@@ -267,6 +273,7 @@ def format_drift(report: DriftReport, max_photographs: int) -> str:
         sentences.append(
             "Who is shown counts, too: photographs of other people, or of some more often, look different."
         )
+    sentences.append(f"{_format_fraction(report.beyond)} look newer than 95% of train; by chance, 5% do.")
     sentences.append(_format_fractions("would be called unknown", report.unknown, "of test", report.unknown_in_test))
     sentences.append(_format_fractions("have no face", report.faceless, "of train", report.faceless_in_train))
     text = "\n".join(sentence for sentence in sentences if sentence)

@@ -109,6 +109,17 @@ def test_a_shift_is_found_and_shifted_photographs_score_higher(new_of_person: tu
     assert np.mean([result.auc for result in results]) > 0.8
 
 
+def test_a_few_that_differ_much_are_found_where_most_look_alike() -> None:
+    results = []
+    for seed in range(20):
+        vectors = np.random.default_rng(seed).normal(size=(100, 400))
+        vectors[:12, 0] += 20  # a quarter of the new ones
+        results.append(compare_samples(vectors @ vectors.T, np.arange(100) < 50, np.zeros(100, np.int64), 99))
+    assert np.mean([result.differs for result in results]) > 0.9, "by the AUC alone, it would be a quarter"
+    assert np.mean([result.auc for result in results]) < 0.65
+    assert np.mean([result.beyond.value for result in results]) == pytest.approx(0.24, abs=0.05)
+
+
 def test_photographs_that_are_all_the_same_do_not_differ() -> None:
     for products in (np.zeros((20, 20)), np.ones((20, 20), np.float32)):
         result = compare_samples(products, np.arange(20) < 10, np.arange(20) % 2, 99)

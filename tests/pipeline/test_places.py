@@ -74,7 +74,17 @@ def test_a_clone_has_the_same_bytes_where_git_changes_the_ends_of_lines(tmp_path
 
 def test_outside_of_a_project_commands_say_so_and_make_nothing(template: Repository, tmp_path: Path) -> None:
     outside = Repository(tmp_path)
-    for command in ("runs", "cache", "register", "recipe", "compare HEAD", "predict x.jpg", "openset .", "export"):
+    for command in (
+        "runs",
+        "cache",
+        "register",
+        "recipe",
+        "compare HEAD",
+        "predict x.jpg",
+        "openset .",
+        "drift .",
+        "export",
+    ):
         assert "no dvc.yaml" in outside.invoke(*command.split(), fails=True)
     assert list(tmp_path.iterdir()) == []
     inside = Repository(template.folder / "data")

@@ -121,6 +121,17 @@ def test_what_cannot_be_compared_is_told(verified: Repository, repository: Repos
         assert "celebflow verify" in verified.invoke(*command, fails=True)
 
 
+def test_new_photographs_are_compared_with_those_of_train(verified: Repository, tmp_path: Path) -> None:
+    for number, name in enumerate(invented_people.PEOPLE[:PEOPLE]):
+        photograph = invented_people.draw_photograph(number, 6)
+        for folder, picture in (("same", photograph), ("darkened", photograph.point(lambda value: value // 4))):
+            (tmp_path / folder / name).mkdir(parents=True)
+            picture.save(tmp_path / folder / name / "6.png")
+    assert "No difference" in verified.invoke("drift", str(tmp_path / "same"))
+    darkened = verified.invoke("drift", str(tmp_path / "darkened"), "--sheet", str(tmp_path / "sheet.png"))
+    assert "look different" in darkened and "unknown" not in darkened and (tmp_path / "sheet.png").exists()
+
+
 def test_runs_lists_the_task_among_the_params_that_differ(verified: Repository) -> None:
     rows = verified.invoke("runs", "--commits", "-1").splitlines()
     assert any("task=recognition" in row for row in rows), rows

@@ -433,8 +433,9 @@ def drift(folder: Path, sample: int, limit: int, sheet: Path | None, format_name
     """Tell whether new photographs look like those of train.
 
     FOLDER holds the new photographs, at any depth; of more than --sample, some are drawn. A classifier tries to tell
-    them from photographs of train that it has not seen. An AUC of 0.5 means that nobody could, 1 that it always can;
-    the p value is the probability of such an AUC by chance. The photographs with the highest scores differ most.
+    them from those of train, each without having seen it. An AUC of 0.5 means that nobody could, 1 that it always can;
+    where only some differ, more than 5% look newer than 95% of train. The p value is the probability of as much by
+    chance. The photographs with the highest scores differ most.
 
     Who is shown counts as a difference, too, unless all photographs are in folders of people of train, as in data/:
     then each is compared with those of its person alone.

@@ -44,20 +44,26 @@ def _heat(*, left: float, right: float) -> NDArray[np.float32]:
     return heat
 
 
-def test_whole_photographs_are_looked_at_in_parts(
-    predictor: Predictor, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _watch_explainer(
+    monkeypatch: pytest.MonkeyPatch, heat: NDArray[np.float32]
+) -> list[tuple[list[str], NDArray[np.int64]]]:
+    """Let every heat map be this one; return where the photographs and classes of each call will be."""
     explained = []
 
     def explain(
         self: object, photographs: Sequence[str], classes: NDArray[np.int64], features: Features
     ) -> list[NDArray[np.float32]]:
         explained.append((list(photographs), classes))
-        return [_heat(left=0.25, right=1) for _ in photographs]
+        return [heat for _ in photographs]
 
     monkeypatch.setattr(grad_cam.Explainer, "explain", explain)
-    found_in = {(tmp_path / photo.path).read_bytes(): photo.path for photo in features.photos}
-    assert len(found_in) == len(features.photos)
+    return explained
+
+
+def test_whole_photographs_are_looked_at_in_parts(
+    predictor: Predictor, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explained = _watch_explainer(monkeypatch, _heat(left=0.25, right=1))
     faces = iter([[BOX]] * 2 + [[]] + [[BOX]] * 3)
     monkeypatch.setattr(evidence_module, "detect_faces", lambda photograph: next(faces))
     val = [photo for photo in features.photos if photo.split == "val"]
@@ -105,19 +111,12 @@ def test_in_a_crop_the_face_that_extract_chose_counts(
 def test_the_heat_map_is_that_of_the_person_predicted_from_the_whole_photograph(
     face_predictor: Predictor, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    explained = []
-
-    def explain(
-        self: object, photographs: Sequence[str], classes: NDArray[np.int64], features: Features
-    ) -> list[NDArray[np.float32]]:
-        explained.append(classes.tolist())
-        return [_heat(left=0, right=0) for _ in photographs]
-
-    monkeypatch.setattr(grad_cam.Explainer, "explain", explain)
+    explained = _watch_explainer(monkeypatch, _heat(left=0, right=0))
     parts = [PredictedPerson(None, row, True, None, None) for row in np.eye(3)]
     monkeypatch.setattr(face_predictor, "classify", lambda photographs: [parts for _ in photographs])
     occlusions = measure_evidence(face_predictor, features, tmp_path)
-    assert explained == [[0] * len(occlusions)]
+    [(_, classes)] = explained
+    assert classes.tolist() == [0] * len(occlusions)
     for each in occlusions:
         assert (each.evidence.predicted, each.evidence.without_face, each.evidence.face_alone) == ("Ann", "Bo", "Cy")
         assert each.evidence.outside_fraction == pytest.approx(1 - each.evidence.face_fraction), "of no evidence at all"

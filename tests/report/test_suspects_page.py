@@ -1,9 +1,7 @@
 """The page of suspects shows each beside the photographs that it resembles, whatever they are called."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,24 +11,7 @@ from celebflow.features.store import Features
 from celebflow.report import suspects_page
 from celebflow.report.suspects_page import render_suspects
 from tests.browser import emulate_phone, has_alert, take_console, take_requests
-from tests.conftest import draw_features
-from tests.images import hash_photos
 from tests.report.pages import HOSTILE_NAMES, PHONE_WIDTH_PX, Show, click, fits_phone, list_texts
-
-
-@pytest.fixture
-def features(folder: Path) -> Features:
-    """Return features of the photographs in the folder."""
-    drawn = draw_features(9)
-    return replace(drawn, photos=hash_photos(drawn.photos, folder))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return a folder with the photographs 0.jpg to 8.jpg, each gray as its number says."""
-    for number in range(9):
-        Image.fromarray(np.full((40, 40, 3), 25 * number, np.uint8)).save(tmp_path / f"{number}.jpg")
-    return tmp_path
 
 
 def _suspect(number: int, person: str = "Ann", likelier: str = "Bo Ek", **changes: str) -> Suspect:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from celebflow.classifier.calibration import FloatArray, softmax
 from celebflow.data.tables import load_rows, save_rows
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.neighbors import scale_to_unit_length
 
 if TYPE_CHECKING:
     from celebflow.classifier.out_of_fold import OutOfFold  # imports PyTorch
@@ -43,6 +42,8 @@ def find_suspects(predicted: "OutOfFold", coordinates: FloatArray | None = None)
     among the photographs in their folder. Calibration, which takes wrong labels for errors, would blur this.
     `coordinates` (N, D) say which photographs resemble each other.
     """
+    from celebflow.evaluation.neighbors import scale_to_unit_length  # imports PyTorch
+
     judged = np.flatnonzero(predicted.judged)
     labels, logits = predicted.labels[judged], predicted.logits[judged]
     probabilities = predicted.probabilities[judged]

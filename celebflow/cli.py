@@ -18,7 +18,6 @@ from celebflow import errors, paths
 sys.excepthook = errors.report_uncaught  # until run_to_exit begins
 _Result = TypeVar("_Result")
 _EMPTY = "it is empty"
-_MAX_LISTED = 5
 
 
 class _Name(click.types.StringParamType):
@@ -397,9 +396,7 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
         ("No face was found in these photographs, which count all the same", report.faceless),
     ):
         if listed:
-            more = len(listed) - _MAX_LISTED
-            names = ", ".join(listed[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
-            _echo(f"{kind}: {names}.", err=True)
+            _echo(f"{kind}: {errors.list_some(listed)}.", err=True)
     if sheet is not None and report.taken:
         open_set.save_taken(report, folder, predictor.card.backbone.warning(), sheet)
     elif sheet is not None:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -54,6 +54,12 @@ _TEXTS = {
     "No space left on device": errno.ENOSPC,
 }
 _LITTLE_SPACE_BYTES = 10**9
+
+
+def list_some(names: Sequence[str], max_count: int = 5) -> str:
+    """Return the first names for a message, and how many more there are."""
+    more = f" and {len(names) - max_count} more" if len(names) > max_count else ""
+    return f"{', '.join(names[:max_count])}{more}"
 
 
 def lacks_memory(error: BaseException) -> bool:

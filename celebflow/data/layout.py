@@ -44,36 +44,11 @@ _ADDED_WORDS = {"set", "data", "dataset", "images", "image", "imgs", "img", "pho
 _ADDED_END = re.compile("(set|data|images?)$")
 # Words of which the names of folders consist that hold copies, or whatever somebody or a program put there.
 _CONTENT_WORDS = {
-    *(
-        "face",
-        "faces",
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "photo",
-        "photos",
-        "photographs",
-        "pictures",
-        "pics",
-        "dataset",
-    ),
-    *("original", "originals", "raw", "cropped", "crops", "aligned", "resized", "thumbnail", "thumbnails", "thumb"),
-    *(
-        "thumbs",
-        "preview",
-        "previews",
-        "new",
-        "untitled",
-        "folder",
-        "trash",
-        "deleted",
-        "recycle",
-        "recycled",
-        "bin",
-        "items",
-    ),
-    *("backup", "backups", "temp", "tmp", "duplicates", "rejected", "screenshots", "downloads", "dcim"),
+    *("face", "faces", "image", "images", "img", "imgs", "photo", "photos", "photographs", "pictures", "pics"),
+    *("dataset", "original", "originals", "raw", "cropped", "crops", "aligned", "resized", "thumbnail"),
+    *("thumbnails", "thumb", "thumbs", "preview", "previews", "new", "untitled", "folder", "trash", "deleted"),
+    *("recycle", "recycled", "bin", "items", "backup", "backups", "temp", "tmp", "duplicates", "rejected"),
+    *("screenshots", "downloads", "dcim"),
 }
 _COMMON_WORDS = {"new", "raw", "bin", "items"}  # which alone can be names
 

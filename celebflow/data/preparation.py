@@ -20,10 +20,9 @@ from celebflow.data.layout import check_layout, find_similar_names, list_notes
 from celebflow.data.photos import UNKNOWN, Photo
 from celebflow.data.splits import Split, Splitter
 from celebflow.data.tables import save_rows
-from celebflow.errors import CelebflowError, escape_controls
+from celebflow.errors import CelebflowError, escape_controls, list_some
 from celebflow.params import PrepareParams
 
-_MAX_LISTED = 5
 _LINK_REMEDY = (
     "which DVC does not track: copy the folder here; to keep the photographs on another disk, put DVC's cache there "
     "(dvc cache dir FOLDER && dvc config cache.type symlink) before dvc add"
@@ -141,10 +140,9 @@ def _note_overlap(known: Sequence[Photo], unknown: Sequence[Photo]) -> list[str]
     notes = []
     path_of = {photo.group: photo.path for photo in known}
     if copies := [f"{photo.path} ({path_of[photo.group]})" for photo in unknown if photo.group in path_of]:
-        more = f" and {len(copies) - _MAX_LISTED} more" if len(copies) > _MAX_LISTED else ""
         notes.append(
             "These photographs of unknown people are near-duplicates of known people's, in parentheses, and measure "
-            f"the threshold wrongly: {', '.join(copies[:_MAX_LISTED])}{more}."
+            f"the threshold wrongly: {list_some(copies)}."
         )
     name_of = {photo.person: photo.person.rpartition("/")[2] for photo in unknown}
     similar = find_similar_names(name_of.values(), {photo.person for photo in known})

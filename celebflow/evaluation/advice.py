@@ -125,9 +125,10 @@ def _advise_on_overfitting(
 def _advise_on_evidence(evidence: EvidenceSummary | None, params: Mapping[str, object]) -> Advice | None:
     if evidence is None or not evidence.reads_surroundings:
         return None
+    hidden = evidence.recognized_without_face
     finding = (
-        f"With the face hidden, the classifier still recognizes {evidence.accuracy_without_face:.0%} of "
-        f"{evidence.count} photographs ({evidence.chance:.0%} by chance): it reads hair, clothes or backgrounds."
+        f"With the face hidden, the classifier still recognizes {hidden.value:.0%} of "
+        f"{hidden.count} photographs ({evidence.chance:.0%} by chance): it reads hair, clothes or backgrounds."
     )
     if params.get("extract.face.crop") == "detect":
         return Advice(finding, "Show it less of them: `dvc exp run --set-param extract.face.margin=0`.")

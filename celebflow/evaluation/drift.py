@@ -6,33 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import FloatArray
-from celebflow.evaluation.metrics import compute_wilson_interval
+from celebflow.evaluation.metrics import Fraction, measure_fraction
 from celebflow.evaluation.open_set import compute_auc
-from celebflow.evaluation.significance import CONFIDENCE, Interval
+from celebflow.evaluation.significance import CONFIDENCE
 
 PERMUTATIONS = 1000
 _SEED = 0
 _BEYOND = 0.95  # of the others' scores
 _PENALTY = 0.1  # relative to the mean squared length of the vectors around their mean
-
-
-@dataclass(frozen=True)
-class Fraction:
-    """How many of some photographs are of a kind, and Wilson's interval of the fraction."""
-
-    hits: int
-    count: int
-    interval: Interval
-
-    @property
-    def value(self) -> float:
-        """Return the fraction."""
-        return self.hits / self.count
-
-
-def measure_fraction(hits: int, count: int) -> Fraction:
-    """Return the fraction hits / count of photographs that were drawn independently, one at least."""
-    return Fraction(hits, count, Interval(*compute_wilson_interval(hits, count)))
 
 
 @dataclass(frozen=True, eq=False)

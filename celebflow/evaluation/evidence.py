@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from celebflow.data.tables import save_rows
-from celebflow.evaluation.metrics import compute_wilson_interval
-from celebflow.evaluation.significance import Interval
+from celebflow.evaluation.metrics import Fraction, measure_fraction
 
 _TIMES_CHANCE = 3.0  # above which hits with a hidden face are no chance
 _LEAST_ACCURACY = 0.2
@@ -34,43 +33,35 @@ class Evidence:
 
 @dataclass(frozen=True)
 class EvidenceSummary:
-    """What holds on average for `count` photographs of val: fractions, and accuracies with Wilson's 95% intervals.
+    """What holds on average for photographs of val: fractions of the picture and of the map, and of those recognized.
 
     `chance` is the accuracy of a guess.
     """
 
-    count: int
     chance: float
     face_fraction: float
     outside_fraction: float
-    accuracy: float
-    accuracy_without_face: float
-    interval_without_face: Interval
-    accuracy_of_face_alone: float
-    interval_of_face_alone: Interval
+    recognized: Fraction
+    recognized_without_face: Fraction
+    recognized_by_face_alone: Fraction
 
     @property
     def reads_surroundings(self) -> bool:
         """Tell whether photographs are recognized without the face, clearly more often than by chance."""
-        enough = self.accuracy_without_face >= _LEAST_ACCURACY
-        return enough and self.interval_without_face.low > _TIMES_CHANCE * self.chance
+        without_face = self.recognized_without_face
+        return without_face.value >= _LEAST_ACCURACY and without_face.interval.low > _TIMES_CHANCE * self.chance
 
 
 def summarize_evidence(evidence: Sequence[Evidence], people_count: int) -> EvidenceSummary:
     """Summarize the evidence of some photographs, one at least, among so many people."""
-    hits_without = sum(each.without_face == each.actual for each in evidence)
-    hits_alone = sum(each.face_alone == each.actual for each in evidence)
     count = len(evidence)
     return EvidenceSummary(
-        count=count,
         chance=1 / people_count,
         face_fraction=float(np.mean([each.face_fraction for each in evidence])),
         outside_fraction=float(np.mean([each.outside_fraction for each in evidence])),
-        accuracy=float(np.mean([each.predicted == each.actual for each in evidence])),
-        accuracy_without_face=hits_without / count,
-        interval_without_face=Interval(*compute_wilson_interval(hits_without, count)),
-        accuracy_of_face_alone=hits_alone / count,
-        interval_of_face_alone=Interval(*compute_wilson_interval(hits_alone, count)),
+        recognized=measure_fraction(sum(each.predicted == each.actual for each in evidence), count),
+        recognized_without_face=measure_fraction(sum(each.without_face == each.actual for each in evidence), count),
+        recognized_by_face_alone=measure_fraction(sum(each.face_alone == each.actual for each in evidence), count),
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import FloatArray, compute_loss
+from celebflow.evaluation.significance import Interval
 
 TOP_K = 5
 DEVIATIONS = 1.959963984540054  # standard deviations around the mean that hold 95 % of a normal distribution
@@ -30,6 +31,25 @@ class PersonMetrics:
     f1: float | None
     auc: float | None
     average_precision: float | None
+
+
+@dataclass(frozen=True)
+class Fraction:
+    """How many of some photographs are of a kind, and Wilson's interval of the fraction."""
+
+    hits: int
+    count: int
+    interval: Interval
+
+    @property
+    def value(self) -> float:
+        """Return the fraction."""
+        return self.hits / self.count
+
+
+def measure_fraction(hits: int, count: int) -> Fraction:
+    """Return the fraction hits / count of photographs that were drawn independently, one at least."""
+    return Fraction(hits, count, Interval(*compute_wilson_interval(hits, count)))
 
 
 @dataclass(frozen=True)

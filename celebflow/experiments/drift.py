@@ -18,7 +18,8 @@ from celebflow.classifier.vectors import Vectors, draw_sample
 from celebflow.data.photos import Photo
 from celebflow.data.tables import write_table
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.drift import Fraction, SampleComparison, compare_samples, measure_fraction
+from celebflow.evaluation.drift import SampleComparison, compare_samples
+from celebflow.evaluation.metrics import Fraction, measure_fraction
 from celebflow.evaluation.results import PersonPrediction
 from celebflow.experiments.lookup import find_person_predictions, require
 from celebflow.experiments.results import WORKSPACE
@@ -29,7 +30,7 @@ from celebflow.inference.new_photographs import NewPhotograph, NewPhotographs, r
 from celebflow.inference.predictor import Predictor
 from celebflow.params import Params, load_params
 from celebflow.report.contact_sheets import Tile, draw_contact_sheet
-from celebflow.report.fonts import ignore_missing_glyphs
+from celebflow.report.figures import save_figure
 from celebflow.report.style import BLUE, ORANGE, spell
 from celebflow.report.thumbnails import load_crop
 from celebflow.tasks import TASKS
@@ -370,7 +371,5 @@ def save_sheet(check: DriftCheck, file: Path) -> None:
     ]
     rows = [("New photographs that differ most", new), ("Photographs of train that look least new", typical)]
     figure = draw_contact_sheet(_format_answer(check.report), rows, check.features.origin.backbone.warning())
-    with paths.write_whole(file) as part, ignore_missing_glyphs():
-        content = io.BytesIO()  # Pillow opens a file to read it, too, which a pipe cannot
-        figure.savefig(content, format="png", dpi=_RESOLUTION_DPI)
-        part.write_bytes(content.getvalue())
+    with paths.write_whole(file) as part:
+        save_figure(figure, _RESOLUTION_DPI, part)

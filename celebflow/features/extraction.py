@@ -12,7 +12,7 @@ from tqdm import tqdm
 from celebflow import paths
 from celebflow.data.decoding import load_photograph
 from celebflow.data.photos import Photo
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, list_some
 from celebflow.features.cache import FeatureCache
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin
@@ -23,7 +23,6 @@ from celebflow.params import ComputeParams
 if TYPE_CHECKING:
     from celebflow.features.runtimes import Runtime
 
-_MAX_LISTED = 5
 _RIVAL_AREA = 0.5  # of the subject's face, from which on another one may be meant
 
 
@@ -96,23 +95,18 @@ def report(
     if faceless := [path for path, faces in faces_by_path.items() if not faces]:
         print(
             f"In {len(faceless)} photographs, no face was found, and their center squares count instead: "
-            f"{_list_some(faceless)}. Remove those that show nobody; in {paths.FACES}, their rank is 0."
+            f"{list_some(faceless)}. Remove those that show nobody; in {paths.FACES}, their rank is 0."
         )
     if crowded := [path for path, faces in faces_by_path.items() if _has_rival(faces)]:
         print(
             f"In {len(crowded)} photographs, another face is at least half as large as the one that counts: "
-            f"{_list_some(crowded)}. Crop those in which it is the person's; in {paths.FACES}, the one that counts has "
+            f"{list_some(crowded)}. Crop those in which it is the person's; in {paths.FACES}, the one that counts has "
             "rank 1."
         )
 
 
 def _has_rival(faces: Sequence[Face]) -> bool:
     return any(face.area >= _RIVAL_AREA * faces[0].area for face in faces[1:])
-
-
-def _list_some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return f"{', '.join(names[:_MAX_LISTED])}{more}"
 
 
 def collect_faces(photos: Sequence[Photo], cache: FeatureCache) -> dict[str, list[Face]]:

@@ -70,11 +70,11 @@ def enroll(
             refused.append(f"{photograph} is already enrolled as {holder}")
         elif holder == name or any(np.array_equal(coordinates, each) for each in taken):
             note(f"{photograph}: this photograph is already enrolled; it counts once.")
-        elif original := _find_near_duplicate(hash_photograph(image), hash_of):
+        elif original := _find_near_duplicate(hashes := hash_photograph(image), hash_of):
             note(f"{photograph}: this is a near-duplicate of {original}; they count once.")
         else:
             taken.append(coordinates)
-            hash_of[photograph] = hash_photograph(image)
+            hash_of[photograph] = hashes
     if refused:
         raise CelebflowError(
             f"Nobody was enrolled: {'; '.join(refused)}. Leave that out, or give other photographs of {name}."

@@ -1,7 +1,6 @@
 """Predict photographs of unknown people, and measure how well the threshold separates them from known people."""
 
 import hashlib
-import io
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from celebflow.inference.files import decode_in_batches
 from celebflow.inference.predictor import Predictor
 from celebflow.paths import write_whole
 from celebflow.report.contact_sheets import Tile, draw_contact_sheet
-from celebflow.report.fonts import ignore_missing_glyphs
+from celebflow.report.figures import save_figure
 from celebflow.report.style import ORANGE, spell
 from celebflow.report.thumbnails import load_thumbnail
 
@@ -157,10 +156,8 @@ def measure_open_set(
 
 def save_taken(report: OpenSetReport, folder: Path, warning: str, file: Path) -> None:
     """Draw what draw_taken does into a PNG file."""
-    with write_whole(file) as part, ignore_missing_glyphs():
-        content = io.BytesIO()  # Pillow opens a file to read it, too, which a pipe cannot
-        draw_taken(report, folder, warning).savefig(content, format="png", dpi=_RESOLUTION_DPI)
-        part.write_bytes(content.getvalue())
+    with write_whole(file) as part:
+        save_figure(draw_taken(report, folder, warning), _RESOLUTION_DPI, part)
 
 
 def draw_taken(report: OpenSetReport, folder: Path, warning: str) -> Figure:

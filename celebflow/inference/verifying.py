@@ -13,10 +13,8 @@ from celebflow.data.files import STANDARD_INPUT
 from celebflow.data.formats import PhotographError, explain_refusal
 from celebflow.data.given_pairs import read_pair_rows
 from celebflow.data.tables import write_table
-from celebflow.errors import CelebflowError, escape_controls
+from celebflow.errors import CelebflowError, escape_controls, list_some
 from celebflow.inference.pair_verifier import Answer, PairVerifier
-
-_MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,8 @@ def verify_pairs(
 
 def describe_crowded(names: Sequence[str]) -> str:
     """Say of which photographs one face of several was compared."""
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     return (
-        f"Of several faces in a photograph, the most prominent was compared: {', '.join(names[:_MAX_LISTED])}{more}. "
+        f"Of several faces in a photograph, the most prominent was compared: {list_some(names)}. "
         "Crop those in which another one is meant."
     )
 

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from sklearn.kernel_ridge import KernelRidge
 
 from celebflow.classifier.calibration import FloatArray
-from celebflow.evaluation.drift import SampleComparison, compare_samples, measure_fraction, score_left_out
+from celebflow.evaluation.drift import SampleComparison, compare_samples, score_left_out
+from celebflow.evaluation.metrics import measure_fraction
 
 PENALTY = 0.3
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 
 from celebflow.data import invented_people
 from celebflow.data.photos import load_photos
-from celebflow.evaluation.drift import measure_fraction
+from celebflow.evaluation.metrics import measure_fraction
 from celebflow.experiments.drift import ComparedPhotograph, DriftReport, format_csv, format_drift
 from tests.repository import Repository
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -15,35 +15,44 @@ from celebflow.backbone.state_dicts import save_tensors
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.conformal import choose_threshold, compute_p_values
 from celebflow.classifier.gallery import Gallery, average_people
+from celebflow.data.duplicates import HASH_BITS, HashArray, find_near_duplicates
 from celebflow.errors import CelebflowError, raise_shortage
 
 _CARD = "celebflow_enrollment"
 _FORMAT = 1
+_HASHES = "hashes"
 
 
 @dataclass(frozen=True, eq=False)
 class Enrollment:
     """People who were added to a classifier, whose gallery `fingerprint` identifies.
 
-    `coordinates` (N, D) are those of their photographs in the gallery's model, and `people` (N,) who is in them, as
-    indices of `names`.
+    `coordinates` (N, D) are those of their photographs in the gallery's model, `people` (N,) who is in them, as indices
+    of `names`, and `hashes` (N, 2, 4) what hash_photograph finds in them, 0 where that is not known.
     """
 
     fingerprint: str
     names: tuple[str, ...]
     people: NDArray[np.int64]
     coordinates: FloatArray
+    hashes: HashArray
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """Return the number of each person's photographs, (people,)."""
         return np.bincount(self.people, minlength=len(self.names))
 
-    def add(self, name: str, coordinates: FloatArray) -> "Enrollment":
-        """Return it with the (N, D) coordinates of more photographs of a person, who may be new."""
+    def add(self, name: str, coordinates: FloatArray, hashes: HashArray) -> "Enrollment":
+        """Return it with the (N, D) coordinates and hashes of more photographs of a person, who may be new."""
         names = self.names if name in self.names else (*self.names, name)
         people = np.append(self.people, np.full(len(coordinates), names.index(name)))
-        return replace(self, names=names, people=people, coordinates=np.vstack([self.coordinates, coordinates]))
+        return Enrollment(
+            self.fingerprint,
+            names,
+            people,
+            np.vstack([self.coordinates, coordinates]),
+            np.concatenate([self.hashes, hashes]),
+        )
 
     def remove(self, name: str) -> "Enrollment":
         """Return it without a person."""
@@ -51,17 +60,29 @@ class Enrollment:
         kept = self.people != person
         people = self.people[kept]
         names = tuple(each for each in self.names if each != name)
-        return replace(self, names=names, people=people - (people > person), coordinates=self.coordinates[kept])
+        people -= people > person
+        return Enrollment(self.fingerprint, names, people, self.coordinates[kept], self.hashes[kept])
 
     def find_photograph(self, coordinates: FloatArray) -> str | None:
         """Return whose photograph has these (D,) coordinates, or None."""
         found = np.flatnonzero((self.coordinates == coordinates).all(axis=1))
         return self.names[self.people[found[0]]] if len(found) else None
 
+    def find_near_duplicate(self, hashes: HashArray, max_distance_bits: int) -> str | None:
+        """Return whose photograph is a near-duplicate of one with these (2, 4) hashes, or None."""
+        found = find_near_duplicates(hashes, self.hashes, max_distance_bits)
+        return self.names[self.people[found[0]]] if len(found) else None
+
 
 def start_enrollment(gallery: Gallery) -> Enrollment:
     """Return the enrollment of nobody."""
-    return Enrollment(identify_gallery(gallery), (), np.empty(0, np.int64), np.empty((0, gallery.means.shape[1])))
+    coordinates = np.empty((0, gallery.means.shape[1]))
+    return Enrollment(identify_gallery(gallery), (), np.empty(0, np.int64), coordinates, _make_unknown_hashes(0))
+
+
+def _make_unknown_hashes(count: int) -> HashArray:
+    """Return the hashes of photographs of which they are not known: no photograph is a near-duplicate of those."""
+    return np.zeros((count, 2, HASH_BITS // 64), np.uint64)
 
 
 def identify_gallery(gallery: Gallery) -> str:
@@ -75,7 +96,11 @@ def save_enrollment(enrollment: Enrollment, path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     card = {"format": _FORMAT, "fingerprint": enrollment.fingerprint, "names": enrollment.names}
-    state = {"people": torch.from_numpy(enrollment.people), "coordinates": torch.from_numpy(enrollment.coordinates)}
+    state = {
+        "people": torch.from_numpy(enrollment.people),
+        "coordinates": torch.from_numpy(enrollment.coordinates),
+        _HASHES: torch.from_numpy(enrollment.hashes.view(np.int64)),
+    }
     save_tensors(state, path, {_CARD: json.dumps(card, sort_keys=True, allow_nan=False)})
 
 
@@ -90,9 +115,14 @@ def load_enrollment(path: Path, gallery: Gallery | None) -> Enrollment | None:
         with safe_open(path, "pt") as file:
             card = json.loads((file.metadata() or {})[_CARD])
             people, coordinates = file.get_tensor("people").numpy(), file.get_tensor("coordinates").numpy()
+            hashes = _make_unknown_hashes(len(people))  # files of earlier versions have none
+            if _HASHES in file.keys():  # noqa: SIM118 - it is no mapping
+                hashes = file.get_tensor(_HASHES).numpy().view(np.uint64)
         if card["format"] != _FORMAT or set(people.tolist()) != set(range(len(card["names"]))):
             raise ValueError("another format")
-        loaded = Enrollment(card["fingerprint"], tuple(card["names"]), people, coordinates)
+        loaded = Enrollment(card["fingerprint"], tuple(card["names"]), people, coordinates, hashes)
+        if hashes.shape != _make_unknown_hashes(len(people)).shape:
+            raise ValueError("hashes that do not fit")
         if coordinates.shape[0] != len(people) or not np.isfinite(coordinates).all():
             raise ValueError("coordinates that do not fit")
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:

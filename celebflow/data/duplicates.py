@@ -76,17 +76,29 @@ def find_near_pairs(hashes: HashArray, max_distance_bits: int) -> tuple[NDArray[
     rows = max(1, _BLOCK_PAIRS // max(1, count))
     for start in range(0, count, rows):
         block = hashes[start : start + rows, 0]
-        nearest = np.full((len(block), count - start), HASH_BITS, np.uint16)
-        for view in range(hashes.shape[1]):
-            distance = np.zeros(nearest.shape, np.uint16)
-            for word in range(hashes.shape[2]):
-                distance += np.bitwise_count(block[:, None, word] ^ hashes[None, start:, view, word])
-            np.minimum(nearest, distance, out=nearest)
-        first, second = np.nonzero(nearest <= max_distance_bits)
-        later = (second > first) & block[first].any(axis=1)  # pictures without structure are near nothing
+        first, second = np.nonzero(_find_near(block, hashes[start:], max_distance_bits))
+        later = second > first
         firsts.append(first[later] + start)
         seconds.append(second[later] + start)
     return np.concatenate(firsts), np.concatenate(seconds)
+
+
+def find_near_duplicates(hashes: HashArray, others: HashArray, max_distance_bits: int) -> NDArray[np.int64]:
+    """Return the indices of those of `others` (N, 2, 4) that are at most `max_distance_bits` from `hashes` (2, 4)."""
+    return np.flatnonzero(_find_near(hashes[:1], others, max_distance_bits))
+
+
+def _find_near(hashes: HashArray, others: HashArray, max_distance_bits: int) -> NDArray[np.bool_]:
+    """Tell which of `hashes` (N, 4) and `others` (M, 2, 4), or their mirror images, are near each other, as (N, M)."""
+    nearest = np.full((len(hashes), len(others)), HASH_BITS, np.uint16)
+    for view in range(others.shape[1]):
+        distance = np.zeros(nearest.shape, np.uint16)
+        for word in range(others.shape[2]):
+            distance += np.bitwise_count(hashes[:, None, word] ^ others[None, :, view, word])
+        np.minimum(nearest, distance, out=nearest)
+    near: NDArray[np.bool_] = nearest <= max_distance_bits
+    near[(hashes == 0).all(axis=1)] = False  # pictures without structure are near nothing
+    return near
 
 
 @dataclass(frozen=True)

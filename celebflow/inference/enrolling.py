@@ -10,7 +10,7 @@ from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.enrollment import Enrollment, load_enrollment, save_enrollment, start_enrollment
 from celebflow.classifier.gallery import MIN_ENROLLMENT_PEOPLE, Gallery
 from celebflow.data.decoding import decode_photograph
-from celebflow.data.duplicates import HashArray, find_near_pairs, hash_photograph
+from celebflow.data.duplicates import HashArray, find_near_duplicates, hash_photograph
 from celebflow.data.formats import PhotographError, explain_refusal
 from celebflow.data.layout import is_nobody, list_similar_names
 from celebflow.errors import CelebflowError, escape_controls
@@ -65,12 +65,16 @@ def enroll(
         except (PhotographError, OSError) as error:
             refused.append(f"{photograph or repr(photograph)} {explain_refusal(error)}")
             continue
-        holder = enrollment.find_photograph(coordinates)
-        if holder not in (None, name):
+        hashes = hash_photograph(image)
+        if (holder := enrollment.find_photograph(coordinates)) not in (None, name):
             refused.append(f"{photograph} is already enrolled as {holder}")
         elif holder == name or any(np.array_equal(coordinates, each) for each in taken):
             note(f"{photograph}: this photograph is already enrolled; it counts once.")
-        elif original := _find_near_duplicate(hashes := hash_photograph(image), hash_of):
+        elif (holder := enrollment.find_near_duplicate(hashes, _DUPLICATE_DISTANCE_BITS)) not in (None, name):
+            refused.append(f"{photograph} is a near-duplicate of a photograph that is enrolled as {holder}")
+        elif holder == name:
+            note(f"{photograph}: this is a near-duplicate of a photograph that is already enrolled; they count once.")
+        elif original := _find_near_duplicate(hashes, hash_of):
             note(f"{photograph}: this is a near-duplicate of {original}; they count once.")
         else:
             taken.append(coordinates)
@@ -80,17 +84,17 @@ def enroll(
             f"Nobody was enrolled: {'; '.join(refused)}. Leave that out, or give other photographs of {name}."
         )
     if taken:
-        enrollment = enrollment.add(name, np.stack(taken))
+        enrollment = enrollment.add(name, np.stack(taken), np.stack([*hash_of.values()]))
         save_enrollment(enrollment, predictor.enrolled_file)
     return next(each for each in _list_people(enrollment) if each.name == name)
 
 
 def _find_near_duplicate(hashes: HashArray, hash_of: Mapping[str, HashArray]) -> str | None:
     """Return the first of the photographs with these hashes of which one with `hashes` is a near-duplicate."""
-    for other, of_other in hash_of.items():
-        if len(find_near_pairs(np.stack([of_other, hashes]), _DUPLICATE_DISTANCE_BITS)[0]):
-            return other
-    return None
+    near = (
+        each for each in hash_of if len(find_near_duplicates(hashes, hash_of[each][None], _DUPLICATE_DISTANCE_BITS))
+    )
+    return next(near, None)
 
 
 def remove_enrolled(name: str, predictor: Predictor) -> None:

@@ -20,6 +20,7 @@ from celebflow.classifier.enrollment import (
 from celebflow.classifier.enrollment_trials import LeftOutFold, try_enrollment
 from celebflow.classifier.gallery import Gallery, LeftOutMatches, average_people
 from celebflow.classifier.plda import TwoCovariances
+from celebflow.data.duplicates import HashArray
 from celebflow.errors import CelebflowError
 from celebflow.features.transform import Transform
 from tests.models import make_gallery
@@ -52,6 +53,14 @@ def _draw_gallery(random: np.random.Generator) -> tuple[Gallery, list[LeftOutFol
     return Gallery(preprocessor, MODEL, means, counts, of_left_out, try_enrollment(left_out, 0)), left_out
 
 
+def _make_hashes(count: int) -> HashArray:
+    return np.random.default_rng(count).integers(2**64, size=(count, 2, 4), dtype=np.uint64)
+
+
+def _make_enrollment(names: tuple[str, ...], people: np.ndarray, coordinates: np.ndarray) -> Enrollment:
+    return Enrollment("", names, people, coordinates, _make_hashes(len(people)))
+
+
 def test_of_new_people_as_many_match_anybody_as_promised_with_few_and_with_more_photographs() -> None:
     random = np.random.default_rng(0)
     accepted: dict[int, list[float]] = {1: [], 4: []}
@@ -63,7 +72,7 @@ def test_of_new_people_as_many_match_anybody_as_promised_with_few_and_with_more_
             coordinates, people = _draw(random, 5, 12)
             shown = np.tile(np.arange(12) < count, 5)
             names = tuple("ABCDE")
-            enrollment = Enrollment("", names, people[shown], coordinates[shown])
+            enrollment = _make_enrollment(names, people[shown], coordinates[shown])
             enrolled = EnrolledPeople(enrollment, gallery, 0.1)
             rates.append(enrolled.match(unknown, gallery.people.score(unknown)).known.any(axis=1).mean())
             others = coordinates[~shown]
@@ -78,7 +87,7 @@ def test_known_means_that_the_p_value_keeps_the_promise() -> None:
     random = np.random.default_rng(1)
     gallery, _ = _draw_gallery(random)
     coordinates, people = _draw(random, 3, 2)
-    enrolled = EnrolledPeople(Enrollment("", ("A", "B", "C"), people, coordinates), gallery, 0.1)
+    enrolled = EnrolledPeople(_make_enrollment(("A", "B", "C"), people, coordinates), gallery, 0.1)
     unknown, _ = _draw(random, 40, 3)
     matches = enrolled.match(unknown, gallery.people.score(unknown))
     np.testing.assert_array_equal(matches.known.any(axis=1), matches.p_values <= 0.1)
@@ -115,7 +124,9 @@ def test_people_are_added_removed_and_the_same_once_saved(tmp_path: Path) -> Non
     assert load_enrollment(file, gallery) is None
     random = np.random.default_rng(0)
     first, second, third = random.normal(size=(3, 2, 4))
-    enrollment = start_enrollment(gallery).add("Ann", first).add("Bo\n", second).add("Ann", third)
+    hashes = _make_hashes(6)
+    enrollment = start_enrollment(gallery).add("Ann", first, hashes[:2]).add("Bo\n", second, hashes[2:4])
+    enrollment = enrollment.add("Ann", third, hashes[4:])
     assert (enrollment.names, enrollment.counts.tolist()) == (("Ann", "Bo\n"), [4, 2])
     assert enrollment.find_photograph(third[1]) == "Ann" and enrollment.find_photograph(third[1] + 1) is None
     save_enrollment(enrollment, file)
@@ -123,9 +134,11 @@ def test_people_are_added_removed_and_the_same_once_saved(tmp_path: Path) -> Non
     assert loaded is not None and loaded.names == enrollment.names
     np.testing.assert_array_equal(loaded.people, enrollment.people)
     np.testing.assert_array_equal(loaded.coordinates, np.vstack([first, second, third]))
+    np.testing.assert_array_equal(loaded.hashes, hashes)
     left = loaded.remove("Ann")
     assert (left.names, left.people.tolist()) == (("Bo\n",), [0, 0])
     np.testing.assert_array_equal(left.coordinates, second)
+    assert left.find_near_duplicate(hashes[3], 0) == "Bo\n" and left.find_near_duplicate(hashes[4], 0) is None
     save_enrollment(left.remove("Bo\n"), file)
     assert not file.exists(), "without anybody there is no file"
 
@@ -133,17 +146,28 @@ def test_people_are_added_removed_and_the_same_once_saved(tmp_path: Path) -> Non
 def test_people_of_another_classifier_are_refused_by_name(tmp_path: Path) -> None:
     gallery = make_gallery(3, Transform(32))
     file = tmp_path / "enrolled.safetensors"
-    save_enrollment(start_enrollment(gallery).add("Ann", np.ones((1, 4))), file)
+    save_enrollment(start_enrollment(gallery).add("Ann", np.ones((1, 4)), _make_hashes(1)), file)
     for other in (replace(gallery, means=gallery.means + 1e-9), None):
         with pytest.raises(CelebflowError, match=r"enrolled\.safetensors.*\(Ann\).*celebflow enroll"):
             load_enrollment(file, other)
 
 
-@pytest.mark.parametrize("damage", ["cut", "pickle", "no card", "people", "nan", "names", "empty", "nobody"])
+def test_a_file_of_an_earlier_version_lacks_hashes_and_is_read(tmp_path: Path) -> None:
+    gallery = make_gallery(3, Transform(32))
+    file = tmp_path / "enrolled.safetensors"
+    tensors = {"people": torch.zeros(2, dtype=torch.int64), "coordinates": torch.ones(2, 4, dtype=torch.float64)}
+    card = {"format": 1, "fingerprint": start_enrollment(gallery).fingerprint, "names": ["Ann"]}
+    save_file(tensors, file, {"celebflow_enrollment": json.dumps(card)})
+    loaded = load_enrollment(file, gallery)
+    assert loaded is not None and loaded.find_near_duplicate(_make_hashes(1)[0], 48) is None
+    assert loaded.add("Ann", np.zeros((1, 4)), _make_hashes(1)).find_near_duplicate(_make_hashes(1)[0], 48) == "Ann"
+
+
+@pytest.mark.parametrize("damage", ["cut", "pickle", "no card", "people", "nan", "names", "empty", "nobody", "hashes"])
 def test_a_damaged_file_is_a_clear_error(tmp_path: Path, damage: str) -> None:
     gallery = make_gallery(3, Transform(32))
     file = tmp_path / "enrolled.safetensors"
-    enrollment = start_enrollment(gallery).add("Ann", np.ones((2, 4)))
+    enrollment = start_enrollment(gallery).add("Ann", np.ones((2, 4)), _make_hashes(2))
     save_enrollment(enrollment, file)
     tensors = {"people": torch.zeros(2, dtype=torch.int64), "coordinates": torch.ones(2, 4, dtype=torch.float64)}
     card = {"format": 1, "fingerprint": enrollment.fingerprint, "names": ["Ann"]}
@@ -156,6 +180,8 @@ def test_a_damaged_file_is_a_clear_error(tmp_path: Path, damage: str) -> None:
         tensors["coordinates"][1, 0] = float("nan") if damage == "nan" else 1.0
         if damage == "empty":
             tensors = {"people": tensors["people"][:0], "coordinates": tensors["coordinates"][:0]}
+        if damage == "hashes":
+            tensors["hashes"] = torch.zeros(1, 2, 4, dtype=torch.int64)
         if damage == "nobody":
             card["names"] = ["Ann", "Bo"]  # of whom there is no photograph
         if damage == "names":

@@ -96,6 +96,25 @@ def test_near_duplicates_count_once(folder: Path) -> None:
     assert "mirrored.png" in result.stderr and "other.png" not in result.stderr
 
 
+def test_near_duplicates_of_enrolled_photographs_count_once(folder: Path) -> None:
+    noise = Image.open("noise.png")
+    noise.resize((120, 80)).save("large.webp", quality=50)
+    ImageOps.mirror(noise).save("mirrored.png")
+    Path("other.png").write_bytes(draw_noise(1))
+    _enroll("Ed", "other.png")
+    _enroll("Di", "noise.png")
+    for copy in ("large.webp", "mirrored.png"):
+        result = _enroll("Di", copy)
+        assert "from 1 photograph." in result.stdout
+        assert f"{copy}: this is a near-duplicate of a photograph that is already enrolled; they count once." in (
+            result.stderr
+        )
+    error = str(_enroll("Ed", "mirrored.png", status=1).exception)
+    assert "Nobody was enrolled: mirrored.png is a near-duplicate of a photograph that is enrolled as Di." in error
+    _enroll("--remove", "Di")
+    assert "Ed is enrolled from 2 photographs." in _enroll("Ed", "mirrored.png").stdout
+
+
 @pytest.mark.parametrize("arguments", [("--remove",), ("Di",), ("--remove", "Di", "blue.png")])
 def test_what_to_do_must_be_clear(folder: Path, arguments: tuple[str, ...]) -> None:
     assert "Usage:" in _enroll(*arguments, status=2).output

@@ -15,6 +15,7 @@ from celebflow.inference.extractor import NO_FACE, Box, ExtractedFace, make_box
 from celebflow.inference.pair_verifier import PairVerifier, Verdict
 from celebflow.inference.request_queue import Limits, Patience, RequestQueue
 from celebflow.inference.service import refuse_file
+from celebflow.inference.verifying import describe_crowded
 
 NAMES = ("first", "second")
 Compared = Literal["face", "whole photograph", "nothing"]
@@ -35,7 +36,8 @@ class ComparisonResponse(Verdict):
     """Whether two photographs show the same person; without a face in both, probability and log odds are null.
 
     `false_match_rate` of val's pairs of two people were called same, and `false_non_match_rate` of its pairs of the
-    same person different. A note says where no face was found, and a warning is about the model.
+    same person different. A note says where no face was found, or else in which photographs one face of several was
+    compared, and a warning is about the model.
     """
 
     false_match_rate: float
@@ -53,6 +55,10 @@ class _ExtractedPhotograph:
     width_px: int
     height_px: int
     face: ExtractedFace | None
+
+    @property
+    def is_crowded(self) -> bool:
+        return self.face is not None and self.face.face_count > 1
 
     def describe(self) -> ComparedPhotograph:
         if self.face is None:
@@ -77,23 +83,23 @@ class PairBatcher(RequestQueue[_ExtractedPhotograph, FloatArray | None]):
         """
         extractions = (self._process(partial(self._extract, content, whole)) for content in contents)
         processed = await asyncio.gather(*extractions, return_exceptions=True)
-        photographs, coordinates = [], []
+        photographs: list[_ExtractedPhotograph] = []
+        coordinates: list[FloatArray | None] = []
         for name, result in zip(NAMES, processed, strict=True):
             if isinstance(result, PhotographError):
                 raise refuse_file(result, name)
             if isinstance(result, BaseException):
                 raise result
-            photographs.append(result[0].describe())
+            photographs.append(result[0])
             coordinates.append(result[1])
-        missing = [name for name, found in zip(NAMES, coordinates, strict=True) if found is None]
         card = self._verifier.card
         return ComparisonResponse(
             **vars(self._verifier.compare(*coordinates)),
             false_match_rate=card.calibration.false_match_rate,
             false_non_match_rate=card.calibration.false_non_match_rate,
-            first=photographs[0],
-            second=photographs[1],
-            note=f"{NO_FACE} in {' and '.join(missing)}" if missing else None,
+            first=photographs[0].describe(),
+            second=photographs[1].describe(),
+            note=_describe(photographs),
             warning=card.backbone.warning() or None,
         )
 
@@ -107,3 +113,12 @@ class PairBatcher(RequestQueue[_ExtractedPhotograph, FloatArray | None]):
         faces = [photograph.face for photograph in photographs if photograph.face is not None]
         coordinates = iter(self._verifier.embed_faces(faces)[:, None] if faces else ())  # (1, D) each
         return [None if photograph.face is None else next(coordinates) for photograph in photographs]
+
+
+def _describe(photographs: Sequence[_ExtractedPhotograph]) -> str | None:
+    """Return the note of a ComparisonResponse."""
+    named = list(zip(NAMES, photographs, strict=True))
+    if missing := [name for name, photograph in named if photograph.face is None]:
+        return f"{NO_FACE} in {' and '.join(missing)}"
+    crowded = [name for name, photograph in named if photograph.is_crowded]
+    return describe_crowded(crowded) if crowded else None

@@ -33,7 +33,8 @@ class _Verifier:
 
     def extract(self, photograph: Image.Image, *, whole: bool) -> ExtractedFace | None:
         self.count += 1
-        return ExtractedFace(None, [], 2) if photograph.width > photograph.height else None
+        face_count = 1 if photograph.width < 100 else 2
+        return ExtractedFace(None, [], face_count) if photograph.width > photograph.height else None
 
     def embed_faces(self, faces: Sequence[ExtractedFace]) -> FloatArray:
         return np.ones((len(faces), 1))
@@ -62,7 +63,19 @@ def test_rows_are_answered_in_their_order_and_each_photograph_is_extracted_once(
         "answer": "no face found",
         "probability": None,
         "log_odds": None,
+        "note": None,
     }
+
+
+def test_a_note_says_in_which_photographs_one_face_of_several_was_compared() -> None:
+    crowd = draw_noise(size=(120, 80))
+    predicted, _ = _predict((WIDE, crowd), (WIDE, OTHER), (crowd, crowd), (crowd, TALL))
+    one, two = (
+        f"Of several faces in a photograph, the most prominent was compared: {names}. Crop those in which "
+        "another one is meant."
+        for names in ("second", "first, second")
+    )
+    assert predicted["note"].tolist() == [one, None, two, None]
 
 
 def test_what_is_not_a_photograph_is_named_by_column_and_row() -> None:

@@ -81,6 +81,7 @@ def test_the_subjects_are_compared_and_each_photograph_is_extracted_once(
     assert found["second"]["box"] == {"left": 5, "top": 5, "right": 25, "bottom": 30}
     assert (found["second"]["width_px"], found["second"]["compared"]) == (40, "face")
     assert sorted(extracted) == [((40, 60), 1), ((60, 40), 1)]
+    assert "the most prominent was compared: first. Crop" in found["note"]
 
 
 def test_the_command_tells_of_which_photographs_one_face_of_several_was_compared(

@@ -27,6 +27,17 @@ _SAME_LETTERS = str.maketrans(
     {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
     | {"ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه", "ہ": "ه", "ھ": "ه"}
 )
+# Letters of Cyrillic and Greek that look like those of Latin, perhaps in one case alone. Within a script, no two
+# of them look like the same one.
+_LOOKALIKES = str.maketrans(
+    dict(zip("АВЕКМНОРСТУХІЈЅаеорсухіјѕ", "ABEKMHOPCTYXIJSaeopcyxijs", strict=True))
+    | dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαικνορυ", "ABEZHIKMNOPTYXaikvopu", strict=True))
+)
+# Chinese, Japanese and Korean, in which a space between the parts of a name is a matter of style.
+_SPACED_AT_WILL = re.compile(
+    "(?<=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]) (?=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3])"
+)
+_FEW_LETTERS = 8  # shorter names can be another one without their spaces, such as Li Na and Lina
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")  # as addresses of the web have it, and what is saved from there
 # What systems add to the name of a copy, once the marks above are spaces.
 _COPY = re.compile(r"\s+(copy(\s+\d+)?|\(\d+\)|copy\s+\(\d+\))$")
@@ -137,7 +148,7 @@ def join_similar_names(names: Iterable[str]) -> list[str]:
     """Return the groups of list_similar_names, each as one text in which names that look the same differ."""
     joined = []
     for group in list_similar_names(names):
-        distinct = len({unicodedata.normalize("NFC", _INVISIBLE.sub("", name)) for name in group}) == len(group)
+        distinct = len({_write_as_latin(_INVISIBLE.sub("", name)) for name in group}) == len(group)
         joined.append(" and ".join(group if distinct else [f"{name} ({name!a})" for name in group]))
     return joined
 
@@ -146,22 +157,54 @@ def list_similar_names(names: Iterable[str]) -> list[Sequence[str]]:
     """Return the groups of names that differ only in writing.
 
     That is case, spaces, underscores, dots, dashes, the kind of apostrophe, Unicode form, marks on letters, what shows
-    nothing, what systems add to copies, percent signs for characters, a last name before a comma, and zeros around a
-    number.
+    nothing, what systems add to copies, percent signs for characters, a last name before a comma, zeros around a
+    number, letters of Cyrillic or Greek that look like those of Latin, and missing spaces.
     """
-    alike = defaultdict(list)
-    for name in sorted(names):
-        alike[_simplify(name)].append(name)
-    return [group for group in alike.values() if len(group) > 1]
+    keys_of = {name: _list_keys(name) for name in names}
+    alike: dict[str, list[str]] = {}
+    for name in sorted(keys_of):
+        group = sorted({name}.union(*(alike.get(key, ()) for key in keys_of[name])))
+        alike |= {key: group for each in group for key in keys_of[each]}
+    groups = [(name, alike[keys_of[name][0]]) for name in sorted(keys_of)]
+    return [group for name, group in groups if name == group[0] and len(group) > 1]
 
 
 def find_similar_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """Return those of `names` that are likely a name in `known`, and which; its own, where that is known."""
+    own = set(known)
     name_of: dict[str, str] = {}
-    for name in sorted(known):
-        name_of |= {_simplify(name): name_of.get(_simplify(name), name), name: name}
-    found = {name: name_of.get(name) or name_of.get(_simplify(name)) for name in names}
+    for name in sorted(own):
+        name_of = dict.fromkeys(_list_keys(name), name) | name_of
+    found = {
+        name: name if name in own else next((name_of[key] for key in _list_keys(name) if key in name_of), None)
+        for name in names
+    }
     return {name: other for name, other in found.items() if other is not None}
+
+
+def _list_keys(name: str) -> list[str]:
+    """Return what a name has in common with those that are likely meant to be the same; one key in common suffices."""
+    written = unicodedata.normalize("NFKC", _INVISIBLE.sub("", unquote(name) if _PERCENT.search(name) else name))
+    # A capital within a word begins another one, as in AdaBrown.
+    separate = "".join(
+        f" {character}" if character.isupper() and before.islower() else character
+        for before, character in zip(f" {written}", written, strict=False)
+    )
+    forms = [name, separate, _write_as_latin(written), _write_as_latin(separate)]
+    keys = [*dict.fromkeys(map(_simplify, forms))]
+    return [*dict.fromkeys([*keys, *map(_join_words, keys)])]
+
+
+def _write_as_latin(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).translate(_LOOKALIKES))
+
+
+def _join_words(simplified: str) -> str:
+    """Return a simplified name without spaces, where it is long enough to be the same name."""
+    words = _SPACED_AT_WILL.sub("", simplified).split(" ")
+    joined = "".join(words)
+    alone = len(words) < 2 or len(joined) < _FEW_LETTERS or not joined.isalpha() or min(map(len, words)) < 2
+    return " ".join(words) if alone else joined
 
 
 def _simplify(name: str) -> str:

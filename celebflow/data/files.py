@@ -23,11 +23,13 @@ _SYSTEM_NAMES = {
     "@eadir",
     "@recently-snapshot",
     "@recycle",
+    "@sharebin",
     "@synoresource",
     "@tmp",
     "__macosx",
     "_gsdata_",
     "_vti_cnf",
+    "captureone",
     "config.msi",
     "desktop.ini",
     "ehthumbs.db",
@@ -47,8 +49,8 @@ _SYSTEM_NAMES = {
     "zbthumbnail.info",
     "~snapshot",
 }
-# What Windows writes down about a download, as other systems and WSL show it, ends so.
-_DOWNLOAD_END = ":zone.identifier"
+# What Windows writes down about a download, as other systems and WSL show it, ends so, and the previews of Lightroom.
+_SYSTEM_ENDS = (":zone.identifier", ".lrdata")
 _RESCUED = re.compile(r"found\.[0-9]{3}", re.IGNORECASE)  # what Windows makes of damaged folders
 
 
@@ -129,7 +131,7 @@ def is_system_file(name: str) -> bool:
     return (
         lower.startswith(".")
         or lower in _SYSTEM_NAMES
-        or lower.endswith(_DOWNLOAD_END)
+        or lower.endswith(_SYSTEM_ENDS)
         or bool(_RESCUED.fullmatch(name))
     )
 

@@ -59,9 +59,14 @@ _CONTENT_WORDS = {
     *("dataset", "original", "originals", "raw", "cropped", "crops", "aligned", "resized", "thumbnail"),
     *("thumbnails", "thumb", "thumbs", "preview", "previews", "new", "untitled", "folder", "trash", "deleted"),
     *("recycle", "recycled", "bin", "items", "backup", "backups", "temp", "tmp", "duplicates", "rejected"),
-    *("screenshots", "downloads", "dcim"),
+    *("screenshots", "downloads", "dcim", "whatsapp"),
+    # The same as systems in other languages name it, what network drives make, and what programs for photographs do.
+    *("papierkorb", "corbeille", "papelera", "de", "reciclaje", "cestino", "lixeira", "prullenbak", "papirkurv"),
+    *("neuer", "ordner", "nouveau", "dossier", "nueva", "carpeta", "homes"),
+    *("lightroom", "classic", "cc", "catalog", "catalogs", "library", "iphoto", "photoslibrary", "capture", "one"),
 }
-_COMMON_WORDS = {"new", "raw", "bin", "items"}  # which alone can be names
+# Which alone can be names.
+_COMMON_WORDS = {"new", "raw", "bin", "items", "de", "neuer", "nouveau", "nueva", "classic", "cc", "one"}
 
 
 def check_layout(folder: Path, paths: Iterable[str]) -> None:

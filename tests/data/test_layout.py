@@ -53,11 +53,35 @@ def test_a_folder_of_photographs_of_a_split_is_told(names: tuple[str, str]) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["thumbnails", "New folder (2)", "Faces", "Trash", "Recycle Bin", "_thumbs", "images 2", "Original Images"]
+    "name",
+    [
+        "thumbnails",
+        "New folder (2)",
+        "Faces",
+        "Trash",
+        "Recycle Bin",
+        "_thumbs",
+        "images 2",
+        "Original Images",
+        "Papierkorb",
+        "Corbeille",
+        "Papelera de reciclaje",
+        "Neuer Ordner (2)",
+        "homes",
+        "Thumbs",
+        "Lightroom",
+        "Lightroom Catalog-2",
+        "Capture One Catalog",
+    ],
 )
 def test_a_folder_whose_name_says_what_it_holds_is_told(name: str) -> None:
     (note,) = list_notes([*PEOPLE, f"{name}/0.jpg"])
     assert f"likely no person, but it counts as one: {name}. Move" in note
+
+
+@pytest.mark.parametrize("name", ["Neuer", "Nouveau", "Li De", "Ada Homes", "Classic", "CC"])
+def test_a_name_that_a_person_can_have_is_not_taken_for_what_a_folder_holds(name: str) -> None:
+    assert list_notes([*PEOPLE, f"{name}/0.jpg"]) == []
 
 
 def test_an_archive_in_a_folder_of_its_name_is_told() -> None:
@@ -211,6 +235,7 @@ def test_names_are_alike_by_way_of_another() -> None:
         ("100%", "100"),
         ("Train Smith", "Ann Images"),
         ("Bin", "Li Bin"),
+        ("Manuel Neuer", "Neuer"),
         ("Li Na", "Lina"),
         ("J Brownson", "Jbrownson"),
         ("person_1_1", "person_11"),

@@ -44,8 +44,9 @@ _PNG_TRANSPARENCIES = {0: 1, 2: 3}  # the numbers of a transparent color, by col
 # The first column and row of each pass of an interlaced PNG file, and its steps to the next.
 _PNG_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 _PNG_COLORS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # chunks that state colors by numbers, and their bytes
+_PNG_ANIMATION = b"acTL"
 _UNPACKED_BYTES = 2**20  # in memory at once
-# What decides about the pixels. Other texts, of any size, are left aside, and so are further frames.
+# What decides about the pixels. Other texts, of any size, are left aside.
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", *_PNG_TEXTS, b"IDAT", b"IEND")
 
 
@@ -200,6 +201,26 @@ def check_png(content: bytes, width: int, height: int) -> None:
             packed = decompressor.unconsumed_tail
     if decompressor.eof and missing > 0:
         raise PhotographError("is truncated: it holds fewer pixels than it should; save it again as JPEG or PNG")
+
+
+def count_png_images(content: bytes) -> int:
+    """Return how many images an animated PNG file shows, 1 for any other one; damaged chunks count for nothing."""
+    for kind, start, end in _list_chunks(content):
+        if kind == b"IDAT":
+            break
+        chunk = content[start:end]
+        if kind == _PNG_ANIMATION and len(chunk) == 20 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:]):
+            return int.from_bytes(chunk[8:12])
+    return 1
+
+
+def check_animation(image_count: int) -> None:
+    """Raise PhotographError for a file that shows several images one after the other: it is rather a film."""
+    if image_count > 1:
+        raise PhotographError(
+            f"is an animation of {image_count} images, of which only the first would count; save each photograph in it "
+            "as a file of its own"
+        )
 
 
 class PngColors(NamedTuple):

@@ -14,9 +14,11 @@ from celebflow.data.boxes import ColorCodes, check_items, find_color_codes
 from celebflow.data.color_codes import make_gamma_profile, make_profile
 from celebflow.data.colors import to_rgb
 from celebflow.data.containers import (
+    check_animation,
     check_bmp,
     check_png,
     check_tiff,
+    count_png_images,
     find_orientation,
     find_png_colors,
     strip_avif,
@@ -87,10 +89,13 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
         if name == "JPEG":
             content, exif, scans, scan_bytes = strip_jpeg(content)
         if name == "PNG":
+            check_animation(count_png_images(content))
             content = strip_png(content)
         if name == "AVIF":
             content = strip_avif(content)
         with _open(content, name) as image:
+            if name in ("AVIF", "WebP"):  # a HEIF file of several images is no animation: the primary one counts
+                check_animation(image.n_frames)  # type: ignore[attr-defined] # of such files
             pixels = image.width * image.height
             size = f"{image.width}×{image.height} pixels"
             if pixels > max_pixels:

@@ -505,6 +505,74 @@ def test_a_tiff_of_several_photographs_is_refused_with_the_remedy(options: dict[
         decode_photograph(_encode(_draw_photograph(), "TIFF", save_all=True, append_images=pages, **options))
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF", "PNG"])
+def test_an_animation_is_refused_with_the_remedy(kind: str) -> None:
+    others = [_draw_photograph().rotate(angle) for angle in (90, 180)]
+    with pytest.raises(PhotographError, match="an animation of 3 images, of which only the first would count; save"):
+        decode_photograph(_encode(_draw_photograph(), kind, save_all=True, append_images=others, duration=100))
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF", "PNG"])
+def test_an_animation_of_one_image_is_a_photograph(kind: str) -> None:
+    content = _encode(_draw_photograph(), kind, save_all=True, append_images=[_draw_photograph()], duration=100)
+    if kind == "AVIF":  # which does not join equal images
+        content = _encode(_draw_photograph(), kind, save_all=True)
+    assert decode_photograph(content).size == (60, 60)
+
+
+def test_a_damaged_statement_that_a_png_is_animated_counts_for_nothing() -> None:
+    content = _insert_chunks(_encode(_draw_photograph(), "PNG"), struct.pack(">I4sIII", 8, b"acTL", 2, 0, 0))
+    assert decode_photograph(content).size == (60, 60)
+
+
+@pytest.mark.parametrize("primary", [0, 1])
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_of_several_images_in_a_file_the_primary_one_counts(kind: str, primary: int) -> None:
+    images = [Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
+    if kind == "HEIF":
+        file = pillow_heif.from_pillow(images[0])
+        file.add_from_pillow(images[1])
+        buffer = io.BytesIO()
+        file.save(buffer, primary_index=primary)
+        content = buffer.getvalue()
+    else:
+        content = _join_avif(images, primary)
+    assert np.asarray(decode_photograph(content)).mean(axis=(0, 1))[2 * primary] > 240
+
+
+def _join_avif(images: list[Image.Image], primary: int) -> bytes:
+    """Return an AVIF file with two images of the same size."""
+
+    def make_box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    contents = [_encode(image, "AVIF", quality=90) for image in images]
+    coded = [content[content.index(b"mdat") + 4 :] for content in contents]
+    start = contents[0].index(b"ipco") - 4
+    properties = contents[0][start : start + int.from_bytes(contents[0][start : start + 4])]
+    start = contents[0].index(b"hdlr") - 4
+    handler = contents[0][start : start + int.from_bytes(contents[0][start : start + 4])]
+    start = contents[0].index(b"ipma") + 4
+    ((count,), associated) = contents[0][start + 10 : start + 11], contents[0][start + 11 :]
+    owners = [struct.pack(">HB", number, count) + associated[:count] for number in (1, 2)]
+    entries = [make_box(b"infe", struct.pack(">IHH4sx", 2 << 24, number, 0, b"av01")) for number in (1, 2)]
+
+    def make_file(offset: int) -> bytes:
+        places = [(1, offset, len(coded[0])), (2, offset + len(coded[0]), len(coded[1]))]
+        items = b"".join(struct.pack(">HHHII", number, 0, 1, at, size) for number, at, size in places)
+        meta = [
+            handler,
+            make_box(b"pitm", struct.pack(">IH", 0, 1 + primary)),
+            make_box(b"iloc", struct.pack(">IBBH", 0, 0x44, 0, 2) + items),
+            make_box(b"iinf", struct.pack(">IH", 0, 2) + b"".join(entries)),
+            make_box(b"iprp", properties + make_box(b"ipma", struct.pack(">II", 0, 2) + b"".join(owners))),
+        ]
+        head = contents[0][: int.from_bytes(contents[0][:4])] + make_box(b"meta", bytes(4) + b"".join(meta))
+        return head + make_box(b"mdat", b"".join(coded))
+
+    return make_file(make_file(0).index(b"mdat") + 4)
+
+
 @pytest.mark.parametrize(("size", "kind"), [((60, 60), 1), ((60, 60), 4), ((30, 30), 0)])
 def test_previews_and_masks_in_a_tiff_cost_no_photograph(size: tuple[int, int], kind: int) -> None:
     photograph, other = _draw_photograph(), _draw_photograph(*size)

@@ -141,13 +141,14 @@ def prune(everything: bool, yes: bool) -> None:
     from celebflow.data.photos import load_photos
     from celebflow.features.cache import empty_cache, is_shared, prune_cache
     from celebflow.features.origin import FeatureOrigin, origin_file
+    from celebflow.tracking.provenance import advise_to_make
 
     folder = paths.feature_cache()
     origin = origin_file(paths.FEATURES)
     if not everything and not (origin.exists() and paths.PHOTOS.exists()):
         raise errors.CelebflowError(
-            f"{origin} or {paths.PHOTOS} is missing. They say what the photographs here need. Run `dvc repro` first, "
-            "or remove everything with --all."
+            f"{origin} or {paths.PHOTOS} is missing. They say what the photographs here need. "
+            f"{advise_to_make(origin, paths.PHOTOS)}, or remove everything with --all."
         )
     if is_shared(folder) and not yes:
         _ask(f"Other projects may share the cache {folder}. What they need is removed, and computed again later.")
@@ -197,7 +198,14 @@ def runs(context: click.Context, commits: int) -> None:
                 err=True,
             )
         if not any(result.metrics for result in results):
-            _echo("No result is here. Run `dvc repro`, or `dvc pull --all-commits` if another machine has them.")
+            from celebflow.tracking.provenance import find_pull
+
+            pull = find_pull(paths.METRICS)
+            _echo(
+                f"No result is here. Run `{pull}`, with --all-commits for those of other commits, or `dvc repro`."
+                if pull
+                else "No result is here. Run `dvc repro`, or `dvc pull --all-commits` if another machine has them."
+            )
 
 
 @runs.command()

@@ -23,7 +23,7 @@ from celebflow.experiments.results import WORKSPACE, copy_outputs, find_maker
 from celebflow.features.store import Features, load_features
 from celebflow.params import Params, keep_informative, load_flat_params, load_params
 from celebflow.tracking.git import require_commit
-from celebflow.tracking.provenance import LockedResult, parse_locked_result, read_locked_md5s
+from celebflow.tracking.provenance import LockedResult, advise_to_make, parse_locked_result, read_locked_md5s
 
 # Files are small and fetched one at a time, so progress bars would only flicker.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -142,7 +142,7 @@ def require(*files: Path) -> None:
     """Raise CelebflowError when a file of the workspace is missing."""
     for file in files:
         if not file.exists():
-            raise CelebflowError(f"{file} is missing. Run `{find_maker(file)}`.")
+            raise CelebflowError(f"{file} is missing. {advise_to_make(file, maker=find_maker(file))}.")
 
 
 def load_recognition_params(what: str) -> Params:

@@ -16,7 +16,7 @@ from celebflow.experiments.packaging import describe_model, find_task, package_m
 from celebflow.experiments.results import find_cached_file, read_experiment_run
 from celebflow.tasks import TASKS
 from celebflow.tracking import stores
-from celebflow.tracking.provenance import read_locked_md5s
+from celebflow.tracking.provenance import find_pull, read_locked_md5s
 
 
 def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelVersion]:
@@ -121,6 +121,8 @@ def _advise(client: MlflowClient | None) -> str:
                 "The workspace's result was logged to another store. To log it here, too, run "
                 "`dvc repro --force --single-item evaluate`."
             )
+    if pull := find_pull(paths.MLFLOW_RUN_ID):
+        return f"Run `{pull}` to fetch the workspace's result, or give the id of a run: `celebflow runs` lists them."
     return "Run `dvc repro`, or give the id of a run: `celebflow runs` lists them."
 
 

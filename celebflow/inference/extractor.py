@@ -18,6 +18,7 @@ from celebflow.features.origin import RuntimeName, choose_runtime
 from celebflow.features.runtimes import build_runtime
 from celebflow.features.sparse import SparseBatch, SparseRow
 from celebflow.features.transform import Transform
+from celebflow.tracking.provenance import advise_to_make
 
 NO_FACE = "no face found"
 
@@ -123,5 +124,5 @@ def find_model_files(folder: Path) -> tuple[Path, Path]:
     files = artifacts / paths.CLASSIFIER.name, artifacts / paths.BACKBONE.name
     for file in files:
         if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises for some names
-            raise CelebflowError(f"{file} is missing. Run `dvc repro`, or choose another model.")
+            raise CelebflowError(f"{file} is missing. {advise_to_make(file)}, or choose another model.")
     return files

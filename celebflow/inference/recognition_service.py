@@ -15,6 +15,7 @@ from celebflow.inference.refusals import RefusalError
 from celebflow.inference.request_metrics import Metrics
 from celebflow.inference.request_queue import Limits
 from celebflow.inference.service import Gate, make_page
+from celebflow.tracking.provenance import advise_to_make
 
 _MAX_CANDIDATES = 1000
 
@@ -72,5 +73,7 @@ class RecognitionService:
 
 def _load_training(predictor: Predictor) -> TrainingPhotographs:
     if not (paths.FEATURES / "offsets.npy").exists():
-        raise CelebflowError(f"--show-training needs {paths.FEATURES}, which is missing. Run `dvc repro`.")
+        raise CelebflowError(
+            f"--show-training needs {paths.FEATURES}, which is missing. {advise_to_make(paths.FEATURES)}."
+        )
     return TrainingPhotographs(predictor.classifier, load_features(paths.FEATURES, paths.PHOTOS), paths.DATA)

@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from celebflow.tracking.git import find_prefix, run_git
 
 # The order in which the stages run.
 _STAGES = ("prepare", "backbone", "extract", "train", "evaluate", "plot")
+_REMOTE = re.compile("'remote \"(.+)\"'")  # a section of DVC's config
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,44 @@ def read_locked_md5s(lock: Path = paths.LOCK) -> dict[str, str]:
     stages = _read_locked_stages(lock)
     md5s = {name: _find_md5(stages, *place) for name, place in places.items()}
     return {name: md5 for name, md5 in md5s.items() if md5}
+
+
+def find_pull(*files: Path) -> str:
+    """Return the command that fetches outputs from a remote, where dvc.lock lists them all; otherwise "".
+
+    So it is in a fresh clone: `dvc repro` would make them again, which takes longer.
+    """
+    try:
+        stages = _read_locked_stages(paths.LOCK).values()
+        outputs = {Path(each["path"]).absolute() for stage in stages for each in stage.get("outs", [])}
+    except (CelebflowError, AttributeError, TypeError, KeyError):
+        return ""  # that it is damaged is said where it is needed
+    if not files or any(outputs.isdisjoint((file.absolute(), *file.absolute().parents)) for file in files):
+        return ""
+    return _find_pull_of_repository()
+
+
+def _find_pull_of_repository() -> str:
+    """Return the command that fetches outputs from the default remote of the DVC repository here, or its only one."""
+    here = Path.cwd()
+    folder = next((each / ".dvc" for each in (here, *here.parents) if (each / ".dvc").is_dir()), None)
+    if folder is None:
+        return ""
+    settings = ConfigParser(interpolation=None, strict=False)
+    try:
+        settings.read([folder / "config", folder / "config.local"], encoding="utf-8")
+    except (ConfigParserError, OSError, UnicodeDecodeError):
+        return ""
+    remotes = [match[1] for section in settings.sections() if (match := _REMOTE.fullmatch(section))]
+    if settings.get("core", "remote", fallback="") in remotes:
+        return "dvc pull"
+    return f"dvc pull --remote {shlex.quote(remotes[0])}" if len(remotes) == 1 else ""
+
+
+def advise_to_make(*files: Path, maker: str = "dvc repro") -> str:
+    """Return how to get outputs that are missing, as an order without a full stop."""
+    pull = find_pull(*files)
+    return f"Run `{pull}` to fetch it, or `{maker}` to make it" if pull else f"Run `{maker}`"
 
 
 def read_locked_params(lock: Path) -> dict[str, object]:

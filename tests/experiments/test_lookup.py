@@ -38,6 +38,25 @@ def test_a_name_without_a_commit_is_told_and_no_traceback(tmp_path: Path, monkey
         pass
 
 
+def test_in_a_fresh_clone_whose_remote_may_have_what_is_missing_it_is_to_be_fetched_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    remote = a\n['remote \"a\"']\n    url = /a\n")
+    outputs = ("features", "models/classifier.safetensors", "models/mlflow_run_id.txt", "reports/metrics.json")
+    outs = ", ".join(f"{{path: {output}}}" for output in outputs)
+    (tmp_path / "dvc.lock").write_text(f"stages: {{train: {{outs: [{outs}]}}}}\n")
+    with pytest.raises(CelebflowError, match=r"features is missing\. Run `dvc pull` to fetch it, or `dvc repro` to"):
+        lookup.require(Path("features"))
+    with pytest.raises(CelebflowError, match=r"classifier.safetensors is missing\. Run `dvc pull` to fetch"):
+        find_model_files(Path("models"))
+    with pytest.raises(CelebflowError, match="no MLflow store.*Run `dvc pull` to fetch the workspace's result"):
+        register(None, "val/final_accuracy", "champion")
+
+
 @pytest.mark.parametrize(("address", "revision"), [("models:/celebflow@champion", None), (None, "lower-rate")])
 def test_errors_about_a_fetched_model_name_it_and_not_the_temporary_folder(
     address: str | None, revision: str | None, monkeypatch: pytest.MonkeyPatch

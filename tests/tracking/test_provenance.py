@@ -10,9 +10,11 @@ from celebflow.errors import CelebflowError
 from celebflow.params import flatten
 from celebflow.tracking.provenance import (
     Provenance,
+    advise_to_make,
     find_changed_params,
     find_last_result,
     find_provenance,
+    find_pull,
     read_lock,
     read_locked_params,
     read_locked_result,
@@ -20,6 +22,38 @@ from celebflow.tracking.provenance import (
     require_own_classifier,
     restore_params,
 )
+
+_CONFIG = "[core]\n    analytics = false\n"
+_REMOTE = "['remote \"my store\"']\n    url = /100%/store\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "local", "command"),
+    [
+        (f"{_CONFIG}    remote = my store\n{_REMOTE}", "", "dvc pull"),
+        (_CONFIG, f"[core]\n    remote = my store\n{_REMOTE}", "dvc pull"),
+        (f"{_CONFIG}{_REMOTE}", "", "dvc pull --remote 'my store'"),
+        (f"{_CONFIG}{_REMOTE}['remote \"b\"']\nurl = b\n", "", ""),
+        (_CONFIG, "", ""),
+        ("no section", "", ""),
+    ],
+)
+def test_outputs_that_a_remote_may_have_are_fetched_before_they_are_made(
+    repository: Path, config: str, local: str, command: str
+) -> None:
+    lock = "stages: {train: {outs: [{path: models/a.txt}, {path: features}]}, plot: {deps: [{path: b}]}}\n"
+    (repository / "dvc.lock").write_text(lock)
+    (repository / ".dvc").mkdir()
+    (repository / ".dvc" / "config").write_text(config)
+    (repository / ".dvc" / "config.local").write_text(local)
+    listed = [Path("models/a.txt"), Path("features/x/0.npy"), repository / "features"]
+    assert [find_pull(each) for each in listed] == [command] * 3
+    expected = f"Run `{command}` to fetch it, or `dvc repro` to make it" if command else "Run `dvc repro`"
+    assert advise_to_make(listed[0]) == expected
+    assert find_pull(Path("b")) == find_pull(Path("models")) == find_pull(listed[0], Path("b")) == find_pull() == ""
+    for damaged in ("stages: [", "stages: {train: {outs: [1]}}", ""):
+        (repository / "dvc.lock").write_text(damaged)
+        assert advise_to_make(listed[0]) == "Run `dvc repro`"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from celebflow.classifier.calibration import FloatArray, fit_logistic
+from celebflow.classifier.calibration import FloatArray, fit_logistic, require_finite_scores
 from celebflow.data.attributes import BLANK, YES
 
 ThresholdKind = Literal["accuracy", "balanced_accuracy"]
@@ -59,7 +59,8 @@ class AttributeCalibration:
         return np.array(self.accuracy_thresholds if kind == "accuracy" else self.balanced_thresholds)
 
     def compute_probabilities(self, logits: NDArray[np.floating]) -> FloatArray:
-        """Turn (N, A) logits into probabilities of yes."""
+        """Turn (N, A) logits into probabilities of yes; raise CelebflowError when a logit is not finite."""
+        require_finite_scores(logits)
         fitted = expit(np.array(self.slopes) * np.asarray(logits, np.float64) + np.array(self.offsets))
         probabilities: FloatArray = 0.5 + (2 * np.array(self.max_probabilities) - 1) * (fitted - 0.5)
         return probabilities
@@ -82,7 +83,10 @@ def fit_attribute_calibration(
     Calibrated probabilities say which thresholds are best on photographs like those of val: 0.5 for accuracy, and the
     fraction of yes for balanced accuracy. On other photographs, they do better than the thresholds that happen to make
     a metric highest on val, which follow single photographs.
+
+    Raises CelebflowError when a logit is not finite.
     """
+    require_finite_scores(logits)
     slopes, offsets, bounds, fractions = [], [], [], []
     for attribute in range(labels.shape[1]):
         known = labels[:, attribute] != BLANK

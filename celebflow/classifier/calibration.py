@@ -54,13 +54,18 @@ class Calibration:
 UNCALIBRATED = Calibration(temperature=1.0, max_confidence=1.0, threshold=None, false_acceptance_rate=1.0)
 
 
+def require_finite_scores(scores: NDArray[np.floating]) -> None:
+    """Raise CelebflowError when one of the scores that a model computes for photographs is not finite."""
+    if not np.isfinite(scores).all():
+        raise CelebflowError(
+            "The model computes values that are not finite: its training diverged. Lower train.learning_rate if it is "
+            "a network and run `dvc repro`, or choose another model."
+        )
+
+
 def softmax(logits: NDArray[np.floating]) -> FloatArray:
     """Turn (N, people) logits into probabilities, in float64; raise CelebflowError when a logit is not finite."""
-    if not np.isfinite(logits).all():
-        raise CelebflowError(
-            "The classifier computes values that are not finite: its training diverged. Lower train.learning_rate and "
-            "run `dvc repro`, or choose another model."
-        )
+    require_finite_scores(logits)
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     probabilities: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit
 
-from celebflow.classifier.calibration import FloatArray, format_confidence
+from celebflow.classifier.calibration import FloatArray, format_confidence, require_finite_scores
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,11 @@ class PairCalibration:
             raise ValueError(f"{self} is not a valid calibration")
 
     def compute_log_odds(self, scores: NDArray[np.floating]) -> FloatArray:
-        """Return the (N,) logarithms of the odds, which tell apart probabilities that round to 1."""
+        """Return the (N,) logarithms of the odds, which tell apart probabilities that round to 1.
+
+        Raises CelebflowError when a score is not finite.
+        """
+        require_finite_scores(scores)
         log_odds: FloatArray = self.slope * np.asarray(scores, np.float64) + self.offset
         if self.max_probability == 1:
             return log_odds

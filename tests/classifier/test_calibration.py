@@ -1,5 +1,7 @@
 """Calibrated confidence matches accuracy, and claims no more than val shows."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 
+from celebflow.classifier.attribute_calibration import AttributeCalibration, fit_attribute_calibration
 from celebflow.classifier.calibration import (
     bin_reliability,
     compute_calibration_error,
@@ -14,6 +17,8 @@ from celebflow.classifier.calibration import (
     format_confidence,
     softmax,
 )
+from celebflow.classifier.pair_calibration import PairCalibration
+from celebflow.data.attributes import YES
 from celebflow.errors import CelebflowError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -72,8 +77,20 @@ def test_confidences_have_as_many_digits_as_tell_them_apart_from_certainty(confi
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_become_no_probabilities(value: float) -> None:
-    logits = np.zeros((3, 4), np.float32)
-    logits[1, 2] = value
+@pytest.mark.parametrize(
+    "use",
+    [
+        softmax,
+        AttributeCalibration(*((0.5,) * 4,) * 5, used="accuracy").compute_probabilities,
+        lambda logits: fit_attribute_calibration(logits, np.full(logits.shape, YES), "accuracy"),
+        lambda logits: PairCalibration(1.0, 0.0, 0.9, 0.0, 0.0).compute_log_odds(logits[:, 2]),
+    ],
+    ids=["people", "attributes", "fitted to attributes", "pairs"],
+)
+def test_scores_that_are_not_finite_become_no_probabilities(
+    use: Callable[[NDArray[np.float32]], object], value: float
+) -> None:
+    scores = np.zeros((3, 4), np.float32)
+    scores[1, 2] = value
     with pytest.raises(CelebflowError, match=r"not finite.*train\.learning_rate.*dvc repro"):
-        softmax(logits)
+        use(scores)

@@ -395,6 +395,8 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
         known = find_person_predictions(revision or WORKSPACE, "test")
         photos = find_photos(revision or WORKSPACE)
         known_sha256s = {photo.sha256 for photo in photos if photo.split != UNKNOWN}
+        if sheet is not None:
+            paths.require_writable(sheet)
         report = open_set.measure_open_set(folder, predictor, known, known_sha256s)
     for line in report.unreadable:
         _echo(f"skipped: {line}", err=True)
@@ -456,6 +458,8 @@ def drift(folder: Path, sample: int, limit: int, sheet: Path | None, format_name
     """
     from celebflow.experiments.drift import check_drift, format_csv, format_drift, save_sheet
 
+    if sheet is not None:
+        paths.require_writable(sheet)
     check = check_drift(folder, sample)
     for line in check.report.unreadable:
         _echo(f"skipped: {line}", err=True)
@@ -828,6 +832,7 @@ def export(file: Path, model: str | None, revision: str | None) -> None:
     from celebflow.inference.onnx_graph import OPSET
     from celebflow.tasks import load_step
 
+    paths.require_writable(file)
     with _open_folder(model, revision) as folder:
         loaded = load_model(folder)
         difference = load_step(loaded.task, "export")(loaded, file)

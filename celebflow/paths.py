@@ -1,9 +1,10 @@
 """Where each artifact of the pipeline lies, relative to the folder that contains dvc.yaml."""
 
+import errno
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from celebflow.errors import CelebflowError
@@ -99,7 +100,26 @@ def write_whole(path: Path) -> Iterator[Path]:
             error.filename = str(path)
         raise
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where it cannot be made, the reason is known
+            part.unlink(missing_ok=True)
+
+
+def require_writable(*files: Path) -> None:
+    """Raise OSError where write_whole could not write one of these files, before what is written there is computed.
+
+    Folders are made where they are missing.
+    """
+    for path in files:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        with suppress(_UnwrittenError), write_whole(path) as part:
+            if part != path:
+                part.touch()
+            raise _UnwrittenError
+
+
+class _UnwrittenError(Exception):
+    """A file was not to be written, only tried."""
 
 
 def own_folder() -> Path:

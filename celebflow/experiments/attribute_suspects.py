@@ -52,6 +52,7 @@ def check_attributes(fold_count: int, page: Path) -> AttributeCheck:
     """
     require(paths.FEATURES, paths.ATTRIBUTES)
     params, features = load_params(paths.PARAMS), load_features(paths.FEATURES, paths.PHOTOS)
+    paths.require_writable(paths.SUSPECTS, page)
     table, fits = load_attributes(paths.ATTRIBUTES), open_fits(features)
     predicted = predict_attributes_out_of_fold(features, table, params.train, params.compute, fits, fold_count)
     suspects = find_attribute_suspects(predicted)

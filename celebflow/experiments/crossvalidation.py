@@ -36,6 +36,8 @@ from celebflow.tracking.git import (
 from celebflow.tracking.mlflow_runs import Run, open_parent_run
 
 _NAME = "crossvalidation"
+_FOLDS = paths.CROSS_VALIDATION / "folds.csv"
+_PREDICTIONS = paths.CROSS_VALIDATION / "predictions.csv"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def cross_validate(fold_count: int, repetitions: int, name: str | None) -> Cross
     require_identity()
     _require_reproduced()
     name = _choose_name(name)
+    paths.require_writable(_FOLDS, _PREDICTIONS)
     fits = open_fits(features)
     result = None
     try:
@@ -92,8 +95,8 @@ def cross_validate(fold_count: int, repetitions: int, name: str | None) -> Cross
 
 def _keep(result: CrossValidation, predictions: Sequence[Prediction], run: Run) -> None:
     """Keep a result in tables, in a DVC experiment and in MLflow; raise CelebflowError when one does not take it."""
-    save_rows(FoldResult, result.folds, paths.CROSS_VALIDATION / "folds.csv")
-    save_rows(Prediction, predictions, paths.CROSS_VALIDATION / "predictions.csv")
+    save_rows(FoldResult, result.folds, _FOLDS)
+    save_rows(Prediction, predictions, _PREDICTIONS)
     failure = None
     try:
         _run_dvc(*_list_save_arguments(result.experiment))

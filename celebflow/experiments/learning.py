@@ -40,6 +40,7 @@ def measure_learning_curve(repetitions: int, figure: Path) -> LearningReport:
     Raises CelebflowError when there are no features or too few photographs, or the task does not recognize people.
     """
     params, features = load_for_recognition("Learning curves are")
+    paths.require_writable(paths.LEARNING_CURVE, figure)
     names = list_people(features.photos)
     val = select_split(features, names, "val")
     fractions = choose_fractions(features, _FRACTIONS)

@@ -30,6 +30,7 @@ def save_page(output: Path, revision: str | None = None, why_folds: int | None =
     """
     compared = None if revision is None else _compare(revision, WORKSPACE, _CHOOSING_SPLIT)
     require(paths.CLASSIFIER, paths.PHOTOS, paths.FEATURES, paths.FIGURES, paths.HISTORY)
+    paths.require_writable(output)
     params = load_params(paths.PARAMS)
     features = load_features(paths.FEATURES, paths.PHOTOS)
     # What was trained has a task and params of its own, and params.yaml may have changed since.

@@ -43,6 +43,7 @@ def check_labels(fold_count: int, page: Path) -> LabelCheck:
     Raises CelebflowError when there are no features, or the task does not recognize people.
     """
     params, features = load_for_recognition("Suspect labels are found")
+    paths.require_writable(paths.SUSPECTS, page)
     predicted, found = judge_labels(params, features, open_fits(features), fold_count)
     suspects = leave_out_confirmed(found)
     save_suspects(suspects, paths.SUSPECTS)

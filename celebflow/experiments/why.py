@@ -41,6 +41,7 @@ def explain_result(fold_count: int) -> Why:
     """
     params, features = load_for_recognition("Results are explained")
     require(paths.CLASSIFIER, paths.HISTORY, paths.ALL_METRICS)
+    paths.require_writable(paths.SUSPECTS, paths.EVIDENCE, paths.LEARNING_CURVE, paths.LEARNING_CURVE_FIGURE)
     report = load_report(paths.HISTORY, paths.ALL_METRICS, paths.REPORTS)
     fits = open_fits(features)
     predicted, found = judge_labels(params, features, fits, fold_count)

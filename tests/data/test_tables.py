@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from celebflow.data.tables import escape_cell, load_rows, save_rows
 from celebflow.errors import CelebflowError
-from celebflow.paths import write_whole
+from celebflow.paths import require_writable, write_whole
 
 
 @dataclass(frozen=True)
@@ -126,3 +126,16 @@ def test_only_texts_are_escaped() -> None:
     assert escape_cell("-0.5") == "'-0.5"
     for text in ("Ann", "a-b", "Ann; Bo", "a=b", ";"):
         assert escape_cell(text) == text
+
+
+def test_what_cannot_be_written_is_told_before_and_nothing_is_left(tmp_path: Path) -> None:
+    kept = tmp_path / "page.html"
+    kept.write_text("kept")
+    require_writable(kept, tmp_path / "new" / "table.csv", Path("/dev/null"))
+    assert kept.read_text() == "kept" and not list((tmp_path / "new").iterdir())
+    (tmp_path / "folder").mkdir()
+    for refused in (tmp_path / "folder", kept / "table.csv", tmp_path / ("n" * 255)):
+        with pytest.raises(OSError, match="directory|exists|too long") as caught:
+            require_writable(refused)
+        assert caught.value.filename in (str(refused), str(refused.parent))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "new", "page.html"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from celebflow import paths
 from celebflow.classifier.calibration import FloatArray, softmax
 from celebflow.classifier.comparison_model import divide_people
-from celebflow.classifier.enrollment import EnrolledPeople, start_enrollment
+from celebflow.classifier.enrollment import EnrolledPeople, make_unknown_hashes, start_enrollment
 from celebflow.classifier.gallery import Gallery, fit_gallery
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.open_set import measure_interval
@@ -107,7 +107,8 @@ def _draw(people: NDArray[np.str_], count: int, random: np.random.Generator) -> 
 def _enroll(gallery: Gallery, photographs: _Photographs, rate: float) -> EnrolledPeople:
     enrollment = start_enrollment(gallery)
     for name in np.unique(photographs.people).tolist():
-        enrollment = enrollment.add(name, photographs.coordinates[photographs.people == name])
+        coordinates = photographs.coordinates[photographs.people == name]
+        enrollment = enrollment.add(name, coordinates, make_unknown_hashes(len(coordinates)))
     return EnrolledPeople(enrollment, gallery, rate)
 
 

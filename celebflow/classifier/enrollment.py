@@ -77,10 +77,10 @@ class Enrollment:
 def start_enrollment(gallery: Gallery) -> Enrollment:
     """Return the enrollment of nobody."""
     coordinates = np.empty((0, gallery.means.shape[1]))
-    return Enrollment(identify_gallery(gallery), (), np.empty(0, np.int64), coordinates, _make_unknown_hashes(0))
+    return Enrollment(identify_gallery(gallery), (), np.empty(0, np.int64), coordinates, make_unknown_hashes(0))
 
 
-def _make_unknown_hashes(count: int) -> HashArray:
+def make_unknown_hashes(count: int) -> HashArray:
     """Return the hashes of photographs of which they are not known: no photograph is a near-duplicate of those."""
     return np.zeros((count, 2, HASH_BITS // 64), np.uint64)
 
@@ -115,13 +115,13 @@ def load_enrollment(path: Path, gallery: Gallery | None) -> Enrollment | None:
         with safe_open(path, "pt") as file:
             card = json.loads((file.metadata() or {})[_CARD])
             people, coordinates = file.get_tensor("people").numpy(), file.get_tensor("coordinates").numpy()
-            hashes = _make_unknown_hashes(len(people))  # files of earlier versions have none
+            hashes = make_unknown_hashes(len(people))  # files of earlier versions have none
             if _HASHES in file.keys():  # noqa: SIM118 - it is no mapping
                 hashes = file.get_tensor(_HASHES).numpy().view(np.uint64)
         if card["format"] != _FORMAT or set(people.tolist()) != set(range(len(card["names"]))):
             raise ValueError("another format")
         loaded = Enrollment(card["fingerprint"], tuple(card["names"]), people, coordinates, hashes)
-        if hashes.shape != _make_unknown_hashes(len(people)).shape:
+        if hashes.shape != make_unknown_hashes(len(people)).shape:
             raise ValueError("hashes that do not fit")
         if coordinates.shape[0] != len(people) or not np.isfinite(coordinates).all():
             raise ValueError("coordinates that do not fit")

@@ -116,8 +116,8 @@ class ExtractParams(_Section):
     """views of each photograph to train on and to average predictions over"""
     layers: Annotated[tuple[LayerName, ...], Field(strict=False)] = ("pool5",)
     """layers of VGG19 whose outputs are the features"""
-    runtime: Literal["auto", "ncnn", "torch"] = "auto"
-    """library that computes the features; auto is ncnn on a CPU, which is faster, otherwise torch"""
+    runtime: Literal["auto", "ncnn", "torch", "torch-bfloat16"] = "auto"
+    """library for the features; auto is ncnn on a CPU, else torch; torch-bfloat16 rounds to 16 bits (docs/speed.md)"""
 
     @model_validator(mode="after")
     def _refuse_duplicates(self) -> "ExtractParams":

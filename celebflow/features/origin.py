@@ -11,7 +11,9 @@ from celebflow.features.transform import WHOLE, Transform
 from celebflow.params import ComputeParams, ExtractParams, FaceParams
 from celebflow.paths import write_whole
 
-RuntimeName = Literal["ncnn", "torch"]
+RuntimeName = Literal["ncnn", "torch", "torch-bfloat16"]
+# What a processor must have for products of bfloat16 to be faster than those of float32: AMX, AVX-512 or SVE with them.
+_BFLOAT16 = ("amx_bf16", "avx512_bf16", "sve_bf16")
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ def determine_origin(backbone_file: Path, extract: ExtractParams, compute: Compu
     return FeatureOrigin(load_backbone_source(backbone_file), transform, runtime)
 
 
-def choose_runtime(name: Literal["auto", "ncnn", "torch"], device: str) -> RuntimeName:
-    """Return the runtime that extract.runtime names; for "auto", the fastest that is installed for the device.
+def choose_runtime(name: RuntimeName | Literal["auto"], device: str) -> RuntimeName:
+    """Return the runtime that extract.runtime names; for "auto", the fastest that computes in float32 on the device.
 
-    Raises CelebflowError when it is ncnn, and ncnn is not installed or the device is not a CPU.
+    Raises CelebflowError when it is ncnn, and ncnn is not installed or the device is not a CPU, and when it is
+    torch-bfloat16, and the processor cannot multiply such numbers itself.
     """
     usable = device == "cpu" and _can_import_ncnn()
     if name == "auto":
@@ -64,7 +67,19 @@ def choose_runtime(name: Literal["auto", "ncnn", "torch"], device: str) -> Runti
     if name == "ncnn" and not usable:
         reason = f"compute.device is {device}" if device != "cpu" else "it cannot be imported (pip install ncnn)"
         raise CelebflowError(f"extract.runtime is ncnn, which runs on the CPU only: {reason}. Or set it to auto.")
+    if name == "torch-bfloat16" and device == "cpu" and not _has_bfloat16():
+        raise CelebflowError(
+            f"extract.runtime is {name}, but this processor does not multiply such numbers itself (it has none of "
+            f"{', '.join(_BFLOAT16)}), and would take longer than with float32. Set it to auto."
+        )
     return name
+
+
+def _has_bfloat16() -> bool:
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in _BFLOAT16)
 
 
 def _can_import_ncnn() -> bool:

@@ -34,7 +34,7 @@ DETECTING = Transform(32, FaceParams(crop="detect", center_fraction=0.5, margin=
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime_name", ["ncnn", "torch"])
+@pytest.mark.parametrize("runtime_name", ["ncnn", "torch", "torch-bfloat16"])
 def test_cached_features_equal_those_of_the_runtime(
     tmp_path: Path,
     data: Path,

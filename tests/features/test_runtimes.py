@@ -1,17 +1,17 @@
 """ncnn and PyTorch compute the same features, and a runtime that cannot be used is a clear error."""
 
 import sys
-from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from celebflow.backbone.source import BASE_LAYERS
 from celebflow.backbone.vgg19 import Backbone
 from celebflow.errors import CelebflowError
-from celebflow.features.origin import choose_runtime
-from celebflow.features.runtimes import NcnnRuntime, TorchRuntime, build_runtime
+from celebflow.features.origin import RuntimeName, choose_runtime
+from celebflow.features.runtimes import BFloat16Runtime, NcnnRuntime, TorchRuntime, build_runtime
 from celebflow.params import LayerName
 
 Layers = tuple[LayerName, ...]
@@ -63,13 +63,50 @@ def test_pytorchs_runtime_computes_exactly_the_backbones_features(backbone: Back
     np.testing.assert_array_equal(TorchRuntime(backbone, layers).extract(image), backbone.extract(image, layers))
 
 
+@pytest.mark.parametrize("layers", [("pool5",), ("pool4", "pool5")])
+def test_bfloat16_rounds_features_and_leaves_the_backbone_alone(backbone: Backbone, layers: Layers) -> None:
+    image = _draw_image(75)
+    expected = backbone.extract(image, layers)
+    runtime = BFloat16Runtime(backbone, layers)
+    features = runtime.extract(image)
+    assert features.dtype == np.float32
+    assert 1e-4 < np.linalg.norm(features - expected) / np.linalg.norm(expected) < 0.02
+    np.testing.assert_array_equal(runtime.extract(image), features)
+    np.testing.assert_array_equal(backbone.extract(image, layers), expected)
+
+
+def test_bfloat16_features_that_differ_too_much_are_an_error(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = BFloat16Runtime(backbone, BASE_LAYERS)
+    exact = backbone.extract
+    monkeypatch.setattr(backbone, "extract", lambda image, layers: exact(image, layers) * np.float32(1.05))
+    with pytest.raises(CelebflowError, match=r"bfloat16 differ from PyTorch's in float32 by 4\..*Set extract\.runtime"):
+        runtime.extract(_draw_image(32))
+
+
+@pytest.mark.parametrize("instructions", ["amx_bf16", "avx512_bf16", "sve_bf16"])
+def test_bfloat16_is_refused_where_a_processor_has_no_instructions_for_it(
+    instructions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, instructions: True})
+    assert choose_runtime("torch-bfloat16", "cpu") == "torch-bfloat16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, instructions: False})
+    with pytest.raises(CelebflowError, match=r"torch-bfloat16, but this processor.*amx_bf16.*Set it to auto"):
+        choose_runtime("torch-bfloat16", "cpu")
+    assert choose_runtime("torch-bfloat16", "cuda") == "torch-bfloat16"
+    assert choose_runtime("auto", "cpu") == "ncnn"
+
+
 @pytest.mark.slow
 def test_features_that_differ_from_pytorchs_are_an_error(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = backbone.extract
     monkeypatch.setattr(backbone, "extract", lambda image, layers: exact(image, layers) * np.float32(1.0001))
     runtime = NcnnRuntime(backbone, BASE_LAYERS)
     for seed in range(2):
-        with pytest.raises(CelebflowError, match=r"differ from PyTorch's by .*Set extract\.runtime to torch"):
+        with pytest.raises(
+            CelebflowError, match=r"ncnn differ from PyTorch's in float32 by .*Set extract\.runtime to torch"
+        ):
             runtime.extract(_draw_image(32, seed))
 
 
@@ -87,15 +124,15 @@ def test_auto_is_pytorch_where_ncnn_is_not_installed(without_ncnn: None) -> None
         choose_runtime("ncnn", "cpu")
 
 
-@pytest.mark.parametrize(("name", "kind"), [("ncnn", NcnnRuntime), ("torch", TorchRuntime)])
-def test_runtimes_are_built_by_name(backbone: Backbone, name: Literal["ncnn", "torch"], kind: type) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ncnn", NcnnRuntime), ("torch", TorchRuntime), ("torch-bfloat16", BFloat16Runtime)]
+)
+def test_runtimes_are_built_by_name(backbone: Backbone, name: RuntimeName, kind: type) -> None:
     assert isinstance(build_runtime(name, backbone, BASE_LAYERS), kind)
 
 
-@pytest.mark.parametrize("name", ["ncnn", "torch"])
-def test_features_that_are_not_finite_are_an_error_about_the_weights(
-    backbone: Backbone, name: Literal["ncnn", "torch"]
-) -> None:
+@pytest.mark.parametrize("name", ["ncnn", "torch", "torch-bfloat16"])
+def test_features_that_are_not_finite_are_an_error_about_the_weights(backbone: Backbone, name: RuntimeName) -> None:
     state = {key: tensor * 1e6 for key, tensor in backbone.features.state_dict().items()}
     runtime = build_runtime(name, Backbone(state, backbone.source), BASE_LAYERS)
     with pytest.raises(CelebflowError, match=r"not finite.*backbone\.weights.*dvc repro"):

@@ -16,7 +16,7 @@ help:
 	@echo "make check          format, lint and types alone"
 	@echo "make docs           write docs/params.md and the schema of params.yaml anew"
 	@echo "make test-services  the tests that need PostgreSQL or nginx (sudo apt-get install postgresql nginx)"
-	@echo "make bench          compare with the plain script, and renew the table in docs/speed.md; with real faces:"
+	@echo "make bench          compare with the plain script and with other libraries, for docs/speed.md; with real faces:"
 	@echo "                    make bench DATA=folder WEIGHTS=vgg19.pth"
 	@echo "make ablation       measure what each part of the best recipe adds, for docs/accuracy.md:"
 	@echo "                    make ablation DATA=folder WEIGHTS=vgg19.pth"
@@ -62,8 +62,12 @@ test-services: install
 		|| { echo "nginx is missing: sudo apt-get install nginx"; exit 1; }
 	pytest -m services
 
+BENCHMARK_OPTIONS = $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+
 bench: install
-	python -m benchmarks.compare $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+	python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	python -m benchmarks.compare $(BENCHMARK_OPTIONS)
+	python -m benchmarks.peers $(BENCHMARK_OPTIONS)
 
 ablation: install
 	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "Usage: make ablation DATA=folder WEIGHTS=vgg19.pth"; exit 1; }

@@ -1019,9 +1019,9 @@ def learning_curve(repetitions: int, output: Path, as_json: bool) -> None:
     """Tell how much more photographs would help.
 
     The recipe in params.yaml is trained on growing parts of train, of each person the same fraction, and measured on
-    val. A power law that is fitted to the errors says what twice as many photographs would bring, if they were like
-    those that there are. Recipes with lda or logistic take a minute; a network takes two trainings per repetition, and
-    one more.
+    val. For attributes, parts are of whole people, and average precision is measured. A power law that is fitted to
+    the errors says what twice as many photographs would bring, if they were like those that there are. Recipes with
+    lda, logistic or ridge take a minute; a network takes two trainings per repetition, and one more.
 
     \b
     Examples:
@@ -1029,14 +1029,14 @@ def learning_curve(repetitions: int, output: Path, as_json: bool) -> None:
       celebflow learning-curve --repetitions 1     # for networks
       celebflow learning-curve --json | jq .curve.forecast
     """
-    from celebflow.experiments.learning import format_learning, measure_learning_curve
+    from celebflow.experiments.learning_curves import format_workspace_curve, measure_workspace_curve
 
     with redirect_stdout(sys.stderr):  # what trainings say
-        report = measure_learning_curve(repetitions, output)
+        report = measure_workspace_curve(repetitions, output)
     if as_json:
         _echo(json.dumps(asdict(report), indent=2, ensure_ascii=False, allow_nan=False))
         return
-    _echo(format_learning(report))
+    _echo(format_workspace_curve(report))
     _echo(f"\nThe figure is in {output}, the table in {paths.LEARNING_CURVE}.")
 
 

@@ -13,7 +13,7 @@ from celebflow.errors import CelebflowError
 from celebflow.features.store import Features, LabeledFeatures, select_split
 from celebflow.params import ComputeParams, TrainParams
 
-_LEAST_SIZES = 3  # of a curve
+LEAST_SIZES = 3  # of a curve
 _LEAST_PER_PERSON = 2  # groups of near-duplicates: fewer give no spread within a person
 
 
@@ -71,7 +71,7 @@ def choose_fractions(features: Features, fractions: Sequence[float]) -> list[flo
     chosen: dict[tuple[int, ...], float] = {}
     for fraction in sorted(fractions):
         chosen.setdefault(tuple(_count_taken(fraction, count) for count in counts), fraction)
-    if len(chosen) < _LEAST_SIZES:
+    if len(chosen) < LEAST_SIZES:
         raise CelebflowError(
             f"train has too few photographs for a learning curve: at most {max(counts)} per person give only "
             f"{len(chosen)} different sizes. Add photographs."

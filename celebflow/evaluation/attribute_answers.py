@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import FloatArray
 from celebflow.data.attributes import BLANK, NO, YES
-from celebflow.evaluation.significance import Interval, compute_percentiles, draw_weights
+from celebflow.evaluation.significance import RESAMPLES, Interval, compute_percentiles, draw_weights
 
-_MIN_GROUPS = 3  # whose resamples differ
-_MIN_DEFINED = 0.9  # the fraction of resamples in which a metric must be defined to have an interval
+MIN_GROUPS = 3  # whose resamples differ
+MIN_DEFINED = 0.9  # the fraction of resamples in which a metric must be defined to have an interval
 _BLOCK_CELLS = 2**18  # weights that are sorted at once: 2 MB, as much as a processor keeps at hand
 
 BoolArray = NDArray[np.bool_]
@@ -127,12 +127,12 @@ def divide(numerators: FloatArray, denominators: FloatArray) -> FloatArray:
     return quotients
 
 
-def resample_metrics(answers: AttributeAnswers, seed: int) -> dict[str, FloatArray]:
+def resample_metrics(answers: AttributeAnswers, seed: int, resamples: int = RESAMPLES) -> dict[str, FloatArray]:
     """Return each metric of each attribute in every resample of draw_weights, (resamples, A)."""
     row_count = max(1, _BLOCK_CELLS // len(answers.groups))
     parts = [
         weigh_metrics(answers, block[start : start + row_count])
-        for block in draw_weights(answers.groups, seed)
+        for block in draw_weights(answers.groups, seed, resamples)
         for start in range(0, len(block), row_count)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -144,11 +144,11 @@ def find_intervals(resampled: Mapping[str, FloatArray], group_count: int) -> dic
     A metric has none when it is undefined in more than a tenth of the resamples, when all of them are alike, as without
     any error, which shows nothing about other photographs, or when there are fewer than three groups.
     """
-    if group_count < _MIN_GROUPS:
+    if group_count < MIN_GROUPS:
         return {}
     kept = {}
     for name, values in resampled.items():
         defined = values[~np.isnan(values)]
-        if len(defined) >= _MIN_DEFINED * len(values) and defined.min() < defined.max():
+        if len(defined) >= MIN_DEFINED * len(values) and defined.min() < defined.max():
             kept[name] = defined
     return compute_percentiles(kept, group_count)

@@ -127,7 +127,7 @@ def compute_mean_metrics(answers: AttributeAnswers, frequent: LabelArray | BoolA
         "trivial_accuracy": _compute_trivial_accuracies(answers, frequent)[None],
         "calibration_error": _compute_calibration_errors(answers)[None],
     }
-    metrics = {name: float(_average_defined(values)[0]) for name, values in columns.items()}
+    metrics = {name: float(average_defined(values)[0]) for name, values in columns.items()}
     of_actual = np.where(answers.yes, answers.probabilities, 1 - answers.probabilities)[answers.known]
     if len(of_actual):
         metrics["loss"] = float(-np.log(np.maximum(of_actual, np.finfo(np.float64).tiny)).mean())
@@ -139,7 +139,7 @@ def compute_mean_intervals(resampled: Mapping[str, FloatArray], group_count: int
 
     A resample's mean is over the attributes that are defined in it.
     """
-    return find_intervals({name: _average_defined(resampled[name]) for name in MEAN_METRICS}, group_count)
+    return find_intervals({name: average_defined(resampled[name]) for name in MEAN_METRICS}, group_count)
 
 
 def trace_attribute_curves(answers: AttributeAnswers) -> dict[str, list[Curve]]:
@@ -185,7 +185,7 @@ def _compute_calibration_errors(answers: AttributeAnswers) -> FloatArray:
     return errors
 
 
-def _average_defined(values: FloatArray) -> FloatArray:
+def average_defined(values: FloatArray) -> FloatArray:
     """Return each row's mean of the columns that are not NaN; NaN when all are."""
     return divide(np.nansum(values, axis=1), (~np.isnan(values)).sum(axis=1))
 

@@ -1,7 +1,8 @@
 """Accuracy by the number of photographs to train on, and what more of them would bring; pure functions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,13 @@ from celebflow.evaluation.significance import (
     weigh_balanced_accuracy,
 )
 
-_RESAMPLES = 500
+CURVE_RESAMPLES = 500
 _LINE_POINTS = 60
 _LEAST_SIZES = 3  # for a law with three numbers
 _DECAYS = np.geomspace(0.05, 4, 60)  # of errors, by powers of the number of photographs
 _LEAST_VARIANCE = 1e-3  # of an accuracy, so that one without errors does not decide the fit alone
 GROWTH = 2.0  # what the curve is continued to, times the photographs that there are
+_Continued = TypeVar("_Continued")
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,39 @@ def build_learning_curve(
             interval = _compute_interval(resampled[1:])
             values += [float(resampled[0]), interval.low, interval.high]
         points.append(LearningPoint(size, *values))
-    laws = fit_power_law(np.array(sizes, np.float64), 1 - accuracies, _share_sizes(*accuracies.shape))
-    all_there_are = sizes[-1]
-    line = [
-        _forecast(laws, size, all_there_are) for size in np.geomspace(sizes[0], growth * all_there_are, _LINE_POINTS)
-    ]
-    return LearningCurve(points, line, _forecast(laws, growth * all_there_are, all_there_are))
+    return LearningCurve(points, *continue_curve(accuracies, sizes, growth, Forecast))
+
+
+def continue_curve(
+    values: FloatArray,
+    sizes: Sequence[float],
+    growth: float,
+    make: Callable[[float, float, Interval, float, Interval], _Continued],
+    group_count: int | None = None,
+) -> tuple[list[_Continued], _Continued]:
+    """Fit power laws to (1 + resamples, sizes) values, the first of which are measured; return a line and a forecast.
+
+    `make` gets a size, the value there and its interval, and the change from the largest size and its interval. The
+    line ends at the forecast, `growth` times the largest size. Values are at most 1, such as accuracies. The number of
+    groups that were resampled widens intervals where it is small, as compute_percentiles does.
+    """
+    laws = fit_power_law(np.array(sizes, np.float64), 1 - values, _share_sizes(*values.shape))
+    at_end = _compute_accuracy(laws, sizes[-1])
+
+    def forecast(size: float) -> _Continued:
+        forecasts = _compute_accuracy(laws, size)
+        gains = forecasts - at_end
+        value, gain = float(forecasts[0]), float(gains[0])
+        interval, gain_interval = (_compute_interval(each[1:], group_count) for each in (forecasts, gains))
+        return make(size, value, interval, gain, gain_interval)
+
+    line = [forecast(size) for size in np.geomspace(sizes[0], growth * sizes[-1], _LINE_POINTS).tolist()]
+    return line, forecast(growth * sizes[-1])
+
+
+def find_half(sizes: Sequence[float]) -> int:
+    """Return the position of the size that is nearest to half of the largest."""
+    return int(np.argmin(np.abs(np.array(sizes) - sizes[-1] / 2)))
 
 
 def find_gains(
@@ -96,8 +125,7 @@ def find_gains(
 
     `hits` are (repetitions, sizes, M). People without photographs in val are left out.
     """
-    half = int(np.argmin(np.abs(np.array(sizes) - sizes[-1] / 2)))
-    rises = hits[:, -1].mean(axis=0) - hits[:, half].mean(axis=0)  # (M,)
+    rises = hits[:, -1].mean(axis=0) - hits[:, find_half(sizes)].mean(axis=0)  # (M,)
     return {class_names[label]: float(rises[labels == label].mean()) for label in np.unique(labels)}
 
 
@@ -106,20 +134,21 @@ def _resample(
 ) -> tuple[FloatArray, FloatArray]:
     """Return (1 + resamples, sizes) accuracies and balanced accuracies, the first of all photographs as they are."""
     repetitions, size_count, _ = hits.shape
-    random = np.random.default_rng([BOOTSTRAP_SEED, 2])  # other numbers than those that draw the groups
-    shares = np.concatenate(
-        [
-            np.full((1, repetitions), 1 / repetitions),
-            random.multinomial(repetitions, np.full(repetitions, 1 / repetitions), _RESAMPLES) / repetitions,
-        ]
-    )
+    shares = draw_shares(repetitions)
     measured: list[list[FloatArray]] = [[], []]
-    for weights in (np.ones((1, len(labels))), *draw_weights(groups, BOOTSTRAP_SEED, _RESAMPLES)):
+    for weights in (np.ones((1, len(labels))), *draw_weights(groups, BOOTSTRAP_SEED, CURVE_RESAMPLES)):
         each = hits.reshape(-1, len(labels))
         measured[0].append(np.stack([weigh_accuracy(of_one, weights) for of_one in each], axis=1))
         measured[1].append(np.stack([weigh_balanced_accuracy(of_one, labels, weights) for of_one in each], axis=1))
     accuracies, balanced = (np.concatenate(blocks).reshape(-1, repetitions, size_count) for blocks in measured)
     return tuple(np.einsum("brs,br->bs", each, shares) for each in (accuracies, balanced))
+
+
+def draw_shares(repetitions: int) -> FloatArray:
+    """Return (1 + resamples, repetitions) shares of repetitions in a mean, the first row of all as they are."""
+    random = np.random.default_rng([BOOTSTRAP_SEED, 2])  # other numbers than those that draw the groups
+    drawn = random.multinomial(repetitions, np.full(repetitions, 1 / repetitions), CURVE_RESAMPLES)
+    return np.concatenate([np.full((1, repetitions), 1 / repetitions), drawn / repetitions])
 
 
 def _share_sizes(row_count: int, size_count: int) -> FloatArray:
@@ -133,23 +162,14 @@ def _share_sizes(row_count: int, size_count: int) -> FloatArray:
     return shares
 
 
-def _forecast(laws: FloatArray, size: float, all_there_are: float) -> Forecast:
-    """Return what (1 + resamples, 3) power laws forecast for a size."""
-    accuracies = _compute_accuracy(laws, size)
-    gains = accuracies - _compute_accuracy(laws, all_there_are)
-    return Forecast(
-        size, float(accuracies[0]), _compute_interval(accuracies[1:]), float(gains[0]), _compute_interval(gains[1:])
-    )
-
-
 def _compute_accuracy(laws: FloatArray, size: float) -> FloatArray:
     rest, scale, decay = laws.T
     accuracy: FloatArray = 1 - np.minimum(rest + scale * size**-decay, 1)
     return accuracy
 
 
-def _compute_interval(resampled: FloatArray) -> Interval:
-    return compute_percentiles({"value": resampled})["value"]
+def _compute_interval(resampled: FloatArray, group_count: int | None = None) -> Interval:
+    return compute_percentiles({"value": resampled}, group_count)["value"]
 
 
 def fit_power_law(sizes: FloatArray, errors: FloatArray, shares: FloatArray) -> FloatArray:

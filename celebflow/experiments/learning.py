@@ -18,8 +18,8 @@ from celebflow.experiments.lookup import load_for_recognition
 from celebflow.features.store import select_split
 from celebflow.report.figures import draw_learning_curve, save_figure
 
-_FRACTIONS = (1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
-_MAX_PEOPLE = 5
+FRACTIONS = (1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
+MAX_GAINS = 5  # that are listed
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def measure_learning_curve(repetitions: int, figure: Path) -> LearningReport:
     paths.require_writable(paths.LEARNING_CURVE, figure)
     names = list_people(features.photos)
     val = select_split(features, names, "val")
-    fractions = choose_fractions(features, _FRACTIONS)
+    fractions = choose_fractions(features, FRACTIONS)
     results = train_on_subsets(features, params.train, params.compute, open_fits(features), fractions, repetitions)
     shape = repetitions, len(fractions), -1
     hits = np.array([result.logits.argmax(axis=1) == val.labels for result in results]).reshape(shape)
@@ -91,7 +91,7 @@ def _format_forecast(curve: LearningCurve) -> str:
 
 def _format_gains(report: LearningReport) -> str:
     """Return a table of the people whose recall rose most from half of the photographs to all."""
-    gains = sorted(report.gains.items(), key=lambda each: (-each[1], each[0]))[:_MAX_PEOPLE]
+    gains = sorted(report.gains.items(), key=lambda each: (-each[1], each[0]))[:MAX_GAINS]
     rows = [[person, report.counts[person], f"{100 * gain:+.1f}"] for person, gain in gains if gain > 0]
     headers = ["gained most by the second half", "photographs in train", "recall, in points"]
     return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=[0, 2])) if rows else ""

@@ -15,12 +15,13 @@ from celebflow.classifier.calibration import format_confidence
 from celebflow.data.attributes import BLANK
 from celebflow.evaluation.attribute_answers import AttributeAnswers
 from celebflow.evaluation.attribute_groups import GroupAccuracy, compute_co_occurrence, list_worst_groups
+from celebflow.evaluation.attribute_learning_curve import AttributeLearningCurve
 from celebflow.evaluation.attribute_metrics import AttributeMetrics, trace_attribute_curves
 from celebflow.evaluation.attribute_results import AttributePrediction, AttributeReport
 from celebflow.evaluation.metrics import Curve
 from celebflow.report.contact_sheets import TextStyle, Tile, draw_contact_sheet, shorten
-from celebflow.report.figures import draw_history, draw_reliability
-from celebflow.report.style import BLUE, GRAY, ORANGE, SKY, new_blank_figure, spell
+from celebflow.report.figures import draw_continued_curve, draw_history, draw_reliability
+from celebflow.report.style import BLUE, GRAY, ORANGE, SKY, new_blank_figure, new_figure, spell
 
 # Of more attributes than these, figures show the worst.
 _MAX_ATTRIBUTES = 80
@@ -325,3 +326,22 @@ def caption_error(prediction: AttributePrediction) -> str:
 
 def _label(name: str) -> str:
     return shorten(spell(name), _MAX_LABEL_INCHES, _LABEL).replace("$", r"\$")  # a dollar sign starts no formula
+
+
+def draw_attribute_learning_curve(curve: AttributeLearningCurve, warning: str) -> Figure:
+    """Draw the average precision on val by the number of photographs to train on, and the fitted curve, continued."""
+    figure, axes = new_figure(6.4, 4.2, warning)
+    measured = [
+        (each.photographs, each.average_precision, each.average_precision_low, each.average_precision_high)
+        for each in curve.points
+    ]
+    fitted = [(each.photographs, each.average_precision, each.interval.low, each.interval.high) for each in curve.line]
+    draw_continued_curve(axes, measured, fitted)
+    title = "Average precision on val by photographs to train on"
+    axes.set(title=title, xlabel="Photographs", ylabel="Average precision, mean of the attributes")
+    axes.set_ylim(
+        max(0, min(low for _, _, low, _ in measured) - 0.05),
+        min(1.02, max(high for _, _, _, high in [*measured, *fitted]) + 0.05),
+    )
+    axes.legend(loc="lower right")
+    return figure

@@ -33,6 +33,7 @@ _MAX_PEOPLE = 200
 _MAX_MATRIX_NAMES = 120  # of a confusion matrix: what fits beside its rows
 _MAX_MATRIX_INCHES = 26.0
 _MAX_NAME_LENGTH = 30
+_Point = tuple[float, float, float, float]  # a size, a value there, and the ends of its interval
 _COMPRESS_LEVEL = 2  # of 9: takes less than half of the default level's time, for 8% more bytes
 
 
@@ -343,24 +344,31 @@ def draw_open_set(rates: Sequence[OpenSetRates], false_acceptance_rate: float, s
 def draw_learning_curve(curve: LearningCurve, warning: str) -> Figure:
     """Draw the accuracy on val by the number of photographs to train on, and the fitted curve, continued."""
     figure, axes = new_figure(6.4, 4.2, warning)
-    sizes = [point.photographs_per_person for point in curve.points]
-    accuracies = np.array([point.accuracy for point in curve.points])
-    lows, highs = (np.array([getattr(point, f"accuracy_{end}") for point in curve.points]) for end in ("low", "high"))
-    line_sizes = [each.photographs_per_person for each in curve.line]
-    axes.plot(line_sizes, [each.accuracy for each in curve.line], color=BLUE, label="fitted curve")
-    beyond = [each for each in curve.line if each.photographs_per_person >= sizes[-1]]
-    band = [each.interval.low for each in beyond], [each.interval.high for each in beyond]
-    beyond_sizes = [each.photographs_per_person for each in beyond]
-    axes.fill_between(beyond_sizes, *band, color=SKY, alpha=0.35, linewidth=0, label="95% interval of its forecast")
-    errors = [np.maximum(accuracies - lows, 0), np.maximum(highs - accuracies, 0)]
-    axes.errorbar(sizes, accuracies, errors, color=ORANGE, fmt="o", markersize=4, label="measured, with 95% intervals")
-    axes.axvline(sizes[-1], color=GRAY, linestyle=":", label="all photographs of train")
+    measured = [
+        (each.photographs_per_person, each.accuracy, each.accuracy_low, each.accuracy_high) for each in curve.points
+    ]
+    fitted = [
+        (each.photographs_per_person, each.accuracy, each.interval.low, each.interval.high) for each in curve.line
+    ]
+    draw_continued_curve(axes, measured, fitted)
     axes.set(title="Accuracy on val by photographs to train on", xlabel="Photographs per person", ylabel="Accuracy")
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks([*sizes, curve.forecast.photographs_per_person])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}" if value >= 10 else f"{value:.1f}"))
-    axes.set_ylim(max(0, lows.min() - 0.05), 1.02)
-    axes.grid(alpha=0.3)
+    axes.set_ylim(max(0, min(low for _, _, low, _ in measured) - 0.05), 1.02)
     axes.legend(loc="lower right")
     return figure
+
+
+def draw_continued_curve(axes: Axes, measured: Sequence[_Point], fitted: Sequence[_Point]) -> None:
+    """Draw measured values by size, ascending, and a line that is fitted to them and ends at a forecast."""
+    sizes, values, lows, highs = np.array(measured).T
+    line_sizes, line, *_ = np.array(fitted).T
+    axes.plot(line_sizes, line, color=BLUE, label="fitted curve")
+    beyond_sizes, _, *band = np.array([each for each in fitted if each[0] >= sizes[-1]]).T
+    axes.fill_between(beyond_sizes, *band, color=SKY, alpha=0.35, linewidth=0, label="95% interval of its forecast")
+    errors = [np.maximum(values - lows, 0), np.maximum(highs - values, 0)]
+    axes.errorbar(sizes, values, errors, color=ORANGE, fmt="o", markersize=4, label="measured, with 95% intervals")
+    axes.axvline(sizes[-1], color=GRAY, linestyle=":", label="all photographs of train")
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks([*sizes, line_sizes[-1]])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.1f}"))
+    axes.grid(alpha=0.3)

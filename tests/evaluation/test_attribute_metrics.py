@@ -212,7 +212,7 @@ def _lack_nothing(resampled: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def test_resamples_and_intervals_are_those_of_slow_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attribute_answers, "draw_weights", lambda groups, seed: draw_weights(groups, seed, 12))
+    monkeypatch.setattr(attribute_answers, "draw_weights", lambda groups, seed, _: draw_weights(groups, seed, 12))
     answers = draw_answers(3, 60, group_count=25)
     resampled = resample_metrics(answers, 5)
     weights = np.concatenate(list(draw_weights(answers.groups, 5, 12)))

@@ -6,13 +6,25 @@ from types import SimpleNamespace
 
 import pytest
 
-from celebflow.experiments import attribute_suspects, crossvalidation, learning, pages, suspect_labels, why
+from celebflow.experiments import (
+    attribute_learning,
+    attribute_suspects,
+    crossvalidation,
+    learning,
+    pages,
+    suspect_labels,
+    why,
+)
 
 PAGE = Path("page.html")
 COMMANDS: dict[str, tuple[object, Callable[[], object]]] = {
     "suspects": (suspect_labels, lambda: suspect_labels.check_labels(5, PAGE)),
     "suspects of attributes": (attribute_suspects, lambda: attribute_suspects.check_attributes(5, PAGE)),
     "learning-curve": (learning, lambda: learning.measure_learning_curve(1, PAGE)),
+    "learning-curve of attributes": (
+        attribute_learning,
+        lambda: attribute_learning.measure_attribute_learning_curve(1, PAGE),
+    ),
     "crossvalidate": (crossvalidation, lambda: crossvalidation.cross_validate(5, 1, None)),
     "page --why": (why, lambda: why.explain_result(5)),
     "page": (pages, lambda: pages.save_page(Path("reports/why.html"), why_folds=5)),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from celebflow.data import invented_people
 from celebflow.data.tables import load_table
@@ -23,7 +24,7 @@ CHANGES = {
     "pca_components: null": "pca_components: 12",
     "classifier: mlp": "classifier: logistic",
 }
-PEOPLE, PHOTOGRAPHS = 15, 4
+PEOPLE, PHOTOGRAPHS = 20, 4
 ATTRIBUTES = ("Even", "=Some", "<b>Rare</b>")
 
 
@@ -130,11 +131,34 @@ def test_suspect_labels_are_listed_in_every_form(answered: Repository, tmp_path:
     assert repository.run("dvc", "status").strip().endswith("up to date.")
 
 
+def test_the_learning_curve_is_there_in_every_form(answered: Repository, tmp_path: Path) -> None:
+    repository = clone_repository(answered, tmp_path / "repository")
+    found = json.loads(repository.invoke("learning-curve", "--repetitions", "2", "--json", only_output=True))
+    points = found["curve"]["points"]
+    sizes = [point["photographs"] for point in points]
+    photos = _read(repository.folder / "splits" / "photos.csv")
+    assert sizes == sorted(sizes) and len(sizes) >= 3
+    assert sizes[-1] == sum(row["split"] == "train" for row in photos)
+    val = json.loads((repository.folder / "reports" / "all_metrics.json").read_text())["val"]
+    assert points[-1]["average_precision"] == pytest.approx(val["average_precision"], abs=0.02)
+    assert points[-1]["balanced_accuracy"] == pytest.approx(val["balanced_accuracy_at_its_thresholds"], abs=0.02)
+    assert found["curve"]["forecast"]["photographs"] == 2 * sizes[-1]
+    assert found["counts"].keys() == set(ATTRIBUTES)
+    assert len(_read(repository.folder / "reports" / "learning_curve.csv")) == len(sizes)
+    text = repository.invoke("learning-curve", "--repetitions", "1", "--output", "curve.png", only_output=True)
+    assert "With 2 times as many photographs" in text and "curve.png" in text
+    for name in ("reports/learning_curve.png", "curve.png"):
+        with Image.open(repository.folder / name) as picture:
+            assert picture.width > 500
+    assert repository.run("dvc", "status").strip().endswith("up to date.")
+
+
 def test_what_other_commands_need_is_told(answered: Repository, tmp_path: Path) -> None:
     repository = clone_repository(answered, tmp_path / "repository")
     assert "the task recognition, and params.yaml has attributes" in repository.invoke("review", fails=True)
     (repository.folder / "features").rename(repository.folder / "elsewhere")
-    assert "features is missing. Run `dvc repro`" in repository.invoke("suspects", fails=True)
+    for command in ("suspects", "learning-curve"):
+        assert "features is missing. Run `dvc repro`" in repository.invoke(command, fails=True)
     assert not (repository.folder / "reports" / "suspects.csv").exists()
 
 

@@ -15,11 +15,11 @@ def main() -> None:
     features = load_features(paths.FEATURES, paths.PHOTOS)
     with runs.continue_run(params, features.origin.backbone) as run:
         publish = load_step(params.task, "publish")
-        publish(features, restore_params(list_informative(params)), params.plot.resolution_dpi).save(paths.PAGE)
+        page = publish(features, restore_params(list_informative(params)), params.plot.resolution_dpi)
+        page.save(paths.PAGE)
+        page.print_advice()
         run.log_files(paths.FIGURES, paths.PAGE, paths.DUPLICATES, paths.FACES)
 
 
 if __name__ == "__main__":
-    run_stage(
-        main, "Open reports/index.html. `mlflow ui` lists all results; `celebflow compare HEAD` shows what changed."
-    )
+    run_stage(main, "Open reports/index.html. `mlflow ui` lists all results; `celebflow compare HEAD` shows changes.")

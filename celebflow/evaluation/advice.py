@@ -1,4 +1,4 @@
-"""A result → what to do next: few sentences, each computed, with its number and a command."""
+"""A result of recognition → what to do next: few sentences, each computed, with its number and a command."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
-from scipy.special import pdtrc
+from scipy.special import bdtrc, pdtrc
 
 from celebflow.classifier.calibration import FloatArray
 from celebflow.data.photos import Photo
 from celebflow.evaluation.evidence import EvidenceSummary
 from celebflow.evaluation.learning_curve import Forecast
 from celebflow.evaluation.metrics import PersonMetrics
-from celebflow.evaluation.results import Prediction, Report
-from celebflow.evaluation.significance import CONFIDENCE
+from celebflow.evaluation.results import Prediction, Report, SplitReport
+from celebflow.evaluation.significance import CONFIDENCE, Interval
 from celebflow.evaluation.suspects import Suspect
 
-_MAX_SENTENCES = 5
+MAX_SENTENCES = 5
 _MAX_NAMES = 3
 _OVERFIT_GAP = 0.1  # of the accuracies of train and val, of which half lies above the interval of val
 _LEAST_CONFUSED = 3  # errors between two people
@@ -29,7 +29,7 @@ _MAX_HALF_WIDTH = 0.05  # of the interval of val's accuracy
 _LEAST_GAIN = 0.003  # the low end of what twice as many photographs bring
 _LEAST_PROBABILITY = 0.5  # of the person whom a suspect more likely shows
 _LEAST_JUDGING_ACCURACY = 0.9
-_NETWORKS = ("mlp", "linear")
+NETWORKS = ("mlp", "linear")
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ def advise(
         _advise_on_growth(measured),
         _advise_on_imbalance(val.people, in_train, params),
         _advise_on_pair(val.predictions, len(val.people)),
-        _advise_on_val(report),
+        _advise_on_val(report.splits["val"]),
     ]
-    return [each for each in found if each is not None][:_MAX_SENTENCES]
+    return [each for each in found if each is not None][:MAX_SENTENCES]
 
 
 def is_overfit_network(report: Report, classifier: object) -> bool:
     """Tell whether a classifier is a network that overfits; `classifier` is the value of train.classifier."""
-    return classifier in _NETWORKS and _is_overfit(report)
+    return classifier in NETWORKS and _is_overfit(report)
 
 
 def _is_overfit(report: Report) -> bool:
@@ -108,7 +108,7 @@ def _advise_on_overfitting(
         return None
     train, val = report.history[-1].train_accuracy, report.metrics["val"]["accuracy"]
     finding = f"The classifier overfits: it is right on {train:.1%} of train, and on {val:.1%} of val."
-    if params.get("train.classifier") not in _NETWORKS:
+    if params.get("train.classifier") not in NETWORKS:
         space = "lda_shrinkage=0.05..0.9" if params.get("train.classifier") == "lda" else "logistic_c=0.001..1"
         return Advice(finding, f"Regularize more: `celebflow search train.{space} --trials 10`.")
     remedy = "Try discriminants instead of a network: `dvc exp run $(celebflow recipe fast)`."
@@ -152,7 +152,7 @@ def _advise_on_growth(measured: Measured) -> Advice | None:
         return None
     gain, low, high = (100 * each for each in (forecast.gain, forecast.gain_interval.low, forecast.gain_interval.high))
     gained = sorted((each for each in measured.gains.items() if each[1] > 0), key=lambda each: (-each[1], each[0]))
-    most = f", first of {_list_names([name for name, _ in gained])}, who gained most so far" if gained else ""
+    most = f", first of {list_names([name for name, _ in gained])}, who gained most so far" if gained else ""
     return Advice(
         f"Twice as many photographs would raise accuracy by about {gain:.1f} points ({low:.1f} to {high:.1f}).",
         f"Add photographs{most}.",
@@ -179,8 +179,8 @@ def _advise_on_imbalance(
         f"People with few photographs are recognized less: those with fewer than {np.median(counts):g} in train have "
         f"a recall of {recalls[few].mean():.1%} on val, the others {recalls[~few].mean():.1%}."
     )
-    remedy = f"Add photographs of {_list_names([name for name, _, _ in fewest])}."
-    if params.get("train.classifier") in _NETWORKS and params.get("train.class_weights") == "none":
+    remedy = f"Add photographs of {list_names([name for name, _, _ in fewest])}."
+    if params.get("train.classifier") in NETWORKS and params.get("train.class_weights") == "none":
         remedy += " Or weigh people alike: `dvc exp run --set-param train.class_weights=balanced`."
     return Advice(finding, remedy)
 
@@ -217,18 +217,29 @@ def _advise_on_pair(predictions: Sequence[Prediction], people_count: int) -> Adv
     )
 
 
-def _advise_on_val(report: Report) -> Advice | None:
-    interval, count = report.splits["val"].intervals.get("accuracy"), len(report.splits["val"].predictions)
-    if interval is None or (interval.high - interval.low) / 2 <= _MAX_HALF_WIDTH:
-        return None
-    points = 50 * (interval.high - interval.low)
-    return Advice(
-        f"Val is small: with {count} photographs, its accuracy is certain to ±{points:.0f} points.",
-        "Choose between recipes by more photographs: `celebflow crossvalidate`.",
-    )
+def _advise_on_val(val: SplitReport) -> Advice | None:
+    finding = describe_small_val(val.intervals.get("accuracy"), f"{len(val.predictions)} photographs")
+    remedy = "Choose between recipes by more photographs: `celebflow crossvalidate`."
+    return Advice(finding, remedy) if finding else None
 
 
-def _list_names(names: Sequence[str]) -> str:
+def describe_small_val(accuracy: Interval | None, what: str) -> str:
+    """Return the finding that the interval of val's accuracy is wide; `what` says what val has."""
+    if accuracy is None or (accuracy.high - accuracy.low) / 2 <= _MAX_HALF_WIDTH:
+        return ""
+    points = 50 * (accuracy.high - accuracy.low)
+    return f"Val is small: with {what}, its accuracy is certain to ±{points:.0f} points."
+
+
+def compute_excess_p_value(wrong: int, count: int, other_wrong: int, other_count: int) -> float:
+    """Return the p value of so many errors among `count` answers, if they came at the rate of the others.
+
+    That rate is taken as (errors + 1) / (count + 2), as Laplace's rule of succession has it, so that it is never 0.
+    """
+    return float(bdtrc(wrong - 1, count, (other_wrong + 1) / (other_count + 2))) if wrong else 1.0
+
+
+def list_names(names: Sequence[str]) -> str:
     """Return the first names, as in "A, B and C"."""
     *others, last = names[:_MAX_NAMES]
     return f"{', '.join(others)} and {last}" if others else last

@@ -14,6 +14,8 @@ from celebflow.evaluation.attribute_answers import AttributeAnswers, BoolArray, 
 from celebflow.evaluation.metrics import DEVIATIONS, compute_wilson_intervals
 from celebflow.evaluation.significance import CONFIDENCE
 
+MIN_GROUP_SIZE = 30  # photographs; what is said of fewer is mostly chance
+
 
 @dataclass(frozen=True)
 class GroupAccuracy:

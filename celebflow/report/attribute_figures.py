@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from celebflow.classifier.calibration import format_confidence
 from celebflow.data.attributes import BLANK
 from celebflow.evaluation.attribute_answers import AttributeAnswers
-from celebflow.evaluation.attribute_groups import GroupAccuracy, compute_co_occurrence, list_worst_groups
+from celebflow.evaluation.attribute_groups import (
+    MIN_GROUP_SIZE,
+    GroupAccuracy,
+    compute_co_occurrence,
+    list_worst_groups,
+)
 from celebflow.evaluation.attribute_learning_curve import AttributeLearningCurve
 from celebflow.evaluation.attribute_metrics import AttributeMetrics, trace_attribute_curves
 from celebflow.evaluation.attribute_results import AttributePrediction, AttributeReport
@@ -33,7 +38,6 @@ _PANEL_INCHES = 1.55
 _LABEL, _PANEL_TITLE, _MATRIX_NAME = TextStyle(7), TextStyle(7), TextStyle(6.5)
 _MAX_LABEL_INCHES = 1.9
 _MAX_GROUPS = 30
-MIN_GROUP_SIZE = 30  # photographs; what is said of fewer is mostly chance
 _ATTRIBUTES_PER_SHEET = 20
 _MAX_SHEETS = 4
 _TILES_PER_ATTRIBUTE = 5  # two attributes fit side by side

@@ -13,7 +13,9 @@ from celebflow import paths
 from celebflow.classifier.cards import AttributeCard, load_attribute_card
 from celebflow.data.duplicates import list_duplicate_groups
 from celebflow.data.photos import Photo
-from celebflow.evaluation.attribute_groups import GroupAccuracy, list_worst_groups
+from celebflow.evaluation.advice import Advice
+from celebflow.evaluation.attribute_advice import advise_on_attributes
+from celebflow.evaluation.attribute_groups import MIN_GROUP_SIZE, GroupAccuracy, list_worst_groups
 from celebflow.evaluation.attribute_results import (
     AttributePrediction,
     AttributeReport,
@@ -23,7 +25,7 @@ from celebflow.evaluation.attribute_results import (
 from celebflow.evaluation.explanations import Explanation, load_explanations
 from celebflow.features.store import Features
 from celebflow.report import markup
-from celebflow.report.attribute_figures import MIN_GROUP_SIZE, SHEET, draw_attribute_charts, draw_error_sheets
+from celebflow.report.attribute_figures import SHEET, draw_attribute_charts, draw_error_sheets
 from celebflow.report.comparison_page import ComparedResults
 from celebflow.report.contact_sheets import draw_duplicates
 from celebflow.report.figures import save_figures
@@ -58,6 +60,7 @@ class AttributePage(ResultPage):
     figures: Mapping[str, bytes]
     examples: Sequence[AttributeExample]
     compared: ComparedResults | None = None
+    advice: Sequence[Advice] = ()
 
     def render(self) -> str:
         """Return the page as HTML: one file without a reference to another."""
@@ -100,7 +103,8 @@ def publish_attributes(
             drawn["duplicates"] = draw_duplicates(groups, paths.DATA)
         save_figures(drawn, resolution_dpi, paths.FIGURES)
     figures = {name: png for name, png in load_figures(paths.FIGURES).items() if SHEET not in name}
-    return AttributePage(report, card, features.photos, params, figures, examples, compared)
+    advice = advise_on_attributes(report, params)
+    return AttributePage(report, card, features.photos, params, figures, examples, compared, advice)
 
 
 def build_examples(

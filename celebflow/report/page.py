@@ -60,6 +60,11 @@ class ResultPage(ABC):
         with write_whole(file) as part:
             part.write_text(self.render(), encoding="utf-8")
 
+    def print_advice(self) -> None:
+        """Print what to do next, a line each."""
+        for each in self.advice:
+            print(each)
+
 
 @dataclass(frozen=True)
 class PageContent(ResultPage):

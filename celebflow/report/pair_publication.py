@@ -12,6 +12,8 @@ from celebflow.classifier.cards import VerifierCard, load_verifier_card
 from celebflow.classifier.pair_calibration import format_probability
 from celebflow.data.duplicates import list_duplicate_groups
 from celebflow.data.photos import Photo
+from celebflow.evaluation.advice import Advice
+from celebflow.evaluation.pair_advice import advise_on_pairs
 from celebflow.evaluation.pair_results import PairPrediction, VerificationReport, load_verification_report
 from celebflow.features.store import Features
 from celebflow.report import markup
@@ -56,6 +58,7 @@ class VerificationPage(ResultPage):
     figures: Mapping[str, bytes]
     examples: Sequence[PairExample]
     compared: ComparedResults | None = None
+    advice: Sequence[Advice] = ()
 
     def render(self) -> str:
         """Return the page as HTML: one file without a reference to another."""
@@ -92,4 +95,5 @@ def publish_pairs(
         for prediction in predictions
     ]
     figures = {name: png for name, png in load_figures(paths.FIGURES).items() if not name.endswith(_IN_GALLERY)}
-    return VerificationPage(report, card, features.photos, params, figures, examples, compared)
+    advice = advise_on_pairs(report, features.subjects, params)
+    return VerificationPage(report, card, features.photos, params, figures, examples, compared, advice)

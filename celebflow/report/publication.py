@@ -43,6 +43,4 @@ def publish(
         save_figures(drawn, resolution_dpi, paths.FIGURES)
     figures = load_figures(paths.FIGURES)
     advice = advise(report, features.photos, params, None if why is None else why.measured)
-    if resolution_dpi is not None:
-        print(*advice, sep="\n", end="\n" if advice else "")
     return PageContent(report, card, features.photos, params, figures, examples, compared, advice, why)

@@ -11,6 +11,7 @@ from selenium.webdriver.support.select import Select
 from celebflow import paths
 from celebflow.backbone.source import UNTRAINED_WARNING
 from celebflow.classifier.attribute_model import AttributeModel
+from celebflow.evaluation.advice import Advice
 from celebflow.evaluation.attribute_evaluation import explain_attributes
 from celebflow.evaluation.results import REPORTED_SPLITS
 from celebflow.report.attribute_figures import SHEET
@@ -77,6 +78,12 @@ def test_page_says_what_attributes_are_not_and_counts_only_known_people(page: At
     assert '<th scope="col">people</th>' not in unknown.render()
     warned = replace(page, card=make_attribute_card(NAMES, trained=False))
     assert UNTRAINED_WARNING in warned.render()
+
+
+def test_advice_stands_above_the_figures(page: AttributePage) -> None:
+    assert "What to do next" not in page.render()
+    html = replace(page, advice=[Advice("<b>Bald</b> is guessed.", "Run `celebflow suspects`.")]).render()
+    assert "<li>&lt;b&gt;Bald&lt;/b&gt; is guessed. Run <code>celebflow suspects</code>.</li>" in html
 
 
 def test_page_says_where_no_group_is_at_a_disadvantage(page: AttributePage) -> None:

@@ -13,6 +13,7 @@ from celebflow.classifier.history import EpochResult, save_history
 from celebflow.classifier.pair_calibration import PairCalibration
 from celebflow.data.pairs import draw_pairs
 from celebflow.data.photos import Photo
+from celebflow.evaluation.advice import Advice
 from celebflow.evaluation.pair_metrics import trace_rates
 from celebflow.evaluation.pair_results import (
     DIFFERENT,
@@ -75,6 +76,13 @@ def test_page_and_figures_show_any_result(tmp_path: Path, people_count: int, dis
     assert any("number of pairs" in text for text in texts), "not of photographs"
     for figure in (figures | sheets).values():
         figure.canvas.draw()
+
+
+def test_advice_stands_above_the_figures(tmp_path: Path) -> None:
+    page = _make_page(tmp_path, 5, 1.0)
+    assert "What to do next" not in page.render()
+    html = replace(page, advice=[Advice("<b>Ada</b> is not recognized.", "Look at `data`.")]).render()
+    assert "<li>&lt;b&gt;Ada&lt;/b&gt; is not recognized. Look at <code>data</code>.</li>" in html
 
 
 @pytest.mark.parametrize("log_odds", [[1.0, -1.0], [0.25] * 1000, [*[0.25] * 999, 5.0]])

@@ -931,8 +931,7 @@ def suspects(folds: int, limit: int, output: Path, as_json: bool) -> None:
     take seconds, networks as long as training does for each fold.
 
     The suspects are in reports/suspects.csv, and on a page beside the photographs that they resemble. Look at each
-    before you move it, best with `celebflow review`. What you keep there is no suspect any more. Labels of attributes
-    are corrected in data/attributes.csv.
+    before you change anything, best with `celebflow review`. What you keep there is no suspect any more.
 
     \b
     Examples:
@@ -991,15 +990,19 @@ def crossvalidate(folds: int, repeats: int, name: str | None, as_json: bool) -> 
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="The port of the page; 0 takes a free one.")
 @click.option("--no-browser", is_flag=True, help="Only print the page's address, and open no browser.")
 def review(port: int, no_browser: bool) -> None:
-    """Decide about photographs in the wrong folder.
+    """Decide about labels that may be wrong.
 
     A page in the browser shows each photograph that `celebflow suspects` has listed, beside those that it resembles.
     Keep it (K), move it to the person it looks like (M) or to somebody else (O), delete it (D) or skip it (S); U is
     undo. Photographs move only when you apply the changes (C, then A). They never replace a file, and one that was
     deleted stays in .celebflow/review/deleted.
 
-    What you keep is remembered in confirmed.csv by the content of the photograph, and not asked again. Nobody else can
-    use the page: it listens on 127.0.0.1, and its address has a token. Ctrl-C ends it, and tells what to run.
+    With the task attributes, each suspect label is right (K), flipped (F), left blank (B) or skipped (S), and applying
+    the changes writes data/attributes.csv. The table as it was is in .celebflow/review/attributes.csv.
+
+    What you keep is remembered by the content of the photograph, in confirmed.csv or confirmed_attributes.csv, and not
+    asked again. Nobody else can use the page: it listens on 127.0.0.1, and its address has a token. Ctrl-C ends it, and
+    tells what to run.
 
     \b
     Examples:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from celebflow.data.attributes import NO, YES
-from celebflow.data.tables import save_rows
+from celebflow.data.tables import load_rows, save_rows
+from celebflow.errors import CelebflowError
 from celebflow.evaluation.attribute_results import ANSWERS
 from celebflow.evaluation.suspects import rank_issues
 
@@ -24,7 +25,8 @@ class AttributeSuspect:
     """A label that may be wrong: it says `given` ("yes" or "no"), and the photograph looks like `likelier`.
 
     Both probabilities are out of fold, and calibrated by the labels as they are. `rank` counts from 1, the surest of
-    the attribute.
+    the attribute. Of each of the two labels, there is the path of the photograph that has it and resembles this one
+    most; it is empty where there is none, and for suspects that the page does not show.
     """
 
     path: str
@@ -36,6 +38,8 @@ class AttributeSuspect:
     probability_of_given: float
     probability_of_likelier: float
     rank: int
+    nearest_of_given: str = ""
+    nearest_of_likelier: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,16 @@ def count_suspects(predicted: "AttributesOutOfFold", suspects: Sequence[Attribut
 def save_attribute_suspects(suspects: Iterable[AttributeSuspect], path: Path) -> None:
     """Write suspects.csv, one row per suspect."""
     save_rows(AttributeSuspect, suspects, path)
+
+
+def load_attribute_suspects(path: Path) -> list[AttributeSuspect]:
+    """Read what save_attribute_suspects wrote; raise CelebflowError when there is no such table, or it is damaged."""
+    if not path.exists():
+        raise CelebflowError(f"{path} is missing. Run `celebflow suspects` first.")
+    try:
+        return load_rows(AttributeSuspect, path)
+    except CelebflowError as error:  # also the table of recognition
+        raise CelebflowError(str(error).replace("`dvc repro`", "`celebflow suspects`")) from None
 
 
 def find_nearest_labeled(

@@ -1,7 +1,7 @@
 """The workspace's labels of attributes that may be wrong → a table, text and a page."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from celebflow.evaluation.attribute_suspects import (
     find_nearest_labeled,
     save_attribute_suspects,
 )
+from celebflow.experiments.confirmed import CONFIRMED_ATTRIBUTES, ConfirmedAttribute, load_confirmed_attributes
 from celebflow.experiments.lookup import require
 from celebflow.features.store import Features, load_features
 from celebflow.params import Params, load_params
@@ -34,7 +35,8 @@ _MAX_COMPARED = 10_000  # photographs, whose inner products take 400 MB
 class AttributeCheck:
     """The suspects among `count` labels of `photograph_count` photographs, and the accuracy out of fold on these.
 
-    `attributes` counts them by attribute, and `unjudged_count` the labels that are not judged.
+    `attributes` counts them by attribute, `unjudged_count` the labels that are not judged, and `confirmed_count` those
+    that would be suspect, had nobody confirmed them.
     """
 
     suspects: list[AttributeSuspect]
@@ -43,10 +45,13 @@ class AttributeCheck:
     accuracy: float
     attributes: list[AttributeCount]
     unjudged_count: int = 0
+    confirmed_count: int = 0
 
 
 def check_attributes(fold_count: int, page: Path) -> AttributeCheck:
     """Find the workspace's labels of attributes that may be wrong; write reports/suspects.csv and a page of them.
+
+    Labels that somebody has confirmed are left out, and counted.
 
     Raises CelebflowError when there are no features, or no label can be judged.
     """
@@ -55,11 +60,13 @@ def check_attributes(fold_count: int, page: Path) -> AttributeCheck:
     paths.require_writable(paths.SUSPECTS, page)
     table, fits = load_attributes(paths.ATTRIBUTES), open_fits(features)
     predicted = predict_attributes_out_of_fold(features, table, params.train, params.compute, fits, fold_count)
-    suspects = find_attribute_suspects(predicted)
-    save_attribute_suspects(suspects, paths.SUSPECTS)
+    found = find_attribute_suspects(predicted)
+    suspects = _leave_out_confirmed(found)
     counts = count_suspects(predicted, suspects)
     shown = choose_shown(suspects)
     nearest = _find_nearest(shown, predicted, params, features, fits)
+    suspects = _name_nearest(suspects, shown, nearest)
+    save_attribute_suspects(suspects, paths.SUSPECTS)
     with paths.write_whole(page) as part:
         content = render_attribute_suspects(list(zip(shown, nearest, strict=True)), counts, features, paths.DATA)
         part.write_text(content, encoding="utf-8")
@@ -70,7 +77,26 @@ def check_attributes(fold_count: int, page: Path) -> AttributeCheck:
         predicted.accuracy,
         counts,
         unjudged_count=predicted.unjudged_count,
+        confirmed_count=len(found) - len(suspects),
     )
+
+
+def _leave_out_confirmed(suspects: Sequence[AttributeSuspect]) -> list[AttributeSuspect]:
+    confirmed = load_confirmed_attributes(CONFIRMED_ATTRIBUTES)
+    return [each for each in suspects if ConfirmedAttribute(each.sha256, each.attribute, each.given) not in confirmed]
+
+
+def _name_nearest(
+    suspects: Sequence[AttributeSuspect], shown: Sequence[AttributeSuspect], nearest: Sequence[Mapping[str, str]]
+) -> list[AttributeSuspect]:
+    """Return the suspects with the photographs that resemble those shown, which are known by their labels."""
+    found = {(each.path, each.attribute): paths_of for each, paths_of in zip(shown, nearest, strict=True)}
+    named = []
+    for each in suspects:
+        own = found.get((each.path, each.attribute), {})
+        of_both = own.get(each.given, ""), own.get(each.likelier, "")
+        named.append(replace(each, nearest_of_given=of_both[0], nearest_of_likelier=of_both[1]))
+    return named
 
 
 def _find_nearest(
@@ -100,6 +126,8 @@ def format_attribute_check(check: AttributeCheck, max_suspects: int) -> str:
     text += f"Accuracy of the predictions without the photograph's person: {check.accuracy:.4f}."
     if check.unjudged_count:
         text += f" Not judged: {check.unjudged_count}, of attributes that too few people have, or have not."
+    if check.confirmed_count:
+        text += f" Left out: {check.confirmed_count}, which were confirmed ({CONFIRMED_ATTRIBUTES})."
     if not check.suspects:
         return text
     shown = check.suspects if max_suspects < 0 else check.suspects[:max_suspects]

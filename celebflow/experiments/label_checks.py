@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from celebflow import paths
+from celebflow.data.given_tables import ATTRIBUTES_TABLE
 from celebflow.errors import CelebflowError
 from celebflow.experiments import attribute_suspects, suspect_labels
 from celebflow.experiments.attribute_suspects import AttributeCheck
@@ -34,6 +35,6 @@ def format_workspace(check: LabelCheck | AttributeCheck, max_suspects: int) -> s
 
 def describe_next_step(check: LabelCheck | AttributeCheck) -> str:
     """Return what to do about the suspects."""
-    if isinstance(check, AttributeCheck):
-        return f"Correct the wrong ones in {attribute_suspects.find_table()}, then: dvc add data"
+    if isinstance(check, AttributeCheck) and (table := attribute_suspects.find_table()).name != ATTRIBUTES_TABLE:
+        return f"Correct the wrong ones in {table}, then: dvc add data"  # a review cannot leave its labels blank
     return "Decide about each on a page: celebflow review"

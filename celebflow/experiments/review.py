@@ -25,15 +25,22 @@ def open_review(left_out_person: str | None = None) -> Iterator["Review"]:
     is no table of suspects, when a file is damaged, and when another process reviews them.
     """
     suspects = load_suspects(paths.SUSPECTS)
+    with lock_review() as folder:
+        journal = Journal(folder / "journal.jsonl")
+        try:
+            yield Review(paths.project(), suspects, journal, left_out_person)
+        finally:
+            journal.close()
+
+
+@contextmanager
+def lock_review() -> Iterator[Path]:
+    """Yield the folder of what reviews keep; raise CelebflowError when another process reviews suspects."""
     folder = paths.review()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "review.lock", timeout=0):
-            journal = Journal(folder / "journal.jsonl")
-            try:
-                yield Review(paths.project(), suspects, journal, left_out_person)
-            finally:
-                journal.close()
+            yield folder
     except Timeout:
         raise CelebflowError(
             "Another `celebflow review` is open in this project. Use its page, or end it with Ctrl-C first."

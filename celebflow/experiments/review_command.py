@@ -4,14 +4,16 @@ import os
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from celebflow import paths
-from celebflow.experiments.lookup import load_recognition_params
-from celebflow.experiments.review import open_review
+from celebflow.errors import CelebflowError
+from celebflow.experiments.attribute_review import AttributeReview, open_attribute_review
+from celebflow.experiments.review import Review, open_review
 from celebflow.experiments.review_server import HOST, make_app, make_page_access
 from celebflow.experiments.review_summary import format_summary
 from celebflow.inference import connections
+from celebflow.params import load_params
 
 _SECONDS = 30.0  # that requests may still take after Ctrl-C
 
@@ -19,12 +21,10 @@ _SECONDS = 30.0  # that requests may still take after Ctrl-C
 def run_review(port: int, opens_browser: bool, show: Callable[[str], None]) -> None:
     """Serve the page of the review until Ctrl-C or SIGTERM; show its address, and at the end what came of it.
 
-    Raises CelebflowError when the task does not recognize people, when nothing can be reviewed, and when somebody is
-    reviewing already.
+    Raises CelebflowError when the task has no suspects, when nothing can be reviewed, and when somebody is reviewing
+    already.
     """
-    unknown_folder = load_recognition_params("Suspect labels are reviewed").prepare.unknown_folder
-    left_out_person = unknown_folder and unknown_folder.removeprefix("data/").strip("/")
-    with open_review(left_out_person) as review, connections.listen(HOST, port) as listening:
+    with _open() as review, connections.listen(HOST, port) as listening:
         access = make_page_access()
         address = f"{connections.describe_address(HOST, listening)}/{access.token}/"
         try:
@@ -36,6 +36,21 @@ def run_review(port: int, opens_browser: bool, show: Callable[[str], None]) -> N
         finally:
             show(f"\n{format_summary(review)}")
             review.journal.tell()
+
+
+def _open() -> AbstractContextManager[Review | AttributeReview]:
+    """Return the review of the workspace's task."""
+    params = load_params(paths.PARAMS)
+    if params.task == "attributes":
+        return open_attribute_review()
+    if params.task != "recognition":
+        raise CelebflowError(
+            f"Suspect labels are reviewed for the tasks recognition and attributes, and {paths.PARAMS} has "
+            f"{params.task}."
+        )
+    unknown_folder = params.prepare.unknown_folder
+    left_out_person = unknown_folder and unknown_folder.removeprefix("data/").strip("/")
+    return open_review(left_out_person)
 
 
 @contextmanager

@@ -35,6 +35,11 @@ class Item:
         """Return what is confirmed when somebody keeps it."""
         return ConfirmedLabel(self.suspect.sha256, self.suspect.person)
 
+    @property
+    def nearest(self) -> tuple[str, str]:
+        """Return the photographs that resemble this one most, of the person in whose folder it is and of the other."""
+        return self.suspect.nearest_of_person, self.suspect.nearest_of_likelier
+
     def locate(self, root: Path) -> Path:
         """Return where the photograph is, in a project."""
         return root / (self.change.place if self.change and self.is_moved else paths.DATA / self.suspect.path)

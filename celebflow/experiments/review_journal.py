@@ -1,14 +1,11 @@
 """The journal of a review: what was decided and moved, a line each, on the disk before anything is done."""
 
-import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from celebflow.errors import CelebflowError
 from celebflow.evaluation.suspects import Suspect
-from celebflow.experiments.review_moves import sync_folder
+from celebflow.experiments.review_log import Log
 
 Action = Literal["keep", "move", "delete", "skip"]
 
@@ -41,7 +38,7 @@ class Step:
     back: bool
 
 
-class Journal:
+class Journal(Log):
     """The file, and what follows from its lines.
 
     `changes` are the decisions that hold, by number and the first to the last. `unfinished` is a step that was neither
@@ -54,25 +51,8 @@ class Journal:
         self.changes: dict[int, Change] = {}
         self.unfinished: Step | None = None
         self.untold: dict[int, Action] = {}
-        self._path = path
         self._last = 0
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        sync_folder(path.parent)
-        content = path.read_bytes()
-        whole, _, _ = content.rpartition(b"\n")
-        self._size = len(whole) + 1 if whole else 0  # the next line takes the place of one that was cut short
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                self._follow(json.loads(line))
-            except (ValueError, TypeError, KeyError) as error:
-                raise CelebflowError(
-                    f"{path} is damaged at line {number} ({error!r}). Move it away; earlier changes can then no "
-                    "longer be undone."
-                ) from None
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        super().__init__(path)
 
     def decide(self, action: Action, suspect: Suspect, to: str = "") -> Change:
         """Note a decision, and return it."""
@@ -104,22 +84,6 @@ class Journal:
         """Return a number for what is in the order of the changes, but is not to be remembered."""
         self._last += 1
         return self._last
-
-    def _append(self, event: dict[str, Any]) -> None:
-        """Write a line, wait until the disk has it, and follow it; a disk that is full leaves no part of it."""
-        line = json.dumps(event, ensure_ascii=True, allow_nan=False).encode() + b"\n"
-        try:
-            os.lseek(self._file, self._size, os.SEEK_SET)
-            written = 0
-            while written < len(line):
-                written += os.write(self._file, line[written:])
-            os.fsync(self._file)
-        except OSError as error:
-            os.ftruncate(self._file, self._size)
-            error.filename = str(self._path)
-            raise
-        self._size += len(line)
-        self._follow(event)
 
     def _follow(self, event: dict[str, Any]) -> None:
         match event.pop("event"):

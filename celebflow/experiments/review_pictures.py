@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -10,13 +10,48 @@ from PIL import Image
 from celebflow import paths
 from celebflow.data.decoding import encode_jpeg, load_photograph
 from celebflow.errors import CelebflowError
-from celebflow.experiments.review import Review
-from celebflow.experiments.review_items import Item
 from celebflow.features.store import Features, load_features
 from celebflow.report.thumbnails import load_crop, load_thumbnail
 
-Kind = Literal["photograph", "small", "seen", "of_person", "of_likelier"]
+Kind = Literal["photograph", "small", "seen", "of_given", "of_likelier"]
 _MAX_SIDE_PX = 1600
+
+
+class Photographed(Protocol):
+    """A photograph, as the suspects of any task have it."""
+
+    @property
+    def path(self) -> str:
+        """Return its path in the folder of photographs."""
+
+    @property
+    def sha256(self) -> str:
+        """Return that of its content."""
+
+
+class Shown(Protocol):
+    """An item of a review: a suspect, and the photographs with the given and the likelier label that it resembles."""
+
+    @property
+    def suspect(self) -> Photographed:
+        """Return the suspect."""
+
+    @property
+    def nearest(self) -> tuple[str, str]:
+        """Return the paths of both photographs; one is empty where there is none."""
+
+
+_Item = TypeVar("_Item", bound=Shown, contravariant=True)
+
+
+class Located(Protocol[_Item]):
+    """A review, as far as it knows where photographs are."""
+
+    def locate(self, item: _Item) -> Path:
+        """Return where the photograph of an item is."""
+
+    def locate_other(self, path: str) -> Path:
+        """Return where a photograph is that the table names; raise CelebflowError when it is not one of the data."""
 
 
 class Pictures:
@@ -25,7 +60,7 @@ class Pictures:
     Where the features are those of the photographs, a picture of a face shows what the network saw.
     """
 
-    def __init__(self, review: Review) -> None:
+    def __init__(self, review: Located[Any]) -> None:
         self._review = review
         self._features: Features | None = None
         with suppress(CelebflowError, OSError):  # the photographs have changed since, or the features are gone
@@ -36,7 +71,7 @@ class Pictures:
         """Tell whether the network saw less of a photograph than there is."""
         return self._features is not None and self._features.origin.transform.shown.face.crop != "none"
 
-    def draw(self, item: Item, kind: Kind) -> bytes:
+    def draw(self, item: Shown, kind: Kind) -> bytes:
         """Return a picture; raise CelebflowError when there is none."""
         suspect, place = item.suspect, self._review.locate(item)
         match kind:
@@ -48,10 +83,10 @@ class Pictures:
                 return encode_jpeg(load_thumbnail(place, suspect.sha256))
             case "seen":
                 return self._draw_seen(suspect.path, place)
-            case "of_person":
-                return self._draw_seen(suspect.nearest_of_person)
+            case "of_given":
+                return self._draw_seen(item.nearest[0])
             case "of_likelier":
-                return self._draw_seen(suspect.nearest_of_likelier)
+                return self._draw_seen(item.nearest[1])
 
     def _draw_seen(self, path: str, place: Path | None = None) -> bytes:
         """Return what the network saw of a photograph, or its center where that is not known any more."""

@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,8 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 from celebflow.errors import CelebflowError, describe_shortage
+from celebflow.experiments.attribute_journal import AttributeAction
+from celebflow.experiments.attribute_review import AttributeItem, AttributeReview
 from celebflow.experiments.review import Review
 from celebflow.experiments.review_items import Item
 from celebflow.experiments.review_journal import Action
@@ -20,9 +22,11 @@ from celebflow.inference.refusals import RefusalError, add_refusals
 from celebflow.report import markup
 
 HOST = "127.0.0.1"
-_PAGE = markup.Page(
-    "review.html.jinja", ("base.css", "review.css"), ("names.js", "review.js"), Path(__file__).parent / "templates"
-)
+_FOLDER = Path(__file__).parent / "templates"
+_STYLES = "base.css", "review.css"
+_SHARED = "names.js", "review_parts.js"
+_PAGE = markup.Page("review.html.jinja", _STYLES, (*_SHARED, "review_people.js", "review.js"), _FOLDER)
+_ATTRIBUTE_PAGE = markup.Page("review.html.jinja", _STYLES, (*_SHARED, "review_attributes.js", "review.js"), _FOLDER)
 _Result = TypeVar("_Result")
 
 
@@ -32,6 +36,13 @@ class DecisionBody(BaseModel):
     row: int
     action: Action
     person: str = ""
+
+
+class AttributeDecisionBody(BaseModel):
+    """What somebody decided about the label of a row."""
+
+    row: int
+    action: AttributeAction
 
 
 class UndoBody(BaseModel):
@@ -51,11 +62,13 @@ def make_page_access() -> Access:
     return make_access(HOST, secrets.token_urlsafe(32))
 
 
-def make_app(review: Review, access: Access) -> FastAPI:
+def make_app(review: Review | AttributeReview, access: Access) -> FastAPI:
     """Make the application that shows a review and does what its page asks; requests change it one after the other."""
     pictures = Pictures(review)
     lock = threading.Lock()
-    html, policy = markup.render(_PAGE, "img-src 'self' data:; connect-src 'self'", {})
+    about = "people" if isinstance(review, Review) else "attributes"
+    page = _PAGE if isinstance(review, Review) else _ATTRIBUTE_PAGE
+    html, policy = markup.render(page, "img-src 'self' data:; connect-src 'self'", {}, about=about)
     app = FastAPI(openapi_url=None)  # and thus without /docs, which would need the web
     add_refusals(app)
     app.add_middleware(TokenPath, access=access)
@@ -74,7 +87,7 @@ def make_app(review: Review, access: Access) -> FastAPI:
                     raise RefusalError(507, "not_possible", shortage) from None
                 raise
 
-    def describe(changed: list[Item], problems: list[str] | None = None) -> dict[str, Any]:
+    def describe(changed: Sequence[Item | AttributeItem], problems: list[str] | None = None) -> dict[str, Any]:
         """Return what the page needs to know after a change."""
         return {
             "items": [_describe_item(item) for item in changed],
@@ -91,7 +104,7 @@ def make_app(review: Review, access: Access) -> FastAPI:
     def report_state() -> dict[str, Any]:
         with lock:
             return describe(review.items) | {
-                "people": review.people,
+                "people": review.people if isinstance(review, Review) else [],
                 "left_out": review.left_out_count,
                 "shows_faces": pictures.shows_faces,
             }
@@ -104,9 +117,17 @@ def make_app(review: Review, access: Access) -> FastAPI:
             raise RefusalError(404, "not_found", str(error)) from None
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
-    @app.post("/decisions")
-    def decide(body: DecisionBody) -> dict[str, Any]:
-        return describe(change(lambda: review.decide(body.row, body.action, body.person)))
+    if isinstance(review, Review):
+
+        @app.post("/decisions")
+        def decide(body: DecisionBody) -> dict[str, Any]:
+            return describe(change(lambda: review.decide(body.row, body.action, body.person)))
+
+    else:
+
+        @app.post("/decisions")
+        def decide_label(body: AttributeDecisionBody) -> dict[str, Any]:
+            return describe(change(lambda: review.decide(body.row, body.action)))
 
     @app.post("/undo")
     def undo(body: UndoBody) -> dict[str, Any]:
@@ -119,18 +140,27 @@ def make_app(review: Review, access: Access) -> FastAPI:
     return app
 
 
-def _describe_item(item: Item) -> dict[str, Any]:
-    suspect, change = item.suspect, item.change
-    return {
+def _describe_item(item: Item | AttributeItem) -> dict[str, Any]:
+    suspect = item.suspect
+    described = {
         "row": item.row,
         "listed": item.listed,
         "path": suspect.path,
-        "person": suspect.person,
         "likelier": suspect.likelier,
-        "of_person": suspect.probability_of_person,
         "of_likelier": suspect.probability_of_likelier,
-        "nearest": [bool(suspect.nearest_of_person), bool(suspect.nearest_of_likelier)],
-        "action": change.action if change else "",
-        "to": change.to if change else "",
-        "place": change.place if change else "",
+        "nearest": [bool(path) for path in item.nearest],
+        "action": item.change.action if item.change else "",
+    }
+    if isinstance(item, AttributeItem):
+        return described | {
+            "attribute": item.suspect.attribute,
+            "given": item.suspect.given,
+            "of_given": item.suspect.probability_of_given,
+            "done": item.is_done,
+        }
+    return described | {
+        "person": item.suspect.person,
+        "of_person": item.suspect.probability_of_person,
+        "to": item.change.to if item.change else "",
+        "place": item.change.place if item.change else "",
     }

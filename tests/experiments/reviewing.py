@@ -1,13 +1,22 @@
 """A project with suspects that tests review, and what is in it afterwards."""
 
 import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import requests
+import uvicorn
 from PIL import Image
 
 from celebflow.evaluation.suspects import Suspect, save_suspects
+from celebflow.experiments.attribute_review import AttributeReview
+from celebflow.experiments.review import Review
+from celebflow.experiments.review_server import HOST, make_app, make_page_access
+from celebflow.inference import connections
 from tests import COMMITTED_PARAMS
 
 PEOPLE = ("Ann", "Bo_Ek", "Cy")
@@ -38,3 +47,37 @@ def list_photographs(folder: Path) -> dict[str, str]:
     places = [*(folder / "data").rglob("*"), *(folder / ".celebflow" / "review" / "deleted").rglob("*")]
     files = [place for place in places if not place.is_dir()]
     return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+class Client:
+    """The page's address, and requests as the page sends them."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.origin = address.rsplit("/", 2)[0]
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        """Send a GET request."""
+        return requests.get(f"{self.address}{path}", headers=headers, timeout=60)
+
+    def post(self, path: str, body: Any, origin: str | None = None, **headers: str) -> requests.Response:
+        """Send a POST request with JSON from a page of this origin; without one, if it is empty."""
+        sent = {"Origin": self.origin if origin is None else origin, **headers}
+        return requests.post(
+            f"{self.address}{path}", json=body, headers={k: v for k, v in sent.items() if v}, timeout=60
+        )
+
+
+@contextmanager
+def serve_review(review: Review | AttributeReview) -> Iterator[Client]:
+    """Serve the page of a review from a thread of this process."""
+    access = make_page_access()
+    with connections.listen(HOST, 0) as listening:
+        running = uvicorn.Server(connections.configure(make_app(review, access), 5.0))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield Client(f"{connections.describe_address(HOST, listening)}/{access.token}/")
+        finally:
+            running.should_exit = True
+            thread.join()

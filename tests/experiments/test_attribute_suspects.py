@@ -12,6 +12,7 @@ from celebflow.classifier.fits import NOT_KEPT
 from celebflow.evaluation.attribute_suspects import AttributeCount, AttributeSuspect, find_nearest_labeled
 from celebflow.experiments import attribute_suspects
 from celebflow.experiments.attribute_suspects import AttributeCheck, format_attribute_check
+from celebflow.experiments.confirmed import CONFIRMED_ATTRIBUTES, ConfirmedAttribute, save_confirmed_attributes
 from celebflow.experiments.label_checks import describe_next_step, format_workspace
 from celebflow.params import Params
 from tests.conftest import draw_features
@@ -45,21 +46,49 @@ def test_the_text_lists_the_surest_and_counts_each_attribute() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("given", "step"),
     [
-        (["attributes.csv"], "attributes.csv"),
-        (["list_attr_celeba.txt"], "list_attr_celeba.txt"),
-        (["attributes.csv", "list_attr_celeba.txt"], "attributes.csv"),
+        (["attributes.csv"], "celebflow review"),
+        (["list_attr_celeba.txt"], "in data/list_attr_celeba.txt, then: dvc add data"),
+        (["attributes.csv", "list_attr_celeba.txt"], "celebflow review"),
     ],
 )
-def test_the_file_with_the_labels_is_named(
-    given: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_next_step_is_a_review_where_labels_can_be_left_blank(
+    given: list[str], step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
     for name in given:
         (Path("data") / name).touch()
-    assert f"data/{named}, then: dvc add data" in describe_next_step(_make_check([]))
+    assert step in describe_next_step(_make_check([]))
+
+
+def test_confirmed_labels_are_no_suspects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    suspects = [
+        AttributeSuspect(
+            f"{number}.jpg", "val", f"{number:064}", "Hat", given, "no" if given == "yes" else "yes", 0, 1, 1
+        )
+        for number, given in enumerate(("yes", "no", "yes"))
+    ]
+    assert attribute_suspects._leave_out_confirmed(suspects) == suspects
+    labels = {ConfirmedAttribute(f"{0:064}", "Hat", "yes"), ConfirmedAttribute(f"{1:064}", "Hat", "yes")}
+    save_confirmed_attributes({*labels, ConfirmedAttribute(f"{2:064}", "=Beard", "yes")}, CONFIRMED_ATTRIBUTES)
+    assert attribute_suspects._leave_out_confirmed(suspects) == suspects[1:], (
+        "the same photograph, attribute and answer"
+    )
+    check = AttributeCheck(suspects[1:], 150, 70, 0.9, COUNTS, confirmed_count=1)
+    assert "Left out: 1, which were confirmed (confirmed_attributes.csv)" in format_attribute_check(check, 20)
+
+
+def test_suspects_name_the_photographs_with_each_label_that_they_resemble() -> None:
+    suspects = [
+        AttributeSuspect(f"{number}.jpg", "val", "0" * 64, "Hat", given, likelier, 0.1, 0.9, 1)
+        for number, (given, likelier) in enumerate((("yes", "no"), ("no", "yes"), ("no", "yes")))
+    ]
+    shown, nearest = [suspects[1], suspects[0]], [{"no": "a", "yes": "b"}, {"no": "c"}]
+    named = attribute_suspects._name_nearest(suspects, shown, nearest)
+    assert [(each.nearest_of_given, each.nearest_of_likelier) for each in named] == [("", "c"), ("a", "b"), ("", "")]
 
 
 @pytest.mark.parametrize("max_compared", [60, 20])

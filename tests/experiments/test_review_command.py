@@ -20,6 +20,7 @@ from celebflow import paths
 from celebflow.errors import CelebflowError, Terminated
 from celebflow.experiments import review_command
 from celebflow.inference import connections
+from tests.experiments.attribute_reviewing import make_attribute_project, read_labels
 from tests.experiments.reviewing import list_photographs, make_project
 from tests.inference.serving import wait_for_address
 from tests.repository import Repository
@@ -110,6 +111,57 @@ def test_a_process_that_is_killed_while_it_moves_photographs_loses_and_doubles_n
         assert Counter(list_photographs(project.folder).values()) == Counter(before.values())
 
 
+@pytest.mark.slow
+def test_labels_of_attributes_are_reviewed_where_that_is_the_task(tmp_path: Path) -> None:
+    make_attribute_project(tmp_path)
+    project = Repository(tmp_path)
+    with _start(project) as (address, process):
+        for row, action in enumerate(("flip", "blank", "keep")):
+            assert _post(address, "decisions", {"row": row, "action": action}).ok
+        assert _post(address, "apply", {"rows": [0, 1]}).ok
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+    assert "Kept 1, flipped 1, left blank 1. Still open: 3." in output
+    assert "  dvc add data\n  git add data.dvc confirmed_attributes.csv && git commit" in output
+    assert read_labels(tmp_path)[0] == ["0", ""]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_it_changes_labels_leaves_a_whole_table(tmp_path: Path) -> None:
+    count = 30
+    make_attribute_project(tmp_path, count)
+    project = Repository(tmp_path)
+    before = read_labels(tmp_path)
+    flipped = [["10"[int(label)] for label in row] for row in before]
+    for number in range(3):
+        rows = [*range(2 * count)]
+        with _start(project) as (address, process):
+            for row in rows:
+                if not number:
+                    assert _post(address, "decisions", {"row": row, "action": "flip"}).ok
+
+            def apply(address: str = address, rows: list[int] = rows) -> None:
+                with suppress(requests.RequestException):
+                    for row in rows:  # a table is written for each
+                        _post(address, "apply", {"rows": [row]})
+
+            applying = threading.Thread(target=apply)
+            applying.start()
+            time.sleep(0.05 * (number + 1))
+            process.kill()
+            applying.join()
+        with _start(project) as (address, _):
+            items = _read_state(address)["items"]
+        labels = read_labels(tmp_path)
+        assert len(items) == 2 * count and len(labels) == count
+        for item in items:
+            person, column = item["row"] // 2, item["row"] % 2
+            assert item["action"] == "flip"
+            assert labels[person][column] == (flipped if item["done"] else before)[person][column]
+    assert sorted(file.name for file in (tmp_path / "data").iterdir()) == ["attributes.csv", "faces"]
+
+
 def test_what_the_command_needs_is_told(project: Repository) -> None:
     with connections.listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
@@ -117,7 +169,9 @@ def test_what_the_command_needs_is_told(project: Repository) -> None:
     project.edit("classifier: mlp", "classifier: lda")
     project.edit("pca_components: null", "pca_components: 10")
     project.edit("task: recognition", "task: verification")
-    assert "the task recognition, and params.yaml has verification" in project.invoke("review", fails=True)
+    assert "the tasks recognition and attributes, and params.yaml has verification" in project.invoke(
+        "review", fails=True
+    )
     project.edit("task: verification", "task: recognition")
     paths.SUSPECTS.unlink()
     assert "suspects.csv is missing. Run `celebflow suspects`" in project.invoke("review", fails=True)

@@ -9,34 +9,12 @@ from typing import Any
 
 import pytest
 import requests
-import uvicorn
 from PIL import Image
 
 from celebflow.evaluation.suspects import Suspect
 from celebflow.experiments.review import Review, open_review
-from celebflow.experiments.review_server import HOST, make_app, make_page_access
-from celebflow.inference import connections
-from tests.experiments.reviewing import list_photographs, make_project
+from tests.experiments.reviewing import Client, list_photographs, make_project, serve_review
 from tests.inference.serving import read_refusal
-
-
-class Client:
-    """The page's address, and requests as the page sends them."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.origin = address.rsplit("/", 2)[0]
-
-    def get(self, path: str, **headers: str) -> requests.Response:
-        """Send a GET request."""
-        return requests.get(f"{self.address}{path}", headers=headers, timeout=60)
-
-    def post(self, path: str, body: Any, origin: str | None = None, **headers: str) -> requests.Response:
-        """Send a POST request with JSON from a page of this origin; without one, if it is empty."""
-        sent = {"Origin": self.origin if origin is None else origin, **headers}
-        return requests.post(
-            f"{self.address}{path}", json=body, headers={k: v for k, v in sent.items() if v}, timeout=60
-        )
 
 
 @pytest.fixture
@@ -56,16 +34,8 @@ def review(suspects: list[Suspect]) -> Iterator[Review]:
 @pytest.fixture
 def client(review: Review) -> Iterator[Client]:
     """Serve its page from a thread of this process."""
-    access = make_page_access()
-    with connections.listen(HOST, 0) as listening:
-        running = uvicorn.Server(connections.configure(make_app(review, access), 5.0))
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield Client(f"{connections.describe_address(HOST, listening)}/{access.token}/")
-        finally:
-            running.should_exit = True
-            thread.join()
+    with serve_review(review) as client:
+        yield client
 
 
 def _row(content: dict[str, Any], row: int) -> dict[str, Any]:
@@ -165,7 +135,7 @@ def test_what_cannot_be_done_is_refused_with_the_reason(
 
 
 def test_pictures_are_jpegs_of_known_rows_alone(client: Client, tmp_path: Path) -> None:
-    for kind, size in (("photograph", (40, 30)), ("small", (160, 160)), ("of_person", (160, 160))):
+    for kind, size in (("photograph", (40, 30)), ("small", (160, 160)), ("of_given", (160, 160))):
         response = client.get(f"pictures/1/{kind}")
         assert response.headers["Content-Type"] == "image/jpeg" and response.headers["Cache-Control"] == "no-store"
         assert Image.open(io.BytesIO(response.content)).size == size

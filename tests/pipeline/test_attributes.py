@@ -13,6 +13,9 @@ from PIL import Image
 
 from celebflow.data import invented_people
 from celebflow.data.tables import load_table
+from celebflow.experiments.attribute_journal import AttributeAction
+from celebflow.experiments.attribute_review import open_attribute_review
+from celebflow.experiments.review_summary import list_commands
 from tests.repository import EVERY_STAGE, Repository, clone_repository
 
 pytestmark = pytest.mark.slow
@@ -26,6 +29,7 @@ CHANGES = {
 }
 PEOPLE, PHOTOGRAPHS = 20, 4
 ATTRIBUTES = ("Even", "=Some", "<b>Rare</b>")
+ACTIONS: tuple[AttributeAction, ...] = ("flip", "blank", "keep")
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +127,36 @@ def test_suspect_labels_are_listed_in_every_form(answered: Repository, tmp_path:
     text = repository.invoke("suspects", "--folds", "3", "--limit", "1", "--output", "page.html", only_output=True)
     assert f"{len(rows)} of {found['count']} labels of {len(labels)} photographs are suspect" in text
     assert rows[0]["path"] in text and f"and {len(rows) - 1} more" in text
-    assert "data/attributes.csv" in text and "celebflow review" not in text
+    assert "celebflow review" in text
     page = (repository.folder / "page.html").read_text(encoding="utf-8")
     assert all(row["path"] in page for row in rows)
     assert 'alt="labeled yes"' in page and 'alt="labeled no"' in page
     assert repository.run("git", "status", "--porcelain") == "?? page.html\n"
     assert repository.run("dvc", "status").strip().endswith("up to date.")
+
+
+def test_labels_that_a_review_has_changed_are_those_of_the_next_result(
+    answered: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = clone_repository(answered, tmp_path / "repository")
+    repository.invoke("suspects", "--folds", "3")
+    monkeypatch.chdir(repository.folder)
+    with open_attribute_review() as review:
+        flipped, blank, kept = (item.suspect for item in review.items[:3])
+        for row, action in enumerate(ACTIONS):
+            review.decide(row, action)
+        assert review.apply([0, 1])[1] == []
+        commands = list_commands(review)
+    repository.run("bash", "-c", "\n".join(commands[:2]))
+    assert repository.run("git", "status", "--porcelain") == ""
+    repository.repro("prepare")
+    cells = {row["path"]: row for row in _read(repository.folder / "splits" / "attributes.csv")}
+    assert cells[flipped.path][flipped.attribute] == ("1" if flipped.likelier == "yes" else "0")
+    assert cells[blank.path][blank.attribute] == ""
+    repository.repro("extract")
+    found = json.loads(repository.invoke("suspects", "--folds", "3", "--json", only_output=True))
+    labels = {(each["path"], each["attribute"], each["given"]) for each in found["suspects"]}
+    assert (kept.path, kept.attribute, kept.given) not in labels and found["confirmed_count"] <= 1
 
 
 def test_the_learning_curve_is_there_in_every_form(answered: Repository, tmp_path: Path) -> None:
@@ -155,7 +183,7 @@ def test_the_learning_curve_is_there_in_every_form(answered: Repository, tmp_pat
 
 def test_what_other_commands_need_is_told(answered: Repository, tmp_path: Path) -> None:
     repository = clone_repository(answered, tmp_path / "repository")
-    assert "the task recognition, and params.yaml has attributes" in repository.invoke("review", fails=True)
+    assert "suspects.csv is missing. Run `celebflow suspects`" in repository.invoke("review", fails=True)
     (repository.folder / "features").rename(repository.folder / "elsewhere")
     for command in ("suspects", "learning-curve"):
         assert "features is missing. Run `dvc repro`" in repository.invoke(command, fails=True)

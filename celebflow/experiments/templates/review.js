@@ -1,34 +1,23 @@
 // The page shows one suspect at a time, or the list of changes. It sends what was decided, and shows what the server
-// then says of the rows that it has changed.
+// then says of the rows that it has changed. What is particular to people or attributes is in `about`, which another
+// script defines before.
 
-const find = (selector, root = document) => root.querySelector(selector);
 const one = find("#one");
 const changes = find("#changes");
 const error = find("#error");
 const help = find("#help");
-const person = find("#person");
 const PREFETCHED = 3;
-const DONE = { keep: "Kept", move: "To move", delete: "To delete", skip: "Skipped" };
 
 let items = []; // by row
 let listed = []; // those of the table, in its order
-let people = [];
 let showsFaces = false;
 let position = 0; // of the suspect that is shown, among those listed
 let busy = false; // while a request is under way, a key would decide about what is shown no longer
 const prefetched = new Map();
 
 const isOpen = (item) => !item.action;
-const waits = (item) => ["move", "delete"].includes(item.action) && !item.place;
+const waits = (item) => about.changing.includes(item.action) && !about.isDone(item);
 const picture = (item, kind) => `pictures/${item.row}/${kind}`;
-const formatPercent = (fraction) => `${(100 * fraction).toFixed(1)}\u00a0%`;
-
-// Returns an element with texts and elements in it; names are never markup.
-function make(tag, ...content) {
-  const element = document.createElement(tag);
-  element.append(...content);
-  return element;
-}
 
 // Sends a request, and returns what the server answered, or null after it has shown the reason.
 async function ask(path, body) {
@@ -85,46 +74,30 @@ function showOne() {
   changes.hidden = true;
   const item = listed[position];
   setPicture(find("#photograph"), picture(item, "photograph"));
-  fillSide("#given", "in the folder of ", item.person, item.of_person, item.nearest[0] && picture(item, "of_person"));
-  fillSide("#likelier", "looks like ", item.likelier, item.of_likelier, item.nearest[1] && picture(item, "of_likelier"));
+  about.fill(item);
+  setPicture(find("#given img"), item.nearest[0] && picture(item, "of_given"));
+  setPicture(find("#likelier img"), item.nearest[1] && picture(item, "of_likelier"));
   find("#seen").hidden = !showsFaces;
   setPicture(find("#seen img"), showsFaces && picture(item, "seen"));
-  find("#keep span").replaceChildren("Keep: it is ", makeName(item.person));
-  find("#move span").replaceChildren("Move to ", makeName(item.likelier));
-  for (const action of ["keep", "move", "delete", "skip"]) {
-    const isChosen = item.action === action && (action !== "move" || item.to === item.likelier);
-    find(`#${action}`).classList.toggle("chosen", isChosen);
-    find(`#${action}`).disabled = Boolean(item.place);
+  for (const action of about.actions) {
+    find(`#${action}`).classList.toggle("chosen", item.action === action && about.isOffered(item));
+    find(`#${action}`).disabled = about.isDone(item);
   }
-  find("#move").disabled ||= !people.includes(item.likelier);
+  about.disable(item);
   find("#decision").hidden = isOpen(item);
-  find("#decision").replaceChildren(...describe(item));
+  find("#decision").replaceChildren(...about.describe(item));
   find("#path").textContent = `${position + 1} of ${listed.length}: ${item.path}`;
-  person.value = "";
   for (const next of listed.slice(position + 1, position + 1 + PREFETCHED)) prefetch(next);
-}
-
-function fillSide(selector, text, name, probability, address) {
-  find(`${selector} figcaption`).replaceChildren(text, make("b", makeName(name)), `, ${formatPercent(probability)}`);
-  setPicture(find(`${selector} img`), address);
 }
 
 // Fetches the pictures of a suspect before it is shown. The page keeps the last ones.
 function prefetch(item) {
   if (prefetched.has(item.row)) return;
   const kinds = ["photograph", ...(showsFaces ? ["seen"] : [])];
-  if (item.nearest[0]) kinds.push("of_person");
+  if (item.nearest[0]) kinds.push("of_given");
   if (item.nearest[1]) kinds.push("of_likelier");
   prefetched.set(item.row, kinds.map((kind) => Object.assign(new Image(), { src: picture(item, kind) })));
   if (prefetched.size > 4 * PREFETCHED) prefetched.delete(prefetched.keys().next().value);
-}
-
-// Returns what was decided, as texts and elements.
-function describe(item) {
-  if (item.place && item.action === "delete") return ["Deleted."];
-  if (item.place) return ["Moved to ", makeName(item.to), "."];
-  if (item.action === "move") return ["To move to ", makeName(item.to), "."];
-  return item.action ? [`${DONE[item.action]}.`] : [];
 }
 
 // Shows the list of changes; after the last decision, it shows by itself.
@@ -133,13 +106,13 @@ function showChanges() {
   changes.hidden = false;
   const byTime = items.filter((item) => item.action);
   fillGroup("#waiting", "To do", byTime.filter(waits));
-  fillGroup("#done", "Done", byTime.filter((item) => item.place));
+  fillGroup("#done", "Done", byTime.filter(about.isDone));
   fillGroup("#kept", "Kept as right", byTime.filter((item) => item.action === "keep"));
   fillGroup("#skipped", "Skipped", byTime.filter((item) => item.action === "skip"));
   find("#nothing").hidden = byTime.length > 0;
   find("#nothing").textContent = listed.length ? "Nothing was decided yet." : "There is nothing to look at.";
   const count = (action) => byTime.filter((item) => waits(item) && item.action === action).length;
-  const parts = [["move", count("move")], ["delete", count("delete")]].filter(([, number]) => number);
+  const parts = about.changing.map((action) => [action, count(action)]).filter(([, number]) => number);
   find("#apply span").textContent = `Apply: ${parts.map((part) => part.join(" ")).join(", ")}`;
   find("#back").hidden = !listed.length;
 }
@@ -155,28 +128,16 @@ function makeEntry(item) {
   const entry = find("#entry").content.cloneNode(true);
   const pick = find(".pick", entry);
   setPicture(find("img", pick), picture(item, "small"));
-  find("span", pick).append(...describeMove(item));
+  find("span", pick).append(...about.describeChange(item));
   pick.disabled = !item.listed;
   pick.addEventListener("click", () => {
     position = listed.indexOf(item);
     showOne();
   });
   const undo = find(".undo", entry);
-  undo.setAttribute("aria-label", `Undo: ${item.path}`);
+  undo.setAttribute("aria-label", `Undo: ${about.name(item)}`);
   undo.addEventListener("click", () => takeBack(item.row));
   return entry;
-}
-
-// Returns from where to where a photograph moves, and says if its name was taken there.
-function describeMove(item) {
-  const path = make("bdi", item.path);
-  if (item.action === "delete") return [path, item.place ? " was deleted" : " will be deleted"];
-  if (item.action !== "move") return [path];
-  const name = item.path.split("/").pop();
-  const place = item.place.replace(/^data\//, "");
-  const renamed = place && place.split("/").pop() !== name;
-  const target = place || `${item.to}/${name}`;
-  return [path, " → ", make("bdi", make("b", target)), renamed ? " (the name was taken)" : ""];
 }
 
 // Goes to the next suspect about which nothing was decided, or to the list of changes after the last one.
@@ -192,13 +153,14 @@ function advance() {
   showOne();
 }
 
-async function decide(action, to = "") {
+// Sends a decision about the suspect that is shown, with what else the server must know of it.
+async function decide(action, more = {}, where = "") {
   if (busy || one.hidden) return;
   const item = listed[position];
-  const content = await ask("decisions", { row: item.row, action, person: to });
+  const content = await ask("decisions", { row: item.row, action, ...more });
   if (!content) return;
   take(content);
-  say(`${DONE[action]}${to ? ` to ${formatName(to)}` : ""}: ${item.path}`);
+  say(`${about.done[action]}${where}: ${about.name(item)}`);
   advance();
 }
 
@@ -209,7 +171,7 @@ async function takeBack(row = null) {
   if (!content) return;
   take(content);
   const [item] = content.items;
-  say(`Undone: ${item.path}`);
+  say(`Undone: ${about.name(item)}`);
   if (row !== null || !item.listed) {
     showChanges();
     find("#changes-title").focus(); // the button is gone
@@ -227,7 +189,7 @@ async function apply() {
   if (!content) return;
   take(content);
   const count = (action) => content.items.filter((item) => item.action === action).length;
-  say(`Moved ${count("move")}, deleted ${count("delete")}.`);
+  say(about.summarize(count));
   showChanges();
   find("#changes-title").focus();
 }
@@ -247,27 +209,7 @@ function step(by) {
   showOne();
 }
 
-// Returns the person whose name was written, or whose name alone has what was written in it.
-function findPerson(text) {
-  const plain = (name) => formatName(name).trim().toLowerCase();
-  if (!text.trim()) return undefined;
-  const same = people.filter((name) => plain(name) === plain(text));
-  const similar = same.length ? same : people.filter((name) => plain(name).includes(plain(text)));
-  return similar.length === 1 ? similar[0] : undefined;
-}
-
-find("#other").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const name = findPerson(person.value);
-  if (name === undefined) {
-    showError(`“${person.value}” is not the name of exactly one person here.`);
-    return;
-  }
-  person.blur();
-  decide("move", name);
-});
-for (const action of ["keep", "delete", "skip"]) find(`#${action}`).addEventListener("click", () => decide(action));
-find("#move").addEventListener("click", () => decide("move", listed[position].likelier));
+for (const action of about.actions) find(`#${action}`).addEventListener("click", () => about.choose(action));
 find("#undo").addEventListener("click", () => takeBack());
 find("#previous").addEventListener("click", () => step(-1));
 find("#next").addEventListener("click", () => step(1));
@@ -277,12 +219,10 @@ find("#show-help").addEventListener("click", () => help.showModal());
 find("#close-help").addEventListener("click", () => help.close());
 
 const KEYS = {
+  ...about.keys,
   k: () => find("#keep").click(),
-  m: () => one.hidden || find("#move").click(),
-  d: () => find("#delete").click(),
   s: () => find("#skip").click(),
   u: () => takeBack(),
-  o: () => one.hidden || person.focus(),
   c: toggleChanges,
   a: apply,
   "?": () => help.showModal(),
@@ -292,8 +232,8 @@ const KEYS = {
 
 addEventListener("keydown", (event) => {
   if (help.open || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target === person) {
-    if (event.key === "Escape") person.blur();
+  if (event.target instanceof HTMLInputElement) {
+    if (event.key === "Escape") event.target.blur();
     return;
   }
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
@@ -306,13 +246,12 @@ addEventListener("keydown", (event) => {
 async function start() {
   const content = await ask("state");
   if (!content) return;
-  people = content.people;
+  about.start(content);
   showsFaces = content.shows_faces;
-  find("#people").replaceChildren(...people.map((name) => new Option("", formatName(name))));
   take(content);
   if (content.left_out) {
     find("#left-out").hidden = false;
-    find("#left-out").textContent = `Left out: ${content.left_out}, whose photographs have moved or changed since.`;
+    find("#left-out").textContent = `Left out: ${content.left_out}, ${about.leftOut}.`;
   }
   position = listed.length - 1; // so that the first one is the next
   advance();

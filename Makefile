@@ -47,10 +47,8 @@ test-quick: install
 	$(PYTEST) 2 -m "not slow and not services"
 
 # Many tests wait for servers and queues, so that three processes keep two cores busy.
-# Models stay in memory as long as a process that has tested them, so the slow tests have processes of their own.
 test: check
-	$(PYTEST) 3 -m "slow and not services"
-	$(PYTEST) 3 -m "not slow and not services"
+	$(PYTEST) 3 -m "not services"
 
 docs: install
 	python docs/build.py

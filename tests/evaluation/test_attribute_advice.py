@@ -75,6 +75,10 @@ def test_a_val_that_may_be_as_good_as_train_is_no_overfitting() -> None:
     wide = replace(report.splits["val"], intervals={"accuracy": Interval(0.6, 0.99)})
     (found,) = _advise(replace(report, splits={"val": wide}), {"train.classifier": "mlp"})
     assert "by guessing" in found
+    val_accuracy = report.history[-1].val_accuracy
+    near = replace(report, history=[EpochResult(1, 0.1, val_accuracy + 0.04, 0.2, val_accuracy)])
+    (found,) = _advise(near, {"train.classifier": "mlp"})
+    assert "by guessing" in found
 
 
 def test_attributes_that_are_guessed_are_named() -> None:

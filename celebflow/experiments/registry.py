@@ -16,6 +16,7 @@ from celebflow.experiments.packaging import describe_model, find_task, package_m
 from celebflow.experiments.results import find_cached_file, read_experiment_run
 from celebflow.tasks import TASKS
 from celebflow.tracking import stores
+from celebflow.tracking.naming import EXPERIMENT_TAG, RESTORE_TAG
 from celebflow.tracking.provenance import find_pull, read_locked_md5s
 
 
@@ -147,7 +148,7 @@ def find_named_run(client: MlflowClient, name: str) -> Run:
     """
     name, _ = stores.follow_run(name)
     runs = list(stores.list_runs(client))
-    matches = [run for run in runs if name in (run.info.run_id, run.data.tags.get("celebflow.dvc_experiment"))][:1]
+    matches = [run for run in runs if name in (run.info.run_id, run.data.tags.get(EXPERIMENT_TAG))][:1]
     matches = matches or [run for run in runs if any(run_id.startswith(name) for run_id in _list_ids(run))]
     if len(matches) > 1:
         raise CelebflowError(f"The ids of {len(matches)} runs begin with {name}; give more of the id.")
@@ -177,7 +178,7 @@ def _find_file(run: Run, name: str) -> Path:
         )
     file = find_cached_file(md5)
     if file is None:
-        restore = run.data.tags.get("celebflow.restore", "")
+        restore = run.data.tags.get(RESTORE_TAG, "")
         remedy = f", or reproduce it with `{restore}` and `dvc repro`" if restore else ""
         problem = f"The {name} of run {run.info.run_id} is not in DVC's cache."
         raise CelebflowError(f"{problem} Fetch it with `dvc pull --all-commits`{remedy}.")

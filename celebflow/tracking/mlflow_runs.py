@@ -23,7 +23,8 @@ from celebflow.params import Params, list_informative
 from celebflow.tasks import TASKS
 from celebflow.tracking import stores
 from celebflow.tracking.data_changes import describe_data_change
-from celebflow.tracking.naming import describe_origin, describe_run, name_run
+from celebflow.tracking.git import has_experiment
+from celebflow.tracking.naming import EXPERIMENT_TAG, RESTORE_TAG, describe_origin, describe_run, name_run, rename_run
 from celebflow.tracking.processes import PROCESS_TAG, may_be_running, name_process
 from celebflow.tracking.provenance import (
     find_changed_defaults,
@@ -196,7 +197,7 @@ class Run:
         for metric, values in summaries.items():
             self._log_metrics({f"crossvalidation/{metric}_{name}": value for name, value in values.items()})
         if experiment:
-            self.set_tags({"celebflow.dvc_experiment": experiment, "celebflow.restore": f"dvc exp apply {experiment}"})
+            self.set_tags({EXPERIMENT_TAG: experiment, RESTORE_TAG: f"dvc exp apply {experiment}"})
 
     def log_files(self, *files: Path) -> None:
         """Store files and folders as artifacts, at the same relative paths."""
@@ -221,6 +222,27 @@ class Run:
             dataset = MetaDataset(source, name, md5[:8] if md5 else None)  # type: ignore[abstract] # not abstract in MLflow
             inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", split)]))
         self.log(lambda client, run_id: client.log_inputs(run_id, inputs))
+
+    def mend_origin(self) -> None:
+        """Say anew how the result is restored, where train ran in an experiment that was interrupted and is not there.
+
+        DVC saves an experiment when all of its stages have ended. What evaluate has measured before stays as it is.
+        """
+
+        def mend(client: MlflowClient, run_id: str) -> None:
+            run = client.get_run(run_id)
+            named, current = run.data.tags.get(EXPERIMENT_TAG, ""), os.environ.get("DVC_EXP_NAME", "")
+            is_measured = any("/final_" in name for name in run.data.metrics)
+            if named in ("", current) or is_measured or has_experiment(named):
+                return
+            for tag, value in {EXPERIMENT_TAG: current, RESTORE_TAG: find_provenance().restore_command()}.items():
+                if value:
+                    client.set_tag(run_id, tag, value)
+                elif tag in run.data.tags:
+                    client.delete_tag(run_id, tag)
+            client.update_run(run_id, name=rename_run(run.info.run_name, named, current))
+
+        self.log(mend)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -303,6 +325,7 @@ def continue_run(params: Params, source: BackboneSource) -> Iterator[Run]:
         )
     require_own_classifier(run_id)
     with _open(Run(params, source, run_id)) as run:
+        run.mend_origin()
         run.set_tags({f"celebflow.{name}_md5": md5 for name, md5 in read_lock().items()})
         yield run
 

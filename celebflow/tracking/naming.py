@@ -13,6 +13,8 @@ from celebflow.tracking.provenance import Provenance, read_lock
 
 # The environment variable through which a search tells its experiments the id of its own run.
 PARENT_VARIABLE = "CELEBFLOW_PARENT_RUN"
+# Tags: the DVC experiment of a run, and the command that restores its result.
+EXPERIMENT_TAG, RESTORE_TAG = "celebflow.dvc_experiment", "celebflow.restore"
 _LIBRARIES = ("torch", "ncnn", "dvc", "mlflow")
 _DESCRIPTION = Path(__file__).parent / "templates" / "run.md.jinja"
 
@@ -43,6 +45,13 @@ def name_run(provenance: Provenance, source: BackboneSource, changed: Mapping[st
     return name if source.trained else f"{name} (UNTRAINED BACKBONE)"
 
 
+def rename_run(name: str, lost: str, experiment: str) -> str:
+    """Return the name of a run of the experiment `lost` as one of another experiment, or of none."""
+    if f" ({lost})" in name:
+        return name.replace(f" ({lost})", f" ({experiment})" if experiment else "", 1)
+    return f"{experiment}{name.removeprefix(lost)}" if experiment and name.startswith(lost) else name
+
+
 def _shorten(value: object) -> object:
     """Return a value, of a path only the file's name."""
     return Path(value).name if isinstance(value, str) else value
@@ -56,8 +65,8 @@ def describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str,
         "mlflow.source.git.branch": provenance.branch,
         "celebflow.git_dirty": str(provenance.dirty).lower() if provenance.commit else "",
         "mlflow.parentRunId": os.environ.get(PARENT_VARIABLE, ""),
-        "celebflow.dvc_experiment": provenance.experiment,
-        "celebflow.restore": provenance.restore_command(),
+        EXPERIMENT_TAG: provenance.experiment,
+        RESTORE_TAG: provenance.restore_command(),
         "celebflow.warning": source.warning(),
         "celebflow.backbone_weights": source.weights,
         "celebflow.backbone_trained": str(source.trained).lower(),

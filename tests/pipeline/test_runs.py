@@ -64,6 +64,34 @@ def test_evaluate_and_plot_continue_the_run(repository: Repository) -> None:
     assert run.info.end_time > before.info.end_time
 
 
+@pytest.mark.parametrize("following", ["", "other"])
+def test_the_run_of_an_interrupted_experiment_is_not_said_to_be_restored_by_it(
+    repository: Repository, following: str
+) -> None:
+    repository.run("dvc", "exp", "run", "--name", "lost", "--set-param", "train.learning_rate=0.002", "train")
+    run_id = repository.run_id()
+    assert repository.client.get_run(run_id).data.tags["celebflow.restore"] == "dvc exp apply lost"
+    repository.run("dvc", "exp", "remove", "lost")  # as if it had been interrupted before it was saved
+    if following:
+        repository.run("dvc", "exp", "run", "--name", following)
+    else:
+        repository.repro()
+    run = repository.client.get_run(run_id)
+    assert run.info.status == "FINISHED" and "val/final_accuracy" in run.data.metrics
+    texts = [run.info.run_name, *run.data.tags.values()]
+    assert not any("lost" in text for text in texts)
+    restore = run.data.tags.get("celebflow.restore")
+    assert restore == (f"dvc exp apply {following}" if following else None)
+    assert (following in run.info.run_name) and run.data.tags.get("celebflow.dvc_experiment", "") == following
+
+
+def test_the_run_of_an_experiment_that_is_there_stays_its_own(repository: Repository) -> None:
+    repository.run("dvc", "exp", "run", "--name", "kept", "--set-param", "train.learning_rate=0.002", "train")
+    repository.repro()
+    tags = repository.client.get_run(repository.run_id()).data.tags
+    assert (tags["celebflow.dvc_experiment"], tags["celebflow.restore"]) == ("kept", "dvc exp apply kept")
+
+
 def test_result_from_another_machine_continues_in_one_new_run(repository: Repository) -> None:
     other_id = "0123456789abcdef0123456789abcdef"
     (repository.folder / "models" / "mlflow_run_id.txt").unlink()

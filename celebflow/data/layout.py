@@ -63,10 +63,21 @@ _CONTENT_WORDS = {
     # The same as systems in other languages name it, what network drives make, and what programs for photographs do.
     *("papierkorb", "corbeille", "papelera", "de", "reciclaje", "cestino", "lixeira", "prullenbak", "papirkurv"),
     *("neuer", "ordner", "nouveau", "dossier", "nueva", "carpeta", "homes"),
+    # What phones and exports of clouds make.
+    *("camera", "roll", "recents", "favorites", "favourites", "archive", "failed", "videos"),
+    *("my", "from", "von", "fotos"),
     *("lightroom", "classic", "cc", "catalog", "catalogs", "library", "iphoto", "photoslibrary", "capture", "one"),
 }
 # Which alone can be names.
-_COMMON_WORDS = {"new", "raw", "bin", "items", "de", "neuer", "nouveau", "nueva", "classic", "cc", "one"}
+_COMMON_WORDS = {
+    *("new", "raw", "bin", "items", "de", "neuer", "nouveau", "nueva", "classic", "cc", "one"),
+    *("roll", "my", "from", "von"),
+}
+# Folders by date, and those of cameras by the standard DCF.
+_DATE_OR_CAMERA = re.compile(
+    r"(19|20)\d\d[-_.](0[1-9]|1[0-2])[-_.]([0-2]\d|3[01])\b.*"
+    r"|\d{3}(_pana|_fuji|andro|apple|canon|casio|gopro|media|msdcf|nikon|ncd\w\w|olymp|ricoh|samsu|_?dsc\w*)"
+)
 
 
 def check_layout(folder: Path, paths: Iterable[str]) -> None:
@@ -236,7 +247,8 @@ def _is_split(name: str) -> bool:
 def _is_content(name: str) -> bool:
     """Tell whether a folder's name says what it holds, instead of whom."""
     words = set(re.findall("[^\\W\\d]+", _simplify(name)))
-    return bool(words - _COMMON_WORDS) and words <= _CONTENT_WORDS
+    is_content = bool(words - _COMMON_WORDS) and words <= _CONTENT_WORDS
+    return is_content or _DATE_OR_CAMERA.fullmatch(name.casefold()) is not None
 
 
 def _list_groups(folders: Mapping[str, Set[_Place]]) -> list[str]:

@@ -72,6 +72,20 @@ def test_a_folder_of_photographs_of_a_split_is_told(names: tuple[str, str]) -> N
         "Lightroom",
         "Lightroom Catalog-2",
         "Capture One Catalog",
+        "Photos from 2019",
+        "Fotos von 2019",
+        "Camera Roll",
+        "Camera",
+        "Recents",
+        "Favorites",
+        "Archive",
+        "Failed Videos",
+        "My Photos",
+        "2021-07-14",
+        "2021-07-14 Wedding",
+        "100APPLE",
+        "101MSDCF",
+        "100_PANA",
     ],
 )
 def test_a_folder_whose_name_says_what_it_holds_is_told(name: str) -> None:
@@ -79,7 +93,24 @@ def test_a_folder_whose_name_says_what_it_holds_is_told(name: str) -> None:
     assert f"likely no person, but it counts as one: {name}. Move" in note
 
 
-@pytest.mark.parametrize("name", ["Neuer", "Nouveau", "Li De", "Ada Homes", "Classic", "CC"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Neuer",
+        "Nouveau",
+        "Li De",
+        "Ada Homes",
+        "Classic",
+        "CC",
+        "Roll",
+        "My",
+        "Von",
+        "Ada Camera",
+        "007",
+        "2021-13-14",
+        "123Smith",
+    ],
+)
 def test_a_name_that_a_person_can_have_is_not_taken_for_what_a_folder_holds(name: str) -> None:
     assert list_notes([*PEOPLE, f"{name}/0.jpg"]) == []
 

@@ -1,5 +1,6 @@
 """Whether the folders of the data are people: other tools want other folders, and one person can have two."""
 
+import html
 import re
 import unicodedata
 from collections import defaultdict
@@ -39,8 +40,14 @@ _SPACED_AT_WILL = re.compile(
 )
 _FEW_LETTERS = 8  # shorter names can be another one without their spaces, such as Li Na and Lina
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")  # as addresses of the web have it, and what is saved from there
-# What systems add to the name of a copy, once the marks above are spaces.
-_COPY = re.compile(r"\s+(copy(\s+\d+)?|\(\d+\)|copy\s+\(\d+\))$")
+# What systems in several languages add to the name of a copy, and clouds to those of downloads in parts and of
+# conflicts, once the marks above are spaces and letters are apart from their marks.
+_COPY = re.compile(
+    r"\s+((copy|kopie|copie|copia|kopia|kopi|コヒ\u309aー|副本|копия)(\s+\d+|\s+\(\d+\))?|\(\d+\)"
+    r"|\d{8}t\d{6}z\s+\d+(\s+\d+)?|\([^()]*(conflicted copy|selective sync conflict)[^()]*\))$"
+)
+_HASH_CODE = re.compile("#U([0-9a-f]{4})")  # as unzip writes letters that its terminal lacks
+_ENCODINGS = ("cp1252", "latin-1", "cp437", "mac_roman")  # in which programs read names that are in UTF-8
 _NUMBER = re.compile(r"0*([0-9]+)(\.0+)?")  # as tables and people write it
 # What programs and people write where they know nothing.
 _NOBODY = {"-", "--", "-1", "?", "n/a", "#n/a", "<na>", "nan", "nil", "nobody", "none", "null", "undefined", "unknown"}
@@ -206,9 +213,22 @@ def _list_keys(name: str) -> list[str]:
         f" {character}" if character.isupper() and before.islower() else character
         for before, character in zip(f" {written}", written, strict=False)
     )
-    forms = [name, separate, _write_as_latin(written), _write_as_latin(separate)]
+    forms = [name, separate, _write_as_latin(written), _write_as_latin(separate), _repair(name)]
     keys = [*dict.fromkeys(map(_simplify, forms))]
     return [*dict.fromkeys([*keys, *map(_join_words, keys)])]
+
+
+def _repair(name: str) -> str:
+    """Return a name as it was before archives, downloads or a page of the web wrote it in their way."""
+    plain = _HASH_CODE.sub(lambda code: chr(int(code[1], 16)), html.unescape(name))
+    if " " not in plain:
+        plain = plain.replace("+", " ")
+    for encoding in _ENCODINGS:
+        try:
+            return plain.encode(encoding).decode("utf-8")
+        except UnicodeError:
+            continue
+    return plain
 
 
 def _write_as_latin(name: str) -> str:

@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from celebflow.errors import CelebflowError
@@ -107,15 +108,21 @@ def write_whole(path: Path) -> Iterator[Path]:
 def require_writable(*files: Path) -> None:
     """Raise OSError where write_whole could not write one of these files, before what is written there is computed.
 
-    Folders are made where they are missing.
+    It leaves nothing behind: folders that are missing are made, and removed again.
     """
     for path in files:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        with suppress(_UnwrittenError), write_whole(path) as part:
-            if part != path:
-                part.touch()
-            raise _UnwrittenError
+        missing = [*takewhile(lambda folder: not folder.exists(), path.parents)]
+        try:
+            with suppress(_UnwrittenError), write_whole(path) as part:
+                if part != path:
+                    part.touch()
+                raise _UnwrittenError
+        finally:
+            with suppress(OSError):
+                for folder in missing:
+                    folder.rmdir()
 
 
 class _UnwrittenError(Exception):

@@ -1,7 +1,7 @@
 """A result of verification → what to do next: few sentences, each computed, with its number and a command."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from celebflow.evaluation.advice import MAX_SENTENCES, Advice, compute_excess_p_value, describe_small_val
 from celebflow.evaluation.pair_results import SAME, PairPrediction, VerificationReport
@@ -10,7 +10,7 @@ from celebflow.evaluation.significance import CONFIDENCE
 _LEAST_ERRORS = 3  # of a person, or of photographs without a face
 
 
-def advise_on_pairs(report: VerificationReport, faces: Collection[str], params: Mapping[str, object]) -> list[Advice]:
+def advise_on_pairs(report: VerificationReport, faces: Iterable[str], params: Mapping[str, object]) -> list[Advice]:
     """Return at most five pieces of advice on a result of verification, what is likely to help most first.
 
     `faces` are the paths of photographs in which a face was found; `params` are flat. Only val counts: test is for
@@ -20,22 +20,22 @@ def advise_on_pairs(report: VerificationReport, faces: Collection[str], params: 
     detects = params.get("extract.face.crop") == "detect"
     small = describe_small_val(val.intervals.get("accuracy"), f"{len(val.predictions)} pairs")
     found = [
-        _advise_on_faceless(val.predictions, faces) if detects else None,
+        _advise_on_faceless(val.predictions, set(faces)) if detects else None,
         _advise_on_person(val.predictions),
         Advice(small, "Choose between recipes by pairs of more people.") if small else None,
     ]
     return [each for each in found if each is not None][:MAX_SENTENCES]
 
 
-def _advise_on_faceless(predictions: Sequence[PairPrediction], faces: Collection[str]) -> Advice | None:
+def _advise_on_faceless(predictions: Sequence[PairPrediction], faces: Set[str]) -> Advice | None:
     """Advise on photographs without a face, if pairs that hold one are wrong more often than the others."""
-    faceless = [each for each in predictions if not {each.first, each.second} <= set(faces)]
+    faceless = [each for each in predictions if not {each.first, each.second} <= faces]
     wrong, all_wrong = _count_errors(faceless), _count_errors(predictions)
     others_wrong, other_count = all_wrong - wrong, len(predictions) - len(faceless)
     p_value = compute_excess_p_value(wrong, len(faceless), others_wrong, other_count)
     if wrong < _LEAST_ERRORS or not other_count or p_value > 1 - CONFIDENCE:
         return None
-    photographs = {path for each in faceless for path in (each.first, each.second)} - set(faces)
+    photographs = {path for each in faceless for path in (each.first, each.second)} - faces
     return Advice(
         f"In {len(photographs)} photographs of val, no face was found: {wrong} of {len(faceless)} pairs with one are "
         f"wrong, and {others_wrong / other_count:.1%} of the others.",

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from celebflow.classifier.attribute_part_training import predict_attribute_parts
 from celebflow.classifier.attribute_training import select_attributes
 from celebflow.classifier.fits import Fits
-from celebflow.classifier.part_training import Part
-from celebflow.classifier.subset_training import LEAST_SIZES, SubsetResult
+from celebflow.classifier.subset_training import LEAST_SIZES, SubsetResult, predict_val_by_parts
 from celebflow.data.attributes import AttributeTable
 from celebflow.data.units import join_units
 from celebflow.errors import CelebflowError
@@ -41,14 +40,12 @@ def train_attributes_on_subsets(
         for repetition in range(repetitions)
         for mask in _choose_parts(units, fractions, params.seed + repetition)
     ]
-    masks = {mask.tobytes(): mask for _, mask in parts}
-    rows, labels = (np.concatenate(each) for each in ((train.rows, val.rows), (train.labels, val.labels)))
-    none, is_val = np.zeros(len(val), bool), np.arange(len(rows)) >= len(train)
-    distinct = [Part(np.concatenate([mask, none]), is_val) for mask in masks.values()]
-    everything = LabeledFeatures(features, rows, labels)
-    logits = predict_attribute_parts(everything, table.names, params, compute, fits, distinct)
-    on_part = dict(zip(masks, logits, strict=True))
-    return [SubsetResult(repetition, int(mask.sum()), on_part[mask.tobytes()]) for repetition, mask in parts]
+    return predict_val_by_parts(
+        train,
+        val,
+        parts,
+        lambda everything, each: predict_attribute_parts(everything, table.names, params, compute, fits, each),
+    )
 
 
 def choose_attribute_fractions(features: Features, fractions: Sequence[float]) -> list[float]:

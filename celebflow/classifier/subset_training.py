@@ -1,6 +1,6 @@
 """Train on nested parts of train, and predict val: how much more photographs help."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,12 +50,27 @@ def train_on_subsets(
         for repetition in range(repetitions)
         for mask in _choose_parts(train, fractions, params.seed + repetition)
     ]
+    return predict_val_by_parts(
+        train, val, parts, lambda everything, each: predict_parts(everything, class_names, params, compute, fits, each)
+    )
+
+
+def predict_val_by_parts(
+    train: LabeledFeatures,
+    val: LabeledFeatures,
+    parts: Sequence[tuple[int, NDArray[np.bool_]]],
+    predict: Callable[[LabeledFeatures, Sequence[Part]], list[NDArray[np.float32]]],
+) -> list[SubsetResult]:
+    """Train on parts of train, each a repetition and the (N,) photographs that are taken, and predict val.
+
+    Parts that are the same are trained on once. `predict` trains on each part of some photographs, and returns the
+    logits of those that it asks for.
+    """
     masks = {mask.tobytes(): mask for _, mask in parts}
     rows, labels = (np.concatenate(each) for each in ((train.rows, val.rows), (train.labels, val.labels)))
     none, is_val = np.zeros(len(val), bool), np.arange(len(rows)) >= len(train)
     distinct = [Part(np.concatenate([mask, none]), is_val) for mask in masks.values()]
-    everything = LabeledFeatures(features, rows, labels)
-    logits = predict_parts(everything, class_names, params, compute, fits, distinct)
+    logits = predict(LabeledFeatures(train.features, rows, labels), distinct)
     on_part = dict(zip(masks, logits, strict=True))
     return [SubsetResult(repetition, int(mask.sum()), on_part[mask.tobytes()]) for repetition, mask in parts]
 

@@ -5,14 +5,15 @@ Needs ONNX Runtime and OpenVINO: pip install --constraint constraints.txt 'celeb
 """
 
 import argparse
+import copy
 import io
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.compare import (
     REPOSITORY,
     add_arguments,
+    alternate,
     describe_machine,
     enter_repository,
     replace_between_marks,
@@ -99,13 +101,15 @@ def compare_extraction(backbone: Backbone, images: Images) -> list[Peer]:
         }
         reference = ways["PyTorch"](images)
         errors = {name: measure_error(extract(images), reference) for name, extract in ways.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(ROUNDS):
-            for name, extract in ways.items():
-                started = time.perf_counter()
-                extract(images)
-                seconds[name].append(time.perf_counter() - started)
-    return [Peer(name, len(images) / statistics.median(seconds[name]), errors[name]) for name in ways]
+        seconds = alternate(ROUNDS, *(partial(time_call, partial(extract, images)) for extract in ways.values()))
+    return [Peer(name, len(images) / each, errors[name]) for name, each in zip(ways, seconds, strict=True)]
+
+
+def time_call(function: Callable[[], object]) -> float:
+    """Return the seconds of a call."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
 
 
 def measure_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
@@ -115,12 +119,12 @@ def measure_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> 
 
 def extract_with_torch(backbone: Backbone, layout: torch.memory_format, number_type: torch.dtype) -> Extract:
     """Compute with torchvision's layers as they come, in one layout and one type of numbers."""
-    layers = torch.nn.Sequential(*[layer for layer, _ in backbone.named_layers()])
-    network = torch.nn.Sequential(layers, torch.nn.Flatten())
+    # A copy, whose weights have their layout before anything is timed.
+    layers = torch.nn.Sequential(*[layer for layer, _ in backbone.named_layers()], torch.nn.Flatten())
+    network = copy.deepcopy(layers).to(memory_format=layout)
 
     @torch.inference_mode()
     def extract(images: Images) -> NDArray[np.float32]:
-        layers.to(memory_format=layout)
         with torch.autocast("cpu", torch.bfloat16, enabled=number_type == torch.bfloat16):
             features: NDArray[np.float32] = network(torch.from_numpy(images).to(memory_format=layout)).float().numpy()
         return features
@@ -191,12 +195,8 @@ def extract_as_celebflow(backbone: Backbone) -> Extract:
 def measure_multiplication(size: int = 4096) -> float:
     """Return the rate of a product of two float32 matrices, in 10^9 operations a second."""
     matrix = torch.rand(size, size)
-    seconds = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        torch.mm(matrix, matrix)
-        seconds.append(time.perf_counter() - started)
-    return 2 * size**3 / statistics.median(seconds) / 1e9
+    (seconds,) = alternate(ROUNDS, partial(time_call, partial(torch.mm, matrix, matrix)))
+    return 2 * size**3 / seconds / 1e9
 
 
 def compare_fast() -> dict[str, tuple[float, float]]:
@@ -231,14 +231,15 @@ def compare_fast() -> dict[str, tuple[float, float]]:
         return float((scores.argmax(axis=1) == val.labels).mean())
 
     ways = {"scikit-learn": fit_as_scikit_learn, "celebflow": fit_as_celebflow}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
     accuracies = {}
-    for _ in range(3):
-        for name, fit in ways.items():
-            started = time.perf_counter()
-            accuracies[name] = fit()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: (statistics.median(seconds[name]), accuracies[name]) for name in ways}
+
+    def time_fit(name: str) -> float:
+        started = time.perf_counter()
+        accuracies[name] = ways[name]()
+        return time.perf_counter() - started
+
+    seconds = alternate(2, *(partial(time_fit, name) for name in ways))
+    return {name: (each, accuracies[name]) for name, each in zip(ways, seconds, strict=True)}
 
 
 def list_dense_views(split: LabeledFeatures) -> NDArray[np.float32]:

@@ -81,3 +81,9 @@ def serve_review(review: Review | AttributeReview) -> Iterator[Client]:
         finally:
             running.should_exit = True
             thread.join()
+
+
+def find_row(content: dict[str, Any], row: int) -> dict[str, Any]:
+    """Return the item of a row in what the server answered."""
+    [item] = [item for item in content["items"] if item["row"] == row]
+    return dict(item)

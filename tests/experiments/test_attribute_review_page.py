@@ -16,7 +16,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from celebflow.experiments.attribute_review import AttributeReview, open_attribute_review
 from tests.browser import emulate_phone, has_alert, take_console, take_requests
 from tests.experiments.attribute_reviewing import make_attribute_project, read_labels
-from tests.experiments.reviewing import Client, serve_review
+from tests.experiments.reviewing import Client, find_row, serve_review
 from tests.inference.serving import read_refusal
 
 WIDTH_PX = 360
@@ -39,11 +39,6 @@ def client(review: AttributeReview) -> Iterator[Client]:
         yield client
 
 
-def _row(content: dict[str, Any], row: int) -> dict[str, Any]:
-    [item] = [item for item in content["items"] if item["row"] == row]
-    return dict(item)
-
-
 def test_a_page_decides_applies_and_undoes(client: Client, tmp_path: Path) -> None:
     before = read_labels(tmp_path)
     state = client.get("state").json()
@@ -56,14 +51,14 @@ def test_a_page_decides_applies_and_undoes(client: Client, tmp_path: Path) -> No
         "action": "",
         "done": False,
     }
-    assert described.items() <= _row(state, 1).items()
-    assert _row(client.post("decisions", {"row": 1, "action": "flip"}).json(), 1)["action"] == "flip"
+    assert described.items() <= find_row(state, 1).items()
+    assert find_row(client.post("decisions", {"row": 1, "action": "flip"}).json(), 1)["action"] == "flip"
     client.post("decisions", {"row": 2, "action": "blank"})
     content = client.post("apply", {"rows": [1]}).json()
-    assert _row(content, 1)["done"] and content["commands"][0] == "dvc add data" and content["problems"] == []
+    assert find_row(content, 1)["done"] and content["commands"][0] == "dvc add data" and content["problems"] == []
     assert read_labels(tmp_path) == [["1", "1"], *before[1:]], "what the page did not list is not applied"
-    assert _row(client.post("undo", {}).json(), 2)["action"] == ""
-    assert not _row(client.post("undo", {"row": 1}).json(), 1)["done"]
+    assert find_row(client.post("undo", {}).json(), 2)["action"] == ""
+    assert not find_row(client.post("undo", {"row": 1}).json(), 1)["done"]
     assert read_labels(tmp_path) == before
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from celebflow.evaluation.suspects import Suspect
 from celebflow.experiments.review import Review, open_review
-from tests.experiments.reviewing import Client, list_photographs, make_project, serve_review
+from tests.experiments.reviewing import Client, find_row, list_photographs, make_project, serve_review
 from tests.inference.serving import read_refusal
 
 
@@ -36,11 +36,6 @@ def client(review: Review) -> Iterator[Client]:
     """Serve its page from a thread of this process."""
     with serve_review(review) as client:
         yield client
-
-
-def _row(content: dict[str, Any], row: int) -> dict[str, Any]:
-    [item] = [item for item in content["items"] if item["row"] == row]
-    return dict(item)
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_nobody_frames_it(client: Client) -> None:
@@ -98,15 +93,15 @@ def test_a_page_decides_applies_and_undoes(client: Client, tmp_path: Path) -> No
     state = client.get("state").json()
     assert state["people"] == ["Ann", "Bo_Ek", "Cy"] and len(state["items"]) == 6 and state["commands"] == []
     content = client.post("decisions", {"row": 0, "action": "move", "person": "Cy"}).json()
-    assert _row(content, 0)["to"] == "Cy" and content["commands"] == []
+    assert find_row(content, 0)["to"] == "Cy" and content["commands"] == []
     client.post("decisions", {"row": 1, "action": "delete"})
     content = client.post("apply", {"rows": [0]}).json()
-    assert _row(content, 0)["place"] == "data/Cy/0-2.png"
+    assert find_row(content, 0)["place"] == "data/Cy/0-2.png"
     assert content["commands"][0] == "dvc add data" and content["problems"] == []
     assert len(list_photographs(tmp_path)) == len(before), "what the page did not list is not applied"
     assert (tmp_path / "data" / "Bo_Ek" / "0.png").exists()
-    assert _row(client.post("undo", {}).json(), 1)["action"] == ""
-    assert _row(client.post("undo", {"row": 0}).json(), 0)["place"] == ""
+    assert find_row(client.post("undo", {}).json(), 1)["action"] == ""
+    assert find_row(client.post("undo", {"row": 0}).json(), 0)["place"] == ""
     assert list_photographs(tmp_path) == before
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +14,31 @@ from PIL import Image
 from celebflow.data.files import read_file
 from celebflow.data.formats import PhotographError, can_read, explain_format, explain_refusal, identify_format
 from celebflow.data.isolation import MAX_SECONDS, decode_isolated
-from celebflow.data.pixels import MAX_PIXELS, decode
+from celebflow.data.pixels import MAX_PIXELS, SlowError, decode
 from celebflow.errors import CelebflowError
 
 # Headers of these do not say what decoding costs: one file holds many images, of which others are made.
 _ISOLATED = ("TIFF", "AVIF", "HEIF")
+_MAX_QUICK_BYTES = 2**24  # what may take longer is decoded where it can be ended, if the caller has no time
 _DATA_URL = re.compile(rb"\s*data:[^,]*;base64,", re.IGNORECASE)
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")  # from the URL-safe alphabet
 
 
-def decode_photograph(content: bytes, max_pixels: int = MAX_PIXELS, max_seconds: float = MAX_SECONDS) -> Image.Image:
+def decode_photograph(content: bytes, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None) -> Image.Image:
     """Decode a whole image file to an upright RGB image in the color space sRGB; transparent parts become white.
 
     Raises PhotographError when the bytes are not a file of a format that list_formats names, are truncated or damaged,
-    decode to more than `max_pixels`, or take more than `max_seconds` where their cost is not known beforehand.
+    decode to more than `max_pixels`, or take more than `max_seconds`. By default, only formats whose cost is not known
+    beforehand have such a limit, of MAX_SECONDS.
     """
     name = identify_format(content)
     if name is None or not can_read(name):
         raise PhotographError(explain_format(name))
-    if name in _ISOLATED:
-        return decode_isolated(content, name, max_pixels, max_seconds)
-    return decode(content, name, max_pixels)
+    in_haste = max_seconds is not None
+    if name not in _ISOLATED and not (in_haste and len(content) > _MAX_QUICK_BYTES):
+        with suppress(SlowError):
+            return decode(content, name, max_pixels, quick=in_haste)
+    return decode_isolated(content, name, max_pixels, MAX_SECONDS if max_seconds is None else max_seconds)
 
 
 def load_photograph(path: Path, sha256: str | None = None) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Decode in a process of its own, which is killed when it takes too long: for formats whose cost no header bounds.
+"""Decode in a process of its own, which is killed when it takes too long.
 
 The process reads requests from its standard input and writes images to its standard output, until its input ends.
 """

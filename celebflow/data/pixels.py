@@ -34,6 +34,8 @@ _MAX_SIDE_PX = 65_535  # resizing a strip that is longer takes far too much memo
 # Every scan of a progressive JPEG costs a pass over all its pixels, but few bytes; real files have about ten.
 _MAX_SCANS = 100
 _MAX_SCANNED_PIXELS = 2_000_000_000
+_MAX_QUICK_SCANS = 20
+_MAX_QUICK_PIXELS = 16_000_000
 _MAX_SCAN_BYTES_PER_PIXEL = 6  # twice what noise needs; a pass over these bytes costs more than one over the pixels
 _GRAYS_AS_COLORS = "LA;16B"  # what Pillow calls grays of 16 bits with transparency in a PNG file, while it reads them
 _NO_MEMORY = "needs too much memory to decode; save it in a smaller size"
@@ -77,10 +79,15 @@ _YCBCR, _MAX_16_BITS = 6, 65_535
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION, _SAMPLE_FORMAT = 258, 262, 284, 339
 
 
-def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+class SlowError(Exception):
+    """Decoding an image may take more than about a second on an idle machine."""
+
+
+def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS, *, quick: bool = False) -> Image.Image:
     """Decode a whole file of the format with this name to an upright RGB image.
 
-    Raises PhotographError when the file is damaged, or asks for more than decoders may be asked to do.
+    Raises PhotographError when the file is damaged, or asks for more than decoders may be asked to do, and with `quick`
+    SlowError before it decodes what may take long.
     """
     try:
         original, scans, scan_bytes, exif = content, 1, 0, b""
@@ -109,6 +116,8 @@ def decode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
                 )
             if max(image.size) > _MAX_SIDE_PX:
                 raise PhotographError(f"has {size}, and a side of more than {_MAX_SIDE_PX}")
+            if quick and (pixels > _MAX_QUICK_PIXELS or scans > _MAX_QUICK_SCANS):
+                raise SlowError
             if name == "TIFF":
                 _check_tiff(image)
             if name == "PNG":

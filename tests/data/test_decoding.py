@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from types import SimpleNamespace
@@ -437,6 +438,40 @@ def test_decoding_ends_at_its_limit_and_the_next_photograph_is_decoded() -> None
     with pytest.raises(PhotographError, match="truncated or damaged"):
         decode_photograph(small[:200])
     assert decode_photograph(small).size == (60, 60)
+
+
+def _repeat_last_scan(content: bytes, count: int) -> bytes:
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * count + content[-2:]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: _encode(Image.new("RGB", (4001, 4000)), "JPEG"), id="many pixels, JPEG"),
+        pytest.param(lambda: _encode(Image.new("RGB", (4001, 4000)), "PNG"), id="many pixels, PNG"),
+        pytest.param(lambda: _encode(Image.new("RGB", (4001, 4000)), "WEBP", method=0), id="many pixels, WebP"),
+        pytest.param(lambda: _encode(Image.new("RGB", (4001, 4000)), "BMP"), id="many pixels, BMP"),
+        pytest.param(
+            lambda: _repeat_last_scan(_encode(Image.new("RGB", (3000, 3000)), "JPEG", progressive=True), 20),
+            id="many scans",
+        ),
+        pytest.param(lambda: _encode(_draw_photograph(), "JPEG") + bytes(2**24), id="many bytes"),
+    ],
+)
+def test_whatever_may_take_long_ends_at_the_limit_in_every_format(make: Callable[[], bytes]) -> None:
+    content = make()
+    with pytest.raises(PhotographError, match=r"takes more than 0\.001 s"):
+        decode_photograph(content, max_seconds=0.001)
+    assert decode_photograph(content, max_seconds=60).tobytes() == decode_photograph(content).tobytes()
+
+
+def test_photographs_of_usual_sizes_are_decoded_without_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(isolation, "subprocess")
+    monkeypatch.setattr(isolation, "_idle", [])
+    for name in ("JPEG", "PNG", "WEBP"):
+        assert decode_photograph(_encode(Image.new("RGB", (4000, 3000)), name), max_seconds=10).size == (4000, 3000)
+    assert decode_photograph(_encode(Image.new("RGB", (5000, 4000)), "JPEG")).size == (5000, 4000)
 
 
 def test_a_decoder_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from celebflow.evaluation.learning_curve import Forecast
 from celebflow.evaluation.metrics import PersonMetrics
 from celebflow.evaluation.results import Prediction, Report, SplitReport
 from celebflow.evaluation.significance import CONFIDENCE, Interval
-from celebflow.evaluation.suspects import Suspect
+from celebflow.evaluation.suspects import LEAST_JUDGING_ACCURACY, Suspect
 
 MAX_SENTENCES = 5
 _MAX_NAMES = 3
@@ -28,7 +28,6 @@ _PERMUTATIONS = 2000
 _MAX_HALF_WIDTH = 0.05  # of the interval of val's accuracy
 _LEAST_GAIN = 0.003  # the low end of what twice as many photographs bring
 _LEAST_PROBABILITY = 0.5  # of the person whom a suspect more likely shows
-_LEAST_JUDGING_ACCURACY = 0.9
 NETWORKS = ("mlp", "linear")
 
 
@@ -64,7 +63,7 @@ class Measured:
     @property
     def judges_labels(self) -> bool:
         """Tell whether suspects are worth a look: a classifier that is often wrong suspects right labels."""
-        return self.accuracy >= _LEAST_JUDGING_ACCURACY
+        return self.accuracy >= LEAST_JUDGING_ACCURACY
 
 
 def advise(

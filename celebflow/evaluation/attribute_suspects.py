@@ -19,6 +19,8 @@ from celebflow.evaluation.suspects import rank_issues
 if TYPE_CHECKING:
     from celebflow.classifier.attribute_out_of_fold import AttributesOutOfFold  # imports PyTorch
 
+MANY_SUSPECTS = 0.05  # of an attribute's labels
+
 
 @dataclass(frozen=True)
 class AttributeSuspect:
@@ -55,6 +57,11 @@ class AttributeCount:
     def suspects(self) -> int:
         """Return how many labels are suspect."""
         return self.yes_suspects + self.no_suspects
+
+    @property
+    def is_disputed(self) -> bool:
+        """Tell whether so many labels are suspect that they are probably a matter of opinion rather than wrong."""
+        return self.suspects > MANY_SUSPECTS * self.labels
 
 
 def find_attribute_suspects(predicted: "AttributesOutOfFold") -> list[AttributeSuspect]:

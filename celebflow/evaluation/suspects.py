@@ -15,6 +15,9 @@ from celebflow.errors import CelebflowError
 if TYPE_CHECKING:
     from celebflow.classifier.out_of_fold import OutOfFold  # imports PyTorch
 
+# A classifier that is wrong more often suspects too many right labels.
+LEAST_JUDGING_ACCURACY = 0.9
+
 
 @dataclass(frozen=True)
 class Suspect:

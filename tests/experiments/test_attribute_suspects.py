@@ -63,6 +63,15 @@ def test_the_next_step_is_a_review_where_labels_can_be_left_blank(
     assert step in describe_next_step(_make_check([]))
 
 
+def test_attributes_of_which_many_labels_are_suspect_are_left_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    step = describe_next_step(_make_check([Mock()]))
+    assert step.startswith("More than 5% of the labels of Hat are suspect: probably a matter of opinion")
+    assert "\n" not in describe_next_step(_make_check([]))
+
+
 def test_confirmed_labels_are_no_suspects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     suspects = [

@@ -6,6 +6,7 @@ import pytest
 
 from celebflow.evaluation.suspects import Suspect, load_suspects
 from celebflow.experiments.confirmed import ConfirmedLabel, save_confirmed
+from celebflow.experiments.label_checks import describe_next_step
 from celebflow.experiments.suspect_labels import LabelCheck, format_check
 from tests.repository import Repository
 
@@ -66,3 +67,9 @@ def test_the_text_lists_the_surest_and_the_people_with_several() -> None:
     without = format_check(LabelCheck([], 50, 1.0, {}), 20)
     assert without.count("\n") == 0 and "Not judged" not in without
     assert "Not judged: 7" in format_check(LabelCheck([], 50, 1.0, {}, 7), 20)
+
+
+@pytest.mark.parametrize(("accuracy", "line_count"), [(0.88, 2), (0.9, 1)])
+def test_the_next_step_says_what_suspects_of_a_poor_classifier_are_worth(accuracy: float, line_count: int) -> None:
+    step = describe_next_step(LabelCheck([], 50, accuracy, {}))
+    assert step.count("\n") == line_count - 1 and step.endswith("Decide about each on a page: celebflow review")

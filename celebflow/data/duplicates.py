@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from celebflow.data.photos import Photo, list_people
 from celebflow.data.splits import Splitter
@@ -16,8 +17,9 @@ from celebflow.params import PrepareParams
 
 HASH_BITS = 256
 _HASH_SIDE = 16
-# Hashes are compared in blocks of rows, so that memory does not grow with the square of their number.
-_BLOCK_PAIRS = 2**22
+# Hashes are compared in square blocks, so that memory does not grow with the square of their number.
+_BLOCK_SIDE = 1024
+_MANY_BLOCKS = 20  # which take a few seconds to compare
 # The median of a photograph's coefficients is in the thousands, that of faint noise 50, and that of plain areas 0.
 _MIN_STRUCTURE = 300.0
 HashArray = NDArray[np.uint64]
@@ -68,37 +70,41 @@ def group_near_duplicates(hashes: HashArray, sha256s: Sequence[str], max_distanc
 def find_near_pairs(hashes: HashArray, max_distance_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the (P,) firsts and (P,) seconds of all pairs of photographs that are at most `max_distance_bits` apart.
 
-    `hashes` is (N, 2, 4); either photograph of a pair may be mirrored, and first < second. Every pair is compared,
-    which takes a second for 10,000 photographs.
+    `hashes` is (N, 2, 4); either photograph of a pair may be mirrored, and first < second. Every pair is compared: an
+    index of hashes would have to look at nearly all of them, too, at a distance as large as that of a cropped copy.
+    Bits as numbers of +1 and -1 have an inner product of HASH_BITS - 2 × distance, which float32 holds exactly, and a
+    product of matrices has those of many pairs at once.
     """
-    count = len(hashes)
+    structured = (hashes[:, 0] != 0).any(axis=1)  # pictures without structure are near nothing
+    starts = range(0, len(hashes), _BLOCK_SIDE)
     firsts, seconds = [np.array([], np.int64)], [np.array([], np.int64)]
-    rows = max(1, _BLOCK_PAIRS // max(1, count))
-    for start in range(0, count, rows):
-        block = hashes[start : start + rows, 0]
-        first, second = np.nonzero(_find_near(block, hashes[start:], max_distance_bits))
-        later = second > first
-        firsts.append(first[later] + start)
-        seconds.append(second[later] + start)
-    return np.concatenate(firsts), np.concatenate(seconds)
+    for row in tqdm(starts, "comparing", unit="block", disable=True if len(starts) < _MANY_BLOCKS else None):
+        signs = _to_signs(hashes[row : row + _BLOCK_SIDE, 0])
+        for column in starts[row // _BLOCK_SIDE :]:
+            block = hashes[column : column + _BLOCK_SIDE]
+            products = [signs @ _to_signs(block[:, view]).T for view in (0, 1)]
+            near = np.logical_or(*(each >= HASH_BITS - 2 * max_distance_bits for each in products))
+            first, second = np.divmod(np.flatnonzero(near), len(block))
+            kept = (first + row < second + column) & structured[first + row]
+            firsts.append(first[kept] + row)
+            seconds.append(second[kept] + column)
+    first, second = np.concatenate(firsts), np.concatenate(seconds)
+    order = np.lexsort((second, first))
+    return first[order], second[order]
+
+
+def _to_signs(hashes: HashArray) -> NDArray[np.float32]:
+    """Return the bits of (N, 4) hashes as (N, HASH_BITS) numbers, +1 for a bit that is set and -1 for another."""
+    bits = np.unpackbits(np.ascontiguousarray(hashes).view(np.uint8), axis=1)
+    return np.where(bits, np.float32(1), np.float32(-1))
 
 
 def find_near_duplicates(hashes: HashArray, others: HashArray, max_distance_bits: int) -> NDArray[np.int64]:
     """Return the indices of those of `others` (N, 2, 4) that are at most `max_distance_bits` from `hashes` (2, 4)."""
-    return np.flatnonzero(_find_near(hashes[:1], others, max_distance_bits))
-
-
-def _find_near(hashes: HashArray, others: HashArray, max_distance_bits: int) -> NDArray[np.bool_]:
-    """Tell which of `hashes` (N, 4) and `others` (M, 2, 4), or their mirror images, are near each other, as (N, M)."""
-    nearest = np.full((len(hashes), len(others)), HASH_BITS, np.uint16)
-    for view in range(others.shape[1]):
-        distance = np.zeros(nearest.shape, np.uint16)
-        for word in range(others.shape[2]):
-            distance += np.bitwise_count(hashes[:, None, word] ^ others[None, :, view, word])
-        np.minimum(nearest, distance, out=nearest)
-    near: NDArray[np.bool_] = nearest <= max_distance_bits
-    near[(hashes == 0).all(axis=1)] = False  # pictures without structure are near nothing
-    return near
+    if not hashes[0].any():
+        return np.array([], np.int64)
+    distances = np.bitwise_count(hashes[0] ^ others).sum(axis=2, dtype=np.int64)
+    return np.flatnonzero(distances.min(axis=1) <= max_distance_bits)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def test_pairs_are_those_that_counting_bits_finds(seed: int, count: int, distanc
 def test_blocks_do_not_change_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = np.random.default_rng(0).integers(0, 2**63, (50, 2, 4)).astype(np.uint64)
     whole = find_near_pairs(hashes, 110)
-    monkeypatch.setattr(duplicates, "_BLOCK_PAIRS", 150)
+    monkeypatch.setattr(duplicates, "_BLOCK_SIDE", 7)
     blocks = find_near_pairs(hashes, 110)
     assert len(whole[0]) > 10
     assert all(np.array_equal(*sides) for sides in zip(whole, blocks, strict=True))

@@ -127,8 +127,8 @@ def prune(everything: bool, yes: bool) -> None:
     """Keep only what the photographs here need.
 
     This removes features of photographs that are no longer here, features that another backbone, crop, view or runtime
-    made, the checkpoints of interrupted trainings, and what was fitted to features. What is needed later is computed
-    again.
+    made, the checkpoints of interrupted trainings, what was fitted to features, and what prepare knows of photographs
+    that are no longer here. What is needed later is computed again.
 
     What other projects need in a cache that they share (CELEBFLOW_CACHE) is removed, too, so the command asks first.
 
@@ -138,6 +138,7 @@ def prune(everything: bool, yes: bool) -> None:
       celebflow cache prune --all    # to free all the disk space
     """
     from celebflow.classifier import checkpoints, fits
+    from celebflow.data import checked
     from celebflow.data.photos import load_photos
     from celebflow.features.cache import empty_cache, is_shared, prune_cache
     from celebflow.features.origin import FeatureOrigin, origin_file
@@ -154,8 +155,11 @@ def prune(everything: bool, yes: bool) -> None:
         _ask(f"Other projects may share the cache {folder}. What they need is removed, and computed again later.")
     if everything:
         empty_cache(folder)
+        checked.forget_others(paths.checked_photographs(), [])
     else:
-        prune_cache(folder, load_photos(paths.PHOTOS), FeatureOrigin.load(origin))
+        photos = load_photos(paths.PHOTOS)
+        prune_cache(folder, photos, FeatureOrigin.load(origin))
+        checked.forget_others(paths.checked_photographs(), [photo.sha256 for photo in photos])
     checkpoints.remove_abandoned()
     fits.remove_fits(paths.fits())
     _show_cache()
@@ -1045,8 +1049,11 @@ def learning_curve(repetitions: int, output: Path, as_json: bool) -> None:
 
 def _show_cache() -> None:
     from celebflow.classifier import checkpoints, fits
+    from celebflow.data import checked
     from celebflow.features import cache
 
+    count = checked.count_checked(paths.checked_photographs())
+    _echo(f"{paths.checked_photographs()}: {count:,} photographs that prepare does not decode again")
     size = cache.measure_cache(paths.feature_cache())
     _echo(f"{paths.feature_cache()}: {size.entries:,} entries, {size.disk_bytes / 1e6:,.1f} MB")
     abandoned = checkpoints.list_abandoned()

@@ -142,6 +142,11 @@ def feature_cache() -> Path:
     return project() / (os.environ.get("CELEBFLOW_CACHE") or own_folder() / "features")
 
 
+def checked_photographs() -> Path:
+    """Return the file of what prepare has found out about each photograph."""
+    return own_folder() / "checked.db"
+
+
 def checkpoints() -> Path:
     """Return the folder of the checkpoints of training runs that are in progress or were killed."""
     return own_folder() / "checkpoints"

@@ -1,7 +1,8 @@
 """Find, check, group and split the photographs."""
 
 from celebflow import paths
-from celebflow.data import duplicates, preparation
+from celebflow.data import duplicates
+from celebflow.data.preparation import prepare_photographs, report, save_left_out
 from celebflow.params import load_params
 from celebflow.tasks import TASKS, load_step
 from stages import run_stage
@@ -9,16 +10,15 @@ from stages import run_stage
 
 def main() -> None:
     """Write splits/."""
-    params, folder = load_params(paths.PARAMS), paths.DATA
-    split = load_step(params.task, "split")
-    by_folder = TASKS[params.task].folders_are_people
-    prepared, left_out = preparation.prepare_photographs(folder, params.prepare, split, folders_are_people=by_folder)
+    params, folder, checked = load_params(paths.PARAMS), paths.DATA, paths.checked_photographs()
+    split, by_people = load_step(params.task, "split"), TASKS[params.task].folders_are_people
+    prepared, left_out = prepare_photographs(folder, params.prepare, split, checked, folders_are_people=by_people)
     groups = duplicates.list_duplicate_groups(prepared.photos)
     leaks = duplicates.count_leaks(groups, prepared.photos, split, params.prepare, folder)
     prepared.save()
-    preparation.save_left_out(left_out, paths.LEFT_OUT)
+    save_left_out(left_out, paths.LEFT_OUT)
     duplicates.save_duplicates(groups, leaks, paths.DUPLICATES)
-    preparation.report(prepared, left_out, duplicates.describe_duplicates(groups, leaks))
+    report(prepared, left_out, duplicates.describe_duplicates(groups, leaks))
 
 
 if __name__ == "__main__":

@@ -255,7 +255,8 @@ def _find_cached() -> list[bool]:
 
 
 def test_cache_shows_its_size(caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    features, checkpoints, fits = _run("cache").splitlines()
+    checked, features, checkpoints, fits = _run("cache").splitlines()
+    assert "checked.db: 0 photographs" in checked
     assert "8 entries, 0.3 MB" in features
     assert "checkpoints of 1 interrupted trainings, 1.0 MB" in checkpoints
     assert "1 fits for other trainings, 2.0 MB" in fits

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from celebflow import paths
+from celebflow.data.checked import CheckedPhotographs, open_checked
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
 from celebflow.data.files import explain_system_file, find_files, is_folder, is_system_file, read_file
@@ -38,12 +39,17 @@ class LeftOut:
 
 
 def prepare_photographs(
-    folder: Path, params: PrepareParams, split: Splitter, *, folders_are_people: bool = True
+    folder: Path,
+    params: PrepareParams,
+    split: Splitter,
+    checked_file: Path | None = None,
+    *,
+    folders_are_people: bool = True,
 ) -> tuple[Split, list[LeftOut]]:
     """Find, check, group and split all photographs in `folder`, which has one subfolder per person or any others.
 
-    `split` and `folders_are_people` are a task's. Returns what `split` returns, and the files that are left out, sorted
-    by path.
+    `split` and `folders_are_people` are a task's. Photographs that `checked_file` knows are not decoded again. Returns
+    what `split` returns, and the files that are left out, sorted by path.
 
     Raises CelebflowError when `folder` is missing, with a list of all unreadable files when `params.unreadable` is
     "stop", and when `split` does.
@@ -63,8 +69,8 @@ def prepare_photographs(
     unknown_prefix = _find_unknown(folder, params.unknown_folder)
     if folders_are_people:
         check_layout(folder, [path for path in paths if not path.startswith(unknown_prefix)])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = pool.map(lambda path: _check_file(folder, path, in_folder=folders_are_people), paths)
+    with open_checked(checked_file) as checked, ThreadPoolExecutor(os.cpu_count()) as pool:
+        checks = pool.map(lambda path: _check_file(folder, path, checked, in_folder=folders_are_people), paths)
         results = list(tqdm(checks, "checking", len(paths), unit="photograph", disable=None))
     unreadable = [result for result in results if isinstance(result, LeftOut)]
     usable = [result for result in results if not isinstance(result, LeftOut)]
@@ -155,7 +161,9 @@ def _note_overlap(known: Sequence[Photo], unknown: Sequence[Photo]) -> list[str]
     return notes
 
 
-def _check_file(folder: Path, path: str, *, in_folder: bool) -> tuple[Photo, HashArray] | LeftOut:
+def _check_file(
+    folder: Path, path: str, checked: CheckedPhotographs, *, in_folder: bool
+) -> tuple[Photo, HashArray] | LeftOut:
     """Return a photograph and its hashes; `in_folder` tells whether it must be in a folder, which is its person."""
     shown = escape_controls(path, keep="")
     if shown != path:
@@ -166,10 +174,13 @@ def _check_file(folder: Path, path: str, *, in_folder: bool) -> tuple[Photo, Has
         return LeftOut(path, "is not in a person's folder")
     try:
         content = read_file(folder / path)
-        hashes = hash_photograph(decode_photograph(content))
+        sha256 = hashlib.sha256(content).hexdigest()
+        hashes = checked.recall(sha256)
+        if hashes is None:
+            hashes = hash_photograph(decode_photograph(content))
+            checked.remember(sha256, hashes)
     except (PhotographError, OSError) as error:
         return LeftOut(path, "; ".join(filter(None, [explain_refusal(error), explain_similar_name(path)])))
-    sha256 = hashlib.sha256(content).hexdigest()
     person = path.split("/")[0] if in_folder else ""
     return Photo(path, person, "", sha256, sha256), hashes
 

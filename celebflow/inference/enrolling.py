@@ -1,9 +1,11 @@
 """Photographs of a person → an enrolled person, whom the model predicts from then on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from celebflow.classifier.calibration import FloatArray
@@ -53,7 +55,20 @@ def enroll(
 
     Raises CelebflowError, and enrolls nothing, when the name cannot be taken or one of the photographs cannot be used.
     """
-    enrollment, gallery = _load(predictor), _require_gallery(predictor)
+    with _change(predictor) as enrollment:
+        return _enroll(name, photographs, read, predictor, enrollment, note, whole)
+
+
+def _enroll(
+    name: str,
+    photographs: Sequence[str],
+    read: Callable[[str], bytes],
+    predictor: Predictor,
+    enrollment: Enrollment,
+    note: Callable[[str], object],
+    whole: bool,
+) -> EnrolledPerson:
+    gallery = _require_gallery(predictor)
     _check_name(name, enrollment, predictor)
     taken: list[FloatArray] = []
     hash_of: dict[str, HashArray] = {}
@@ -99,11 +114,22 @@ def _find_near_duplicate(hashes: HashArray, hash_of: Mapping[str, HashArray]) ->
 
 def remove_enrolled(name: str, predictor: Predictor) -> None:
     """Remove an enrolled person; raise CelebflowError when nobody of this name is enrolled."""
-    enrollment = _load(predictor)
-    if name not in enrollment.names:
-        enrolled = ", ".join(enrollment.names) or "nobody"
-        raise CelebflowError(f"Nobody is enrolled as {name}. Enrolled: {enrolled}.")
-    save_enrollment(enrollment.remove(name), predictor.enrolled_file)
+    with _change(predictor) as enrollment:
+        if name not in enrollment.names:
+            enrolled = ", ".join(enrollment.names) or "nobody"
+            raise CelebflowError(f"Nobody is enrolled as {name}. Enrolled: {enrolled}.")
+        save_enrollment(enrollment.remove(name), predictor.enrolled_file)
+
+
+@contextmanager
+def _change(predictor: Predictor) -> Iterator[Enrollment]:
+    """Yield who is enrolled, and keep other processes from changing it meanwhile: they would lose what this one saves.
+
+    The lock is a file beside the model, because that of the enrolled people is replaced by each change.
+    """
+    _require_gallery(predictor)
+    with FileLock(predictor.enrolled_file.with_suffix(".lock")):
+        yield _load(predictor)
 
 
 def _list_people(enrollment: Enrollment) -> list[EnrolledPerson]:

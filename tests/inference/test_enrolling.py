@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -76,6 +77,24 @@ def test_enrolled_people_are_listed_with_their_photographs(folder: Path) -> None
     assert _enroll().stdout.splitlines() == ["Di: 2 photographs", "Ed: 1 photograph"]
     _enroll("--remove", "Di")
     assert _enroll().stdout.splitlines() == ["Ed: 1 photograph"]
+
+
+def test_people_who_are_enrolled_at_once_are_all_enrolled(folder: Path) -> None:
+    later = Predictor.load(folder)
+
+    def enroll_meanwhile() -> None:
+        enrolling.enroll("Ed", ["noise.png"], lambda file: Path(file).read_bytes(), later, print)
+
+    meanwhile = Thread(target=enroll_meanwhile)
+
+    def read(photograph: str) -> bytes:
+        meanwhile.start()
+        meanwhile.join(2)  # it ends now, or waits for this one
+        return Path(photograph).read_bytes()
+
+    enrolling.enroll("Di", ["blue.png"], read, Predictor.load(folder), print)
+    meanwhile.join()
+    assert sorted(_enroll().stdout.splitlines()) == ["Di: 1 photograph", "Ed: 1 photograph"]
 
 
 def test_a_photograph_counts_once(folder: Path) -> None:

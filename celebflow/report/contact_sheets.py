@@ -144,7 +144,8 @@ class _Lines:
     def wrap(cls, text: str, width: float, style: TextStyle, max_lines: int) -> "_Lines":
         """Break a text into at most `max_lines` lines, and shorten those that are still too wide."""
         lines: list[str] = []
-        for paragraph in text.split("\n") if text else []:
+        drawable = text.encode(errors="backslashreplace").decode()  # names of files need not be in UTF-8
+        for paragraph in drawable.split("\n") if drawable else []:
             line = ""
             for word in paragraph.split():
                 longer = f"{line} {word}".lstrip()

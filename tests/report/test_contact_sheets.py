@@ -131,3 +131,9 @@ def test_many_large_groups_stay_on_one_sheet(tmp_path: Path) -> None:
     figure = draw_duplicates([_group(tmp_path, number, *["Ann"] * 8) for number in range(20)], tmp_path)
     assert "20 groups of near-duplicates. The first 12; duplicates.csv lists all" in " ".join(_texts(figure))
     assert max(figure.get_size_inches()) <= 27, "about 4,000 pixels in the default resolution"
+
+
+def test_names_that_are_not_utf_8_are_drawn_escaped(tmp_path: Path) -> None:
+    figure = draw_contact_sheet("A\udce9", [("B\udce9", [_tile("x\udce9.jpg")])], "")
+    figure.savefig(tmp_path / "sheet.png")
+    assert _texts(figure) == ["A\\udce9", "B\\udce9", "x\\udce9.jpg"]

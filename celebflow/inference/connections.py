@@ -91,7 +91,11 @@ class _LingeringTransport:
             self._transport.close()
             return
         self.lingers = True
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has gone, which the loop is yet to see
+            self._transport.abort()
+            return
         self._transport.resume_reading()
 
 

@@ -1,8 +1,10 @@
 """Slow, silent and leaving clients cost the others nothing, and SIGTERM ends the server after its last response."""
 
+import asyncio
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import h11
 import pytest
 import requests
 
@@ -149,3 +152,24 @@ def test_sigterm_ends_the_server_after_its_last_response(model: Path, tmp_path: 
         assert served, "at least one other request had arrived before the signal"
         assert all(response.status_code == 200 for response in served)
         assert process.wait(60) == 128 + signal.SIGTERM
+
+
+def test_a_client_that_has_just_gone_is_closed_without_an_error() -> None:
+    async def refuse_client_that_has_gone() -> bool:
+        loop = asyncio.get_running_loop()
+        listening = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        listening.close()
+        transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, accepted)
+        head, _ = format_request(draw_noise())
+        state = h11.Connection(h11.SERVER)
+        state.receive_data(head)
+        state.next_event()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()  # a reset, which the loop has no time to see
+        lingering = connections._LingeringTransport(transport, state)
+        lingering.close()
+        return lingering.is_closing() and transport.is_closing()
+
+    assert asyncio.run(refuse_client_that_has_gone())

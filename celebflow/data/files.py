@@ -138,6 +138,8 @@ def is_system_file(name: str) -> bool:
 
 def explain_system_file(path: str) -> str:
     """Say why find_files lists a path separately."""
+    if path.endswith(".icloud"):
+        return "is not downloaded from iCloud yet: choose Download Now in the Finder"
     if any(part.startswith(".") for part in path.split("/")):
         return "is hidden: its name, or that of a folder around it, begins with a dot"
     if any(is_system_file(part) for part in path.split("/")):

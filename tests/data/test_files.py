@@ -69,6 +69,7 @@ def test_links_are_listed_but_not_followed_and_pipes_are_kept_apart(
     assert find_files(tmp_path) == (["Ann/0.jpg", "Ann/itself", "Ann/loop"], ["Ann/pipe", "Ann/socket"])
     assert "pipe" in explain_system_file("Ann/pipe")
     assert explain_system_file("Ann/Thumbs.db") == "is a system file"
+    assert "not downloaded from iCloud" in explain_system_file("Ann/.1.jpg.icloud")
 
 
 def test_only_regular_files_of_a_sensible_size_are_read(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ _RENAMED = {
     "train.schedule": "is now train.learning_rate_schedule",
     "tracking.log_model": "is gone: `celebflow register` packages the model of any run",
 }
-# Sections that do not affect a result.
-_UNINFORMATIVE = ("plot.", "tracking.")
+# What does not affect a result.
+_UNINFORMATIVE = ("compute.cluster", "compute.shared_disk", "plot.", "tracking.")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 Text = Annotated[str, Field(min_length=1)]
@@ -256,10 +256,15 @@ class PlotParams(_Section):
 
 
 class ComputeParams(_Section):
-    """The device that extraction, training and evaluation use."""
+    """The device that extraction, training and evaluation use, and the machines that extraction uses."""
 
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
     """PyTorch's device: cpu, cuda, cuda:1 or mps"""
+    cluster: Annotated[str, Field(min_length=1, max_length=300)] | None = None
+    """where features are computed: null for this machine, local for a Ray cluster that is started on it, or the address
+    of a Ray cluster such as 192.0.2.1:6379 (pip install 'celebflow[ray]')"""
+    shared_disk: bool = False
+    """the cluster's nodes see data/ at the same path, so that they read photographs themselves"""
 
 
 class TrackingParams(_Section):

@@ -162,8 +162,9 @@ def test_params_of_any_version_are_loaded_flat(tmp_path: Path) -> None:
 def test_informative_params_are_all_that_affect_a_result(params: Params) -> None:
     informative = list_informative(params)
     everything = flatten(params.model_dump(mode="json"))
-    left_out = {key.split(".")[0] for key in everything.keys() - informative.keys()}
-    assert left_out == {"plot", "tracking"}
+    left_out = everything.keys() - informative.keys()
+    assert {key.split(".")[0] for key in left_out} == {"compute", "plot", "tracking"}
+    assert {key for key in left_out if key.startswith("compute.")} == {"compute.cluster", "compute.shared_disk"}
     assert all(informative[key] == everything[key] for key in informative)
 
 

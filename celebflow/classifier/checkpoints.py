@@ -125,7 +125,7 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
     with any other, a resumed training could give other bits.
     """
     fits = open_fits(features)
-    digest = hashlib.sha256(repr([fits.identity, params, compute]).encode())
+    digest = hashlib.sha256(repr([fits.identity, params, compute.device]).encode())
     if paths.ATTRIBUTES.exists():  # labels that the features do not hold
         digest.update(paths.ATTRIBUTES.read_bytes())
     folder = paths.checkpoints()

@@ -46,6 +46,14 @@ def load_photograph(path: Path, sha256: str | None = None) -> Image.Image:
 
     Raises CelebflowError when it cannot be read or decoded now, or no longer has this SHA-256.
     """
+    return decode_checked(path, read_checked(path, sha256))
+
+
+def read_checked(path: Path, sha256: str | None = None) -> bytes:
+    """Return the bytes of a file that prepare has checked.
+
+    Raises CelebflowError when it cannot be read now, or no longer has this SHA-256.
+    """
     try:
         content = read_file(path)
     except (PhotographError, OSError) as error:
@@ -54,6 +62,11 @@ def load_photograph(path: Path, sha256: str | None = None) -> Image.Image:
         ) from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise CelebflowError(f"{path} has changed since prepare checked it. Run `dvc repro` to check it again.")
+    return content
+
+
+def decode_checked(path: Path, content: bytes) -> Image.Image:
+    """Decode what read_checked has read from a file; raise CelebflowError when it cannot be decoded now."""
     try:
         return decode_photograph(content)
     except PhotographError as error:

@@ -1,12 +1,11 @@
 """Compute the features and faces that the cache lacks."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from tqdm import tqdm
 
 from celebflow import paths
@@ -14,9 +13,9 @@ from celebflow.data.decoding import load_photograph
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError, list_some
 from celebflow.features.cache import FeatureCache
+from celebflow.features.extracted import Extracted, Missing, extract_photograph
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin
-from celebflow.features.sparse import SparseRow
 from celebflow.features.transform import Transform
 from celebflow.params import ComputeParams
 
@@ -32,12 +31,12 @@ def extract_missing(
     """Compute what the cache lacks of `photos`, and return the number of photographs that lacked something.
 
     The backbone is loaded from `backbone_file` only if it is needed. Each of the runtime's workers reads, transforms
-    and computes a photograph of its own.
+    and computes a photograph of its own, here or on the nodes of a cluster.
 
-    Raises CelebflowError when a file is missing or has changed since prepare.
+    Raises CelebflowError when a file is missing or has changed since prepare, or the cluster cannot be used.
     """
-    missing = list({photo.sha256: photo for photo in photos if not cache.is_complete(photo)}.values())
-    if not missing:
+    incomplete = list({photo.sha256: photo for photo in photos if not cache.is_complete(photo)}.values())
+    if not incomplete:
         return 0
     # They import PyTorch, which takes seconds and is of no use when nothing is missing.
     from celebflow.backbone.weights import load_backbone
@@ -45,43 +44,42 @@ def extract_missing(
 
     transform = cache.origin.transform
     backbone = load_backbone(backbone_file, compute.device)
-    runtime = build_runtime(cache.origin.runtime, backbone, transform.layers)
+    missing = [_find_missing(photo, cache) for photo in incomplete]
+    if compute.cluster is not None:
+        from celebflow.features.cluster_extraction import extract_on_cluster
 
-    def extract(photo: Photo) -> tuple[dict[Transform, SparseRow], list[Face]]:
-        photograph = load_photograph(folder / photo.path, photo.sha256)
-        faces = cache.get_faces(photo) if transform.detects_faces else []
-        if faces is None:
-            faces = transform.find_faces(photograph)
-        face = faces[0] if faces else None
-        rows = {}
-        for region in cache.find_missing(photo):
-            for view, image in zip(region.views, region.make_inputs(photograph, face), strict=True):
-                rows[region.only(view)] = SparseRow.from_dense(runtime.extract(image))
-        return rows, faces
-
-    description = f"extracting with {cache.origin.runtime}"
-    with ThreadPoolExecutor(runtime.workers) as workers:
-        # Only a few photographs are in progress at once, so that memory does not grow with their number.
-        in_progress: deque[Future[tuple[dict[Transform, SparseRow], list[Face]]]] = deque()
-        waiting = iter(missing)
-        for photo in tqdm(missing, description, unit="photograph", disable=None):
-            while len(in_progress) < 2 * runtime.workers and (following := next(waiting, None)) is not None:
-                in_progress.append(workers.submit(extract, following))
-            cache.put(photo, *in_progress.popleft().result())
+        extracted = extract_on_cluster(missing, folder, backbone, cache.origin, compute)
+    else:
+        extracted = _extract_here(
+            missing, folder, transform, build_runtime(cache.origin.runtime, backbone, transform.layers)
+        )
+    progress = tqdm(extracted, f"extracting with {cache.origin.runtime}", len(missing), unit="photograph", disable=None)
+    for photo, result in progress:
+        cache.put(photo, result.rows, result.faces)
     return len(missing)
 
 
-def extract_views(
-    photograph: Image.Image, face: Face | None, transform: Transform, runtime: "Runtime"
-) -> list[SparseRow]:
-    """Turn an RGB photograph, or a face in it, into the features of each of the transform's views.
+def _find_missing(photo: Photo, cache: FeatureCache) -> Missing:
+    faces = cache.get_faces(photo) if cache.origin.transform.detects_faces else []
+    return Missing(photo, cache.find_missing(photo), faces)
 
-    Extraction and inference share this function, so that they cannot disagree.
-    """
-    rows = [SparseRow.from_dense(runtime.extract(image)) for image in transform.make_inputs(photograph, face)]
-    regions = len(transform.regions)
-    views = [rows[start : start + regions] for start in range(0, len(rows), regions)]
-    return [SparseRow.join(view, transform.feature_count) for view in views]
+
+def _extract_here(
+    missing: Sequence[Missing], folder: Path, transform: Transform, runtime: "Runtime"
+) -> Iterator[tuple[Photo, Extracted]]:
+    def extract(each: Missing) -> Extracted:
+        return extract_photograph(
+            load_photograph(folder / each.photo.path, each.photo.sha256), each, transform, runtime
+        )
+
+    with ThreadPoolExecutor(runtime.workers) as workers:
+        # Only a few photographs are in progress at once, so that memory does not grow with their number.
+        in_progress: deque[Future[Extracted]] = deque()
+        waiting = iter(missing)
+        for each in missing:
+            while len(in_progress) < 2 * runtime.workers and (following := next(waiting, None)) is not None:
+                in_progress.append(workers.submit(extract, following))
+            yield each.photo, in_progress.popleft().result()
 
 
 def report(

@@ -21,6 +21,11 @@ from celebflow.params import LayerName
 MAX_RELATIVE_ERROR = 1e-5
 # bfloat16 has 8 significant bits. On photographs, features differ by 0.005 to 0.011.
 MAX_RELATIVE_ERROR_OF_BFLOAT16 = 0.03
+MAX_RELATIVE_ERRORS: dict[RuntimeName, float] = {
+    "ncnn": MAX_RELATIVE_ERROR,
+    "torch": MAX_RELATIVE_ERROR,
+    "torch-bfloat16": MAX_RELATIVE_ERROR_OF_BFLOAT16,
+}
 
 
 class Runtime(Protocol):
@@ -174,6 +179,11 @@ def _require_finite(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return features
 
 
+def compute_relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Return the length of the difference of two vectors, relative to that of the second."""
+    return float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), np.finfo(np.float32).tiny))
+
+
 class _FirstCheck:
     """Compare the features of the first photograph with PyTorch's in float32, and let no others pass before."""
 
@@ -193,7 +203,7 @@ class _FirstCheck:
                 self._checked = True
 
     def _compare(self, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-        error = float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), np.finfo(np.float32).tiny))
+        error = compute_relative_error(found, expected)
         if not error <= self._max_relative_error:
             raise CelebflowError(
                 f"The features of {self._name} differ from PyTorch's in float32 by {error:.1e}, more than "

@@ -12,7 +12,7 @@ from celebflow import paths
 from celebflow.backbone.source import BackboneSource
 from celebflow.backbone.weights import load_backbone
 from celebflow.errors import CelebflowError
-from celebflow.features.extraction import extract_views
+from celebflow.features.extracted import extract_views
 from celebflow.features.faces import Face
 from celebflow.features.origin import RuntimeName, choose_runtime
 from celebflow.features.runtimes import build_runtime

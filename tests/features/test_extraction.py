@@ -19,7 +19,8 @@ from celebflow.errors import CelebflowError
 from celebflow.features import transform as transform_module
 from celebflow.features.cache import measure_cache, open_cache
 from celebflow.features.crops import crop_center, crop_square
-from celebflow.features.extraction import collect_faces, extract_missing, extract_views, report
+from celebflow.features.extracted import extract_views
+from celebflow.features.extraction import collect_faces, extract_missing, report
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin, RuntimeName
 from celebflow.features.runtimes import build_runtime

@@ -14,7 +14,7 @@ from celebflow.backbone.vgg19 import Backbone
 from celebflow.cli import main
 from celebflow.data.decoding import decode_photograph
 from celebflow.errors import CelebflowError
-from celebflow.features import extraction
+from celebflow.features import extracted
 from celebflow.features import transform as transform_module
 from celebflow.features.faces import Face
 from celebflow.features.transform import WHOLE, Transform
@@ -30,7 +30,7 @@ FACES = [make_face(20, 5, 40, 25), make_face(2, 3, 14, 16)]
 def views(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the numbers of views whose features are computed, a number for each face."""
     counts: list[int] = []
-    extract_views = extraction.extract_views
+    extract_views = extracted.extract_views
 
     def count(photograph: Image.Image, face: Face | None, transform: Transform, runtime: object) -> object:
         counts.append(len(transform.views))

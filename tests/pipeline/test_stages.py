@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,13 @@ def test_bad_params_stop_the_first_stage(repository: Repository) -> None:
     assert "train.epoch: unknown" in output
     assert "Traceback" not in output
     assert re.findall(r"Running stage '(\w+)'", output) == ["prepare"]
+
+
+def test_features_computed_on_a_cluster_change_nothing(repository: Repository) -> None:
+    before = (repository.folder / "dvc.lock").read_text(encoding="utf-8")
+    repository.edit("cluster: null", "cluster: local")
+    assert repository.repro() == [], "where features are computed makes none"
+    shutil.rmtree(repository.folder / ".celebflow" / "features")
+    output = repository.run("dvc", "repro", "--force", "--single-item", "extract")
+    assert re.search(r"^[\d.]+ \(\w{8}\): 60 photographs, [\d.]+/s\.$", output, re.MULTILINE)
+    assert (repository.folder / "dvc.lock").read_text(encoding="utf-8") == before

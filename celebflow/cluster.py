@@ -1,0 +1,304 @@
+"""Hand items to the nodes of a Ray cluster, and take back what they make of them.
+
+Ray sends pickles between its processes, which execute what they are sent: a cluster is as safe as its network and its
+token.
+"""
+
+import hashlib
+import logging
+import os
+import platform
+import queue
+import re
+import signal
+import socket
+import time
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import celebflow
+from celebflow.errors import CelebflowError
+
+LOCAL = "local"
+_HOST_AND_PORT = re.compile(r"(ray://)?\[?(?P<host>[^/]+?)\]?:(?P<port>\d+)")
+_CONNECT_SECONDS = 10.0
+_LIBRARIES = ("celebflow", "ncnn", "numpy", "onnxruntime", "pillow", "torch")
+_POLL_SECONDS = 1.0  # between two looks at which nodes there are
+_PATIENCE_SECONDS = 60.0  # until a cluster without a node that can work is given up
+_MAX_DEATHS = 3  # of a node's workers, or of workers that had the same item
+_ITEMS_PER_THREAD = 2  # one in progress and one that waits, so that no thread waits for the network
+
+
+class Worker(Protocol):
+    """What works on a node; made once on each."""
+
+    threads: int
+    """how many threads call it at once"""
+
+    def __call__(self, item: Any) -> Any:
+        """Turn an item into its result."""
+        ...
+
+    def probe(self) -> Any:
+        """Return what shows whether this node makes the same of items as others do."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a cluster is to do: each node makes a worker by `make(*arguments)`.
+
+    `explain_difference` takes a node's name and probe, and returns why that node cannot be used, or an empty text.
+    """
+
+    make: Callable[..., Worker]
+    arguments: tuple[Any, ...] = ()
+    explain_difference: Callable[[str, Any], str] = lambda name, probe: ""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The versions of what must be the same on all nodes, and the code of celebflow as a hash."""
+
+    versions: dict[str, str]
+    code: str
+
+    @classmethod
+    def find(cls) -> "Environment":
+        """Return those of this process."""
+        return cls({"python": platform.python_version()} | {name: _find_version(name) for name in _LIBRARIES}, _hash())
+
+    def explain_difference(self, other: "Environment") -> str:
+        """Return what `other` has instead; an empty text when it is the same."""
+        different = [
+            f"{name} {other.versions.get(name)} instead of {own}"
+            for name, own in self.versions.items()
+            if other.versions.get(name) != own
+        ]
+        return ", ".join(different) or ("other code of celebflow" if self.code != other.code else "")
+
+
+def _find_version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _hash() -> str:
+    digest, folder = hashlib.sha256(), Path(celebflow.__path__[0])
+    for module in sorted(folder.rglob("*.py")):
+        digest.update(f"{module.relative_to(folder).as_posix()}\0".encode() + module.read_bytes())
+    return digest.hexdigest()
+
+
+class _Node:
+    """What runs on a node."""
+
+    def __init__(self, make: Callable[..., Worker], arguments: Sequence[Any]) -> None:
+        import ray
+
+        self._worker = make(*(ray.get(each) for each in arguments))
+
+    def describe(self) -> tuple[Environment, int, Any]:
+        """Return the node's environment, the number of its worker's threads, and its probe."""
+        return Environment.find(), self._worker.threads, self._worker.probe()
+
+    def work(self, item: Any) -> Any:
+        """Turn an item into its result."""
+        return self._worker(item)
+
+
+@dataclass
+class _Member:
+    """A node that works, or is about to."""
+
+    key: str
+    name: str
+    actor: Any
+    threads: int = 0
+    items: set[int] = field(default_factory=set)
+    is_alone: bool = False  # the item that it has is to be alone
+
+    def has_room(self, *, alone: bool) -> bool:
+        """Tell whether it can take one more item, which is to be alone or not."""
+        if alone:
+            return self.threads > 0 and not self.items
+        return not self.is_alone and len(self.items) < _ITEMS_PER_THREAD * self.threads
+
+
+class Cluster:
+    """The nodes of a Ray cluster, which may join and leave meanwhile.
+
+    `done` counts the items of each node by its name, `joined_at` is when it began to take them (time.monotonic), and
+    `refused` says of nodes that cannot be used why.
+    """
+
+    def __init__(self, address: str, task: Task) -> None:
+        self.done: Counter[str] = Counter()
+        self.joined_at: dict[str, float] = {}
+        self.refused: dict[str, str] = {}
+        self._address = address
+        self._task = task
+        self._own = Environment.find()
+        self._members: dict[str, _Member] = {}
+        self._deaths: Counter[str] = Counter()
+        self._events: queue.SimpleQueue[tuple[_Member, int | None, Future[Any]]] = queue.SimpleQueue()
+
+    def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield the place of each item with its result, in the order in which they are done.
+
+        An item whose node dies goes to another. What a worker raises is raised here.
+
+        Raises CelebflowError when there is no node that can work, or when an item ends several workers.
+        """
+        import ray
+
+        arguments = [ray.put(each) for each in self._task.arguments]
+        waiting, remaining = deque(range(len(items))), len(items)
+        lost: Counter[int] = Counter()  # how often the worker died that had an item
+        last_look, last_sign_of_life = 0.0, time.monotonic()
+        while remaining:
+            if time.monotonic() - last_look >= _POLL_SECONDS:
+                self._welcome(arguments)
+                last_look = time.monotonic()
+            for member in self._members.values():
+                # An item that was lost may be why its worker died, so that nothing else is with it the next time.
+                while waiting and member.has_room(alone=bool(lost[waiting[0]])):
+                    following = waiting.popleft()
+                    self._submit(member, following, items[following], alone=bool(lost[following]))
+            try:
+                member, place, future = self._events.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                if any(member.items for member in self._members.values()):
+                    last_sign_of_life = time.monotonic()
+                are_refused = self.refused and not self._members
+                if are_refused or time.monotonic() - last_sign_of_life > _PATIENCE_SECONDS:
+                    raise CelebflowError(self._explain_standstill()) from None
+                continue
+            last_sign_of_life = time.monotonic()
+            error = future.exception()
+            if place is None:
+                self._admit(member, future)
+            elif isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
+                member.items.discard(place)
+                waiting.appendleft(place)
+                lost[place] += 1
+                if member.is_alone and lost[place] >= _MAX_DEATHS:
+                    raise CelebflowError(f"{items[place]} ends each worker of the cluster that takes it.")
+                self._dismiss(member)
+            else:
+                member.items.discard(place)
+                member.is_alone = False
+                self._deaths[member.key] = 0
+                self.done[member.name] += 1
+                remaining -= 1
+                if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, CelebflowError):
+                    raise error.cause from None
+                yield place, future.result()
+
+    def _welcome(self, arguments: Sequence[Any]) -> None:
+        """Start a worker on each node that has joined."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
+            key, processors = node["NodeID"], int(node["Resources"].get("CPU", 0))
+            name = f"{node['NodeManagerAddress']} ({key[:8]})"
+            if not node["Alive"] or not processors or key in self._members or name in self.refused:
+                continue
+            strategy = NodeAffinitySchedulingStrategy(key, soft=False)
+            node_class: Any = ray.remote(_Node).options(
+                num_cpus=processors, max_concurrency=processors, scheduling_strategy=strategy
+            )
+            self._members[key] = _Member(key, name, node_class.remote(self._task.make, arguments))
+            self._watch(self._members[key], None, self._members[key].actor.describe.remote())
+
+    def _submit(self, member: _Member, place: int, item: Any, *, alone: bool) -> None:
+        member.items.add(place)
+        member.is_alone = alone
+        self._watch(member, place, member.actor.work.remote(item))
+
+    def _watch(self, member: _Member, place: int | None, reference: Any) -> None:
+        reference.future().add_done_callback(lambda future: self._events.put((member, place, future)))
+
+    def _admit(self, member: _Member, future: Future[Any]) -> None:
+        """Let a node take items when it is as it must be; refuse it otherwise."""
+        error = future.exception()
+        if error is not None:
+            self._dismiss(member, " ".join(str(error).split())[-500:])
+            return
+        environment, threads, probe = future.result()
+        difference = self._own.explain_difference(environment) or self._task.explain_difference(member.name, probe)
+        if difference:
+            self._refuse(member, difference)
+        else:
+            member.threads = threads
+            self.joined_at.setdefault(member.name, time.monotonic())
+
+    def _dismiss(self, member: _Member, reason: str = "its workers die") -> None:
+        """Do without a worker that died; another is started while its node lives, but not again and again."""
+        if self._members.get(member.key) is member:
+            del self._members[member.key]
+            self._deaths[member.key] += not member.is_alone
+            if self._deaths[member.key] >= _MAX_DEATHS:
+                self.refused[member.name] = reason
+
+    def _refuse(self, member: _Member, reason: str) -> None:
+        import ray
+
+        self.refused[member.name] = reason
+        del self._members[member.key]
+        ray.kill(member.actor)
+
+    def _explain_standstill(self) -> str:
+        reasons = [f"{name}: {reason}" for name, reason in self.refused.items()] or [
+            "it has none with a free processor"
+        ]
+        return (
+            f"No node of the cluster {self._address} can work:\n" + "\n".join(f"  {each}" for each in reasons) + "\n"
+            "Install the same celebflow and libraries on each node, or set compute.cluster to null to use this machine "
+            "alone."
+        )
+
+
+@contextmanager
+def connect(address: str, task: Task) -> Iterator[Cluster]:
+    """Connect to the Ray cluster at `address`, or start one on this machine for LOCAL.
+
+    Raises CelebflowError when Ray is not installed, or there is no cluster.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns
+    try:
+        import ray
+    except ImportError:
+        raise CelebflowError(
+            f"compute.cluster is {address}, and Ray is not installed: pip install 'celebflow[ray]', or set it to null."
+        ) from None
+    own = {"include_dashboard": False} if address == LOCAL else {"address": address}
+    handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own in the place
+    try:
+        if match := _HOST_AND_PORT.fullmatch(address):  # Ray itself tries for many minutes
+            socket.create_connection((match["host"], int(match["port"])), _CONNECT_SECONDS).close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CelebflowError(
+            f"There is no Ray cluster at compute.cluster, {address} ({' '.join(str(error).split())[:300]}). Start one "
+            "with `ray start --head`, or set compute.cluster to null to use this machine alone."
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield Cluster(address, task)
+    finally:
+        with suppress(Exception):  # what is asked for at the end has its result
+            ray.shutdown()

@@ -1,0 +1,167 @@
+"""A real Ray cluster on loopback: every item is done once, whatever becomes of its nodes."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster as RayCluster
+
+from celebflow import cluster
+from celebflow.cluster import Environment, Task, connect
+from celebflow.errors import CelebflowError
+
+pytestmark = pytest.mark.slow
+
+
+class Waiting:
+    """A worker that waits; `-1` is refused, and `-2` ends its process."""
+
+    threads = 1
+
+    def __init__(self, seconds: float, probe: int = 0) -> None:
+        self._seconds = seconds
+        self._probe = probe
+
+    def __call__(self, item: int) -> tuple[int, str]:
+        """Return the item, and the job that it belongs to."""
+        time.sleep(self._seconds)
+        if item == -1:
+            raise CelebflowError("data/Ann/1.jpg is missing.")
+        if item == -2:
+            os._exit(1)
+        return item, os.environ["RAY_JOB_ID"]
+
+    def probe(self) -> int:
+        """Return what was given."""
+        return self._probe
+
+
+class Unusual(Waiting):
+    """A worker whose probe is that of its process."""
+
+    def probe(self) -> int:
+        """Return the process."""
+        return os.getpid()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[RayCluster]:
+    """Return a cluster of two nodes with a processor each; a test that ends one starts another."""
+    nodes = RayCluster()
+    for _ in range(2):
+        nodes.add_node(num_cpus=1, include_dashboard=False)
+    yield nodes
+    nodes.shutdown()  # type: ignore[no-untyped-call]
+
+
+def test_nodes_may_die_and_join(ray_cluster: RayCluster) -> None:
+    with connect(ray_cluster.address, Task(Waiting, (0.05,))) as nodes:
+        done: Counter[int] = Counter()
+        for count, (place, (item, _)) in enumerate(nodes.map(range(100, 220))):
+            assert item == place + 100
+            done[place] += 1
+            if count == 20:
+                last = ray_cluster.list_all_nodes()[-1]  # type: ignore[no-untyped-call]
+                ray_cluster.remove_node(last, allow_graceful=False)
+            if count == 40:
+                ray_cluster.add_node(num_cpus=1)
+    assert done == Counter(range(120))
+    assert len(nodes.done) == 3 and sum(nodes.done.values()) == 120 and min(nodes.done.values()) > 0
+    assert nodes.refused == {}
+
+
+def test_what_a_worker_refuses_is_raised_as_it_is_here(ray_cluster: RayCluster) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(CelebflowError, match=r"^data/Ann/1\.jpg is missing\.$"),
+        connect(ray_cluster.address, Task(Waiting, (0.0,))) as nodes,
+    ):
+        assert signal.getsignal(signal.SIGTERM) == handler
+        list(nodes.map([1, 2, -1, 3]))
+
+
+def test_a_worker_that_dies_is_replaced(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    class Dying(Waiting):
+        def __call__(self, item: int) -> tuple[int, str]:
+            marker = tmp_path / str(item)
+            if item % 5 == 0 and not marker.exists():
+                marker.touch()
+                os._exit(1)
+            return super().__call__(item)
+
+    with connect(ray_cluster.address, Task(Dying, (0.01,))) as nodes:
+        assert sorted(place for place, _ in nodes.map(range(12))) == list(range(12))
+        assert nodes.refused == {}
+
+
+def test_an_item_that_ends_its_worker_is_named_and_not_those_beside_it(ray_cluster: RayCluster) -> None:
+    with (
+        pytest.raises(CelebflowError, match=r"^-2 ends each worker"),
+        connect(ray_cluster.address, Task(Waiting, (0.0,))) as nodes,
+    ):
+        list(nodes.map([1, -2, *range(50)]))
+
+
+def test_nodes_with_another_probe_are_refused_by_name(ray_cluster: RayCluster) -> None:
+    pids: dict[str, int] = {}
+
+    def explain(name: str, pid: int) -> str:
+        pids[name] = pid
+        return "its features differ" if pid == max(pids.values()) and len(pids) > 1 else ""
+
+    with connect(ray_cluster.address, Task(Unusual, (0.1,), explain)) as nodes:
+        list(nodes.map(range(60)))
+        assert len(nodes.refused) <= 1 and len(pids) == 2
+    with (
+        pytest.raises(CelebflowError, match=r"can work:\n(  .*: too old\n){2}Install the same celebflow"),
+        connect(ray_cluster.address, Task(Waiting, (0.0,), lambda name, probe: "too old")) as nodes,
+    ):
+        list(nodes.map([1]))
+
+
+def test_a_node_that_cannot_make_the_worker_is_refused_with_the_reason(ray_cluster: RayCluster) -> None:
+    with (
+        pytest.raises(CelebflowError, match=r"can work:\n(  .*takes from 2 to 3 positional arguments.*\n){2}Install"),
+        connect(ray_cluster.address, Task(Waiting, (0.0, 0, 1))) as nodes,
+    ):
+        list(nodes.map([1]))
+
+
+def test_a_cluster_without_a_free_processor_is_given_up(
+    ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_PATIENCE_SECONDS", 1.0)
+    with (
+        pytest.raises(CelebflowError, match="none with a free processor"),
+        connect(ray_cluster.address, Task(Waiting, (0.0,))) as nodes,
+    ):
+        monkeypatch.setattr("ray.nodes", lambda: [])
+        list(nodes.map([1]))
+
+
+def test_no_cluster_is_a_clear_error_soon() -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        CelebflowError, match=r"There is no Ray cluster at compute\.cluster, 127\.0\.0\.1:1 .*ray start"
+    ):
+        connect("127.0.0.1:1", Task(Waiting)).__enter__()
+    print(time.monotonic() - started)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(CelebflowError, match=r"pip install 'celebflow\[ray\]'"):
+        connect("local", Task(Waiting)).__enter__()
+
+
+def test_other_versions_and_other_code_are_differences() -> None:
+    own = Environment.find()
+    assert own.explain_difference(Environment.find()) == ""
+    assert own.explain_difference(Environment(own.versions | {"ncnn": "0.1"}, own.code)) == (
+        f"ncnn 0.1 instead of {own.versions['ncnn']}"
+    )
+    assert own.explain_difference(Environment(own.versions, "0")) == "other code of celebflow"

@@ -117,14 +117,24 @@ class FeatureCache:
 
         Raises CelebflowError when the disk is full.
         """
+        self.put_all([(photo, rows, faces)])
+
+    def put_all(self, entries: Sequence[tuple[Photo, Mapping[Transform, SparseRow], Sequence[Face]]]) -> None:
+        """Store several photographs, each as `put` does, at once.
+
+        Raises CelebflowError when the disk is full.
+        """
+        if not entries:
+            return
         try:
             with self._environment.begin(write=True) as transaction:
-                for part, row in rows.items():  # the positions, then the values, little-endian
-                    content = row.indices.astype("<u2").tobytes() + row.values.astype("<f4").tobytes()
-                    transaction.put(self.key(photo, part), _seal(content))
-                if self.origin.transform.detects_faces:
-                    content = json.dumps([asdict(face) for face in faces], allow_nan=False).encode()
-                    transaction.put(self._faces_key(photo), _seal(content))
+                for photo, rows, faces in entries:
+                    for part, row in rows.items():  # the positions, then the values, little-endian
+                        content = row.indices.astype("<u2").tobytes() + row.values.astype("<f4").tobytes()
+                        transaction.put(self.key(photo, part), _seal(content))
+                    if self.origin.transform.detects_faces:
+                        content = json.dumps([asdict(face) for face in faces], allow_nan=False).encode()
+                        transaction.put(self._faces_key(photo), _seal(content))
         except lmdb.Error as error:
             raise CelebflowError(
                 f"The feature cache {self._environment.path()} cannot be written ({error}). Is the disk full? Free "

@@ -1,7 +1,8 @@
 """Compute the features and faces that the cache lacks."""
 
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from celebflow.params import ComputeParams
 if TYPE_CHECKING:
     from celebflow.features.runtimes import Runtime
 
+_STORE_SECONDS = 0.25  # the work that a kill can lose
 _RIVAL_AREA = 0.5  # of the subject's face, from which on another one may be meant
 
 
@@ -54,9 +56,21 @@ def extract_missing(
             missing, folder, transform, build_runtime(cache.origin.runtime, backbone, transform.layers)
         )
     progress = tqdm(extracted, f"extracting with {cache.origin.runtime}", len(missing), unit="photograph", disable=None)
-    for photo, result in progress:
-        cache.put(photo, result.rows, result.faces)
+    _store(progress, cache)
     return len(missing)
+
+
+def _store(extracted: Iterable[tuple[Photo, Extracted]], cache: FeatureCache) -> None:
+    """Store what was extracted every now and then, because the disk takes longer to store one than many nodes do."""
+    unstored, stored_at = [], time.monotonic()
+    try:
+        for photo, result in extracted:
+            unstored.append((photo, result.rows, result.faces))
+            if time.monotonic() - stored_at >= _STORE_SECONDS:
+                cache.put_all(unstored)
+                unstored, stored_at = [], time.monotonic()
+    finally:  # also when extraction is interrupted
+        cache.put_all(unstored)
 
 
 def _find_missing(photo: Photo, cache: FeatureCache) -> Missing:

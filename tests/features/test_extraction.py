@@ -8,6 +8,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from celebflow.backbone import weights
@@ -16,6 +17,7 @@ from celebflow.backbone.vgg19 import Backbone
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
+from celebflow.features import extraction
 from celebflow.features import transform as transform_module
 from celebflow.features.cache import measure_cache, open_cache
 from celebflow.features.crops import crop_center, crop_square
@@ -64,6 +66,25 @@ def test_nothing_is_computed_twice(
     assert len(runtime.images) == 8
     monkeypatch.setattr(weights, "load_backbone", lambda *_: pytest.fail("the backbone is loaded"))
     assert extract(photos[::-1], SMALL) == 0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_what_was_computed_before_an_interruption_is_stored(
+    photos: list[Photo], extract: Extract, runtime: CountingRuntime, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(extraction, "_STORE_SECONDS", seconds)
+    compute = runtime.extract
+
+    def interrupt(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        if len(runtime.images) == 5:
+            raise KeyboardInterrupt
+        return compute(image)
+
+    monkeypatch.setattr(runtime, "extract", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        extract(photos, SMALL)
+    monkeypatch.setattr(runtime, "extract", compute)
+    assert extract(photos, SMALL) == 3
 
 
 def test_equal_files_are_computed_once(photos: list[Photo], extract: Extract, runtime: CountingRuntime) -> None:

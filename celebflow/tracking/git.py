@@ -36,17 +36,26 @@ def list_variables() -> dict[str, str]:
 def find_prefix() -> PurePosixPath | None:
     """Return the project's folder relative to git's root, or None outside of a git repository.
 
-    Raises CelebflowError when git refuses to read the repository, because another user owns it.
+    Raises CelebflowError when there is a repository that git does not read: because git is not installed, another user
+    owns the repository, or it is damaged.
     """
     result = _run("rev-parse", "--show-prefix")
+    project = paths.project().absolute()
+    repository = next((folder for folder in (project, *project.parents) if (folder / ".git").exists()), None)
     if result is None:
-        return None
+        if repository is None:
+            return None
+        raise CelebflowError(
+            f"The program git is not found, and {repository} is a git repository. Install git, or add it to PATH."
+        )
     if "dubious ownership" in result.stderr:
         remedy = re.search("git config .*", result.stderr)
         raise CelebflowError(
             f"git does not read {paths.project()}, because another user owns it. If you trust that user, run "
             f"`{remedy[0] if remedy else 'git status'}`."
         )
+    if result.returncode != 0 and repository is not None:
+        raise CelebflowError(f"git does not read the repository {repository}: {' '.join(result.stderr.split())}")
     # The name of a folder may begin or end with spaces.
     return PurePosixPath(result.stdout.removesuffix("\n")) if result.returncode == 0 else None
 

@@ -1,6 +1,8 @@
 """git is asked in the project's folder, wherever that is, and says why it does not answer."""
 
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -49,6 +51,40 @@ def test_a_project_below_the_root_of_git_is_found_with_its_params(project: Path)
     assert find_provenance().dirty
 
 
+def _hide_git(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(project))
+
+
+def _damage_config(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project.parents[1] / ".git" / "config").write_text("[core\n")
+
+
+def _lose_main_repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave what a worktree keeps when its repository has moved."""
+    shutil.rmtree(project.parents[1] / ".git")
+    (project.parents[1] / ".git").write_text(f"gitdir: {project}/moved/.git/worktrees/faces\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [(_hide_git, "PATH"), (_damage_config, "bad config"), (_lose_main_repository, "moved/.git/worktrees/faces")],
+)
+def test_a_repository_that_git_does_not_read_is_not_said_to_be_none(
+    spoil: Callable[[Path, pytest.MonkeyPatch], None],
+    reason: str,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    spoil(project, monkeypatch)
+    with pytest.raises(CelebflowError, match=reason) as caught:
+        list_commits_with_results(10)
+    assert "git init" not in str(caught.value)
+    assert find_provenance().commit == ""
+    assert reason in capsys.readouterr().err  # a run without its commit says why
+
+
 def test_a_branch_whose_name_is_not_utf_8_is_named(project: Path) -> None:
     subprocess.run([b"git", b"checkout", b"--quiet", b"-b", b"caf\xe9"], check=True)
     assert find_provenance().branch == "caf\ufffd"
@@ -90,6 +126,9 @@ def test_without_a_commit_or_git_the_remedy_is_told(tmp_path: Path, monkeypatch:
     with pytest.raises(CelebflowError, match="no commit yet.*git commit"):
         list_commits_with_results(1)
     monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CelebflowError, match="Install git"):
+        find_prefix()
+    (tmp_path / ".git").rename(tmp_path / "other")
     assert find_prefix() is None
 
 

@@ -152,8 +152,8 @@ class Run:
             self._finish(action)
 
     def _finish(self, action: Callable[[MlflowClient, str], object]) -> None:
-        with stores.finish_actions(self._client):
-            action(self._client, self.run_id)
+        with stores.announce_waiting(str(self._client.tracking_uri)), stores.finish_actions(self._client):
+            action(self._client, self.run_id)  # a server that has gone is tried for minutes: it may come back
 
     def log_epoch(self, result: EpochResult) -> None:
         """Log one epoch's losses and accuracies, as train/loss and so on."""

@@ -117,7 +117,7 @@ def require_registry() -> None:
         return
     uri = resolve_address(address, paths.project(), "MLFLOW_REGISTRY_URI")
     try:
-        with _announce_waiting(uri), short_timeouts():
+        with announce_waiting(uri), short_timeouts():
             _check_connection(uri, "MLFLOW_REGISTRY_URI")
             MlflowClient(store_uri(), uri).search_registered_models(max_results=1)
     except STORE_ERRORS as error:
@@ -146,7 +146,7 @@ def open_waiting_store() -> MlflowClient:
 def _open(uri: str) -> MlflowClient:
     if describe_address(uri) != uri:  # at a run's end, MLflow would print its page's address with the secrets
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    with _announce_waiting(uri):
+    with announce_waiting(uri):
         _check_connection(uri)
         database = find_database(uri)
         if database is None:
@@ -205,7 +205,7 @@ def _check_connection(uri: str, variable: str = "MLFLOW_TRACKING_URI") -> None:
 
 
 @contextmanager
-def _announce_waiting(uri: str) -> Iterator[None]:
+def announce_waiting(uri: str) -> Iterator[None]:
     """Say what is being waited for when it takes more than a moment."""
     message = f"Waiting for MLflow's store {describe_address(uri)} …"
     timer = Timer(_MOMENT_SECONDS, print, [message], {"file": sys.stderr, "flush": True})

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,20 @@ def test_a_run_that_is_interrupted_while_it_is_made_ends_so(
         pass
     (stored,) = stores.list_runs(stores.open_store())
     assert stored.info.status == status
+
+
+@pytest.mark.slow
+def test_a_store_that_takes_long_is_named_while_it_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    with start_run(Params(), SOURCE, {}) as run:
+        capsys.readouterr()
+        monkeypatch.setattr(stores, "_MOMENT_SECONDS", 0.01)
+        run.log(lambda client, run_id: time.sleep(1))
+        assert "Waiting for MLflow's store sqlite:///" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

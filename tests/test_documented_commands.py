@@ -19,7 +19,7 @@ WALKS = [
     [README, *(REPOSITORY / "docs" / f"{name}.md" for name in ("data", "results", "experiments"))],
     [REPOSITORY / "docs" / "prediction.md"],
     [REPOSITORY / "docs" / "verification.md"],
-    [REPOSITORY / "docs" / "attributes.md"],
+    [REPOSITORY / "docs" / "attributes.md", REPOSITORY / "docs" / "scale.md"],
 ]
 
 # Commands that the test does not run, and why.
@@ -39,6 +39,11 @@ NOT_RUN = {
         ),
         "tests/pipeline/test_verification.py runs the task in small, and tests/inference/"
         "test_verification_service.py the server",
+    ),
+    "pip install 'celebflow[ray]'": "it installs packages from a registry",
+    **dict.fromkeys(
+        ("ray start --head", "ray start --address=192.0.2.1:6379"),
+        "tests/test_cluster.py and tests/features/test_cluster_extraction.py start nodes",
     ),
     "celebflow page --why": "it trains many times; tests/experiments/test_pages.py runs it",
     "celebflow drift ~/new-photographs --sheet drift.png": "tests/experiments/test_drift.py draws photographs",

@@ -78,7 +78,10 @@ def list_results(max_commits: int) -> list[Result]:
         with Repo() as repository:
             _ = repository.index.outs  # read what DVC tracks: of what it cannot read, it would show nothing
         settings = _choose_settings()
-        rows = dvc.api.exp_show(revs=commits, config=settings)
+        try:
+            rows = dvc.api.exp_show(revs=commits, config=settings)
+        except NotDvcRepoError:  # an experiment has just ended, and DVC removed the copy that it ran in
+            rows = dvc.api.exp_show(revs=commits, config=settings)
     except (YAMLSyntaxError, YAMLValidationError) as error:
         raise CelebflowError(
             f"DVC cannot read {error.path}, which is damaged, or in which a merge left conflict marks. Correct it, or "

@@ -56,11 +56,11 @@ def extract_missing(
             missing, folder, transform, build_runtime(cache.origin.runtime, backbone, transform.layers)
         )
     progress = tqdm(extracted, f"extracting with {cache.origin.runtime}", len(missing), unit="photograph", disable=None)
-    _store(progress, cache)
+    store_extracted(progress, cache)
     return len(missing)
 
 
-def _store(extracted: Iterable[tuple[Photo, Extracted]], cache: FeatureCache) -> None:
+def store_extracted(extracted: Iterable[tuple[Photo, Extracted]], cache: FeatureCache) -> None:
     """Store what was extracted every now and then, because the disk takes longer to store one than many nodes do."""
     unstored, stored_at = [], time.monotonic()
     try:

@@ -12,6 +12,7 @@ import dvc.api
 import pytest
 import yaml
 from celery.backends.filesystem import FilesystemBackend  # type: ignore[import-untyped]
+from dvc.exceptions import NotDvcRepoError
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
@@ -239,6 +240,22 @@ def test_a_remote_whose_address_is_none_is_told_and_no_traceback(clone: Reposito
     assert [each.revision for each in list_results(1)] == [WORKSPACE], "as where a remote cannot be reached"
     with pytest.raises(CelebflowError, match="Port out of range"):
         copy_outputs([paths.CLASSIFIER], "HEAD", tmp_path)
+
+
+@pytest.mark.slow
+def test_an_experiment_that_ends_while_results_are_listed_is_no_error(
+    clone: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, show, calls = list_results(1), dvc.api.exp_show, []
+
+    def show_after_its_end(**options: object) -> object:
+        calls.append(options)
+        if len(calls) == 1:
+            raise NotDvcRepoError("directory '.dvc/tmp/exps/tmp/.dvc' does not exist")
+        return show(**options)
+
+    monkeypatch.setattr(dvc.api, "exp_show", show_after_its_end)
+    assert list_results(1) == expected
 
 
 @pytest.mark.slow

@@ -110,11 +110,16 @@ def _connect(file: Path | None) -> sqlite3.Connection:
 
 
 def _open(place: str) -> sqlite3.Connection:
-    """Connect, make the table where it is missing, and forget what other decoders found."""
+    """Connect, make the table where it is missing, and forget what other decoders found.
+
+    Raises sqlite3.DatabaseError when the file is damaged.
+    """
     connection = sqlite3.connect(place, timeout=_WAIT_SECONDS, check_same_thread=False)
     recipe = f"{_CODE_VERSION} {' '.join(map(_find_version, _DECODERS))}"
     try:
         with connection:
+            if (state := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(state)
             connection.execute("CREATE TABLE IF NOT EXISTS recipe (recipe TEXT PRIMARY KEY)")
             connection.execute("CREATE TABLE IF NOT EXISTS photographs (sha256 TEXT PRIMARY KEY, hashes BLOB NOT NULL)")
             if connection.execute("SELECT recipe FROM recipe").fetchall() != [(recipe,)]:

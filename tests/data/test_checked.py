@@ -81,7 +81,7 @@ def _interrupt(checks: object, *_: object, **__: object) -> list[object]:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("how", ["no database", "truncated", "empty", "a folder", "other bytes"])
+@pytest.mark.parametrize("how", ["no database", "truncated", "a page", "empty", "a folder", "other bytes"])
 def test_a_damaged_file_costs_time_alone(
     draw_people: Callable[..., Path], tmp_path: Path, decoded: list[int], how: str
 ) -> None:
@@ -96,7 +96,14 @@ def test_a_damaged_file_costs_time_alone(
         connection.close()
     else:
         content = file.read_bytes()
-        file.write_bytes({"no database": b"x" * 5000, "truncated": content[: len(content) // 2], "empty": b""}[how])
+        damaged = {
+            "no database": b"x" * 5000,
+            "truncated": content[: len(content) // 2],
+            "a page": content[:-4096] + b"\xff" * 4096,
+            "empty": b"",
+        }
+        file.write_bytes(damaged[how])
+        assert count_checked(file) == 0
     assert _prepare(data, file) == first and len(decoded) == 12
     if how != "a folder":
         assert _prepare(data, file) == first and len(decoded) == 12, "it was made anew"

@@ -282,14 +282,14 @@ def connect(address: str, task: Task) -> Iterator[Cluster]:
         raise CelebflowError(
             f"compute.cluster is {address}, and Ray is not installed: pip install 'celebflow[ray]', or set it to null."
         ) from None
-    own = {"include_dashboard": False} if address == LOCAL else {"address": address}
+    own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own in the place
     try:
         if match := _HOST_AND_PORT.fullmatch(address):  # Ray itself tries for many minutes
             socket.create_connection((match["host"], int(match["port"])), _CONNECT_SECONDS).close()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError) as error:
         raise CelebflowError(
             f"There is no Ray cluster at compute.cluster, {address} ({' '.join(str(error).split())[:300]}). Start one "

@@ -42,7 +42,7 @@ NOT_RUN = {
     ),
     "pip install 'celebflow[ray]'": "it installs packages from a registry",
     **dict.fromkeys(
-        ("ray start --head", "ray start --address=192.0.2.1:6379"),
+        ("ray get-auth-token --generate", "ray start --head", "ray start --address=192.0.2.1:6379"),
         "tests/test_cluster.py and tests/features/test_cluster_extraction.py start nodes",
     ),
     "celebflow page --why": "it trains many times; tests/experiments/test_pages.py runs it",

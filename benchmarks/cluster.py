@@ -116,6 +116,7 @@ def disturb(nodes: RayCluster) -> None:
         if done >= count // 3:
             for each in (*process.children(recursive=True), process):
                 each.kill()
+            process.wait()
             print(f"driver killed after {time.monotonic() - started:.1f} s, with {done} of {count} photographs done")
             return
         time.sleep(0.1)

@@ -19,13 +19,17 @@ from celebflow.tracking.mlflow_runs import continue_run, start_run
 from tests.features.conftest import SOURCE
 
 
-@pytest.mark.slow  # MLflow takes seconds to make the tables of a store
-def test_a_run_that_is_interrupted_amid_a_statement_ends_as_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def _empty_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in an empty folder, as outside of DVC's stages."""
     for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow  # MLflow takes seconds to make the tables of a store
+@pytest.mark.usefixtures("_empty_project")
+def test_a_run_that_is_interrupted_amid_a_statement_ends_as_killed(capfd: pytest.CaptureFixture[str]) -> None:
     interruptions = {signal.SIGTERM: errors.Terminated, signal.SIGINT: KeyboardInterrupt}
     pending: list[signal.Signals] = []
 
@@ -53,12 +57,10 @@ def test_a_run_that_is_interrupted_amid_a_statement_ends_as_killed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("error", "status"), [(errors.Terminated(), "KILLED"), (ValueError("no"), "FAILED")])
+@pytest.mark.usefixtures("_empty_project")
 def test_a_run_that_is_interrupted_while_it_is_made_ends_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: str
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, status: str
 ) -> None:
-    for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -71,12 +73,10 @@ def test_a_run_that_is_interrupted_while_it_is_made_ends_so(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_empty_project")
 def test_a_store_that_takes_long_is_named_while_it_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
     with start_run(Params(), SOURCE, {}) as run:
         capsys.readouterr()
         monkeypatch.setattr(stores, "_MOMENT_SECONDS", 0.01)
@@ -101,12 +101,10 @@ def test_a_result_that_has_no_run_is_refused_with_the_remedy(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setup", [[], [["git", "init"]], [["git", "init"], ["git", "add", "params.yaml"]]])
+@pytest.mark.usefixtures("_empty_project")
 def test_runs_without_a_commit_are_named_by_what_differs_from_the_defaults(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setup: list[list[str]]
+    tmp_path: Path, setup: list[list[str]]
 ) -> None:
-    for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("train: {epochs: 7}\n")
     for command in setup:
         subprocess.run(command, check=True, capture_output=True)

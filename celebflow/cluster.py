@@ -134,6 +134,31 @@ class _Member:
         return not self.is_alone and len(self.items) < _ITEMS_PER_THREAD * self.threads
 
 
+@dataclass
+class _Work:
+    """The items that are to be done, by their places."""
+
+    items: Sequence[Any]
+    done_count: int = 0
+    waiting: deque[int] = field(init=False)
+    lost: Counter[int] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.waiting = deque(range(len(self.items)))
+
+    @property
+    def is_next_alone(self) -> bool:
+        """Tell whether the next item was lost: it may be why its worker died, and nothing else is to be beside it."""
+        return self.lost[self.waiting[0]] > 0
+
+    def put_back(self, place: int, *, was_alone: bool) -> None:
+        """Let an item wait again whose worker died; raise CelebflowError when the item is to blame."""
+        self.lost[place] += 1
+        if was_alone and self.lost[place] >= _MAX_DEATHS:
+            raise CelebflowError(f"{self.items[place]} ends each worker of the cluster that takes it.")
+        self.waiting.appendleft(place)
+
+
 class Cluster:
     """The nodes of a Ray cluster, which may join and leave meanwhile.
 
@@ -150,6 +175,7 @@ class Cluster:
         self._own = Environment.find()
         self._members: dict[str, _Member] = {}
         self._deaths: Counter[str] = Counter()
+        self._last_sign = time.monotonic()
         self._events: queue.SimpleQueue[tuple[_Member, int | None, Future[Any]]] = queue.SimpleQueue()
 
     def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
@@ -157,52 +183,61 @@ class Cluster:
 
         An item whose node dies goes to another. What a worker raises is raised here.
 
-        Raises CelebflowError when there is no node that can work, or when an item ends several workers.
+        Raises CelebflowError when no node can work, or when an item ends several workers.
         """
         import ray
 
         arguments = [ray.put(each) for each in self._task.arguments]
-        waiting, remaining = deque(range(len(items))), len(items)
-        lost: Counter[int] = Counter()  # how often the worker died that had an item
-        last_look, last_sign_of_life = 0.0, time.monotonic()
-        while remaining:
+        work, last_look = _Work(items), 0.0
+        self._last_sign = time.monotonic()
+        while work.done_count < len(items):
             if time.monotonic() - last_look >= _POLL_SECONDS:
                 self._welcome(arguments)
                 last_look = time.monotonic()
-            for member in self._members.values():
-                # An item that was lost may be why its worker died, so that nothing else is with it the next time.
-                while waiting and member.has_room(alone=bool(lost[waiting[0]])):
-                    following = waiting.popleft()
-                    self._submit(member, following, items[following], alone=bool(lost[following]))
-            try:
-                member, place, future = self._events.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                if any(member.items for member in self._members.values()):
-                    last_sign_of_life = time.monotonic()
-                are_refused = self.refused and not self._members
-                if are_refused or time.monotonic() - last_sign_of_life > _PATIENCE_SECONDS:
-                    raise CelebflowError(self._explain_standstill()) from None
+            self._hand_out(work)
+            if (event := self._wait()) is None:
                 continue
-            last_sign_of_life = time.monotonic()
-            error = future.exception()
+            member, place, future = event
             if place is None:
                 self._admit(member, future)
-            elif isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
-                member.items.discard(place)
-                waiting.appendleft(place)
-                lost[place] += 1
-                if member.is_alone and lost[place] >= _MAX_DEATHS:
-                    raise CelebflowError(f"{items[place]} ends each worker of the cluster that takes it.")
+                continue
+            member.items.discard(place)
+            error = future.exception()
+            if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
+                work.put_back(place, was_alone=member.is_alone)
                 self._dismiss(member)
-            else:
-                member.items.discard(place)
-                member.is_alone = False
-                self._deaths[member.key] = 0
-                self.done[member.name] += 1
-                remaining -= 1
-                if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, CelebflowError):
-                    raise error.cause from None
-                yield place, future.result()
+                continue
+            member.is_alone = False
+            self._deaths[member.key] = 0
+            self.done[member.name] += 1
+            work.done_count += 1
+            if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, CelebflowError):
+                raise error.cause from None
+            yield place, future.result()
+
+    def _hand_out(self, work: _Work) -> None:
+        for member in self._members.values():
+            while work.waiting and member.has_room(alone=work.is_next_alone):
+                member.is_alone = work.is_next_alone
+                place = work.waiting.popleft()
+                member.items.add(place)
+                self._watch(member, place, member.actor.work.remote(work.items[place]))
+
+    def _wait(self) -> tuple[_Member, int | None, Future[Any]] | None:
+        """Return the next answer of a node, with the place of its item; None after a moment without one.
+
+        Raises CelebflowError when no node can work, or none has done anything for long.
+        """
+        with suppress(queue.Empty):
+            event = self._events.get(timeout=_POLL_SECONDS)
+            self._last_sign = time.monotonic()
+            return event
+        if any(member.items for member in self._members.values()):
+            self._last_sign = time.monotonic()  # it computes
+        are_refused = self.refused and not self._members
+        if are_refused or time.monotonic() - self._last_sign > _PATIENCE_SECONDS:
+            raise CelebflowError(self._explain_standstill())
+        return None
 
     def _welcome(self, arguments: Sequence[Any]) -> None:
         """Start a worker on each node that has joined."""
@@ -220,11 +255,6 @@ class Cluster:
             )
             self._members[key] = _Member(key, name, node_class.remote(self._task.make, arguments))
             self._watch(self._members[key], None, self._members[key].actor.describe.remote())
-
-    def _submit(self, member: _Member, place: int, item: Any, *, alone: bool) -> None:
-        member.items.add(place)
-        member.is_alone = alone
-        self._watch(member, place, member.actor.work.remote(item))
 
     def _watch(self, member: _Member, place: int | None, reference: Any) -> None:
         reference.future().add_done_callback(lambda future: self._events.put((member, place, future)))

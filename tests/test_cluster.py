@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from ray.cluster_utils import Cluster as RayCluster
 
 from celebflow import cluster
@@ -141,6 +142,14 @@ def test_a_cluster_without_a_free_processor_is_given_up(
     ):
         monkeypatch.setattr("ray.nodes", lambda: [])
         list(nodes.map([1]))
+
+
+def test_local_is_a_cluster_of_its_own(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)  # Ray itself also joins what `ray start` left on record
+    with connect("local", Task(Waiting, (0.0,))) as nodes:
+        assert ray.get_runtime_context().gcs_address != ray_cluster.address
+        assert dict(nodes.map([1, 2])).keys() == {0, 1}
+    assert len(nodes.done) == 1
 
 
 def test_no_cluster_is_a_clear_error_soon() -> None:

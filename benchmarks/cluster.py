@@ -98,7 +98,9 @@ def check_bytes() -> None:
     found = read_locked_md5s()["features"]
     if found != expected:
         raise SystemExit(f"The features differ: {found} instead of {expected}.")
-    print(f"{count} photographs on {_NODES} nodes, with a node and a driver killed and a node added: {found}", flush=True)
+    print(
+        f"{count} photographs on {_NODES} nodes, with a node and a driver killed and a node added: {found}", flush=True
+    )
 
 
 def disturb(nodes: RayCluster) -> None:

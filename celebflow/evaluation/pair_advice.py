@@ -53,14 +53,16 @@ def _advise_on_person(predictions: Sequence[PairPrediction]) -> Advice | None:
         (compute_excess_p_value(wrong, counts[person], total_wrong - wrong, len(same) - counts[person]), person)
         for person, wrong in errors.items()
     ]
-    if not ranked:
+    if not ranked or len(counts) < 2:
         return None
     p_value, person = min(ranked)
     if errors[person] < _LEAST_ERRORS or p_value * len(counts) > 1 - CONFIDENCE:
         return None
+    others_wrong, others_count = total_wrong - errors[person], len(same) - counts[person]
     return Advice(
-        f"{person} is not recognized: {errors[person]} of {counts[person]} pairs of this person's photographs in val "
-        f"are taken for two people, and {total_wrong - errors[person]} of {len(same) - counts[person]} of the others'.",
+        f"{person} is taken for two people more often than others are: in {errors[person]} of {counts[person]} pairs "
+        f"of val ({errors[person] / counts[person]:.1%}), the others in {others_wrong} of {others_count} "
+        f"({others_wrong / others_count:.1%}).",
         "Look at them under “one person taken for two”, and for photographs of somebody else in the folder.",
     )
 

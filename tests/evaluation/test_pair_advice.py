@@ -54,8 +54,14 @@ def test_a_good_result_gets_no_advice() -> None:
 
 def test_a_person_whose_own_photographs_are_told_apart_is_named() -> None:
     (found,) = _advise(_report({"Person 7": 8}))
-    assert "Person 7 is not recognized: 8 of 10 pairs" in found and "19 of 190 of the others'" in found
+    assert "Person 7 is taken for two people more often" in found and "8 of 10 pairs of val (80.0%)" in found
+    assert "the others in 19 of 190 (10.0%)" in found
     assert _advise(_report({"Person 7": 4})) == [], "one of twenty has as many by chance"
+
+
+def test_the_only_person_with_pairs_is_compared_with_nobody() -> None:
+    report = _report({"Person 7": 10})
+    assert _advise(_keep(report, lambda each: each.actual != SAME or each.group == "Person 7")) == []
 
 
 def test_photographs_without_a_face_are_named_where_pairs_with_them_are_wrong() -> None:

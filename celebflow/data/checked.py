@@ -37,7 +37,7 @@ class CheckedPhotographs:
         """Return the (2, 4) hashes of the photograph with these bytes; None when it was never checked."""
         with self._lock, suppress(sqlite3.Error):
             row = self._connection.execute("SELECT hashes FROM photographs WHERE sha256 = ?", (sha256,)).fetchone()
-            if row is not None and isinstance(row[0], bytes) and row[0] == _seal(row[0][:_HASHES_BYTES]):
+            if row is not None and isinstance(row[0], bytes) and row[0] == _seal(sha256, row[0][:_HASHES_BYTES]):
                 return np.frombuffer(row[0], "<u8", _HASHES_BYTES // 8).reshape(_HASHES_SHAPE).astype(np.uint64)
         return None
 
@@ -54,15 +54,15 @@ class CheckedPhotographs:
             self._write()
 
     def _write(self) -> None:
-        rows = [(sha256, _seal(hashes.astype("<u8").tobytes())) for sha256, hashes in self._added.items()]
+        rows = [(sha256, _seal(sha256, hashes.astype("<u8").tobytes())) for sha256, hashes in self._added.items()]
         self._added.clear()
         with suppress(sqlite3.Error), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO photographs VALUES (?, ?)", rows)
 
 
-def _seal(content: bytes) -> bytes:
-    """Put its checksum behind the content of an entry."""
-    return content + zlib.crc32(content).to_bytes(4, "little")
+def _seal(sha256: str, content: bytes) -> bytes:
+    """Put a checksum behind the content of an entry, which also tells whose it is."""
+    return content + zlib.crc32(sha256.encode() + content).to_bytes(4, "little")
 
 
 @contextmanager
@@ -87,11 +87,12 @@ def forget_others(file: Path, sha256s: Collection[str]) -> None:
 
 
 def count_checked(file: Path) -> int:
-    """Return how many photographs `file` knows."""
+    """Return how many photographs `file` knows; none where it cannot be read."""
     if not file.exists():
         return 0
-    with closing(_connect(file)) as connection:
+    with closing(_connect(file)) as connection, suppress(sqlite3.Error):
         return int(connection.execute("SELECT count(*) FROM photographs").fetchone()[0])
+    return 0
 
 
 def _connect(file: Path | None) -> sqlite3.Connection:
@@ -112,14 +113,14 @@ def _connect(file: Path | None) -> sqlite3.Connection:
 def _open(place: str) -> sqlite3.Connection:
     """Connect, make the table where it is missing, and forget what other decoders found.
 
-    Raises sqlite3.DatabaseError when the file is damaged.
+    Raises sqlite3.DatabaseError when any page is damaged, which reading would tell of only where it comes to it.
     """
     connection = sqlite3.connect(place, timeout=_WAIT_SECONDS, check_same_thread=False)
     recipe = f"{_CODE_VERSION} {' '.join(map(_find_version, _DECODERS))}"
     try:
+        if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError(f"{place} is damaged")
         with connection:
-            if (state := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise sqlite3.DatabaseError(state)
             connection.execute("CREATE TABLE IF NOT EXISTS recipe (recipe TEXT PRIMARY KEY)")
             connection.execute("CREATE TABLE IF NOT EXISTS photographs (sha256 TEXT PRIMARY KEY, hashes BLOB NOT NULL)")
             if connection.execute("SELECT recipe FROM recipe").fetchall() != [(recipe,)]:

@@ -19,6 +19,7 @@ from celebflow.params import PrepareParams
 
 SHA256 = "a" * 64
 HASHES = np.arange(8, dtype=np.uint64).reshape(2, 4)
+_PAGE_BYTES = 4096
 
 
 @pytest.fixture
@@ -158,3 +159,34 @@ def test_pruning_keeps_what_is_here(tmp_path: Path) -> None:
     forget_others(file, [SHA256, "c" * 64])
     with open_checked(file) as kept:
         assert kept.recall(SHA256) is not None and kept.recall("b" * 64) is None
+
+
+def test_pages_that_are_damaged_are_found_and_made_anew(tmp_path: Path) -> None:
+    file = tmp_path / "checked.db"
+    with open_checked(file) as known:
+        for number in range(100):
+            known.remember(f"{number:064x}", HASHES)
+    sound = file.read_bytes()
+    for start in range(0, len(sound), _PAGE_BYTES):
+        content = bytearray(sound)
+        content[start : start + 200] = b"\xff" * 200
+        file.write_bytes(content)
+        assert count_checked(file) == 0, start
+        with open_checked(file) as known:
+            known.remember(SHA256, HASHES)
+        assert count_checked(file) == 1, start
+
+
+def test_the_hashes_of_another_photograph_are_not_taken(tmp_path: Path) -> None:
+    file = tmp_path / "checked.db"
+    with open_checked(file) as known:
+        known.remember(SHA256, HASHES)
+        known.remember("b" * 64, HASHES + np.uint64(1))
+    with sqlite3.connect(file) as connection:
+        connection.execute(
+            "UPDATE photographs SET hashes = (SELECT hashes FROM photographs WHERE sha256 = ?) WHERE sha256 = ?",
+            ("b" * 64, SHA256),
+        )
+    connection.close()
+    with open_checked(file) as known:
+        assert known.recall(SHA256) is None and known.recall("b" * 64) is not None

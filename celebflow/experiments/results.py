@@ -1,5 +1,6 @@
 """Results of commits and DVC experiments, each with its MLflow run; no other module imports DVC."""
 
+import json
 import re
 import shlex
 import sqlite3
@@ -21,7 +22,7 @@ from tabulate import tabulate
 
 from celebflow import paths
 from celebflow.errors import CelebflowError, raise_shortage
-from celebflow.params import load_flat_params
+from celebflow.params import flatten, load_flat_params
 from celebflow.tracking.addresses import describe_address
 from celebflow.tracking.git import (
     find_experiment,
@@ -340,7 +341,7 @@ def _find_result(row: Mapping[str, Any], settings: dict[str, Any]) -> Result:
     if not is_whole:
         return replace(result, run_id=run_id, changed_params=read_params(here))
     values = {name.rpartition(":")[2]: value for name, value in row.items()}
-    metrics = {name: values[name] for name in _METRICS if isinstance(values.get(name), float)}
+    metrics = _choose_metrics(values) or _choose_metrics(_read_metrics(revision, settings))
     return replace(result, run_id=run_id, metrics=metrics, changed_params=locked.params or read_params(here))
 
 
@@ -357,6 +358,22 @@ def _relate(result: Result, before: Mapping[str, object], stored: dict[str, str]
             name: value for name, value in result.changed_params.items() if before.get(name, value) != value
         },
     )
+
+
+def _choose_metrics(values: Mapping[str, object]) -> dict[str, float]:
+    return {name: value for name in _METRICS if isinstance(value := values.get(name), float)}
+
+
+def _read_metrics(revision: str, settings: dict[str, Any]) -> dict[str, object]:
+    """Return the metrics of a revision, or none where they cannot be read.
+
+    DVC leaves them out of its list, without a word, when it cannot keep its list, as on a full disk.
+    """
+    try:
+        content = json.loads(_read_output(paths.METRICS, revision, settings))
+    except ValueError:
+        return {}
+    return flatten(content) if isinstance(content, dict) else {}
 
 
 def _read_run_id(revision: str, settings: dict[str, Any]) -> str:

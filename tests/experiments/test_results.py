@@ -133,6 +133,21 @@ def test_metrics_stand_beside_the_params_and_the_run_that_made_them(clone: Repos
 
 
 @pytest.mark.slow
+def test_results_are_listed_also_where_dvc_cannot_keep_its_list(
+    clone: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list_results(1)
+    assert all(result.metrics for result in expected if not result.state)
+
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shutil.rmtree(".dvc/tmp/exps/cache")
+    monkeypatch.setattr("dvc.repo.experiments.cache.ExpCache.put", fail)
+    assert list_results(1) == expected
+
+
+@pytest.mark.slow
 def test_a_run_that_evaluate_has_not_ended_has_no_metrics_of_the_result_before_it(clone: Repository) -> None:
     before = list_results(1)[0]
     newer, older = (run.info.run_id for run in clone.runs())

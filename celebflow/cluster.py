@@ -33,7 +33,9 @@ _LIBRARIES = ("celebflow", "ncnn", "numpy", "onnxruntime", "pillow", "torch")
 _POLL_SECONDS = 1.0  # between two looks at which nodes there are
 _PATIENCE_SECONDS = 60.0  # until a cluster without a node that can work is given up
 _MAX_DEATHS = 3  # of a node's workers, or of workers that had the same item
-_ITEMS_PER_THREAD = 2  # one in progress and one that waits, so that no thread waits for the network
+_CALLS_PER_THREAD = 2  # one in progress and one that waits, so that no thread waits for the network
+_MAX_BATCH = 16  # items of a call, each of which takes the driver a third of a millisecond
+_BATCHES_LEFT = 4  # for each call that a cluster takes at once, so that no node waits for another at the end
 
 
 class Worker(Protocol):
@@ -111,9 +113,9 @@ class _Node:
         """Return the node's environment, the number of its worker's threads, and its probe."""
         return Environment.find(), self._worker.threads, self._worker.probe()
 
-    def work(self, item: Any) -> Any:
-        """Turn an item into its result."""
-        return self._worker(item)
+    def work(self, items: Sequence[Any]) -> list[Any]:
+        """Turn items into their results, one after the other."""
+        return [self._worker(item) for item in items]
 
 
 @dataclass
@@ -124,14 +126,19 @@ class _Member:
     name: str
     actor: Any
     threads: int = 0
-    items: set[int] = field(default_factory=set)
+    calls: int = 0
     is_alone: bool = False  # the item that it has is to be alone
 
+    @property
+    def max_calls(self) -> int:
+        """Return how many calls it takes at once."""
+        return _CALLS_PER_THREAD * self.threads
+
     def has_room(self, *, alone: bool) -> bool:
-        """Tell whether it can take one more item, which is to be alone or not."""
+        """Tell whether it can take one more call, whose item is to be alone or not."""
         if alone:
-            return self.threads > 0 and not self.items
-        return not self.is_alone and len(self.items) < _ITEMS_PER_THREAD * self.threads
+            return self.threads > 0 and not self.calls
+        return not self.is_alone and self.calls < self.max_calls
 
 
 @dataclass
@@ -151,12 +158,21 @@ class _Work:
         """Tell whether the next item was lost: it may be why its worker died, and nothing else is to be beside it."""
         return self.lost[self.waiting[0]] > 0
 
-    def put_back(self, place: int, *, was_alone: bool) -> None:
-        """Let an item wait again whose worker died; raise CelebflowError when the item is to blame."""
-        self.lost[place] += 1
-        if was_alone and self.lost[place] >= _MAX_DEATHS:
-            raise CelebflowError(f"{self.items[place]} ends each worker of the cluster that takes it.")
-        self.waiting.appendleft(place)
+    def take(self, max_calls: int) -> list[int]:
+        """Return the places of the next items for one call, of a cluster that takes so many at once."""
+        count = max(1, min(_MAX_BATCH, len(self.waiting) // (_BATCHES_LEFT * max_calls)))
+        places = [self.waiting.popleft()]
+        while len(places) < count and not self.lost[places[0]] and not self.is_next_alone:
+            places.append(self.waiting.popleft())
+        return places
+
+    def put_back(self, places: Sequence[int], *, were_alone: bool) -> None:
+        """Let items wait again whose worker died; raise CelebflowError when one is to blame."""
+        for place in reversed(places):
+            self.lost[place] += 1
+            if were_alone and self.lost[place] >= _MAX_DEATHS:
+                raise CelebflowError(f"{self.items[place]} ends each worker of the cluster that takes it.")
+            self.waiting.appendleft(place)
 
 
 class Cluster:
@@ -176,7 +192,7 @@ class Cluster:
         self._members: dict[str, _Member] = {}
         self._deaths: Counter[str] = Counter()
         self._last_sign = time.monotonic()
-        self._events: queue.SimpleQueue[tuple[_Member, int | None, Future[Any]]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[_Member, list[int] | None, Future[Any]]] = queue.SimpleQueue()
 
     def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield the place of each item with its result, in the order in which they are done.
@@ -197,34 +213,35 @@ class Cluster:
             self._hand_out(work)
             if (event := self._wait()) is None:
                 continue
-            member, place, future = event
-            if place is None:
+            member, places, future = event
+            if places is None:
                 self._admit(member, future)
                 continue
-            member.items.discard(place)
+            member.calls -= 1
             error = future.exception()
             if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
-                work.put_back(place, was_alone=member.is_alone)
+                work.put_back(places, were_alone=member.is_alone)
                 self._dismiss(member)
                 continue
             member.is_alone = False
             self._deaths[member.key] = 0
-            self.done[member.name] += 1
-            work.done_count += 1
+            self.done[member.name] += len(places)
+            work.done_count += len(places)
             if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, CelebflowError):
                 raise error.cause from None
-            yield place, future.result()
+            yield from zip(places, future.result(), strict=True)
 
     def _hand_out(self, work: _Work) -> None:
+        max_calls = sum(member.max_calls for member in self._members.values())
         for member in self._members.values():
             while work.waiting and member.has_room(alone=work.is_next_alone):
                 member.is_alone = work.is_next_alone
-                place = work.waiting.popleft()
-                member.items.add(place)
-                self._watch(member, place, member.actor.work.remote(work.items[place]))
+                places = work.take(max_calls)
+                member.calls += 1
+                self._watch(member, places, member.actor.work.remote([work.items[place] for place in places]))
 
-    def _wait(self) -> tuple[_Member, int | None, Future[Any]] | None:
-        """Return the next answer of a node, with the place of its item; None after a moment without one.
+    def _wait(self) -> tuple[_Member, list[int] | None, Future[Any]] | None:
+        """Return the next answer of a node, with the places of its items; None after a moment without one.
 
         Raises CelebflowError when no node can work, or none has done anything for long.
         """
@@ -232,7 +249,7 @@ class Cluster:
             event = self._events.get(timeout=_POLL_SECONDS)
             self._last_sign = time.monotonic()
             return event
-        if any(member.items for member in self._members.values()):
+        if any(member.calls for member in self._members.values()):
             self._last_sign = time.monotonic()  # it computes
         are_refused = self.refused and not self._members
         if are_refused or time.monotonic() - self._last_sign > _PATIENCE_SECONDS:
@@ -256,8 +273,8 @@ class Cluster:
             self._members[key] = _Member(key, name, node_class.remote(self._task.make, arguments))
             self._watch(self._members[key], None, self._members[key].actor.describe.remote())
 
-    def _watch(self, member: _Member, place: int | None, reference: Any) -> None:
-        reference.future().add_done_callback(lambda future: self._events.put((member, place, future)))
+    def _watch(self, member: _Member, places: list[int] | None, reference: Any) -> None:
+        reference.future().add_done_callback(lambda future: self._events.put((member, places, future)))
 
     def _admit(self, member: _Member, future: Future[Any]) -> None:
         """Let a node take items when it is as it must be; refuse it otherwise."""

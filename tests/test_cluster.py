@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def ray_cluster() -> Iterator[RayCluster]:
 def test_nodes_may_die_and_join(ray_cluster: RayCluster) -> None:
     with connect(ray_cluster.address, Task(Waiting, (0.05,))) as nodes:
         done: Counter[int] = Counter()
-        for count, (place, (item, _)) in enumerate(nodes.map(range(100, 220))):
+        for count, (place, (item, _)) in enumerate(nodes.map(range(100, 500))):
             assert item == place + 100
             done[place] += 1
             if count == 20:
@@ -70,9 +71,19 @@ def test_nodes_may_die_and_join(ray_cluster: RayCluster) -> None:
                 ray_cluster.remove_node(last, allow_graceful=False)
             if count == 40:
                 ray_cluster.add_node(num_cpus=1)
-    assert done == Counter(range(120))
-    assert len(nodes.done) == 3 and sum(nodes.done.values()) == 120 and min(nodes.done.values()) > 0
+    assert done == Counter(range(400))
+    assert len(nodes.done) == 3 and sum(nodes.done.values()) == 400 and min(nodes.done.values()) > 0
     assert nodes.refused == {}
+
+
+def test_many_items_go_in_batches_and_each_is_done_once(ray_cluster: RayCluster) -> None:
+    with connect(ray_cluster.address, Task(Waiting, (0.0,))) as nodes:
+        results = list(nodes.map(range(3000)))
+    assert sorted(place for place, _ in results) == list(range(3000))
+    assert all(item == place for place, (item, _) in results)
+    assert sum(nodes.done.values()) == 3000
+    batches = sum(first + 1 != second for (first, _), (second, _) in pairwise(results))
+    assert batches < 1500, "as many as 16 items go in one call"
 
 
 def test_what_a_worker_refuses_is_raised_as_it_is_here(ray_cluster: RayCluster) -> None:

@@ -34,6 +34,7 @@ from celebflow.tracking.git import (
     require_commit,
     require_experiment_name,
     require_identity,
+    run_git,
 )
 from celebflow.tracking.mlflow_runs import open_parent_run
 from celebflow.tracking.naming import PARENT_VARIABLE
@@ -298,6 +299,7 @@ def _run_experiment(
     removed the copy.
     """
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", f"--name={name}", *list_arguments(changes)]
+    stash = _find_stash()
     process = subprocess.Popen(  # noqa: S603
         command,
         env={**list_variables(), PARENT_VARIABLE: parent_run_id},
@@ -316,7 +318,14 @@ def _run_experiment(
         raise
     if process.returncode == 0:
         return ""
-    return "\n".join(output.strip().splitlines()[-15:]) or "no output"
+    end = "\n".join(output.strip().splitlines()[-15:]) or "no output"
+    if _find_stash() != stash:  # where DVC puts them while it starts
+        end += "\nYour uncommitted changes are in git's stash. Get them back: git stash pop --index"
+    return end
+
+
+def _find_stash() -> str:
+    return run_git("rev-parse", "--verify", "--quiet", "refs/stash")
 
 
 def _interrupt(process: subprocess.Popen[str]) -> None:

@@ -21,7 +21,16 @@ from filelock import FileLock
 from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.experiments import search as search_module
-from celebflow.experiments.search import Space, Trial, Value, _require_difference, format_trials, parse_space, search
+from celebflow.experiments.search import (
+    Space,
+    Trial,
+    Value,
+    _require_difference,
+    _run_experiment,
+    format_trials,
+    parse_space,
+    search,
+)
 from celebflow.params import Params
 from celebflow.tasks import TASKS
 from celebflow.tracking.processes import name_process
@@ -197,6 +206,19 @@ def test_a_param_of_one_of_the_classifiers_that_are_tried_is_searched(params: Pa
     _require_difference("recognition", "mlp", [Space("train.lda_shrinkage", low=0.1, high=0.2), classifiers])
     with pytest.raises(CelebflowError, match="mlp or lda"):
         _require_difference("recognition", "logistic", [Space("train.logistic_c", low=0.1, high=0.2), classifiers])
+
+
+def test_changes_that_dvc_leaves_in_the_stash_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = "git init -q && git config user.name A && git config user.email a@b.c && echo 1 > params.yaml"
+    commands += " && git add params.yaml && git commit -qm first && echo 2 > params.yaml"
+    subprocess.run(commands, shell=True, check=True)  # noqa: S602
+    failing = tmp_path / "python"
+    failing.write_text("#!/bin/sh\n[ -e stop ] || git stash -q\ntouch stop\necho index.lock\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(failing))
+    assert _run_experiment("a", {}, "", lambda pid: None).endswith("git stash pop --index")
+    assert _run_experiment("a", {}, "", lambda pid: None) == "index.lock", "the stash is not of this trial"
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../tuning", "-x", ".hidden", "a b", "*"])

@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 import celebflow
 from celebflow.errors import CelebflowError
+from celebflow.versions import find_version
 
 LOCAL = "local"
 _HOST_AND_PORT = re.compile(r"(ray://)?\[?(?P<host>[^/]+?)\]?:(?P<port>\d+)")
@@ -34,7 +34,7 @@ _POLL_SECONDS = 1.0  # between two looks at which nodes there are
 _PATIENCE_SECONDS = 60.0  # until a cluster without a node that can work is given up
 _MAX_DEATHS = 3  # of a node's workers, or of workers that had the same item
 _CALLS_PER_THREAD = 2  # one in progress and one that waits, so that no thread waits for the network
-_MAX_BATCH = 16  # items of a call, each of which takes the driver a third of a millisecond
+_MAX_BATCH = 16  # items of a call, because each call takes time, too
 _BATCHES_LEFT = 4  # for each call that a cluster takes at once, so that no node waits for another at the end
 
 
@@ -75,7 +75,7 @@ class Environment:
     @classmethod
     def find(cls) -> "Environment":
         """Return those of this process."""
-        return cls({"python": platform.python_version()} | {name: _find_version(name) for name in _LIBRARIES}, _hash())
+        return cls({"python": platform.python_version()} | {name: find_version(name) for name in _LIBRARIES}, _hash())
 
     def explain_difference(self, other: "Environment") -> str:
         """Return what `other` has instead; an empty text when it is the same."""
@@ -85,13 +85,6 @@ class Environment:
             if other.versions.get(name) != own
         ]
         return ", ".join(different) or ("other code of celebflow" if self.code != other.code else "")
-
-
-def _find_version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "none"
 
 
 def _hash() -> str:

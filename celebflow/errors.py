@@ -33,10 +33,14 @@ class Interrupted(BaseException):
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+def to_encodable(text: str) -> str:
+    """Return a text that every encoding of Unicode has: names of files need not be in UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def escape_controls(text: str, *, keep: str = "\n\t") -> str:
     """Return a text that does nothing to a terminal but what `keep` does: names may hold any character."""
-    encodable = text.encode(errors="backslashreplace").decode()
-    return _CONTROLS.sub(lambda match: match[0] if match[0] in keep else f"\\u{ord(match[0]):04x}", encodable)
+    return _CONTROLS.sub(lambda match: match[0] if match[0] in keep else f"\\u{ord(match[0]):04x}", to_encodable(text))
 
 
 # What libraries say that lack memory: PyTorch, oneDNN, OpenCV, Pillow, LMDB, ONNX Runtime, the system and its loader.

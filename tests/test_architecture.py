@@ -25,7 +25,7 @@ FOLDERS = (
     "inference",
     "experiments",
 )
-SHARED = ("cluster", "errors", "params", "paths", "tasks")
+SHARED = ("cluster", "errors", "params", "paths", "tasks", "versions")
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 SCRIPTS = {path.stem: path for path in (REPOSITORY / "stages").glob("*.py") if path.stem != "__init__"}
 

@@ -4,13 +4,13 @@ import sqlite3
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
 from celebflow.data.duplicates import HashArray
+from celebflow.versions import find_version
 
 # Count up whenever a change of the code changes which files are photographs, or their hashes.
 _CODE_VERSION = 1
@@ -116,7 +116,7 @@ def _open(place: str) -> sqlite3.Connection:
     Raises sqlite3.DatabaseError when any page is damaged, which reading would tell of only where it comes to it.
     """
     connection = sqlite3.connect(place, timeout=_WAIT_SECONDS, check_same_thread=False)
-    recipe = f"{_CODE_VERSION} {' '.join(map(_find_version, _DECODERS))}"
+    recipe = f"{_CODE_VERSION} {' '.join(map(find_version, _DECODERS))}"
     try:
         if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise sqlite3.DatabaseError(f"{place} is damaged")
@@ -131,10 +131,3 @@ def _open(place: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _find_version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"

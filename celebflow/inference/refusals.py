@@ -8,6 +8,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from celebflow.errors import to_encodable
+
 
 class RefusalError(Exception):
     """A request that is refused; its code is for programs, its message for people."""
@@ -21,8 +23,8 @@ class RefusalError(Exception):
 
     def to_response(self) -> JSONResponse:
         """Return the response that the client gets; what the request holds may be text that no encoding has."""
-        message = self.message.encode(errors="backslashreplace").decode()
-        return JSONResponse({"code": self.code, "message": message}, self.status, self.headers)
+        content = {"code": self.code, "message": to_encodable(self.message)}
+        return JSONResponse(content, self.status, self.headers)
 
 
 class RefusalBody(BaseModel):

@@ -15,6 +15,7 @@ from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
 from celebflow.data.duplicates import DuplicateGroup
+from celebflow.errors import to_encodable
 from celebflow.report.fonts import ignore_missing_glyphs
 from celebflow.report.style import BLUE, ORANGE, WARNING_SIZE, spell, wrap_warning, write_warning
 from celebflow.report.thumbnails import load_thumbnail
@@ -144,8 +145,7 @@ class _Lines:
     def wrap(cls, text: str, width: float, style: TextStyle, max_lines: int) -> "_Lines":
         """Break a text into at most `max_lines` lines, and shorten those that are still too wide."""
         lines: list[str] = []
-        drawable = text.encode(errors="backslashreplace").decode()  # names of files need not be in UTF-8
-        for paragraph in drawable.split("\n") if drawable else []:
+        for paragraph in to_encodable(text).split("\n") if text else []:
             line = ""
             for word in paragraph.split():
                 longer = f"{line} {word}".lstrip()

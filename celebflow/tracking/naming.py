@@ -3,13 +3,13 @@
 import os
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jinja2 import Template
 
 from celebflow.backbone.source import BackboneSource
 from celebflow.tracking.provenance import Provenance, read_lock
+from celebflow.versions import find_version
 
 # The environment variable through which a search tells its experiments the id of its own run.
 PARENT_VARIABLE = "CELEBFLOW_PARENT_RUN"
@@ -82,14 +82,7 @@ def describe_origin(provenance: Provenance, source: BackboneSource) -> dict[str,
 def describe_machine() -> dict[str, str]:
     """Return what rounding and speed depend on: libraries, Python and machine."""
     return {
-        **{library: _version(library) for library in _LIBRARIES},
+        **{library: find_version(library) for library in _LIBRARIES},
         "python": platform.python_version(),
         "machine": f"{platform.node()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"

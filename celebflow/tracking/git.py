@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
@@ -40,10 +40,8 @@ def find_prefix() -> PurePosixPath | None:
     owns the repository, or it is damaged.
     """
     result = _run("rev-parse", "--show-prefix")
-    project = paths.project().absolute()
-    repository = next((folder for folder in (project, *project.parents) if (folder / ".git").exists()), None)
     if result is None:
-        if repository is None:
+        if (repository := _find_repository()) is None:
             return None
         raise CelebflowError(
             f"The program git is not found, and {repository} is a git repository. Install git, or add it to PATH."
@@ -54,10 +52,16 @@ def find_prefix() -> PurePosixPath | None:
             f"git does not read {paths.project()}, because another user owns it. If you trust that user, run "
             f"`{remedy[0] if remedy else 'git status'}`."
         )
-    if result.returncode != 0 and repository is not None:
+    if result.returncode != 0 and (repository := _find_repository()) is not None:
         raise CelebflowError(f"git does not read the repository {repository}: {' '.join(result.stderr.split())}")
     # The name of a folder may begin or end with spaces.
     return PurePosixPath(result.stdout.removesuffix("\n")) if result.returncode == 0 else None
+
+
+def _find_repository() -> Path | None:
+    """Return the folder around the project that looks like a git repository, without asking git."""
+    project = paths.project().absolute()
+    return next((folder for folder in (project, *project.parents) if (folder / ".git").exists()), None)
 
 
 def list_commits_with_results(max_count: int) -> list[str]:

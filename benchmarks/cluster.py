@@ -25,10 +25,11 @@ from ray.cluster_utils import Cluster as RayCluster
 from ruamel.yaml import YAML
 
 from benchmarks.compare import REPOSITORY, add_arguments, describe_machine, enter_repository, replace_between_marks, run
+from benchmarks.kills import kill_tree
 from celebflow import cluster, paths
 from celebflow.backbone.source import BackboneSource
 from celebflow.data.photos import Photo, load_photos
-from celebflow.features.cache import open_cache
+from celebflow.features.cache import measure_cache, open_cache
 from celebflow.features.extracted import Extracted
 from celebflow.features.extraction import store_extracted
 from celebflow.features.origin import FeatureOrigin
@@ -91,7 +92,7 @@ def check_bytes() -> None:
     expected = read_locked_md5s()["features"]
     count = len(load_photos(paths.PHOTOS))
     shutil.rmtree(paths.feature_cache())
-    with start_cluster(1) as nodes:
+    with start_cluster(_NODES, processors=1) as nodes:
         set_cluster(nodes.address)
         disturb(nodes)
         run("dvc", "repro", "--force", "--single-item", "extract")
@@ -109,27 +110,17 @@ def disturb(nodes: RayCluster) -> None:
     process = psutil.Popen(["dvc", "repro", "--force", "--single-item", "extract"], stdout=subprocess.DEVNULL)
     count, is_disturbed = len(load_photos(paths.PHOTOS)), False
     while process.poll() is None:
-        done = count_cached()
+        done = measure_cache(paths.feature_cache()).entries
         if done >= count // 10 and not is_disturbed:
-            last = nodes.list_all_nodes()[-1]  # type: ignore[no-untyped-call]
-            nodes.remove_node(last, allow_graceful=False)
+            kill_last_node(nodes)
             nodes.add_node(num_cpus=1)
             is_disturbed = True
         if done >= count // 3:
-            for each in (*process.children(recursive=True), process):
-                each.kill()
-            process.wait()
+            kill_tree(process)
             print(f"driver killed after {time.monotonic() - started:.1f} s, with {done} of {count} photographs done")
             return
         time.sleep(0.1)
     raise SystemExit("The driver ended before it could be killed.")
-
-
-def count_cached() -> int:
-    """Return how many entries the cache has."""
-    from celebflow.features.cache import measure_cache
-
-    return measure_cache(paths.feature_cache()).entries
 
 
 def set_cluster(address: str) -> None:
@@ -141,15 +132,21 @@ def set_cluster(address: str) -> None:
 
 
 @contextmanager
-def start_cluster(processors: int) -> Iterator[RayCluster]:
-    """Start the nodes, with so many processors each."""
+def start_cluster(node_count: int, processors: int) -> Iterator[RayCluster]:
+    """Start nodes on this machine, with so many processors each."""
     nodes = RayCluster()
-    for _ in range(_NODES):
+    for _ in range(node_count):
         nodes.add_node(num_cpus=processors, include_dashboard=False)
     try:
         yield nodes
     finally:
-        nodes.shutdown()  # type: ignore[no-untyped-call]
+        nodes.shutdown()  # type: ignore[no-untyped-call] # Ray has no types there
+
+
+def kill_last_node(nodes: RayCluster) -> None:
+    """End the node that joined last, without a word to the others."""
+    last = nodes.list_all_nodes()[-1]  # type: ignore[no-untyped-call] # Ray has no types there
+    nodes.remove_node(last, allow_graceful=False)
 
 
 def measure_driver() -> float:
@@ -158,7 +155,7 @@ def measure_driver() -> float:
     content = bytes(_PHOTOGRAPH_BYTES)
     origin = FeatureOrigin(BackboneSource("untrained", False, "0" * 64), _TRANSFORM, "ncnn")
     with (
-        start_cluster(_THREADS) as nodes,
+        start_cluster(_NODES, processors=_THREADS) as nodes,
         tempfile.TemporaryDirectory() as folder,
         open_cache(Path(folder) / "cache", origin) as cache,
         cluster.connect(nodes.address, cluster.Task(Waiting)) as connected,

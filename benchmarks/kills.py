@@ -64,10 +64,15 @@ def kill(stage: str, seconds: float) -> None:
         process.wait(seconds)
         sys.exit(f"dvc repro ended within {seconds:.1f} s of {stage}'s start.")
     except psutil.TimeoutExpired:
-        for each in (*process.children(recursive=True), process):
-            each.kill()
-    process.wait()
+        kill_tree(process)
     print(f"{stage} killed after {seconds:.1f} s", flush=True)
+
+
+def kill_tree(process: psutil.Popen) -> None:
+    """Kill a process and all that it started, and wait for its end."""
+    for each in (*process.children(recursive=True), process):
+        each.kill()
+    process.wait()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ray.cluster_utils import Cluster as RayCluster
 
+from benchmarks.cluster import start_cluster
 from celebflow.backbone.source import load_backbone_source
 from celebflow.data.photos import Photo
 from celebflow.errors import CelebflowError
@@ -26,11 +26,8 @@ TWO_VIEWS = Transform(32, views=("original", "mirrored"))
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Start a cluster of two nodes with a processor each, and return its address."""
-    nodes = RayCluster()
-    for _ in range(2):
-        nodes.add_node(num_cpus=1, include_dashboard=False)
-    yield nodes.address
-    nodes.shutdown()  # type: ignore[no-untyped-call]
+    with start_cluster(2, processors=1) as nodes:
+        yield nodes.address
 
 
 def _extract(folder: Path, photos: list[Photo], data: Path, backbone_file: Path, compute: ComputeParams) -> list[bytes]:

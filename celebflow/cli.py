@@ -153,13 +153,12 @@ def prune(everything: bool, yes: bool) -> None:
         )
     if is_shared(folder) and not yes:
         _ask(f"Other projects may share the cache {folder}. What they need is removed, and computed again later.")
+    photos = [] if everything else load_photos(paths.PHOTOS)
     if everything:
         empty_cache(folder)
-        checked.forget_others(paths.checked_photographs(), [])
     else:
-        photos = load_photos(paths.PHOTOS)
         prune_cache(folder, photos, FeatureOrigin.load(origin))
-        checked.forget_others(paths.checked_photographs(), [photo.sha256 for photo in photos])
+    checked.forget_others(paths.checked_photographs(), [photo.sha256 for photo in photos])
     checkpoints.remove_abandoned()
     fits.remove_fits(paths.fits())
     _show_cache()

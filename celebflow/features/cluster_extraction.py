@@ -69,7 +69,12 @@ class ExtractionWorker:
 
 
 def extract_on_cluster(
-    missing: Sequence[Missing], folder: Path, backbone: Backbone, origin: FeatureOrigin, compute: ComputeParams
+    address: str,
+    missing: Sequence[Missing],
+    folder: Path,
+    backbone: Backbone,
+    origin: FeatureOrigin,
+    compute: ComputeParams,
 ) -> Iterator[tuple[Photo, Extracted]]:
     """Yield each photograph with what was computed of it, in the order in which the nodes are done.
 
@@ -91,7 +96,7 @@ def extract_on_cluster(
 
     task = cluster.Task(ExtractionWorker, arguments, explain_difference)
     items = _Items(missing, folder.resolve(), compute.shared_disk)
-    with cluster.connect(compute.cluster or cluster.LOCAL, task) as nodes:
+    with cluster.connect(address, task) as nodes:
         for place, extracted in nodes.map(items):
             yield missing[place].photo, extracted
         for line in _describe(nodes, errors):

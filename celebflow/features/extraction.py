@@ -50,7 +50,7 @@ def extract_missing(
     if compute.cluster is not None:
         from celebflow.features.cluster_extraction import extract_on_cluster
 
-        extracted = extract_on_cluster(missing, folder, backbone, cache.origin, compute)
+        extracted = extract_on_cluster(compute.cluster, missing, folder, backbone, cache.origin, compute)
     else:
         extracted = _extract_here(
             missing, folder, transform, build_runtime(cache.origin.runtime, backbone, transform.layers)

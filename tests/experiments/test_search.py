@@ -210,11 +210,14 @@ def test_a_param_of_one_of_the_classifiers_that_are_tried_is_searched(params: Pa
 
 def test_changes_that_dvc_leaves_in_the_stash_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    commands = "git init -q && git config user.name A && git config user.email a@b.c && echo 1 > params.yaml"
-    commands += " && git add params.yaml && git commit -qm first && echo 2 > params.yaml"
-    subprocess.run(commands, shell=True, check=True)  # noqa: S602
+    paths.PARAMS.write_text("1")
+    identity = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+    for command in (["init", "--quiet"], ["add", "params.yaml"], [*identity, "commit", "--quiet", "--message=first"]):
+        subprocess.run(["git", *command], check=True)
+    paths.PARAMS.write_text("2")
     failing = tmp_path / "python"
-    failing.write_text("#!/bin/sh\n[ -e stop ] || git stash -q\ntouch stop\necho index.lock\nexit 1\n")
+    stash = "git -c user.name=A -c user.email=a@b.c stash -q"
+    failing.write_text(f"#!/bin/sh\n[ -e stop ] || {stash}\ntouch stop\necho index.lock\nexit 1\n")
     failing.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(failing))
     assert _run_experiment("a", {}, "", lambda pid: None).endswith("git stash pop --index")

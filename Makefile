@@ -15,7 +15,7 @@ help:
 	@echo "make test           all checks and tests, as in CI"
 	@echo "make check          format, lint and types alone"
 	@echo "make docs           write docs/params.md and the schema of params.yaml anew"
-	@echo "make test-services  the tests that need PostgreSQL or nginx (sudo apt-get install postgresql nginx)"
+	@echo "make test-services  the tests with PostgreSQL, nginx, S3 and a cluster (sudo apt-get install postgresql nginx)"
 	@echo "make bench          compare with the plain script and with other libraries, for docs/speed.md; with real faces:"
 	@echo "                    make bench DATA=folder WEIGHTS=vgg19.pth"
 	@echo "make ablation       measure what each part of the best recipe adds, for docs/accuracy.md:"

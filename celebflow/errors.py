@@ -71,6 +71,11 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
+def is_of_library(error: BaseException) -> bool:
+    """Tell whether an exception is of a kind that a library defines, as one of a network's is; a mistake rarely is."""
+    return type(error).__module__ != "builtins"
+
+
 def describe_shortage(error: BaseException, place: Path | str = "") -> str:
     """Return what the machine lacks and the remedy, when an exception comes from that; otherwise an empty string.
 

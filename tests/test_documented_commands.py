@@ -45,6 +45,15 @@ NOT_RUN = {
         ("ray get-auth-token --generate", "ray start --head", "ray start --address=192.0.2.1:6379"),
         "tests/test_cluster.py and tests/features/test_cluster_extraction.py start nodes",
     ),
+    **dict.fromkeys(
+        (
+            "pip install 'celebflow[s3]'",
+            "dvc remote add --default storage s3://BUCKET/celebflow",
+            "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db",
+            "mlflow experiments create --experiment-name celebflow --artifact-location s3://BUCKET/runs",
+        ),
+        "tests/tracking/test_s3.py runs them with a server for S3",
+    ),
     "celebflow page --why": "it trains many times; tests/experiments/test_pages.py runs it",
     "celebflow drift ~/new-photographs --sheet drift.png": "tests/experiments/test_drift.py draws photographs",
     "celebflow review": "it serves until Ctrl-C; tests/experiments/test_review_command.py and test_review_page.py do",

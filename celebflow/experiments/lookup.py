@@ -191,7 +191,8 @@ def _download(name: str, files: Sequence[Path], folder: str) -> list[Path]:
         with stores.short_timeouts():
             client = stores.open_store()
             run_id = find_named_run(client, name).info.run_id
-        return [Path(client.download_artifacts(run_id, file.as_posix(), folder)) for file in files]
+        with stores.translate_files_errors():
+            return [Path(client.download_artifacts(run_id, file.as_posix(), folder)) for file in files]
     except stores.STORE_ERRORS as error:
         raise_shortage(error)
         listed = ", ".join(str(file) for file in files)

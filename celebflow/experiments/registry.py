@@ -44,7 +44,8 @@ def register(run_name: str | None, metric: str, alias: str) -> tuple[Run, ModelV
                 f"Run {run.info.run_id} diverged: {', '.join(names)} are not finite. Choose another run: "
                 "`celebflow runs` lists them."
             )
-        model_version = _find_version(client, run) or _register(client, run, "" if run_name else metric)
+        with stores.translate_files_errors():
+            model_version = _find_version(client, run) or _register(client, run, "" if run_name else metric)
         client.set_registered_model_alias(model_version.name, alias, model_version.version)
     except stores.STORE_ERRORS as error:
         raise_shortage(error, stores.describe_store())
@@ -77,12 +78,14 @@ def download_model(address: str, folder: Path) -> Path:
             client = stores.open_store()
             client.search_experiments(max_results=1)  # a download is tried again for minutes, so first see who responds
             mlflow.set_tracking_uri(client.tracking_uri)
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder)))
+        with stores.translate_files_errors():
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder)))
     except stores.STORE_ERRORS as error:
         raise_shortage(error)
-        raise CelebflowError(
-            f"--model is {address}: {stores.describe_failure(error)}. Check the address and MLFLOW_TRACKING_URI."
-        ) from None
+        advice = "Check the address and MLFLOW_TRACKING_URI."
+        if isinstance(error, stores.FilesError):
+            advice = error.remedy
+        raise CelebflowError(f"--model is {address}: {stores.describe_failure(error)}. {advice}") from None
 
 
 def find_best_run(client: MlflowClient, metric: str) -> Run:
@@ -179,7 +182,8 @@ def _find_file(run: Run, name: str) -> Path:
     file = find_cached_file(md5)
     if file is None:
         restore = run.data.tags.get(RESTORE_TAG, "")
-        remedy = f", or reproduce it with `{restore}` and `dvc repro`" if restore else ""
+        rerun = "" if restore.endswith("dvc repro") else " and `dvc repro`"
+        remedy = f", or reproduce it with `{restore}`{rerun}" if restore else ""
         problem = f"The {name} of run {run.info.run_id} is not in DVC's cache."
         raise CelebflowError(f"{problem} Fetch it with `dvc pull --all-commits`{remedy}.")
     return file

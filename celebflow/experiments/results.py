@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +20,9 @@ from pygit2 import Repository as GitRepository
 from tabulate import tabulate
 
 from celebflow import paths
-from celebflow.errors import CelebflowError, raise_shortage
+from celebflow.errors import CelebflowError, is_of_library, raise_shortage
 from celebflow.params import flatten, load_flat_params
-from celebflow.tracking.addresses import describe_address
+from celebflow.tracking.addresses import describe_address, hide_secrets
 from celebflow.tracking.git import (
     find_experiment,
     find_prefix,
@@ -39,6 +38,8 @@ WORKSPACE = "workspace"
 _METRICS = ("val.accuracy", "val.macro_auc", "val.auc", "test.accuracy")
 # How many results that are not listed are named.
 _MAX_NAMES = 5
+# DVC's settings where its remote cannot be used.
+_NO_REMOTE = {"core": {"remote": ""}}
 # What DVC says of experiments that have not ended well.
 _WITHOUT_RESULT = ("Queued", "Running", "Failed")
 
@@ -201,7 +202,7 @@ def _choose_settings() -> dict[str, Any]:
             if name:
                 repository.cloud.get_remote()
     except ImportError:
-        return {"core": {"remote": ""}}
+        return {**_NO_REMOTE}
     except DvcException as error:
         raise CelebflowError(f"DVC's settings cannot be used: {str(error).rstrip('.')}. Correct .dvc/config.") from None
     return {}
@@ -291,15 +292,17 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
         raise CelebflowError(
             f"DVC's cache lacks {file} of {revision}. If it comes from another machine, run `dvc pull --all-commits`."
         ) from None
-    except (
-        OSError,
-        DvcException,
-        sqlite3.Error,
-        ImportError,
-        ValueError,
-    ) as error:  # a remote's address can be no address
+    except CelebflowError:
+        raise
+    except Exception as error:
+        # A remote's address can be no address, and the library of each kind of remote has errors of its own.
+        if not is_of_library(error) and not isinstance(error, OSError | ImportError | ValueError):
+            raise
         raise_shortage(error)
-        raise CelebflowError(f"{file} of {revision} cannot be read ({error}).") from None
+        raise CelebflowError(
+            f"{file} of {revision} cannot be read ({hide_secrets(str(error), '').rstrip('.')}). If it is in DVC's "
+            "remote alone, see that that can be reached, and that the credentials for it are set."
+        ) from None
     return copies
 
 
@@ -388,5 +391,15 @@ def _read_output(file: Path, revision: str, settings: dict[str, Any]) -> str:
             return file.read_text(errors="replace")
         path = (find_prefix() or PurePosixPath()) / file
         return str(dvc.api.read(path.as_posix(), rev=revision, config=settings))
-    except (OSError, DvcException, RevError, ImportError, ValueError):
+    except (DvcException, RevError, ImportError, ValueError):
+        return ""
+    except Exception as error:
+        is_of_network = is_of_library(error) or isinstance(error, ConnectionError | TimeoutError)
+        if not is_of_network and not isinstance(error, OSError):
+            raise
+        if is_of_network and settings != _NO_REMOTE:
+            reason = hide_secrets(str(error), "").rstrip(".")
+            print(f"DVC's remote cannot be used: {reason}. It is left out.", file=sys.stderr)
+            settings.update(_NO_REMOTE)  # for all results that are still to be read
+            return _read_output(file, revision, settings)
         return ""

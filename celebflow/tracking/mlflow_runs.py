@@ -152,8 +152,10 @@ class Run:
             self._finish(action)
 
     def _finish(self, action: Callable[[MlflowClient, str], object]) -> None:
-        with stores.announce_waiting(str(self._client.tracking_uri)), stores.finish_actions(self._client):
-            action(self._client, self.run_id)  # a server that has gone is tried for minutes: it may come back
+        client = self._client
+        announced = stores.announce_waiting(str(client.tracking_uri))
+        with stores.translate_files_errors(), announced, stores.finish_actions(client):
+            action(client, self.run_id)  # a server that has gone is tried for minutes: it may come back
 
     def log_epoch(self, result: EpochResult) -> None:
         """Log one epoch's losses and accuracies, as train/loss and so on."""
@@ -198,6 +200,10 @@ class Run:
             self._log_metrics({f"crossvalidation/{metric}_{name}": value for name, value in values.items()})
         if experiment:
             self.set_tags({EXPERIMENT_TAG: experiment, RESTORE_TAG: f"dvc exp apply {experiment}"})
+
+    def require_place_of_files(self) -> None:
+        """See, before much is computed, that the place of the run's files can be reached."""
+        self.log(lambda client, run_id: client.list_artifacts(run_id))
 
     def log_files(self, *files: Path) -> None:
         """Store files and folders as artifacts, at the same relative paths."""
@@ -287,6 +293,7 @@ def start_run(params: Params, source: BackboneSource, counts: Mapping[str, int])
     if waiting := len(stores.list_waiting_runs()):
         print(f"{waiting} MLflow runs wait in the repository; `celebflow runs sync` logs them.")
     with _open(Run(params, source)) as run:
+        run.require_place_of_files()
         paths.MLFLOW_RUN_ID.parent.mkdir(parents=True, exist_ok=True)
         paths.MLFLOW_RUN_ID.write_text(run.run_id)
         run.log_datasets(counts)

@@ -25,7 +25,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from celebflow import paths
-from celebflow.errors import CelebflowError, defer_signals, raise_shortage
+from celebflow.errors import CelebflowError, defer_signals, is_of_library, raise_shortage
 from celebflow.tracking.addresses import (
     describe_address,
     find_database,
@@ -39,8 +39,18 @@ from celebflow.tracking.artifacts import ARTIFACTS, move_artifacts
 
 # Work with photographs of people is private, so no usage reports are sent.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+class FilesError(Exception):
+    """Runs' files cannot be stored or read; their place, as one on S3, need not be where the store is."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
 # The errors of a store that cannot be used; requests' errors are OSErrors, a missing database driver an ImportError.
-STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ProtobufError)
+STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ProtobufError, FilesError)
 # What MLflow's pages show of an experiment: training, not language models; and the view that they call shared, at
 # …/runs?viewStateShareKey=celebflow, with the columns that compare runs.
 _COLUMNS = ("metrics.`val/final_accuracy`", "metrics.`val/final_macro_auc`", "metrics.`test/final_accuracy`")
@@ -58,6 +68,14 @@ _PAGE_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.sharedViewState.celebflow": json.dumps(_VIEW, allow_nan=False),
 }
+# Variables with addresses that may hold secrets.
+_ADDRESS_VARIABLES = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_S3_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+)
 _CONNECT_SECONDS = 10
 _MOMENT_SECONDS = 2
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -264,9 +282,35 @@ def short_timeouts() -> Iterator[None]:
             del os.environ[name]
 
 
+@contextmanager
+def translate_files_errors() -> Iterator[None]:
+    """Raise FilesError for what the library of a place of files raises within a `with` block.
+
+    Each kind of place has a library with exceptions of its own, as boto3 is for S3.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("boto3", "botocore"):
+            raise
+        raise FilesError("they are on S3, and boto3 is not installed", "Run `pip install 'celebflow[s3]'`.") from None
+    except (*STORE_ERRORS, CelebflowError):
+        raise
+    except Exception as error:
+        if not is_of_library(error):
+            raise
+        raise FilesError(
+            str(error),
+            "See that their place can be reached, and that the credentials for it are set; or set tracking.experiment "
+            "to another name.",
+        ) from None
+
+
 def describe_failure(error: Exception) -> str:
-    """Return a sentence's beginning: the user's store cannot be used, and why."""
+    """Return a sentence's beginning: the user's store, or the place of its files, cannot be used, and why."""
     reason = _first_line(error)
+    if isinstance(error, FilesError):
+        return f"The files of runs in MLflow's store {describe_store()} cannot be stored or read: {reason}"
     if isinstance(error, OSError) and error.filename is not None:
         reason = f"{_hide(str(error.filename))}: {error.strerror}"
     return f"MLflow's store {describe_store()} cannot be used: {reason}"
@@ -281,6 +325,8 @@ def advise_on_failure(error: Exception) -> str:
             "Another version of MLflow made it. To keep its runs, copy it and run "
             f"`mlflow db upgrade {describe_store()}`; if a newer version made it, install that."
         )
+    if isinstance(error, FilesError):
+        return error.remedy
     if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
         return "Check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db in the repository."
     if isinstance(error, OSError) and error.filename is not None:
@@ -298,7 +344,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _hide(text: str) -> str:
-    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+    for variable in _ADDRESS_VARIABLES:
         text = hide_secrets(text, os.environ.get(variable, ""))
     return text
 

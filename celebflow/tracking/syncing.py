@@ -71,7 +71,8 @@ def _sync(waiting: MlflowClient, client: MlflowClient, run: Run) -> str:
     # MLflow stores an absolute address, but the repository may have been moved since.
     artifacts = paths.waiting_runs() / "mlartifacts" / run_id / "artifacts"
     if artifacts.exists():
-        client.log_artifacts(target, str(artifacts))
+        with stores.translate_files_errors():
+            client.log_artifacts(target, str(artifacts))
     client.set_terminated(target, run.info.status if run.info.status in _FINAL else "KILLED", run.info.end_time)
     waiting.set_tag(run_id, stores.SYNCED_AS, target)
     shutil.rmtree(artifacts, ignore_errors=True)

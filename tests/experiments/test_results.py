@@ -258,6 +258,23 @@ def test_a_remote_whose_address_is_none_is_told_and_no_traceback(clone: Reposito
 
 
 @pytest.mark.slow
+def test_a_remote_that_cannot_be_reached_is_told_once_and_left_out(
+    clone: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(".dvc/config.local").write_text(REMOTE.format("photographs", "s3://bucket/photographs"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    shutil.rmtree(".dvc/cache/files")
+    assert list_results(2)[0].revision == WORKSPACE
+    told = capsys.readouterr().err
+    assert told.count("DVC's remote cannot be used: Could not connect") == 1
+    with pytest.raises(CelebflowError, match="HEAD cannot be read .*Could not connect.* credentials"):
+        copy_outputs([paths.CLASSIFIER], "HEAD", tmp_path)
+
+
+@pytest.mark.slow
 def test_an_experiment_that_ends_while_results_are_listed_is_no_error(
     clone: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

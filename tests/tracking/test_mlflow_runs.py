@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,38 @@ def test_a_run_that_is_interrupted_amid_a_statement_ends_as_killed(capfd: pytest
     finally:
         signal.signal(signal.SIGTERM, before)
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_empty_project")
+def test_a_place_of_files_that_cannot_be_reached_ends_train_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    params = Params()
+    stores.open_store().create_experiment(params.tracking.experiment, "s3://bucket/files")
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://user:S3cretWord@127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    remedy = "files of runs .* cannot be stored or read: Unable to locate credentials.*required to false"
+    with pytest.raises(errors.CelebflowError, match=remedy), start_run(params, SOURCE, {}):
+        pytest.fail("it began")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    optional = replace(params, tracking=replace(params.tracking, required=False))
+    with start_run(optional, SOURCE, {}) as run:
+        assert [waiting.info.run_id for waiting in stores.list_waiting_runs()] == [run.run_id]
+    told = capfd.readouterr().err
+    assert "Could not connect to the endpoint" in told and "The run waits in the repository" in told
+    assert "S3cretWord" not in told
+    assert [run.info.status for run in stores.list_runs(stores.open_store())] == ["RUNNING", "FAILED"]
+
+
+def test_without_the_library_of_a_place_of_files_its_extra_is_named() -> None:
+    with pytest.raises(stores.FilesError) as caught, stores.translate_files_errors():
+        raise ModuleNotFoundError("No module named 'boto3'", name="boto3")
+    assert "pip install 'celebflow[s3]'" in stores.advise_on_failure(caught.value)
+    for mistake in (ModuleNotFoundError("no", name="other"), TypeError("a mistake")):
+        with pytest.raises(type(mistake)), stores.translate_files_errors():
+            raise mistake
 
 
 @pytest.mark.slow

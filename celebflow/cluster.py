@@ -224,6 +224,14 @@ class Cluster:
                 raise error.cause from None
             yield from zip(places, future.result(), strict=True)
 
+    def describe(self, unit: str, note: Callable[[str], str] = lambda name: "") -> Iterator[str]:
+        """Yield a line for each node: how many of `unit` it did, with a note by its name, or why it was not used."""
+        now = time.monotonic()
+        for name, count in sorted(self.done.items()):
+            yield f"{name}: {count} {unit}, {count / (now - self.joined_at[name]):.1f}/s{note(name)}."
+        for name, reason in sorted(self.refused.items()):
+            yield f"{name} was not used: {reason}."
+
     def _hand_out(self, work: _Work) -> None:
         max_calls = sum(member.max_calls for member in self._members.values())
         for member in self._members.values():

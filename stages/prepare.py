@@ -10,15 +10,15 @@ from stages import run_stage
 
 def main() -> None:
     """Write splits/."""
-    params, folder, checked = load_params(paths.PARAMS), paths.DATA, paths.checked_photographs()
-    split, by_people = load_step(params.task, "split"), TASKS[params.task].folders_are_people
-    prepared, left_out = prepare_photographs(folder, params.prepare, split, checked, folders_are_people=by_people)
-    groups = duplicates.list_duplicate_groups(prepared.photos)
-    leaks = duplicates.count_leaks(groups, prepared.photos, split, params.prepare, folder)
-    prepared.save()
+    params, data, known = load_params(paths.PARAMS), paths.DATA, paths.checked_photographs()
+    split, people = load_step(params.task, "split"), TASKS[params.task].folders_are_people
+    made, left_out = prepare_photographs(data, params.prepare, split, known, params.compute, folders_are_people=people)
+    groups = duplicates.list_duplicate_groups(made.photos)
+    leaks = duplicates.count_leaks(groups, made.photos, split, params.prepare, data)
+    made.save()
     save_left_out(left_out, paths.LEFT_OUT)
     duplicates.save_duplicates(groups, leaks, paths.DUPLICATES)
-    report(prepared, left_out, duplicates.describe_duplicates(groups, leaks))
+    report(made, left_out, duplicates.describe_duplicates(groups, leaks))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,23 @@
 """Find the photographs, check each, find near-duplicates, and split them into train, val and test."""
 
-import hashlib
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from celebflow import paths
-from celebflow.data.checked import CheckedPhotographs, open_checked
-from celebflow.data.decoding import decode_photograph
-from celebflow.data.duplicates import HashArray, group_near_duplicates, hash_photograph
-from celebflow.data.files import explain_system_file, find_files, is_folder, is_system_file, read_file
-from celebflow.data.formats import PhotographError, explain_refusal
+from celebflow.data.checked import open_checked
+from celebflow.data.checking import CheckedFile, check_files
+from celebflow.data.duplicates import group_near_duplicates
+from celebflow.data.files import explain_system_file, find_files, is_folder, is_system_file
 from celebflow.data.given_tables import TABLES, explain_similar_name
 from celebflow.data.layout import check_layout, find_similar_names, list_notes
 from celebflow.data.photos import UNKNOWN, Photo
 from celebflow.data.splits import Split, Splitter
 from celebflow.data.tables import save_rows
 from celebflow.errors import CelebflowError, escape_controls, list_some
-from celebflow.params import PrepareParams
+from celebflow.params import ComputeParams, PrepareParams
 
 _LINK_REMEDY = (
     "which DVC does not track: copy the folder here; to keep the photographs on another disk, put DVC's cache there "
@@ -43,16 +38,18 @@ def prepare_photographs(
     params: PrepareParams,
     split: Splitter,
     checked_file: Path | None = None,
+    compute: ComputeParams | None = None,
     *,
     folders_are_people: bool = True,
 ) -> tuple[Split, list[LeftOut]]:
     """Find, check, group and split all photographs in `folder`, which has one subfolder per person or any others.
 
-    `split` and `folders_are_people` are a task's. Photographs that `checked_file` knows are not decoded again. Returns
-    what `split` returns, and the files that are left out, sorted by path.
+    `split` and `folders_are_people` are a task's. Photographs that `checked_file` knows are not decoded again; others
+    are decoded where `compute` says, on this machine by default. Returns what `split` returns, and the files that are
+    left out, sorted by path.
 
     Raises CelebflowError when `folder` is missing, with a list of all unreadable files when `params.unreadable` is
-    "stop", and when `split` does.
+    "stop", when a cluster cannot be used, and when `split` does.
     """
     if folder.is_symlink():
         target = "a folder" if folder.is_dir() else "something else"
@@ -69,12 +66,16 @@ def prepare_photographs(
     unknown_prefix = _find_unknown(folder, params.unknown_folder)
     if folders_are_people:
         check_layout(folder, [path for path in paths if not path.startswith(unknown_prefix)])
-    with open_checked(checked_file) as checked, ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = pool.map(lambda path: _check_file(folder, path, checked, in_folder=folders_are_people), paths)
-        results = list(tqdm(checks, "checking", len(paths), unit="photograph", disable=None))
-    unreadable = [result for result in results if isinstance(result, LeftOut)]
-    usable = [result for result in results if not isinstance(result, LeftOut)]
-    photos = [_mark_unknown(photo, unknown_prefix) for photo, _ in usable]
+    refusals = {path: _refuse_place(folder, path, in_folder=folders_are_people) for path in paths}
+    named = [path for path in paths if not refusals[path]]
+    with open_checked(checked_file) as checked:
+        files = check_files(folder, named, checked, compute or ComputeParams())
+    for file in files:
+        if file.refusal:
+            refusals[file.path] = "; ".join(filter(None, [file.refusal, explain_similar_name(file.path)]))
+    unreadable = [LeftOut(escape_controls(path, keep=""), reason) for path, reason in refusals.items() if reason]
+    usable = [(file, file.hashes) for file in files if file.hashes is not None]
+    photos = [_mark_unknown(_describe(file, in_folder=folders_are_people), unknown_prefix) for file, _ in usable]
     listing = "\n".join(f"  {folder / file.path}: {file.reason}" for file in unreadable)
     if unreadable and params.unreadable == "stop":
         raise CelebflowError(
@@ -82,7 +83,7 @@ def prepare_photographs(
             "Replace or remove them, or set prepare.unreadable to skip to go on without them."
         )
     if photos and params.duplicate_distance_bits is not None:
-        hashes, sha256s = np.stack([each for _, each in usable]), [photo.sha256 for photo in photos]
+        hashes, sha256s = np.stack([hashes for _, hashes in usable]), [photo.sha256 for photo in photos]
         groups = group_near_duplicates(hashes, sha256s, params.duplicate_distance_bits)
         photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
     people = _list_folders(folder, unknown_prefix) if folders_are_people else []
@@ -161,28 +162,20 @@ def _note_overlap(known: Sequence[Photo], unknown: Sequence[Photo]) -> list[str]
     return notes
 
 
-def _check_file(
-    folder: Path, path: str, checked: CheckedPhotographs, *, in_folder: bool
-) -> tuple[Photo, HashArray] | LeftOut:
-    """Return a photograph and its hashes; `in_folder` tells whether it must be in a folder, which is its person."""
-    shown = escape_controls(path, keep="")
-    if shown != path:
-        return LeftOut(shown, "has a name that is not UTF-8, or that holds control characters")
+def _refuse_place(folder: Path, path: str, *, in_folder: bool) -> str:
+    """Return why a file is not used, whatever it holds; `in_folder` tells whether it must be in a person's folder."""
+    if escape_controls(path, keep="") != path:
+        return "has a name that is not UTF-8, or that holds control characters"
     if is_folder(folder / path):
-        return LeftOut(path, f"is a link to a folder, {_LINK_REMEDY}")
+        return f"is a link to a folder, {_LINK_REMEDY}"
     if in_folder and "/" not in path:
-        return LeftOut(path, "is not in a person's folder")
-    try:
-        content = read_file(folder / path)
-        sha256 = hashlib.sha256(content).hexdigest()
-        hashes = checked.recall(sha256)
-        if hashes is None:
-            hashes = hash_photograph(decode_photograph(content))
-            checked.remember(sha256, hashes)
-    except (PhotographError, OSError) as error:
-        return LeftOut(path, "; ".join(filter(None, [explain_refusal(error), explain_similar_name(path)])))
-    person = path.split("/")[0] if in_folder else ""
-    return Photo(path, person, "", sha256, sha256), hashes
+        return "is not in a person's folder"
+    return ""
+
+
+def _describe(file: CheckedFile, *, in_folder: bool) -> Photo:
+    person = file.path.split("/")[0] if in_folder else ""
+    return Photo(file.path, person, "", file.sha256, file.sha256)
 
 
 def report(split: Split, left_out: Sequence[LeftOut], duplicates: str) -> None:

@@ -1,8 +1,6 @@
 """Compute features on the nodes of a Ray cluster."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +11,14 @@ from celebflow import cluster
 from celebflow.backbone.devices import select_device
 from celebflow.backbone.source import BackboneSource
 from celebflow.backbone.vgg19 import Backbone
-from celebflow.data.decoding import decode_checked, load_photograph, read_checked
+from celebflow.data.cluster_files import FileItem, FileItems
+from celebflow.data.decoding import decode_checked
 from celebflow.data.photos import Photo
 from celebflow.features.extracted import Extracted, Missing, extract_photograph
 from celebflow.features.origin import FeatureOrigin, RuntimeName
 from celebflow.features.runtimes import MAX_RELATIVE_ERRORS, build_runtime, compute_relative_error
 from celebflow.features.transform import Transform
 from celebflow.params import ComputeParams
-
-
-@dataclass(frozen=True)
-class _Item:
-    """A photograph's file, its bytes unless the nodes read it themselves, and what is missing of it."""
-
-    path: Path
-    content: bytes | None
-    missing: Missing
-
-    def __str__(self) -> str:
-        return str(self.path)
 
 
 class ExtractionWorker:
@@ -52,14 +39,10 @@ class ExtractionWorker:
         self._runtime = build_runtime(runtime, backbone, transform.layers)
         self.threads = self._runtime.workers
 
-    def __call__(self, item: _Item) -> Extracted:
+    def __call__(self, item: FileItem[Missing]) -> Extracted:
         """Compute what is missing of a photograph; raise CelebflowError when it cannot be read."""
-        sha256 = item.missing.photo.sha256
-        if item.content is None:
-            photograph = load_photograph(item.path, sha256)
-        else:
-            photograph = decode_checked(item.path, item.content)
-        return extract_photograph(photograph, item.missing, self._transform, self._runtime)
+        photograph = decode_checked(item.path, item.read())
+        return extract_photograph(photograph, item.more, self._transform, self._runtime)
 
     def probe(self) -> NDArray[np.float32]:
         """Return the features of an image of noise, the same on each node."""
@@ -94,40 +77,16 @@ def extract_on_cluster(
             return ""
         return f"its features differ by {errors[node]:.1e} from those of this machine"
 
+    def explain_processor(node: str) -> str:
+        if not errors[node]:
+            return ""
+        return f"; its features differ by {errors[node]:.1e}, as those of another kind of processor"
+
     task = cluster.Task(ExtractionWorker, arguments, explain_difference)
-    items = _Items(missing, folder.resolve(), compute.shared_disk)
+    files = [(each.photo.path, each.photo.sha256, each) for each in missing]
+    items = FileItems(files, folder, shared_disk=compute.shared_disk)
     with cluster.connect(address, task) as nodes:
         for place, extracted in nodes.map(items):
             yield missing[place].photo, extracted
-        for line in _describe(nodes, errors):
+        for line in nodes.describe("photographs", explain_processor):
             print(line)
-
-
-class _Items(Sequence[_Item]):
-    """The items to hand out; each photograph is read when it is its turn."""
-
-    def __init__(self, missing: Sequence[Missing], folder: Path, shared_disk: bool) -> None:
-        self._missing = missing
-        self._folder = folder
-        self._shared_disk = shared_disk
-
-    def __len__(self) -> int:
-        return len(self._missing)
-
-    def __getitem__(self, place: int) -> _Item:  # type: ignore[override] # there are no slices of it
-        each = self._missing[place]
-        path = self._folder / each.photo.path
-        return _Item(path, None if self._shared_disk else read_checked(path, each.photo.sha256), each)
-
-
-def _describe(nodes: cluster.Cluster, errors: Mapping[str, float]) -> Iterator[str]:
-    now = time.monotonic()
-    for name, count in sorted(nodes.done.items()):
-        other = (
-            f"; its features differ by {errors[name]:.1e}, as those of another kind of processor"
-            if errors[name]
-            else ""
-        )
-        yield f"{name}: {count} photographs, {count / (now - nodes.joined_at[name]):.1f}/s{other}."
-    for name, reason in sorted(nodes.refused.items()):
-        yield f"{name} was not used: {reason}."

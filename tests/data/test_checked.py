@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from celebflow.data import checked, preparation
+from celebflow.data import checked, checking, preparation
 from celebflow.data.checked import CheckedPhotographs, count_checked, forget_others, open_checked
 from celebflow.data.decoding import decode_photograph
 from celebflow.data.photos import Photo
@@ -31,7 +31,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(content))
         return decode_photograph(content)
 
-    monkeypatch.setattr(preparation, "decode_photograph", decode)
+    monkeypatch.setattr(checking, "decode_photograph", decode)
     return sizes
 
 
@@ -68,7 +68,7 @@ def test_what_is_interrupted_is_not_done_again(
     draw_people: Callable[..., Path], tmp_path: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, file = draw_people("Ann", "Bo", count=3), tmp_path / "checked.db"
-    monkeypatch.setattr(preparation, "tqdm", _interrupt)
+    monkeypatch.setattr(checking, "tqdm", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         _prepare(data, file)
     monkeypatch.undo()

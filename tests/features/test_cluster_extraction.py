@@ -1,10 +1,13 @@
 """Features come out of a Ray cluster as they do of this machine, byte for byte."""
 
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from benchmarks.cluster import start_cluster
 from celebflow.backbone.source import load_backbone_source
@@ -18,6 +21,7 @@ from celebflow.features.store import save_features
 from celebflow.features.transform import Transform
 from celebflow.params import ComputeParams
 from tests.features.conftest import CPU
+from tests.repository import EVERY_STAGE, Repository
 
 pytestmark = pytest.mark.slow
 TWO_VIEWS = Transform(32, views=("original", "mirrored"))
@@ -76,3 +80,18 @@ def test_nodes_with_other_features_are_refused(
     monkeypatch.setattr(cluster_extraction.ExtractionWorker, "probe", lambda worker: probe(worker) * np.float32(1.001))
     with pytest.raises(CelebflowError, match=r"can work:\n(  .*its features differ by 1\.0e-03 from those.*\n){2}"):
         _extract(tmp_path, photos, data, backbone_file, ComputeParams(cluster=address))
+
+
+@pytest.mark.services
+def test_the_whole_pipeline_on_four_nodes_has_the_same_results(repository: Repository) -> None:
+    before = (repository.folder / "dvc.lock").read_text(encoding="utf-8")
+    shutil.rmtree(repository.folder / ".celebflow" / "features")
+    with start_cluster(4, processors=1) as nodes:
+        repository.edit("cluster: null", f"cluster: {nodes.address}")
+        output = repository.run("dvc", "repro", "--force")
+    assert re.findall(r"Running stage '(\w+)'", output) == EVERY_STAGE
+    assert re.search("60 photographs extracted", output)
+    locks = (before, (repository.folder / "dvc.lock").read_text(encoding="utf-8"))
+    first, second = (yaml.safe_load(lock)["stages"] for lock in locks)
+    for stage in ("prepare", "extract", "train"):
+        assert second[stage] == first[stage]

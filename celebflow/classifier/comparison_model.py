@@ -50,8 +50,8 @@ def fit_comparison_model(
         fitted = fit_two_covariances(components.project(products), people, settings.shrinkage, settings.between_scale)
     except ValueError as error:
         raise IndistinctPeopleError(
-            f"In the features of train, {error}. Choose other extract params or weights, or add photographs, and run "
-            "`dvc repro`."
+            f"In the features of train, or of the part that is left, {error}. Choose other extract params or weights, "
+            "or add photographs, and run `dvc repro`."
         ) from None
     return ComparisonModel(components.change_basis(fitted.mean, fitted.basis), fitted.model)
 

@@ -18,6 +18,7 @@ from celebflow.classifier.preprocessing import Preprocessor, normalize_all
 from celebflow.classifier.ridge import fit_ridge
 from celebflow.classifier.vectors import Vectors, draw_sample, list_views
 from celebflow.data.attributes import BLANK, NO, YES
+from celebflow.errors import CelebflowError
 from celebflow.features.store import LabeledFeatures
 from celebflow.params import TrainParams
 
@@ -59,7 +60,16 @@ def fit_people(
     """Fit what fit_discriminant does to (N, inputs) of collect_inputs and (N,) people, two of them or more.
 
     Returns an (inputs, people) weight and a (people,) bias, of the people among the labels, ascending.
+
+    Raises CelebflowError when there are too few inputs for "lda".
     """
+    person_count = len(np.unique(labels))
+    if params.classifier == "lda" and len(labels) <= person_count:
+        raise CelebflowError(
+            f"train.classifier is lda, which needs more photographs than people, and train has {len(labels)} views of "
+            f"{person_count} people. Add photographs, set extract.views to original and mirrored, or set "
+            "train.classifier to logistic."
+        )
     with _report_convergence(params):
         model = _make_model(params).fit(inputs, labels)
     weight, bias = model.coef_.T, model.intercept_  # (inputs, people), (people,)

@@ -145,7 +145,10 @@ def fit_gallery(
             "The gallery", determinants, lambda: _fit_gallery(train, person_count, between_scale, seed).state()
         )
     except IndistinctPeopleError as error:
-        print(f"Nobody will be unknown, since there is nothing to fit a threshold to: {error}")
+        print(
+            "Nobody will be unknown: a threshold is fitted to train with each fifth of its people left out in turn, "
+            f"and this is not possible here. {error}"
+        )
         return None
     return Gallery.from_state(state, train.features.origin.feature_count)
 

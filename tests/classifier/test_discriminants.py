@@ -23,6 +23,7 @@ from celebflow.classifier.checkpoints import DivergedError
 from celebflow.classifier.classifier_training import CrossEntropy
 from celebflow.classifier.model import Classifier, load_classifier, save_classifier
 from celebflow.classifier.training import compute_logits, validate
+from celebflow.errors import CelebflowError
 from celebflow.features.store import Features, select_split
 from celebflow.params import FaceParams, PreprocessingParams, TrainParams, View
 from tests.conftest import draw_features
@@ -180,6 +181,14 @@ def test_logistic_regression_that_does_not_converge_is_reported_and_used(
     for part in ("not converged after 2 iterations", "train.logistic_c (0.01)", "l2_normalize"):
         assert part in output
     assert "lbfgs" not in output, "scikit-learn's own warning"
+
+
+def test_too_few_photographs_for_a_discriminant_are_told_with_the_remedy() -> None:
+    inputs, params = np.eye(3), _make_params("lda")
+    with pytest.raises(CelebflowError, match="train has 3 views of 3 people.*train.classifier to logistic"):
+        discriminants.fit_people(inputs, np.arange(3), params)
+    weight, _ = discriminants.fit_people(np.eye(4), np.array([0, 0, 1, 1]), params)
+    assert weight.shape == (4, 2)
 
 
 @pytest.mark.parametrize(

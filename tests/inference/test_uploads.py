@@ -19,6 +19,7 @@ from fastapi import Request
 from PIL import Image
 from starlette.types import Message
 
+from celebflow.inference import uploads
 from celebflow.inference.refusals import RefusalError
 from celebflow.inference.uploads import read_photographs
 from tests.images import make_chunk, repeat_last_scan
@@ -106,11 +107,17 @@ MALFORMED = {
     "a form that ends early": (FORM, _make_part(b'name="photograph"; filename="a"', b"abc", end=b""), 400),
     "a field that is not a file": (FORM, _make_part(b'name="photograph"', b"a"), 400),
     "another field": (FORM, _make_part(b'name="other"; filename="a"', b"a"), 400),
+    "a form of what resembles its boundary": (
+        FORM,
+        _make_part(b'name="photograph"; filename="a"', b"\r\n--x-" * 9000),
+        400,
+    ),
     "not JSON": (JSON, b"{", 400),
     "JSON in latin-1": (JSON, b'{"photograph": "\xe9"}', 400),
     "a list": (JSON, b"[]", 400),
     "a number": (JSON, b'{"photograph": 1}', 400),
     "more than the photograph": (JSON, b'{"photograph": "", "path": "/etc/passwd"}', 400),
+    "a photograph twice": (JSON, b'{"photograph": "", "photograph": ""}', 400),
     "a broken name": (JSON, b'{"photo\\ngraph": ""}', 400),
     "a data URL without base64": (JSON, b'{"photograph": "data:image/png,abcd"}', 400),
     "a URL": (JSON, b'{"photograph": "http://127.0.0.1/a.png"}', 400),
@@ -127,6 +134,23 @@ def test_malformed_requests_are_refused(address: str, name: str) -> None:
     response = requests.post(f"{address}/predict", data=body, headers=headers, timeout=60)
     assert response.status_code == status, response.text
     assert set(response.json()) == {"code", "message"}
+
+
+@pytest.mark.parametrize("repeated", [b'"":1,', b'"":[],', b'"":{},', b"1,"])
+def test_json_of_many_values_is_refused_before_it_is_parsed(repeated: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Parser:
+        def validate_json(self, body: bytes, **options: object) -> None:
+            raise AssertionError("it is parsed")
+
+    async def receive() -> Message:
+        start = b'{"photograph": [' if repeated == b"1," else b"{"
+        return {"type": "http.request", "body": start + repeated * 10_000 + b'"photograph": ""}'}
+
+    monkeypatch.setattr(uploads, "_TEXTS", Parser())
+    scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+    with pytest.raises(RefusalError) as refusal:
+        asyncio.run(read_photographs(Request(scope, receive), ["photograph"], LIMITS.upload_bytes))
+    assert refusal.value.code == "malformed"
 
 
 def test_a_body_that_is_not_compressed_may_say_so(address: str) -> None:

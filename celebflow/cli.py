@@ -71,6 +71,11 @@ def _echo(text: str, *, err: bool = False) -> None:
     click.echo(errors.escape_controls(text), err=err)
 
 
+def _echo_line(text: str, *, err: bool = False) -> None:
+    """Do so on one line, whatever characters the names of files have."""
+    click.echo(errors.escape_controls(text, keep=""), err=err)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="celebflow")
 def main() -> None:
@@ -402,14 +407,14 @@ def openset(folder: Path | None, revision: str | None, sheet: Path | None, as_js
             paths.require_writable(sheet)
         report = open_set.measure_open_set(folder, predictor, known, known_sha256s)
     for line in report.unreadable:
-        _echo(f"skipped: {line}", err=True)
+        _echo_line(f"skipped: {line}", err=True)
     for kind, listed in (
         ("The classifier was trained on these people, who are not unknown", report.known_names),
         ("These are photographs of people whom the classifier knows, and count all the same", report.known_files),
         ("No face was found in these photographs, which count all the same", report.faceless),
     ):
         if listed:
-            _echo(f"{kind}: {errors.list_some(listed)}.", err=True)
+            _echo_line(f"{kind}: {errors.list_some(listed)}.", err=True)
     if sheet is not None and report.taken:
         open_set.save_taken(report, folder, predictor.card.backbone.warning(), sheet)
     elif sheet is not None:
@@ -465,7 +470,7 @@ def drift(folder: Path, sample: int, limit: int, sheet: Path | None, format_name
         paths.require_writable(sheet)
     check = check_drift(folder, sample)
     for line in check.report.unreadable:
-        _echo(f"skipped: {line}", err=True)
+        _echo_line(f"skipped: {line}", err=True)
     formats = {
         "json": lambda reports: json.dumps(asdict(reports[0]), indent=2, ensure_ascii=False, allow_nan=False),
         "csv": lambda reports: format_csv(reports[0]),
@@ -603,7 +608,7 @@ def enroll(name: str | None, photographs: tuple[str, ...], model: Path | None, r
         _echo(f"{name} is no longer enrolled.")
     else:
         read = partial(_read_photograph, arguments=photographs)
-        person = enrolling.enroll(name, photographs, read, predictor, partial(_echo, err=True), whole=whole)
+        person = enrolling.enroll(name, photographs, read, predictor, partial(_echo_line, err=True), whole=whole)
         _echo(f"{person.name} is enrolled from {person.count_photographs()}.")
 
 
@@ -672,7 +677,7 @@ def verify(
             f"{calibration.false_non_match_rate:.1%} of pairs of the same person different."
         )
     if crowded:
-        _echo(verifying.describe_crowded(crowded), err=True)
+        _echo_line(verifying.describe_crowded(crowded), err=True)
     if refused:
         raise errors.CelebflowError(f"{len(refused)} files are not readable photographs.")
 
@@ -1052,14 +1057,14 @@ def _show_cache() -> None:
     from celebflow.features import cache
 
     count = checked.count_checked(paths.checked_photographs())
-    _echo(f"{paths.checked_photographs()}: {count:,} photographs that prepare does not decode again")
+    _echo_line(f"{paths.checked_photographs()}: {count:,} photographs that prepare does not decode again")
     size = cache.measure_cache(paths.feature_cache())
-    _echo(f"{paths.feature_cache()}: {size.entries:,} entries, {size.disk_bytes / 1e6:,.1f} MB")
+    _echo_line(f"{paths.feature_cache()}: {size.entries:,} entries, {size.disk_bytes / 1e6:,.1f} MB")
     abandoned = checkpoints.list_abandoned()
     megabytes = checkpoints.measure_checkpoints(abandoned) / 1e6
-    _echo(f"{paths.checkpoints()}: checkpoints of {len(abandoned)} interrupted trainings, {megabytes:,.1f} MB")
+    _echo_line(f"{paths.checkpoints()}: checkpoints of {len(abandoned)} interrupted trainings, {megabytes:,.1f} MB")
     count, size_bytes = fits.measure_fits(paths.fits())
-    _echo(f"{paths.fits()}: {count} fits for other trainings, {size_bytes / 1e6:,.1f} MB")
+    _echo_line(f"{paths.fits()}: {count} fits for other trainings, {size_bytes / 1e6:,.1f} MB")
 
 
 if __name__ == "__main__":

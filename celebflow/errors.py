@@ -113,6 +113,17 @@ def describe_shortage(error: BaseException, place: Path | str = "") -> str:
     return ""
 
 
+def describe_system_error(error: OSError) -> str:
+    """Return what the system refused, the path and the remedy."""
+    if shortage := describe_shortage(error):
+        return shortage
+    place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    reason = error.strerror or str(error) or type(error).__name__
+    return (
+        f"The system refused this: {reason}. Try it again." if place is None else f"{place}: {reason}. Check that path."
+    )
+
+
 def raise_shortage(error: BaseException, place: Path | str = "") -> None:
     """Raise CelebflowError when an exception comes from what the machine lacks, as describe_shortage tells."""
     if shortage := describe_shortage(error, place):
@@ -216,7 +227,7 @@ def report_uncaught(kind: type[BaseException], error: BaseException, traceback: 
         return
     message = describe_shortage(error)
     if not message and isinstance(error, OSError) and error.filename is not None:
-        message = f"{error.filename}: {error.strerror}. Check that path."
+        message = describe_system_error(error)
     if not message and not isinstance(error, BrokenPipeError):
         sys.__excepthook__(kind, error, traceback)
         return

@@ -21,6 +21,7 @@ from celebflow.data.given_tables import (
     show_text,
     simplify_path,
 )
+from celebflow.data.layout import find_similar_names
 from celebflow.data.pairs import Pair
 from celebflow.data.photos import Photo
 from celebflow.data.tables import unescape_cell
@@ -35,12 +36,14 @@ _MIN_FOLDS = 3  # one for test, one for val, and one to train on
 class GivenPairs:
     """The pairs that lie with the photographs, without splits, and the fold of each person who has one.
 
-    `unused_count` is the number of pairs that are left out, because one of their files is not used.
+    `unused_count` is the number of pairs that are left out, because one of their files is not used, and `nobody_count`
+    that of rows of people.csv that name nobody whose photographs are used.
     """
 
     pairs: list[Pair]
     fold_of: dict[str, int] = field(default_factory=dict)
     unused_count: int = 0
+    nobody_count: int = 0
 
 
 def read_given_pairs(folder: Path, photos: Sequence[Photo]) -> GivenPairs | None:
@@ -51,8 +54,8 @@ def read_given_pairs(folder: Path, photos: Sequence[Photo]) -> GivenPairs | None
     `photos` are left out.
 
     Raises CelebflowError, which lists what is wrong by file and line: unknown photographs, pairs of a photograph with
-    itself, pairs given twice, a label that the folders of people contradict, pairs of one kind only, and folds that
-    share people.
+    itself, pairs given twice, a label that the folders of people contradict, pairs of one kind only, folds that share
+    people, and names in people.csv that differ only in writing from those of people.
     """
     file = next((folder / name for name in (PAIRS_TABLE, LFW_PAIRS) if is_given(folder / name)), None)
     if file is None:
@@ -83,9 +86,11 @@ def read_given_pairs(folder: Path, photos: Sequence[Photo]) -> GivenPairs | None
         problems = _check_balance(pairs)
     if problems:
         raise CelebflowError(_describe(file, problems))
-    if fold_of:
-        _add_folds(folder / PEOPLE_TABLE, set(person_of.values()), fold_of)
-    return GivenPairs(pairs, fold_of, unused_count)
+    nobody_count = 0
+    if fold_of and is_given(folder / PEOPLE_TABLE):
+        unused_names = {path.split("/")[0] for path in unused}
+        nobody_count = _add_folds(folder / PEOPLE_TABLE, set(person_of.values()), unused_names, fold_of)
+    return GivenPairs(pairs, fold_of, unused_count, nobody_count)
 
 
 def _describe(file: Path, problems: Sequence[str]) -> str:
@@ -138,7 +143,7 @@ def _read_table(file: Path, known: Set[str]) -> Iterator[tuple[int, Pair]]:
             raise CelebflowError(_describe(file, [f"line {number}: same is {quote_text(same)}, not 0 or 1"]))
         if not re.fullmatch("[0-9]{1,4}", fold) or ("fold" in row and int(fold) == 0):
             raise CelebflowError(_describe(file, [f"line {number}: fold is {quote_text(fold)}, not a number from 1"]))
-        first, second = (row[side] if row[side] in known else unescape_cell(row[side]) for side in ("first", "second"))
+        first, second = (_find_known(row[side], known) for side in ("first", "second"))
         yield number, Pair(first, second, int(same), "", int(fold))
 
 
@@ -213,17 +218,18 @@ def _is_number(word: str) -> bool:
     return bool(re.fullmatch("[0-9]{1,6}", word))
 
 
-def _add_folds(file: Path, people: set[str], fold_of: dict[str, int]) -> None:
-    """Add the folds that people.csv gives to people who are in no pair; other people of it are left out."""
-    if not is_given(file):
-        return
+def _add_folds(file: Path, people: Set[str], unused_names: Set[str], fold_of: dict[str, int]) -> int:
+    """Add the folds that people.csv gives to people who are in no pair; return the number of rows that name nobody.
+
+    `unused_names` are folders with files that are not used, whose rows need no correction.
+    """
     folds = set(fold_of.values())
     line_of: dict[str, int] = {}
+    unknown: list[tuple[int, str]] = []
     for number, row in read_rows(file, ("person", "fold"), ()):
-        person, fold = row["person"], row["fold"].strip()
+        person, fold = _find_known(row["person"], people), row["fold"].strip()
         if person not in people:
-            person = unescape_cell(person)
-        if person not in people:
+            unknown.append((number, person))
             continue
         if not re.fullmatch("[1-9][0-9]{0,3}", fold):
             raise CelebflowError(
@@ -242,3 +248,18 @@ def _add_folds(file: Path, people: set[str], fold_of: dict[str, int]) -> None:
             )
         fold_of[person] = int(fold)
         line_of[person] = number
+    meant_by = find_similar_names({name for _, name in unknown if name.strip()} - unused_names, people)
+    problems = [
+        f"line {number}: {quote_text(name)} is not one of the people, but {meant_by[name]!a} is"
+        for number, name in unknown
+        if name in meant_by and meant_by[name] not in line_of  # a table of more people may have somebody alike
+    ]
+    if problems:
+        remedy = "Write each name as the folder of that person has it, or remove that line."
+        raise CelebflowError(describe_problems(file, problems, remedy))
+    return len(unknown)
+
+
+def _find_known(cell: str, known: Set[str]) -> str:
+    """Return what a cell names; celebflow's own tables have an apostrophe where there would be a formula."""
+    return cell if cell in known else unescape_cell(cell)

@@ -12,7 +12,7 @@ from celebflow.data.pairs import Pair, draw_pairs
 from celebflow.data.photos import SPLITS, Photo
 from celebflow.data.splits import Split, advise_on_duplicates, leave_out_unknown
 from celebflow.data.units import join_units
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, list_some
 from celebflow.params import PrepareParams
 
 _MIN_PEOPLE = 2  # with two photographs or more, in each split
@@ -31,7 +31,7 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
     given = read_given_pairs(folder, photos)
     notes: list[str] = []
     if given is not None and given.fold_of:
-        split_of, notes = _take_folds(photos, given)
+        split_of, notes = _take_folds(photos, given, folder / PEOPLE_TABLE)
     else:
         split_of = _draw_splits(photos, params)
     assigned = sorted((replace(photo, split=split_of[photo.person]) for photo in photos), key=lambda each: each.path)
@@ -63,8 +63,11 @@ def split_people(photos: Sequence[Photo], people: Sequence[str], params: Prepare
     return Split(assigned, pairs, [*notes, *_describe(assigned, pairs)], given.fold_of if given else {})
 
 
-def _take_folds(photos: Sequence[Photo], given: GivenPairs) -> tuple[dict[str, str], list[str]]:
-    """Return the split of each person by folds, and notes on what the folds do not say or cannot keep apart."""
+def _take_folds(photos: Sequence[Photo], given: GivenPairs, table: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the split of each person by folds, and notes on what the folds do not say or cannot keep apart.
+
+    `table` is people.csv, which may be missing.
+    """
     fold_of = given.fold_of
     *_, val, test = sorted({pair.fold for pair in given.pairs})
     split_of_fold = {val: "val", test: "test"}
@@ -72,10 +75,17 @@ def _take_folds(photos: Sequence[Photo], given: GivenPairs) -> tuple[dict[str, s
     notes = []
     without = [person for person in split_of if person not in fold_of]
     if without:
-        notes.append(
-            f"{len(without)} people are in no pair, and their folds are not known: they train in every fold. A table "
-            "people.csv (person, fold) beside pairs.csv would give them folds."
+        remedy = (
+            f"Add them to {table}, which does not name them"
+            if is_given(table)
+            else f"A table {table.name} (person, fold) beside pairs.csv would give them folds"
         )
+        notes.append(
+            f"{len(without)} people are in no pair, and their folds are not known: they train in every fold. {remedy}: "
+            f"{list_some(without)}."
+        )
+    if given.nobody_count:
+        notes.append(f"{given.nobody_count} rows of {table} name nobody whose photographs are used: they do not count.")
     folds_of_group: dict[str, set[int]] = defaultdict(set)
     for photo in photos:
         folds_of_group[photo.group].add(fold_of.get(photo.person, 0))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from celebflow import paths
 from celebflow.data.photos import load_photos
-from celebflow.errors import CelebflowError, describe_shortage
+from celebflow.errors import CelebflowError, describe_system_error
 from celebflow.evaluation.attribute_suspects import AttributeSuspect, load_attribute_suspects
 from celebflow.experiments.attribute_journal import AttributeAction, AttributeChange, AttributeJournal, Edit
 from celebflow.experiments.attribute_labels import LabelTable, Place
@@ -165,7 +165,7 @@ class AttributeReview:
             try:
                 self._edit(table, edits, texts, is_back=False)
             except OSError as error:
-                return [], [*problems, describe_shortage(error) or f"{table.file}: {error.strerror}."]
+                return [], [*problems, describe_system_error(error)]
         return changed, problems
 
     def locate(self, item: AttributeItem) -> Path:

@@ -17,7 +17,7 @@ from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.vectors import Vectors, draw_sample
 from celebflow.data.photos import Photo
 from celebflow.data.tables import write_table
-from celebflow.errors import CelebflowError
+from celebflow.errors import CelebflowError, escape_controls
 from celebflow.evaluation.drift import SampleComparison, compare_samples
 from celebflow.evaluation.metrics import Fraction, measure_fraction
 from celebflow.evaluation.results import PersonPrediction
@@ -186,7 +186,7 @@ def _require_enough(found: NewPhotographs, folder: Path) -> None:
         f"{found.duplicate_count} near-duplicates of others": found.duplicate_count,
     }
     beside = " and ".join(text for text, count in left_out.items() if count)
-    first = f" The first: {found.unreadable[0]}." if found.unreadable else ""
+    first = f" The first: {escape_controls(found.unreadable[0], keep='')}." if found.unreadable else ""
     raise CelebflowError(
         f"{folder} holds {count} new photographs{f', beside {beside}' if beside else ''}. Whether they look like "
         f"those of train cannot be told from fewer than {MIN_PHOTOGRAPHS}.{first}"
@@ -333,7 +333,8 @@ def _format_photographs(shown: Sequence[ComparedPhotograph]) -> str:
         if each.predicted is not None and each.confidence is not None:
             name = f"unknown ({each.predicted}?)" if each.unknown else each.predicted
             row += [name, format_confidence(each.confidence)]
-        rows.append([*row, "no face found" if each.face is False else ""])
+        row.append("no face found" if each.face is False else "")
+        rows.append([escape_controls(cell, keep="") for cell in row])
     headers = ["differs most", "score", *(["predicted", "confidence"] if has_people else []), ""]
     return str(tabulate(rows, headers, tablefmt="plain", disable_numparse=True))
 
@@ -356,7 +357,7 @@ def save_sheet(check: DriftCheck, file: Path) -> None:
     new = [
         Tile(
             load_crop(check.folder / each.path, check.new[each.path].sha256, transform, check.new[each.path].face),
-            f"{Path(each.path).name}\n{each.score:+.3f}",
+            f"{escape_controls(Path(each.path).name, keep='')}\n{each.score:+.3f}",
             ORANGE,
         )
         for each in check.report.photographs[:_MAX_TILES]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock, Timeout
 
 from celebflow import paths
-from celebflow.errors import CelebflowError, describe_shortage
+from celebflow.errors import CelebflowError, describe_system_error
 from celebflow.evaluation.suspects import Suspect, load_suspects
 from celebflow.experiments.confirmed import load_confirmed, save_confirmed
 from celebflow.experiments.review_items import Item, list_items
@@ -127,7 +127,7 @@ class Review:
             except CelebflowError as error:
                 problems.append(str(error))
             except OSError as error:
-                problems.append(describe_shortage(error) or f"{item.suspect.path}: {error.strerror}.")
+                problems.append(f"{item.suspect.path}: {describe_system_error(error)}")
         return changed, problems
 
     def locate(self, item: Item) -> Path:

@@ -12,6 +12,10 @@ from celebflow.data.files import is_system_file, read_file
 from celebflow.data.formats import PhotographError
 from celebflow.errors import CelebflowError
 
+_MAX_NAME_BYTES = 255  # of most file systems
+# The system says so of a path where no file is: none in that folder, a file instead of the folder, an impossible name.
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
+
 
 def is_inside(path: Path, folder: Path) -> bool:
     """Tell whether a file is below a folder, whatever links and dots its path has; the file itself may be a link.
@@ -26,10 +30,17 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 def holds(path: Path, sha256: str) -> bool:
     """Tell whether a file, or what a link leads to, can be read and has this content."""
+    return look_for(path, sha256) is True
+
+
+def look_for(path: Path, sha256: str) -> bool | None:
+    """Tell whether a file, or what a link leads to, has this content; None where it may, but cannot be read now."""
     try:
         return hashlib.sha256(read_file(path)).hexdigest() == sha256
-    except (PhotographError, OSError):
+    except PhotographError:
         return False
+    except OSError as error:
+        return False if error.errno in _NO_FILE else None
 
 
 def list_people(folder: Path, left_out: str | None = None) -> list[str]:
@@ -48,14 +59,26 @@ def _is_text(name: str) -> bool:
 
 
 def list_free_places(folder: Path, name: str) -> Iterator[Path]:
-    """Yield places for a file in a folder where no file is now: its own name, then NAME-2, NAME-3 and so on."""
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - the names of Path have no empty stem
+    """Yield places for a file in a folder where no file is now: its own name, then NAME-2, NAME-3 and so on.
+
+    A name that would be too long for a file system loses the end of NAME.
+    """
     number = 1
     while True:
-        place = folder / (name if number == 1 else f"{stem}-{number}{suffix}")
+        place = folder / (name if number == 1 else _add_to_stem(name, f"-{number}"))
         if not os.path.lexists(place):
             yield place
         number += 1
+
+
+def _add_to_stem(name: str, end: str) -> str:
+    """Return a name of a file with this before its suffix."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - the names of Path have no empty stem
+    if len(os.fsencode(f"{end}{suffix}")) >= _MAX_NAME_BYTES:  # a dot in a name that has no suffix
+        stem, suffix = name, ""
+    while len(os.fsencode(f"{stem}{end}{suffix}")) > _MAX_NAME_BYTES:
+        stem = stem[:-1]
+    return f"{stem}{end}{suffix}"
 
 
 def move(source: Path, target: Path) -> None:
@@ -79,8 +102,8 @@ def move(source: Path, target: Path) -> None:
 
 
 def remove_placeholder(target: Path) -> None:
-    """Remove the empty file that move left where it did not get further."""
-    with suppress(FileNotFoundError):
+    """Remove the empty file that move left where it did not get further; prepare tells of one that has to stay."""
+    with suppress(OSError):
         status = target.lstat()
         if stat.S_ISREG(status.st_mode) and status.st_size == 0:
             target.unlink()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
-from celebflow.errors import CelebflowError, describe_shortage
+from celebflow.errors import CelebflowError, describe_shortage, describe_system_error
 from celebflow.experiments.attribute_journal import AttributeAction
 from celebflow.experiments.attribute_review import AttributeItem, AttributeReview
 from celebflow.experiments.review import Review
@@ -83,9 +83,8 @@ def make_app(review: Review | AttributeReview, access: Access) -> FastAPI:
             except CelebflowError as error:
                 raise RefusalError(409, "not_possible", str(error)) from None
             except OSError as error:
-                if shortage := describe_shortage(error):
-                    raise RefusalError(507, "not_possible", shortage) from None
-                raise
+                status = 507 if describe_shortage(error) else 409
+                raise RefusalError(status, "not_possible", describe_system_error(error)) from None
 
     def describe(changed: Sequence[Item | AttributeItem], problems: list[str] | None = None) -> dict[str, Any]:
         """Return what the page needs to know after a change."""

@@ -95,9 +95,8 @@ def _enroll(
             taken.append(coordinates)
             hash_of[photograph] = hashes
     if refused:
-        raise CelebflowError(
-            f"Nobody was enrolled: {'; '.join(refused)}. Leave that out, or give other photographs of {name}."
-        )
+        listed = escape_controls("; ".join(refused), keep="")
+        raise CelebflowError(f"Nobody was enrolled: {listed}. Leave that out, or give other photographs of {name}.")
     if taken:
         enrollment = enrollment.add(name, np.stack(taken), np.stack([*hash_of.values()]))
         save_enrollment(enrollment, predictor.enrolled_file)

@@ -879,7 +879,34 @@ def test_numbers_about_a_png_file_count_in_the_order_that_its_specification_give
         shown = np.array(decode_photograph(_insert_chunks(red, *chunks)).getpixel((0, 0)), np.int64)
         assert np.abs(shown - expected).max() <= (0 if expected == plain else 6), chunks
     assert decode_photograph(_insert_chunks(gray, linear)).getpixel((0, 0)) == (168, 168, 168)
+    assert decode_photograph(_state_colors(gray, 12, 8)).getpixel((0, 0)) == (168, 168, 168)
     assert decode_photograph(_insert_chunks(gray, wide, usual)).getpixel((0, 0)) == (100, 100, 100)
+
+
+def test_colors_that_are_stated_in_other_ways_do_not_count_as_the_limits_say() -> None:
+    color, profile = (200, 60, 40), make_rgb_profile(ADOBE_RGB)
+    image = Image.new("RGB", (16, 16), color)
+    plain, with_profile = (_encode(image, "JPEG", quality=100, icc_profile=each) for each in (None, profile))
+    start = with_profile.index(b"ICC_PROFILE") - 4
+    segment = with_profile[start : start + 2 + struct.unpack_from(">H", with_profile, start + 2)[0]]
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA001] = 2  # Adobe RGB, as cameras write it
+    # BITMAPV5HEADER, which ends with the place and the size of an embedded profile.
+    header = struct.pack("<IiiHHIIiiII", 124, 16, 16, 1, 24, 0, 768, 2835, 2835, 0, 0) + bytes(16) + b"DEBM" + bytes(48)
+    header += struct.pack("<4I", 4, 124 + 768, len(profile), 0)
+    bmp = (
+        b"BM" + struct.pack("<IHHI", 138 + 768 + len(profile), 0, 0, 138) + header + bytes(color[::-1]) * 256 + profile
+    )
+    for content in (
+        plain,
+        plain[:-2] + segment + plain[-2:],
+        _encode(image, "JPEG", quality=100, exif=exif.tobytes()),
+        bmp,
+    ):
+        shown = np.array(decode_photograph(content).getpixel((0, 0)), np.int64)
+        assert np.abs(shown - color).max() <= 1
+    changed = np.array(decode_photograph(with_profile).getpixel((0, 0)), np.int64)
+    assert np.abs(changed - color).max() > 20
 
 
 def test_profiles_of_grays_and_inks_are_applied() -> None:

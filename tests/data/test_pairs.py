@@ -196,6 +196,47 @@ def test_folds_become_splits_and_people_csv_adds_to_them(tmp_path: Path) -> None
             split_people(PHOTOS, [], PARAMS, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("folder", "written"),
+    [
+        ("Zo\xe9 Lee", "Zoe\u0301 Lee"),
+        ("Zo\xe9 Lee", "Zoe Lee"),
+        ("Zo\xe9 Lee", "Zo\xe9_Lee"),
+        ("Zo\xe9 Lee", "Zo\xe9 Lee "),
+        ("Zo\xe9 Lee", " zo\xe9 lee"),
+        ("Zoe\u0301 Lee", "Zo\xe9 Lee"),
+    ],
+)
+def test_a_name_with_a_fold_that_is_written_in_another_way_is_told(tmp_path: Path, folder: str, written: str) -> None:
+    photos = [*PHOTOS, *_make_photos({folder: 2})]
+    _write(_write(tmp_path, "pairs.txt", LFW), "people.csv", f"person,fold\nGus,1\n{written},1\n")
+    with pytest.raises(CelebflowError, match=r"people\.csv.*\n.*line 3: .*not one of the people, but ") as caught:
+        split_people(photos, [], PARAMS, tmp_path)
+    assert f"'{written}' is" in str(caught.value) and f"but {folder!a} is" in str(caught.value)
+    assert "prepare.seed" not in str(caught.value), "the pairs are right"
+    _write(tmp_path, "people.csv", f"person,fold\n{folder},1\n{written},2\n")
+    split = split_people(photos, [], PARAMS, tmp_path)
+    assert split.fold_of[folder] == 1, "the other one may be somebody who is not here"
+    assert any(f"1 rows of {tmp_path / 'people.csv'} name nobody" in note for note in split.notes)
+
+
+def test_rows_of_folds_that_name_nobody_and_people_whom_none_names_are_counted(tmp_path: Path) -> None:
+    photos = [*PHOTOS, *_make_photos({"=Hal": 1, "Ida": 1})]
+    (tmp_path / "ida").mkdir()
+    (tmp_path / "ida" / "1.jpg").write_bytes(b"damaged")
+    rows = "Gus,1\n'=Hal,2\nNobody,1\nida,9\n,1\n"
+    _write(_write(tmp_path, "pairs.txt", LFW), "people.csv", f"person,fold\n{rows}")
+    split = split_people(photos, [], PARAMS, tmp_path)
+    assert split.fold_of["=Hal"] == 2
+    [note] = [note for note in split.notes if "name nobody" in note]
+    assert note.startswith("3 rows") and "people.csv" in note
+    [note] = [note for note in split.notes if "in no pair" in note]
+    assert note.startswith("1 people") and note.endswith("which does not name them: Ida.") and "Add them" in note
+    (tmp_path / "people.csv").unlink()
+    [note] = [note for note in split_people(photos, [], PARAMS, tmp_path).notes if "in no pair" in note]
+    assert note.startswith("3 people") and "A table people.csv" in note
+
+
 def test_folds_of_people_that_cannot_count_are_told(tmp_path: Path) -> None:
     for text, reason in (
         ("Gus,4\n", r"line 2: Gus is in fold 4, in which there is no pair\. Correct it"),

@@ -24,6 +24,7 @@ from celebflow.experiments.confirmed import (
 from celebflow.experiments.review import lock_review, open_review
 from celebflow.experiments.review_summary import format_summary, list_commands
 from tests.experiments.attribute_reviewing import make_attribute_project, read_labels
+from tests.experiments.reviewing import serve_review
 
 BEFORE = [["1", "0"], ["0", "1"], ["1", "0"]]
 
@@ -245,3 +246,28 @@ def test_paths_that_lead_elsewhere_are_neither_shown_nor_changed(
         for path in ("../secret.png", "", "/etc/hostname"):
             with pytest.raises(CelebflowError, match="is no photograph"):
                 review.locate_other(path)
+
+
+@pytest.mark.parametrize(("code", "status"), [(errno.EACCES, 507), (errno.EROFS, 507), (errno.EIO, 409)])
+def test_what_the_system_refuses_is_a_message_and_the_review_goes_on(
+    suspects: list[AttributeSuspect], tmp_path: Path, code: int, status: int
+) -> None:
+    real = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target.name == "attributes.csv" and target.parent.name == "data":
+            raise OSError(code, os.strerror(code), str(self), None, str(target))
+        return real(self, target)
+
+    with open_attribute_review() as review, serve_review(review) as client:
+        review.decide(0, "flip")
+        review.apply([0])
+        changed = read_labels(tmp_path)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "replace", refuse)
+            response = client.post("undo", {"row": 0})
+        assert response.status_code == status
+        assert os.strerror(code) in response.json()["message"] and "attributes.csv" in response.json()["message"]
+        assert review.journal.unfinished == [] and read_labels(tmp_path) == changed
+        assert client.post("undo", {"row": 0}).status_code == 200
+    assert read_labels(tmp_path) == BEFORE

@@ -69,9 +69,10 @@ def test_what_the_command_needs_is_told(repository: Repository) -> None:
     folder.mkdir()
     assert "holds 0 new photographs" in repository.invoke("drift", str(folder), fails=True)
     (folder / "broken.png").write_bytes(b"nothing")
+    (folder / "bro\nken.png").write_bytes(b"nothing")
     invented_people.draw_photograph(0, 11).save(folder / "one.png")
     output = repository.invoke("drift", str(folder), fails=True)
-    assert "1 new photographs" in output and "fewer than 10" in output and "broken.png" in output
+    assert "1 new photographs" in output and "fewer than 10" in output and r"bro\u000aken.png" in output
     assert "Left out: 36 of train itself" in repository.invoke("drift", "data"), "24 are of val and test"
     own = folder / "own"
     for photo in load_photos(repository.folder / "splits" / "photos.csv"):
@@ -86,6 +87,7 @@ def test_what_the_command_needs_is_told(repository: Repository) -> None:
     _draw(folder / "more", 2)
     output = repository.invoke("drift", str(folder))
     assert f"skipped: {folder / 'broken.png'}" in output
+    assert rf"skipped: {folder / 'bro'}\u000aken.png: " in output
     repository.edit("image_size_px: 64", "image_size_px: 96")
     repository.repro("extract")
     assert "evaluate has not ended" in repository.invoke("drift", str(folder), fails=True)
@@ -134,6 +136,17 @@ def test_the_text_says_what_differs_and_what_was_left_out() -> None:
         "found",
     ]
     assert "differs most" not in format_drift(REPORT, 0)
+
+
+def test_names_of_files_break_neither_lines_nor_columns() -> None:
+    names = ["c\nd.jpg", "e\tf\r.jpg", "g\udce9.jpg", "h\x1b[31m\u202e.jpg", "plain and as long as the others.jpg"]
+    photographs = [ComparedPhotograph(name, 0.5, False, "Ann", 0.9, False) for name in names]
+    text = format_drift(replace(REPORT, photographs=photographs), -1)
+    header, *rows = text.splitlines()[-1 - len(names) :]
+    shown = [r"c\u000ad.jpg", r"e\u0009f\u000d.jpg", r"g\udce9.jpg", r"h\u001b[31m\u202e.jpg", names[-1]]
+    assert [row[: header.index("score")].rstrip() for row in rows] == shown
+    assert {row.index("+0.500") for row in rows} == {header.index("score")}
+    assert {row.index("no face") for row in rows} == {rows[0].index("no face")}
 
 
 def test_a_task_without_people_has_scores_alone() -> None:

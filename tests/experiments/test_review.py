@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from celebflow import paths
+from celebflow.data.files import read_file
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.suspects import Suspect, save_suspects
+from celebflow.experiments import review_moves
 from celebflow.experiments.confirmed import ConfirmedLabel, load_confirmed, save_confirmed
 from celebflow.experiments.review import Review, open_review
-from celebflow.experiments.review_journal import Action
+from celebflow.experiments.review_journal import Action, Step
 from celebflow.experiments.review_summary import format_summary, list_commands
 from tests.experiments.reviewing import list_photographs, make_project
 
@@ -300,6 +302,151 @@ def test_a_disk_that_fails_leaves_no_part_of_a_line(suspects: list[Suspect], mon
         review.decide(2, "delete")
     with open_review() as review:
         assert _states(review) == ["delete", "-", "delete", "-", "-", "-"]
+
+
+def _rename(suspects: list[Suspect], name: str) -> list[Suspect]:
+    """Give the first photograph of each person this name."""
+    renamed = [replace(each, path=f"{each.person}/{name}", nearest_of_person="") for each in suspects[:3]]
+    for old, new in zip(suspects, renamed, strict=False):
+        Path("data", old.path).rename(Path("data", new.path))
+    save_suspects([*renamed, *suspects[3:]], paths.SUSPECTS)
+    return renamed
+
+
+def test_names_that_are_as_long_as_can_be_move_and_return(suspects: list[Suspect], tmp_path: Path) -> None:
+    _rename(suspects, "n" * 251 + ".png")
+    before = list_photographs(tmp_path)
+    with open_review() as review:
+        review.decide(0, "move", "Cy")
+        review.decide(1, "delete")
+        review.decide(2, "delete")
+        assert review.apply([0, 1, 2])[1] == []
+        moved = {file.name for folder in (Path("data/Cy"), paths.deleted()) for file in folder.glob("n*")}
+        assert moved == {"n" * 251 + ".png", "n" * 249 + "-2.png"}
+    with open_review() as review:
+        for row in range(3):
+            review.undo(row)
+    assert list_photographs(tmp_path) == before
+
+
+def test_a_name_that_the_disk_cannot_have_is_told_and_the_review_goes_on(
+    suspects: list[Suspect], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _rename(suspects, "n" * 251 + ".png")
+    before = list_photographs(tmp_path)
+    monkeypatch.setattr(review_moves, "_MAX_NAME_BYTES", 300)  # more than the disk has
+    with open_review() as review:
+        for row in (0, 1, 3):
+            review.decide(row, "move", "Cy")
+        changed, problems = review.apply([0, 1, 3])
+        assert [item.row for item in changed] == [3]
+        assert len(problems) == 2 and all("-2.png" in each and "too long" in each for each in problems)
+        review.undo()
+        assert list_photographs(tmp_path) == before
+        review.decide(0, "keep")
+    with open_review() as review:
+        assert _states(review) == ["keep", "move", "-", "-", "-", "-"]
+
+
+def test_a_journal_with_a_step_to_an_impossible_name_opens_again(suspects: list[Suspect], tmp_path: Path) -> None:
+    before = list_photographs(tmp_path)
+    with open_review() as review:
+        change = review.decide(0, "move", "Cy")[0].change
+        assert change is not None
+        review.journal.begin(Step(change.number, "data/Ann/0.png", f"data/Cy/{'n' * 256}", back=False))
+    with open_review() as review:
+        assert review.apply([0])[1] == []
+        review.undo(0)
+    assert list_photographs(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EIO]
+)
+@pytest.mark.parametrize("fails", ["open", "replace"])
+def test_whatever_the_system_refuses_is_told_and_the_review_goes_on(
+    suspects: list[Suspect], tmp_path: Path, code: int, fails: str
+) -> None:
+    before = list_photographs(tmp_path)
+    real = os.open
+
+    def refuse(path: Path, *_: Any, **__: Any) -> Any:
+        raise OSError(code, os.strerror(code), str(path))
+
+    def open_file(path: Path, flags: int, *arguments: Any, **named: Any) -> int:
+        return refuse(path) if flags & os.O_EXCL else real(path, flags, *arguments, **named)
+
+    with open_review() as review:
+        review.decide(0, "move", "Cy")
+        review.decide(1, "delete")
+        with pytest.MonkeyPatch.context() as patch:
+            if fails == "open":
+                patch.setattr(os, "open", open_file)
+                patch.setattr(Path, "lstat", refuse)
+            else:
+                patch.setattr(Path, "replace", refuse)
+            changed, problems = review.apply([0, 1])
+        assert changed == [] and review.journal.unfinished is None
+        assert all(os.strerror(code) in each for each in problems)
+        assert [each.partition(": ")[0] for each in problems] == ["Ann/0.png", "Bo_Ek/0.png"]
+        assert list_photographs(tmp_path) == before
+        assert [item.row for item in review.apply([0, 1])[0]] == [0, 1]
+        review.undo()
+        review.undo()
+    assert list_photographs(tmp_path) == before
+
+
+def test_a_step_that_could_not_be_noted_is_settled_before_the_next(suspects: list[Suspect], tmp_path: Path) -> None:
+    before = list_photographs(tmp_path)
+    real, written = os.write, []
+
+    def fill(number: int, content: bytes) -> int:
+        written.append(content)
+        if len(written) == 2:  # the first step is begun, and its end finds no space
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(number, content)
+
+    with open_review() as review:
+        review.decide(0, "move", "Cy")
+        review.decide(1, "move", "Cy")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "write", fill)
+            assert len(review.apply([0, 1])[1]) == 1
+        assert _states(review)[:2] == ["MOVE", "MOVE"]
+        review.undo(0)
+        review.undo(1)
+    assert list_photographs(tmp_path) == before
+
+
+def test_a_photograph_in_a_folder_that_cannot_be_read_is_not_forgotten(
+    suspects: list[Suspect], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list_photographs(tmp_path)
+    with open_review() as review:
+        review.decide(0, "move", "Cy")
+        review.apply([0])
+    journal = paths.review() / "journal.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))  # killed before it was noted
+    real = read_file
+
+    def refuse(path: Path) -> bytes:
+        if path.parent.name in closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr("celebflow.experiments.review_moves.read_file", refuse)
+    closed = {"Ann", "Cy"}
+    with pytest.raises(CelebflowError, match=r"Ann/0\.png.*Cy/0-2\.png.*Make both folders readable"), open_review():
+        pass
+    closed = {"Cy"}
+    with open_review() as review:
+        assert review.journal.unfinished is None and review.left_out_count == 3
+        review.decide(0, "keep")
+    closed = set()
+    with open_review() as review:
+        [item] = [item for item in review.items if item.is_moved]
+        review.undo(item.row)
+    assert list_photographs(tmp_path) == before
 
 
 class _Killed(BaseException):

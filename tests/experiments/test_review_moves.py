@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from celebflow.errors import CelebflowError
-from celebflow.experiments.review_moves import is_inside, list_free_places, list_people, move, remove_placeholder
+from celebflow.experiments.review_moves import (
+    holds,
+    is_inside,
+    list_free_places,
+    list_people,
+    look_for,
+    move,
+    remove_placeholder,
+)
 
 
 @pytest.fixture
@@ -40,6 +48,26 @@ def test_a_free_name_keeps_the_end_of_the_name(data: Path, name: str, second: st
     assert [place.name for place in islice(list_free_places(data, name), 1)] == [name]
     (data / name).touch()
     assert next(list_free_places(data, name)).name == second
+
+
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [
+        ("n" * 251 + ".jpg", "n" * 249 + "-2.jpg"),
+        ("n" * 249 + ".jpg", "n" * 249 + "-2.jpg"),
+        ("é" * 125 + "x.jpg", "é" * 124 + "-2.jpg"),
+        ("n" * 255, "n" * 253 + "-2"),
+        ("a." + "n" * 253, "a." + "n" * 251 + "-2"),
+        (".jpg" + "n" * 251, ".jpg" + "n" * 249 + "-2"),
+    ],
+)
+def test_a_free_name_is_never_longer_than_a_file_system_allows(data: Path, name: str, second: str) -> None:
+    taken = set()
+    for place in islice(list_free_places(data / "Bo", name), 12):
+        place.touch(exist_ok=False)
+        taken.add(place.name)
+    assert {name, second} < taken
+    assert len(taken) == 12 and {Path(each).suffix for each in taken if name.endswith(".jpg")} <= {".jpg"}
 
 
 def test_links_and_files_that_nobody_may_write_move_as_they_are(data: Path, tmp_path: Path) -> None:
@@ -86,6 +114,27 @@ def test_only_an_empty_file_is_a_placeholder(data: Path) -> None:
     remove_placeholder(data / "Ann" / "1.jpg")
     remove_placeholder(data / "Ann" / "2.jpg")
     assert [place.name for place in (data / "Ann").iterdir()] == ["1.jpg"]
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "1.jpg/2.jpg", "3.jpg"])
+def test_a_placeholder_that_cannot_be_there_is_no_error(data: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    remove_placeholder(data / "Ann" / name)
+    assert look_for(data / "Ann" / name, "") is False
+
+    def fail(self: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "lstat", fail)
+    remove_placeholder(data / "Ann" / name)
+
+
+def test_what_cannot_be_read_may_be_there(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "open", fail)
+    assert look_for(data / "Ann" / "1.jpg", "") is None
+    assert not holds(data / "Ann" / "1.jpg", "")
 
 
 def test_what_is_outside_of_the_data_is_told(data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Only the page of the review itself can change anything, and only what it has an address for."""
 
+import errno
 import io
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -126,6 +128,32 @@ def test_what_cannot_be_done_is_refused_with_the_reason(
     response = client.post(path, body)
     assert response.status_code == status
     assert response.json()["message"]
+    assert list_photographs(tmp_path) == before
+
+
+@pytest.mark.parametrize(("code", "status"), [(errno.ENOSPC, 507), (errno.EACCES, 507), (errno.EIO, 409)])
+def test_what_the_system_refuses_is_a_message_too(
+    client: Client, review: Review, tmp_path: Path, code: int, status: int
+) -> None:
+    before = list_photographs(tmp_path)
+
+    def refuse(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        response = client.post("decisions", {"row": 0, "action": "delete"})
+    assert response.status_code == status
+    assert "journal.jsonl" in response.json()["message"] and os.strerror(code) in response.json()["message"]
+    assert client.post("decisions", {"row": 0, "action": "delete"}).status_code == 200
+    review.apply([0])
+    (tmp_path / "data" / "Ann").rename(tmp_path / "elsewhere")
+    (tmp_path / "data" / "Ann").touch()  # a file in the place of the folder
+    response = client.post("undo", {"row": 0})
+    assert (response.status_code, "data/Ann" in response.json()["message"]) == (409, True)
+    (tmp_path / "data" / "Ann").unlink()
+    (tmp_path / "elsewhere").rename(tmp_path / "data" / "Ann")
+    assert client.post("undo", {"row": 0}).status_code == 200
     assert list_photographs(tmp_path) == before
 
 

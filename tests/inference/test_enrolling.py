@@ -104,6 +104,16 @@ def test_a_photograph_counts_once(folder: Path) -> None:
     assert "from 2 photographs." in result.stdout and "blue.png" in result.stderr
 
 
+def test_names_of_photographs_break_no_line(folder: Path) -> None:
+    for name in ("a\nb.png", "a\n\udce9.png"):
+        shutil.copy("blue.png", name)
+    _enroll("Di", "blue.png")
+    assert r"a\u000ab.png: this photograph is already enrolled" in _enroll("Di", "a\nb.png").stderr.splitlines()[-1]
+    assert r"a\u000a\udce9.png: this" in _enroll("Di", "a\n\udce9.png").stderr
+    result = _enroll("Ed", "a\nb.png", status=1)
+    assert r"Nobody was enrolled: a\u000ab.png is already" in str(result.exception)
+
+
 def test_near_duplicates_count_once(folder: Path) -> None:
     noise = Image.open("noise.png")
     noise.resize((120, 80)).save("large.webp", quality=50)

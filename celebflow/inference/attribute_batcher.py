@@ -7,6 +7,7 @@ from functools import partial
 from celebflow.inference.attribute_predictor import AnsweredFace, AttributePredictor, PredictedAttributes
 from celebflow.inference.extractor import NO_FACE
 from celebflow.inference.face_batcher import FaceBatcher
+from celebflow.inference.pictures import Picture
 from celebflow.inference.request_queue import Limits
 
 
@@ -22,6 +23,7 @@ class AttributeResponse:
     faces: list[AnsweredFace]
     note: str | None
     warning: str | None
+    picture: Picture = None
 
 
 class AttributeBatcher(FaceBatcher[PredictedAttributes]):
@@ -32,12 +34,15 @@ class AttributeBatcher(FaceBatcher[PredictedAttributes]):
         super().__init__(predictor, limits, observe_batch)
         self._predictor = predictor
 
-    async def predict(self, content: bytes, max_attributes: int | None, *, whole: bool = False) -> AttributeResponse:
+    async def predict(
+        self, content: bytes, max_attributes: int | None, *, whole: bool = False, picture: bool = False
+    ) -> AttributeResponse:
         """Predict the attributes of the faces in a photograph, up to `max_attributes` each, the most probable first.
 
         Raises PhotographError when it cannot be read or is too large.
         """
-        photograph, predicted = await self._process(partial(self._extract, content, whole=whole))
+        photograph, predicted = await self._process(partial(self._extract, content, whole=whole, picture=picture))
         faces = [self._predictor.describe(face, max_attributes) for face in predicted]
         warning = self._predictor.card.backbone.warning() or None
-        return AttributeResponse(photograph.width_px, photograph.height_px, faces, None if faces else NO_FACE, warning)
+        note = None if faces else NO_FACE
+        return AttributeResponse(photograph.width_px, photograph.height_px, faces, note, warning, photograph.picture)

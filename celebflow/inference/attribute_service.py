@@ -23,6 +23,7 @@ class AttributeService:
     description = "Which attributes a face has: for each, the probability of yes and the answer."
     people = None
     page = make_page("attributes", "faces")
+    image_sources = "data:"
     response_type = AttributeResponse
 
     def __init__(self, predictor: AttributePredictor, limits: Limits, show_training: bool, metrics: Metrics) -> None:
@@ -49,12 +50,13 @@ class AttributeService:
             int, Query(ge=1, le=_MAX_ATTRIBUTES, description="how many attributes to return per face")
         ] = _MAX_ATTRIBUTES,
         whole: Annotated[bool, Query(description="predict a photograph without a face as a whole")] = False,
+        picture: Annotated[bool, Query(description="return the upright photograph as a small JPEG")] = False,
     ) -> Response:
         """Predict the attributes of the faces in a photograph, the most probable first."""
 
         async def answer(contents: list[bytes]) -> AttributeResponse:
             (content,) = contents
-            response = await self.queue.predict(content, top, whole=whole)
+            response = await self.queue.predict(content, top, whole=whole, picture=picture)
             self._metrics.faces.inc(len(response.faces))
             return response
 

@@ -1,14 +1,11 @@
 """Requests for predictions that arrive one by one → responses, through passes of the classifier."""
 
 import asyncio
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field, PlainSerializer
 
 from celebflow.data.decoding import encode_jpeg
 from celebflow.errors import CelebflowError
@@ -16,6 +13,7 @@ from celebflow.evaluation.grad_cam import Explainer
 from celebflow.evaluation.neighbors import Neighbor, TrainingPhotographs
 from celebflow.inference.extractor import NO_FACE
 from celebflow.inference.face_batcher import ExtractedPhotograph, FaceBatcher
+from celebflow.inference.pictures import Jpeg, Picture
 from celebflow.inference.predictor import PredictedPerson, Predictor, RankedFace
 from celebflow.inference.request_queue import Limits, Patience
 from celebflow.report.thumbnails import load_thumbnail, overlay_heat_map
@@ -35,12 +33,7 @@ class PredictionRequest:
     heat_map: bool
     nearest: bool
     whole: bool = False
-
-
-# In JSON, a JPEG file is a string.
-_Jpeg = Annotated[
-    bytes, PlainSerializer(lambda content: b64encode(content).decode(), str), Field(description="JPEG in base64")
-]
+    picture: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class NearestPhotograph:
 
     person: str
     similarity: float
-    thumbnail: _Jpeg | None
+    thumbnail: Jpeg | None
 
 
 @dataclass(frozen=True)
@@ -62,8 +55,8 @@ class FacePrediction(RankedFace):
     There is no heat map where the most probable person is an enrolled one.
     """
 
-    seen: _Jpeg | None
-    heat_map: _Jpeg | None
+    seen: Jpeg | None
+    heat_map: Jpeg | None
     nearest: list[NearestPhotograph] | None
 
 
@@ -79,6 +72,7 @@ class PredictionResponse:
     faces: list[FacePrediction]
     note: str | None
     warning: str | None
+    picture: Picture = None
 
 
 class Batcher(FaceBatcher[PredictedPerson]):
@@ -102,7 +96,13 @@ class Batcher(FaceBatcher[PredictedPerson]):
 
     async def predict(self, request: PredictionRequest) -> PredictionResponse:
         """Predict who is in a photograph; raise PhotographError when it cannot be read or is too large."""
-        extract = partial(self._extract, request.content, whole=request.whole, thumbnails=request.heat_map)
+        extract = partial(
+            self._extract,
+            request.content,
+            whole=request.whole,
+            thumbnails=request.heat_map,
+            picture=request.picture,
+        )
         photograph, predicted = await self._process(extract)
         with Patience() as patience:
             respond = partial(self._make_response, request, photograph, predicted, patience)
@@ -136,7 +136,8 @@ class Batcher(FaceBatcher[PredictedPerson]):
             predictions.append(FacePrediction(**vars(ranked), seen=seen, heat_map=heat_map, nearest=nearest))
         warning = card.backbone.warning() or None
         note = None if predictions else NO_FACE
-        return PredictionResponse(photograph.width_px, photograph.height_px, predictions, note, warning)
+        size = photograph.width_px, photograph.height_px
+        return PredictionResponse(*size, predictions, note, warning, photograph.picture)
 
 
 def _load_neighbor(neighbor: Neighbor) -> NearestPhotograph:

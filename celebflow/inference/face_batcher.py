@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from celebflow.data.decoding import decode_photograph
 from celebflow.inference.extractor import ExtractedFace
 from celebflow.inference.face_predictor import FacePredictor, PredictedFace
+from celebflow.inference.pictures import encode_picture
 from celebflow.inference.request_queue import Limits, Patience, RequestQueue
 from celebflow.report.thumbnails import make_thumbnail
 
@@ -18,12 +19,16 @@ Predicted = TypeVar("Predicted", bound=PredictedFace)
 
 @dataclass(frozen=True, eq=False)
 class ExtractedPhotograph:
-    """A photograph's size and features, and on request a thumbnail of each face; its pixels are gone."""
+    """A photograph's size and features, and on request a thumbnail of each face and a picture of it all.
+
+    Its pixels are gone.
+    """
 
     width_px: int
     height_px: int
     faces: list[ExtractedFace]
     thumbnails: list[NDArray[np.uint8] | None]
+    picture: bytes | None
 
 
 class FaceBatcher(RequestQueue[ExtractedPhotograph, list[Predicted]]):
@@ -37,7 +42,7 @@ class FaceBatcher(RequestQueue[ExtractedPhotograph, list[Predicted]]):
         self._faces = predictor
 
     def _extract(
-        self, content: bytes, patience: Patience, *, whole: bool, thumbnails: bool = False
+        self, content: bytes, patience: Patience, *, whole: bool, thumbnails: bool = False, picture: bool = False
     ) -> ExtractedPhotograph:
         """Decode a photograph and extract the faces in it; with `whole`, a photograph without one as a whole."""
         photograph = decode_photograph(content, self.limits.pixels, self.limits.seconds)
@@ -48,7 +53,9 @@ class FaceBatcher(RequestQueue[ExtractedPhotograph, list[Predicted]]):
             faces.append(face)
         crop = self._faces.card.transform.shown.crop
         seen = [make_thumbnail(crop(photograph, face.face)) if thumbnails else None for face in faces]
-        return ExtractedPhotograph(photograph.width, photograph.height, faces, seen)
+        patience.check()
+        shown = encode_picture(photograph) if picture else None
+        return ExtractedPhotograph(photograph.width, photograph.height, faces, seen, shown)
 
     def _run_pass(self, photographs: Sequence[ExtractedPhotograph]) -> list[list[Predicted]]:
         return self._faces.classify([photograph.faces for photograph in photographs])

@@ -13,6 +13,7 @@ from celebflow.data.decoding import decode_photograph
 from celebflow.data.formats import PhotographError
 from celebflow.inference.extractor import NO_FACE, Box, ExtractedFace, make_box
 from celebflow.inference.pair_verifier import PairVerifier, Verdict
+from celebflow.inference.pictures import Picture, encode_picture
 from celebflow.inference.request_queue import Limits, Patience, RequestQueue
 from celebflow.inference.service import refuse_file
 from celebflow.inference.verifying import describe_crowded
@@ -29,6 +30,7 @@ class ComparedPhotograph:
     height_px: int
     compared: Annotated[Compared, Field(description="nothing where no face was found")]
     box: Box | None
+    picture: Picture = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,15 @@ class ComparisonResponse(Verdict):
 
 @dataclass(frozen=True, eq=False)
 class _ExtractedPhotograph:
-    """A photograph's size, and the face that is compared with its features, if any; its pixels are gone."""
+    """A photograph's size, the face that is compared with its features, if any, and on request a picture of it all.
+
+    Its pixels are gone.
+    """
 
     width_px: int
     height_px: int
     face: ExtractedFace | None
+    picture: bytes | None
 
     @property
     def is_crowded(self) -> bool:
@@ -62,10 +68,10 @@ class _ExtractedPhotograph:
 
     def describe(self) -> ComparedPhotograph:
         if self.face is None:
-            return ComparedPhotograph(self.width_px, self.height_px, "nothing", None)
+            return ComparedPhotograph(self.width_px, self.height_px, "nothing", None, self.picture)
         box = make_box(self.face.face)
         compared: Compared = "whole photograph" if box is None else "face"
-        return ComparedPhotograph(self.width_px, self.height_px, compared, box)
+        return ComparedPhotograph(self.width_px, self.height_px, compared, box, self.picture)
 
 
 class PairBatcher(RequestQueue[_ExtractedPhotograph, FloatArray | None]):
@@ -76,12 +82,14 @@ class PairBatcher(RequestQueue[_ExtractedPhotograph, FloatArray | None]):
         super().__init__(limits, verifier.workers, observe_batch)
         self._verifier = verifier
 
-    async def compare(self, contents: Sequence[bytes], *, whole: bool = False) -> ComparisonResponse:
+    async def compare(
+        self, contents: Sequence[bytes], *, whole: bool = False, picture: bool = False
+    ) -> ComparisonResponse:
         """Compare the subjects of two photographs; with `whole`, a photograph without a face is compared as a whole.
 
         Raises RefusalError when one of them cannot be read or is too large.
         """
-        extractions = (self._process(partial(self._extract, content, whole)) for content in contents)
+        extractions = (self._process(partial(self._extract, content, whole, picture)) for content in contents)
         processed = await asyncio.gather(*extractions, return_exceptions=True)
         photographs: list[_ExtractedPhotograph] = []
         coordinates: list[FloatArray | None] = []
@@ -103,11 +111,13 @@ class PairBatcher(RequestQueue[_ExtractedPhotograph, FloatArray | None]):
             warning=card.backbone.warning() or None,
         )
 
-    def _extract(self, content: bytes, whole: bool, patience: Patience) -> _ExtractedPhotograph:
+    def _extract(self, content: bytes, whole: bool, picture: bool, patience: Patience) -> _ExtractedPhotograph:
         photograph = decode_photograph(content, self.limits.pixels, self.limits.seconds)
         patience.check()
         face = self._verifier.extract(photograph, whole=whole)
-        return _ExtractedPhotograph(photograph.width, photograph.height, face)
+        patience.check()
+        shown = encode_picture(photograph) if picture else None
+        return _ExtractedPhotograph(photograph.width, photograph.height, face, shown)
 
     def _run_pass(self, photographs: Sequence[_ExtractedPhotograph]) -> list[FloatArray | None]:
         faces = [photograph.face for photograph in photographs if photograph.face is not None]

@@ -27,6 +27,7 @@ class RecognitionService:
     fields = ("photograph",)
     description = "Who is in a photograph: names with their probabilities."
     page = make_page("predict", "faces")
+    image_sources = "data:"
     response_type = PredictionResponse
 
     def __init__(self, predictor: Predictor, limits: Limits, show_training: bool, metrics: Metrics) -> None:
@@ -57,6 +58,7 @@ class RecognitionService:
         heat_map: Annotated[bool, Query(description="return what the network saw, and where it looked")] = False,
         nearest: Annotated[bool, Query(description="return similar photographs of train, if the owner allows")] = False,
         whole: Annotated[bool, Query(description="predict a photograph without a face as a whole")] = False,
+        picture: Annotated[bool, Query(description="return the upright photograph as a small JPEG")] = False,
     ) -> Response:
         """Predict who is in a photograph; its content decides its format, not its name."""
         if nearest and not self._show_training:
@@ -64,7 +66,7 @@ class RecognitionService:
 
         async def answer(contents: list[bytes]) -> PredictionResponse:
             (content,) = contents
-            response = await self.queue.predict(PredictionRequest(content, top, heat_map, nearest, whole))
+            response = await self.queue.predict(PredictionRequest(content, top, heat_map, nearest, whole, picture))
             self._metrics.faces.inc(len(response.faces))
             return response
 

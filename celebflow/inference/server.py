@@ -43,7 +43,7 @@ def make_app(model: Model, limits: Limits, access: Access, show_training: bool, 
     metrics.waiting.set_function(lambda: service.queue.waiting)
     html, policy = markup.render(
         service.page,
-        "img-src blob: data:; connect-src 'self'",
+        f"img-src {service.image_sources}; connect-src 'self'",
         {},
         base=f"{root_path}/" if root_path else "",  # or relative to the page's own address
         people=service.people,

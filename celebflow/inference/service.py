@@ -23,8 +23,9 @@ class Service(Protocol):
     """A model at work in the server.
 
     `summary` is a headline such as "Recognizing 31 people", and `people` how many the model was trained on, or None
-    where that says nothing. The page gets `page_values` beside what all pages get. `answer` is the endpoint for
-    photographs in `fields`; it makes a `response_type`.
+    where that says nothing. The page gets `page_values` beside what all pages get, and shows images of `image_sources`,
+    as a Content-Security-Policy writes them. `answer` is the endpoint for photographs in `fields`; it makes a
+    `response_type`.
     """
 
     task: TaskName
@@ -34,6 +35,7 @@ class Service(Protocol):
     people: int | None
     warning: str
     page: Page
+    image_sources: str
     page_values: dict[str, object]
     queue: RequestQueue[Any, Any]
     response_type: type

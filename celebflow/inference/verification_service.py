@@ -21,6 +21,7 @@ class VerificationService:
     description = "Whether two photographs show the same person, with the probability."
     summary = "Comparing photographs"
     page = make_page("verify")
+    image_sources = "blob: data:"  # the first file is shown before there is a response
     response_type = ComparisonResponse
 
     def __init__(self, verifier: PairVerifier, limits: Limits, show_training: bool, metrics: Metrics) -> None:
@@ -44,11 +45,12 @@ class VerificationService:
         self,
         request: Request,
         whole: Annotated[bool, Query(description="compare a photograph without a face as a whole")] = False,
+        picture: Annotated[bool, Query(description="return the upright photographs as small JPEGs")] = False,
     ) -> Response:
         """Tell whether two photographs show the same person; of several people in one, its subject is compared."""
 
         async def answer(contents: list[bytes]) -> ComparisonResponse:
-            response = await self.queue.compare(contents, whole=whole)
+            response = await self.queue.compare(contents, whole=whole, picture=picture)
             self._metrics.faces.inc(sum(each.compared != "nothing" for each in (response.first, response.second)))
             return response
 

@@ -14,7 +14,7 @@ from celebflow.features.faces import Face
 from celebflow.features.transform import WHOLE, Transform
 from celebflow.inference.attribute_predictor import AttributePredictor
 from tests.browser import emulate_phone
-from tests.inference.pages import open_page, transfer_files, wait_for
+from tests.inference.pages import SIDEWAYS, check_box, draw_sideways, open_page, transfer_files, wait_for
 from tests.inference.serving import start_server
 from tests.models import draw_noise, make_face, save_attribute_model
 
@@ -88,6 +88,13 @@ def test_each_face_has_its_answers_and_a_box(page: Chrome) -> None:
     assert not page.find_element(By.CSS_SELECTOR, ".others").is_displayed(), "folded, or each face would take a screen"
     page.find_element(By.CSS_SELECTOR, ".face summary").click()
     wait_for(page, ".others")
+
+
+@pytest.mark.parametrize("kind", SIDEWAYS)
+def test_the_photograph_is_shown_upright_where_the_browser_would_not(page: Chrome, kind: str) -> None:
+    transfer_files(page, "h1", "drop", ("sideways", draw_sideways(kind, (60, 40), (30, 5, 50, 25))))
+    wait_for(page, "#result")
+    check_box(page, "#photograph", ".box", (60, 40))
 
 
 def test_without_a_face_nothing_is_predicted_until_one_asks(page: Chrome) -> None:

@@ -20,7 +20,7 @@ from celebflow.inference.access import make_access
 from celebflow.inference.enrolling import enroll
 from celebflow.inference.predictor import Predictor
 from tests.browser import emulate_phone, take_requests
-from tests.inference.pages import open_page, transfer_files, wait_for
+from tests.inference.pages import SIDEWAYS, check_box, draw_sideways, open_page, transfer_files, wait_for
 from tests.inference.serving import LIMITS, start_server
 from tests.models import draw_noise, make_face, save_model
 
@@ -123,6 +123,13 @@ def test_an_upload_shows_the_box_of_each_face(page: Chrome, tmp_path: Path) -> N
         box = boxes[number]
         found = (box["x"] - photograph["x"], box["y"] - photograph["y"], box["width"], box["height"])
         assert found == pytest.approx([scale * side for side in sides], abs=1.5)
+
+
+@pytest.mark.parametrize("kind", SIDEWAYS)
+def test_the_photograph_is_shown_upright_where_the_browser_would_not(page: Chrome, kind: str) -> None:
+    _drop(page, draw_sideways(kind, WIDE_SIZE, (30, 5, 50, 25)))
+    wait_for(page, "#result")
+    check_box(page, "#photograph", ".box", WIDE_SIZE)
 
 
 def test_an_enrolled_person_has_a_label_and_no_heat_map(

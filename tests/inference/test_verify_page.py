@@ -16,7 +16,7 @@ from celebflow.features.faces import Face
 from celebflow.inference.access import make_access
 from celebflow.inference.pair_verifier import PairVerifier
 from tests.browser import emulate_phone
-from tests.inference.pages import open_page, transfer_files, wait_for
+from tests.inference.pages import SIDEWAYS, check_box, draw_sideways, open_page, transfer_files, wait_for
 from tests.inference.serving import start_server
 from tests.models import draw_noise, make_face
 
@@ -68,6 +68,15 @@ def test_two_photographs_dropped_on_their_places_are_compared_and_boxed(page: Ch
         scale = photograph["width"] / 60
         found = (box["x"] - photograph["x"], box["y"] - photograph["y"], box["width"], box["height"])
         assert found == pytest.approx([0, scale * 5, scale * 20, scale * 20], abs=1.5), "cut off at the edge"
+
+
+@pytest.mark.parametrize("kind", SIDEWAYS)
+def test_photographs_are_shown_upright_where_the_browser_would_not(page: Chrome, kind: str) -> None:
+    sideways = ("sideways", draw_sideways(kind, (60, 40), (0, 5, 20, 25)))
+    transfer_files(page, "h1", "drop", sideways, sideways)
+    wait_for(page, "#result")
+    for selector in (FIRST, SECOND):
+        check_box(page, f"{selector} img", f"{selector} .box", (60, 40))
 
 
 def test_two_photographs_at_once_and_one_after_the_other_fill_both_places(page: Chrome) -> None:

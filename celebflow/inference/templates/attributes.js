@@ -1,4 +1,4 @@
-const makePath = (whole) => `attributes?whole=${whole}`;
+const makePath = (whole) => `attributes?whole=${whole}&picture=true`;
 const isSure = (attribute) => attribute.answer === "yes" && !attribute.uncertain;
 const summarize = (face) => `${face.attributes.filter(isSure).length} of ${face.attributes.length} attributes for sure`;
 

@@ -26,14 +26,12 @@ async function predict(file, whole = false) {
 
 function reset() {
   faceList.replaceChildren();
-  if (photograph.src) URL.revokeObjectURL(photograph.src);
   photograph.removeAttribute("src");
   return resetResult();
 }
 
 async function showPrediction(file, content, signal) {
-  photograph.src = URL.createObjectURL(file);
-  await photograph.decode().catch(() => {}); // the server may read what the browser cannot
+  await showPicture(photograph, content);
   if (signal.aborted) return;
   content.faces.forEach((face, index) => {
     const entry = makeFaceEntry(face, content.faces.length > 1 ? index + 1 : 0);

@@ -1,5 +1,5 @@
 const showsTraining = document.body.dataset.showsTraining === "true";
-const makePath = (whole) => `predict?top=5&heat_map=true&nearest=${showsTraining}&whole=${whole}`;
+const makePath = (whole) => `predict?top=5&heat_map=true&nearest=${showsTraining}&whole=${whole}&picture=true`;
 const summarize = (face) => (face.known ? formatName(face.candidates[0].name) : "unknown");
 
 function makeFaceEntry(face, number) {

@@ -73,6 +73,13 @@ function checkSize(file) {
   return false;
 }
 
+// Shows a photograph as the server sees it: a browser does not turn every file upright, and cannot show every format.
+async function showPicture(image, { picture }) {
+  URL.revokeObjectURL(image.src); // of the file, if that was shown
+  image.src = `data:image/jpeg;base64,${picture}`;
+  await image.decode().catch(() => {}); // another photograph took its place
+}
+
 // Boxes may reach beyond the photograph; they are shown up to its edges.
 function placeBox(element, box, { width_px: width, height_px: height }) {
   const [left, right] = [box.left, box.right].map((x) => (100 * Math.min(Math.max(x, 0), width)) / width);

@@ -18,7 +18,7 @@ function takeFiles(given, slot) {
 function fill(slot, file) {
   files.set(slot, file);
   const image = find("img", slot);
-  if (image.src) URL.revokeObjectURL(image.src);
+  URL.revokeObjectURL(image.src);
   image.src = URL.createObjectURL(file);
   find(".photograph", slot).hidden = false;
   find(".invitation", slot).hidden = true;
@@ -33,8 +33,10 @@ async function compare(whole = false) {
   }
   statusLine.textContent = "Comparing…";
   const photographs = Object.fromEntries(slots.map((slot) => [slot.dataset.name, files.get(slot)]));
-  const content = await postPhotographs(`verify?whole=${whole}`, photographs, signal);
-  if (content && !signal.aborted) showComparison(content);
+  const content = await postPhotographs(`verify?whole=${whole}&picture=true`, photographs, signal);
+  if (!content || signal.aborted) return;
+  await Promise.all(slots.map((slot) => showPicture(find("img", slot), content[slot.dataset.name])));
+  if (!signal.aborted) showComparison(content);
 }
 
 function showComparison(content) {

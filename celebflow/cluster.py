@@ -21,17 +21,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import celebflow
 from celebflow.errors import CelebflowError
 from celebflow.versions import find_version
 
 LOCAL = "local"
+_TOKEN_MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+_TOKEN_FILE = Path("~/.ray/auth_token")
 _HOST_AND_PORT = re.compile(r"(ray://)?\[?(?P<host>[^/]+?)\]?:(?P<port>\d+)")
 _CONNECT_SECONDS = 10.0
 _LIBRARIES = ("celebflow", "ncnn", "numpy", "onnxruntime", "pillow", "torch")
 _POLL_SECONDS = 1.0  # between two looks at which nodes there are
-_PATIENCE_SECONDS = 60.0  # until a cluster without a node that can work is given up
+_PATIENCE_SECONDS = 180.0  # until a cluster without a node that can work is given up
 _MAX_DEATHS = 3  # of a node's workers, or of workers that had the same item
 _CALLS_PER_THREAD = 2  # one in progress and one that waits, so that no thread waits for the network
 _MAX_BATCH = 16  # items of a call, because each call takes time, too
@@ -98,12 +101,17 @@ class _Node:
     """What runs on a node."""
 
     def __init__(self, make: Callable[..., Worker], arguments: Sequence[Any]) -> None:
-        import ray
+        self._make = make
+        self._arguments = arguments
 
-        self._worker = make(*(ray.get(each) for each in arguments))
+    def greet(self) -> None:
+        """Return as soon as the node's process has started; making its worker may take long."""
 
     def describe(self) -> tuple[Environment, int, Any]:
-        """Return the node's environment, the number of its worker's threads, and its probe."""
+        """Make the worker; return the node's environment, the number of the worker's threads, and its probe."""
+        import ray
+
+        self._worker = self._make(*(ray.get(each) for each in self._arguments))
         return Environment.find(), self._worker.threads, self._worker.probe()
 
     def work(self, items: Sequence[Any]) -> list[Any]:
@@ -119,6 +127,7 @@ class _Member:
     name: str
     actor: Any
     threads: int = 0
+    is_preparing: bool = False  # its process has started, and makes its worker
     calls: int = 0
     is_alone: bool = False  # the item that it has is to be alone
 
@@ -210,6 +219,9 @@ class Cluster:
             if places is None:
                 self._admit(member, future)
                 continue
+            if not places:  # it greets
+                member.is_preparing = True
+                continue
             member.calls -= 1
             error = future.exception()
             if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
@@ -250,8 +262,8 @@ class Cluster:
             event = self._events.get(timeout=_POLL_SECONDS)
             self._last_sign = time.monotonic()
             return event
-        if any(member.calls for member in self._members.values()):
-            self._last_sign = time.monotonic()  # it computes
+        if any(member.calls or member.is_preparing for member in self._members.values()):
+            self._last_sign = time.monotonic()  # it computes, or is about to
         are_refused = self.refused and not self._members
         if are_refused or time.monotonic() - self._last_sign > _PATIENCE_SECONDS:
             raise CelebflowError(self._explain_standstill())
@@ -272,6 +284,7 @@ class Cluster:
                 num_cpus=processors, max_concurrency=processors, scheduling_strategy=strategy
             )
             self._members[key] = _Member(key, name, node_class.remote(self._task.make, arguments))
+            self._watch(self._members[key], [], self._members[key].actor.greet.remote())
             self._watch(self._members[key], None, self._members[key].actor.describe.remote())
 
     def _watch(self, member: _Member, places: list[int] | None, reference: Any) -> None:
@@ -279,6 +292,7 @@ class Cluster:
 
     def _admit(self, member: _Member, future: Future[Any]) -> None:
         """Let a node take items when it is as it must be; refuse it otherwise."""
+        member.is_preparing = False
         error = future.exception()
         if error is not None:
             self._dismiss(member, " ".join(str(error).split())[-500:])
@@ -313,8 +327,22 @@ class Cluster:
         return (
             f"No node of the cluster {self._address} can work:\n" + "\n".join(f"  {each}" for each in reasons) + "\n"
             "Install the same celebflow and libraries on each node, or set compute.cluster to null to use this machine "
-            "alone."
+            f"alone.{' If the cluster has no token, set RAY_AUTH_MODE=disabled.' if _TOKEN_MODE in os.environ else ''}"
         )
+
+
+def _choose_token(address: str) -> dict[str, str]:
+    """Return the variables by which Ray's processes know each other, unless the user has set them.
+
+    Ray uses a token where there is one when it starts a cluster, but not when it connects to an address; and it would
+    leave the token of a cluster on this machine alone in the user's home, where later clusters find it.
+    """
+    if _TOKEN_MODE in os.environ:
+        return {}
+    if address == LOCAL:
+        return {_TOKEN_MODE: "token", _TOKEN: uuid4().hex}
+    has_token = any(name in os.environ for name in (_TOKEN, f"{_TOKEN}_PATH")) or _TOKEN_FILE.expanduser().exists()
+    return {_TOKEN_MODE: "token"} if has_token else {}
 
 
 @contextmanager
@@ -324,6 +352,7 @@ def connect(address: str, task: Task) -> Iterator[Cluster]:
     Raises CelebflowError when Ray is not installed, or there is no cluster.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns
+    os.environ.update(_choose_token(address))
     try:
         import ray
     except ImportError:
@@ -341,7 +370,8 @@ def connect(address: str, task: Task) -> Iterator[Cluster]:
     except (OSError, RuntimeError, ValueError) as error:
         raise CelebflowError(
             f"There is no Ray cluster at compute.cluster, {address} ({' '.join(str(error).split())[:300]}). Start one "
-            "with `ray start --head`, or set compute.cluster to null to use this machine alone."
+            "with `ray start --head`, see that this machine has the token of its machines (~/.ray/auth_token), or set "
+            "compute.cluster to null to use this machine alone."
         ) from None
     finally:
         signal.signal(signal.SIGTERM, handler)

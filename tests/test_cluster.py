@@ -2,7 +2,10 @@
 
 import os
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from benchmarks.cluster import kill_last_node, start_cluster
 from celebflow import cluster
 from celebflow.cluster import Environment, Task, connect
 from celebflow.errors import CelebflowError
+from tests import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -166,6 +170,44 @@ def test_no_cluster_is_a_clear_error_soon() -> None:
         CelebflowError, match=r"There is no Ray cluster at compute\.cluster, 127\.0\.0\.1:1 .*ray start"
     ):
         connect("127.0.0.1:1", Task(Waiting)).__enter__()
+
+
+@pytest.mark.services
+def test_the_documented_commands_make_a_cluster_that_a_token_keeps_others_out_of(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with tempfile.TemporaryDirectory() as home:  # whose path is short enough for Ray's sockets
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment = kept | {"HOME": home, "PYTHONPATH": str(REPOSITORY)}
+
+        def run(*command: str, **variables: str) -> str:
+            process = subprocess.run(
+                command, env=environment | variables, capture_output=True, text=True, timeout=120, check=False
+            )
+            return process.stdout + process.stderr
+
+        use = (sys.executable, "-m", "tests.cluster_client", address)
+        options = ("--num-cpus", "1")
+        run("ray", "get-auth-token", "--generate")
+        try:
+            for place in (
+                (
+                    "--head",
+                    "--port",
+                    address.partition(":")[2],
+                    "--include-dashboard",
+                    "false",
+                    "--temp-dir",
+                    f"{home}/ray",
+                ),
+                ("--address", address),
+            ):
+                assert "Ray runtime started" in run("ray", "start", *place, *options, RAY_AUTH_MODE="token")
+            assert "[1, 2, 3]" in run(*use), "it finds the token itself"
+            assert "this machine has the token" in run(*use, HOME=str(tmp_path))
+        finally:
+            run("ray", "stop", "--force")
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,16 +121,16 @@ def list_results(max_commits: int) -> list[Result]:
 
 
 def _is_elsewhere(revision: str, settings: dict[str, Any]) -> bool:
-    """Return whether a commit or an experiment has a result, of which nothing here has the metrics."""
+    """Return whether a commit or an experiment has a result, of which nothing here has metrics that can be read."""
     locked = read_locked_result(revision)
-    return bool(locked.evaluated) and locked.is_whole() and not _read_output(paths.METRICS, revision, settings)
+    return bool(locked.evaluated) and locked.is_whole() and not _read_metrics(revision, settings)
 
 
 def _describe_elsewhere(names: Sequence[str]) -> str:
     """Return that results are not listed, because their metrics are not here, and how to get them."""
     more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
     return (
-        "Not listed, because neither DVC's cache nor its remote has the metrics: "
+        "Not listed, because neither DVC's cache nor its remote has metrics that can be read: "
         f"{', '.join([*names[:_MAX_NAMES], *more])}. Where they were made, run `dvc push --all-commits`, and for "
         "experiments `dvc exp push`; then run `dvc pull --all-commits` here."
     )
@@ -387,10 +387,11 @@ def _read_run_id(revision: str, settings: dict[str, Any]) -> str:
 def _read_output(file: Path, revision: str, settings: dict[str, Any]) -> str:
     """Return the text of an output of a revision, or an empty string when neither DVC's cache nor its remote has it."""
     try:
-        if revision == WORKSPACE:
+        if revision == WORKSPACE and file.exists():
             return file.read_text(errors="replace")
+        rev = None if revision == WORKSPACE else revision  # before `dvc checkout`, the cache may have the workspace's
         path = (find_prefix() or PurePosixPath()) / file
-        return str(dvc.api.read(path.as_posix(), rev=revision, config=settings))
+        return str(dvc.api.read(path.as_posix(), rev=rev, config=settings))
     except (DvcException, RevError, ImportError, ValueError):
         return ""
     except Exception as error:

@@ -20,6 +20,12 @@ _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _PASSWORD = re.compile("(?:pwd|password)(?:=|%3D)(.+?)(?=;|%3B|&[^&;=]*=|$)", re.IGNORECASE | re.DOTALL)
 # A login that no // leads in: the beginning of the address was forgotten, or has a typo.
 _LOGIN_WITHOUT_HOST = re.compile(r"\A(?![^:/]+://)(?!sqlite|file:)(?:[\w+.-]+:/)?[^/]*:.*@", re.DOTALL)
+# What was meant as an address and is none, because of quotation marks around it, a wrong scheme, or escapes.
+_BROKEN_SCHEME = re.compile(r":\\?/|%3A/|(?::|%3A)%2F", re.IGNORECASE)
+# A login whose @ is missing or escaped: what should be the port is none.
+_LOGIN_AS_HOST = re.compile(
+    r"\A(?!sqlite|file:)([\w+.-]+://)(?!\[)[^/?#;@]*?:(?!\d{1,5}(?:[/?#;]|\Z)|[/?#;]|\Z)[^/?#;]*"
+)
 # In any text: the login of an address, what follows the path of one, which may be a signature, and a login as HTTP
 # sends it, which some servers repeat.
 _LOGIN = re.compile(r"""(?<=://)[^\s/?#'"<>]+@""")
@@ -64,6 +70,7 @@ def resolve_address(address: str, folder: Path, variable: str = "MLFLOW_TRACKING
         login = "@" in parts.netloc
         well_formed = parts.netloc.count("@") <= 1 and (parts.port or True) and not (login and "@" in parts.path)
         well_formed = well_formed and not _LOGIN_WITHOUT_HOST.match(address)
+        well_formed = well_formed and bool(parts.scheme or not _BROKEN_SCHEME.search(address))
         (parts.hostname or "").encode("idna")  # raises an error for a name that no host can have
         database = find_database(address)
     except (ValueError, ArgumentError):  # a UnicodeError is a ValueError
@@ -71,8 +78,8 @@ def resolve_address(address: str, folder: Path, variable: str = "MLFLOW_TRACKING
     if not well_formed:
         raise CelebflowError(
             f"{variable} is {describe_address(address)}, which is not a valid address. Check its beginning, "
-            "such as http://, its host and its port; and in a password, write @ as %40, / as %2F, ? as %3F, # as %23 "
-            "and : as %3A."
+            "such as http://, its host and its port, and that no quotation marks are around it. In a password alone, "
+            "write @ as %40, / as %2F, ? as %3F, # as %23 and : as %3A."
         )
     if database is None and is_sqlite(address):
         raise CelebflowError(
@@ -92,8 +99,11 @@ def resolve_address(address: str, folder: Path, variable: str = "MLFLOW_TRACKING
 
 def describe_address(address: str) -> str:
     """Return an address without user and password, and without its query and its fragment."""
+    if "//" not in address and _BROKEN_SCHEME.search(address):
+        address = unquote(address)
     address = re.sub("//.*@", f"//{_HIDDEN}@", address, flags=re.DOTALL)
     address = _LOGIN_WITHOUT_HOST.sub(f"{_HIDDEN}@", address)
+    address = _LOGIN_AS_HOST.sub(rf"\1{_HIDDEN}", address)
     ends = "[?;]" if is_sqlite(address) else "[?;#]"  # a file's name may hold #
     return re.sub(f"({ends}).*", rf"\1{_HIDDEN}", address, flags=re.DOTALL)
 

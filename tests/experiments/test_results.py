@@ -247,6 +247,28 @@ def test_results_whose_metrics_are_elsewhere_are_named_and_not_listed(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("content", ["{", "<html></html>", ""])
+def test_a_result_whose_metrics_are_damaged_is_named(
+    clone: Repository, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    outputs = yaml.safe_load(paths.LOCK.read_text())["stages"]["evaluate"]["outs"]
+    (md5,) = [output["md5"] for output in outputs if output["path"] == str(paths.METRICS)]
+    cached = Path(".dvc", "cache", "files", "md5", md5[:2], md5[2:])
+    cached.unlink()  # the workspace may have a link to it
+    cached.write_text(content)
+    shutil.rmtree(Path(".dvc", "tmp"))  # what DVC remembers of results
+    assert "faint" not in [each.experiment for each in list_results(2)]
+    assert "faint" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_before_a_checkout_the_workspace_has_its_run(clone: Repository) -> None:
+    run_id = clone.run_id()
+    paths.MLFLOW_RUN_ID.unlink()
+    assert list_results(1)[0].run_id == run_id
+
+
+@pytest.mark.slow
 def test_a_remote_whose_address_is_none_is_told_and_no_traceback(clone: Repository, tmp_path: Path) -> None:
     (clone.folder / ".dvc" / "config.local").write_text(
         "[core]\n    remote = r\n['remote \"r\"']\n    url = http://127.0.0.1:99999/faces\n"

@@ -196,6 +196,45 @@ def test_a_fragment_is_not_shown() -> None:
     assert SECRET not in describe_address(f"https://mlflow.example.org/#token={SECRET}")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        '"http://ada:s3cr3t@127.0.0.1:9"',
+        "'http://ada:s3cr3t@127.0.0.1:9'",
+        "postgresql_psycopg2://ada:s3cr3t@127.0.0.1/db",
+        "http ://ada:s3cr3t@127.0.0.1:9",
+        "=http://ada:s3cr3t@127.0.0.1:9",
+        "http\\://ada:s3cr3t@127.0.0.1:9",
+        "http%3A%2F%2Fada%3As3cr3t%40127.0.0.1",
+        "http:%2F%2Fada:s3cr3t@127.0.0.1",
+        "http://ada:s3cr3t%40127.0.0.1:9",
+        "http://ada:s3cr3t",
+        "databricks://ada:s3cr3t",
+    ],
+)
+def test_what_was_meant_as_an_address_with_a_login_is_refused_and_never_shown(address: str) -> None:
+    with pytest.raises(CelebflowError, match="not a valid address.*quotation marks") as error:
+        resolve_address(address, PROJECT)
+    assert SECRET not in str(error.value)
+    assert SECRET not in describe_address(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://[::1]:5000",
+        "http://host:5000/mlflow",
+        "postgresql:///db",
+        "databricks://profile",
+        "my runs",
+        "a:b",
+        "a@b",
+    ],
+)
+def test_an_address_without_a_login_is_shown_as_it_is(address: str) -> None:
+    assert describe_address(resolve_address(address, PROJECT)).endswith(address)
+
+
 @pytest.mark.parametrize("host", ["a..b", ".", "x" * 64])
 def test_a_host_that_cannot_be_is_refused(host: str) -> None:
     with pytest.raises(CelebflowError, match="MLFLOW_TRACKING_URI.*host"):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import ray
@@ -63,18 +64,35 @@ def ray_cluster() -> Iterator[RayCluster]:
         yield nodes
 
 
-def test_nodes_may_die_and_join(ray_cluster: RayCluster) -> None:
-    with connect(ray_cluster.address, Task(Waiting, (0.05,))) as nodes:
+def test_nodes_may_die_and_join(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    gates = {120: tmp_path / "two have joined", 300: tmp_path / "three have joined"}
+
+    class Held(Waiting):
+        def __call__(self, item: int) -> tuple[int, str]:
+            while not all(gate.exists() for first, gate in gates.items() if item >= first):
+                time.sleep(0.05)
+            return super().__call__(item)
+
+    with connect(ray_cluster.address, Task(Held, (0.01,))) as nodes:
+
+        def open_gates() -> None:
+            for count, gate in zip((2, 3), gates.values(), strict=True):
+                while len(nodes.joined_at) < count:
+                    time.sleep(0.05)
+                gate.touch()
+
+        Thread(target=open_gates, daemon=True).start()
         done: Counter[int] = Counter()
-        for count, (place, (item, _)) in enumerate(nodes.map(range(100, 500))):
+        is_disturbed = False
+        for place, (item, _) in nodes.map(range(100, 500)):
             assert item == place + 100
             done[place] += 1
-            if count == 20:
+            if len(nodes.joined_at) == 2 and not is_disturbed:
                 kill_last_node(ray_cluster)
-            if count == 40:
                 ray_cluster.add_node(num_cpus=1)
+                is_disturbed = True
     assert done == Counter(range(400))
-    assert len(nodes.done) == 3 and sum(nodes.done.values()) == 400 and min(nodes.done.values()) > 0
+    assert len(nodes.joined_at) == 3 and sum(nodes.done.values()) == 400
     assert nodes.refused == {}
 
 

@@ -301,7 +301,7 @@ def copy_outputs(files: Sequence[Path], revision: str, folder: Path) -> list[Pat
         raise_shortage(error)
         raise CelebflowError(
             f"{file} of {revision} cannot be read ({hide_secrets(str(error), '').rstrip('.')}). If it is in DVC's "
-            "remote alone, see that that can be reached, and that the credentials for it are set."
+            "remote alone, see that the remote can be reached, and that the credentials for it are set."
         ) from None
     return copies
 
@@ -392,7 +392,7 @@ def _read_output(file: Path, revision: str, settings: dict[str, Any]) -> str:
         rev = None if revision == WORKSPACE else revision  # before `dvc checkout`, the cache may have the workspace's
         path = (find_prefix() or PurePosixPath()) / file
         return str(dvc.api.read(path.as_posix(), rev=rev, config=settings))
-    except (DvcException, RevError, ImportError, ValueError):
+    except (DvcException, RevError, DataIndexError, ImportError, ValueError):
         return ""
     except Exception as error:
         is_of_network = is_of_library(error) or isinstance(error, ConnectionError | TimeoutError)

@@ -340,7 +340,7 @@ def _choose_token(address: str) -> dict[str, str]:
     if _TOKEN_MODE in os.environ:
         return {}
     if address == LOCAL:
-        return {_TOKEN_MODE: "token", _TOKEN: uuid4().hex}
+        return {_TOKEN: os.environ.get(_TOKEN, uuid4().hex)}  # Ray itself then sets the mode
     has_token = any(name in os.environ for name in (_TOKEN, f"{_TOKEN}_PATH")) or _TOKEN_FILE.expanduser().exists()
     return {_TOKEN_MODE: "token"} if has_token else {}
 

@@ -83,7 +83,7 @@ def prepare_photographs(
             "Replace or remove them, or set prepare.unreadable to skip to go on without them."
         )
     if photos and params.duplicate_distance_bits is not None:
-        hashes, sha256s = np.stack([hashes for _, hashes in usable]), [photo.sha256 for photo in photos]
+        hashes, sha256s = np.stack([each for _, each in usable]), [photo.sha256 for photo in photos]
         groups = group_near_duplicates(hashes, sha256s, params.duplicate_distance_bits)
         photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
     people = _list_folders(folder, unknown_prefix) if folders_are_people else []

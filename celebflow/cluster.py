@@ -32,7 +32,7 @@ _TOKEN_MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 _TOKEN_FILE = Path("~/.ray/auth_token")
 _HOST_AND_PORT = re.compile(r"(ray://)?\[?(?P<host>[^/]+?)\]?:(?P<port>\d+)")
 _CONNECT_SECONDS = 10.0
-_LIBRARIES = ("celebflow", "ncnn", "numpy", "onnxruntime", "pillow", "torch")
+_LIBRARIES = ("celebflow", "ncnn", "numpy", "onnxruntime", "pillow", "scikit-learn", "scipy", "torch")
 _POLL_SECONDS = 1.0  # between two looks at which nodes there are
 _PATIENCE_SECONDS = 180.0  # until a cluster without a node that can work is given up
 _MAX_DEATHS = 3  # of a node's workers, or of workers that had the same item
@@ -60,12 +60,14 @@ class Worker(Protocol):
 class Task:
     """What a cluster is to do: each node makes a worker by `make(*arguments)`.
 
-    `explain_difference` takes a node's name and probe, and returns why that node cannot be used, or an empty text.
+    `explain_difference` takes a node's name and probe, and returns why that node cannot be used, or an empty text. With
+    `one_by_one`, a thread gets an item when it has done the last: where items take long, none is to wait for it.
     """
 
     make: Callable[..., Worker]
     arguments: tuple[Any, ...] = ()
     explain_difference: Callable[[str, Any], str] = lambda name, probe: ""
+    one_by_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,20 +128,15 @@ class _Member:
     key: str
     name: str
     actor: Any
-    threads: int = 0
+    max_calls: int = 0  # that it takes at once
     is_preparing: bool = False  # its process has started, and makes its worker
     calls: int = 0
     is_alone: bool = False  # the item that it has is to be alone
 
-    @property
-    def max_calls(self) -> int:
-        """Return how many calls it takes at once."""
-        return _CALLS_PER_THREAD * self.threads
-
     def has_room(self, *, alone: bool) -> bool:
         """Tell whether it can take one more call, whose item is to be alone or not."""
         if alone:
-            return self.threads > 0 and not self.calls
+            return self.max_calls > 0 and not self.calls
         return not self.is_alone and self.calls < self.max_calls
 
 
@@ -148,6 +145,7 @@ class _Work:
     """The items that are to be done, by their places."""
 
     items: Sequence[Any]
+    max_batch: int
     done_count: int = 0
     waiting: deque[int] = field(init=False)
     lost: Counter[int] = field(default_factory=Counter)
@@ -162,7 +160,7 @@ class _Work:
 
     def take(self, max_calls: int) -> list[int]:
         """Return the places of the next items for one call, of a cluster that takes so many at once."""
-        count = max(1, min(_MAX_BATCH, len(self.waiting) // (_BATCHES_LEFT * max_calls)))
+        count = max(1, min(self.max_batch, len(self.waiting) // (_BATCHES_LEFT * max_calls)))
         places = [self.waiting.popleft()]
         while len(places) < count and not self.lost[places[0]] and not self.is_next_alone:
             places.append(self.waiting.popleft())
@@ -206,7 +204,7 @@ class Cluster:
         import ray
 
         arguments = [ray.put(each) for each in self._task.arguments]
-        work, last_look = _Work(items), 0.0
+        work, last_look = _Work(items, 1 if self._task.one_by_one else _MAX_BATCH), 0.0
         self._last_sign = time.monotonic()
         while work.done_count < len(items):
             if time.monotonic() - last_look >= _POLL_SECONDS:
@@ -302,7 +300,7 @@ class Cluster:
         if difference:
             self._refuse(member, difference)
         else:
-            member.threads = threads
+            member.max_calls = threads * (1 if self._task.one_by_one else _CALLS_PER_THREAD)
             self.joined_at.setdefault(member.name, time.monotonic())
 
     def _dismiss(self, member: _Member, reason: str = "its workers die") -> None:

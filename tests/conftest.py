@@ -117,6 +117,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         yield driver
 
 
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Start a cluster of two nodes with a processor each, and return its address."""
+    from benchmarks.cluster import start_cluster  # it imports Ray, which takes seconds
+
+    with start_cluster(2, processors=1) as nodes:
+        yield nodes.address
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Return a repository with a committed result, of which tests change only copies."""

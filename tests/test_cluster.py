@@ -106,6 +106,20 @@ def test_many_items_go_in_batches_and_each_is_done_once(ray_cluster: RayCluster)
     assert batches < 1500, "as many as 16 items go in one call"
 
 
+def test_no_long_item_waits_for_another(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    class Holding(Waiting):
+        def __call__(self, item: int) -> tuple[int, str]:
+            deadline = time.monotonic() + 30
+            while item == 0 and len([*tmp_path.iterdir()]) < 9:
+                assert time.monotonic() < deadline, "another item waits for this one"
+                time.sleep(0.05)
+            (tmp_path / str(item)).touch()
+            return super().__call__(item)
+
+    with connect(ray_cluster.address, Task(Holding, (0.01,), one_by_one=True)) as nodes:
+        assert sorted(place for place, _ in nodes.map(range(10))) == [*range(10)]
+
+
 def test_what_a_worker_refuses_is_raised_as_it_is_here(ray_cluster: RayCluster) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     with (

@@ -1,14 +1,13 @@
 """Photographs decoded on a Ray cluster are prepared as on this machine."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.cluster import start_cluster
 from celebflow.data import cluster_checking
 from celebflow.data.checked import count_checked
 from celebflow.data.preparation import LeftOut, prepare_photographs
@@ -18,13 +17,6 @@ from celebflow.params import ComputeParams, PrepareParams
 
 pytestmark = pytest.mark.slow
 _DEAD = "127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Start a cluster of two nodes with a processor each, and return its address."""
-    with start_cluster(2, processors=1) as nodes:
-        yield nodes.address
 
 
 @pytest.fixture

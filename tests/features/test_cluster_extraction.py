@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,6 @@ from tests.repository import EVERY_STAGE, Repository
 
 pytestmark = pytest.mark.slow
 TWO_VIEWS = Transform(32, views=("original", "mirrored"))
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Start a cluster of two nodes with a processor each, and return its address."""
-    with start_cluster(2, processors=1) as nodes:
-        yield nodes.address
 
 
 def _extract(folder: Path, photos: list[Photo], data: Path, backbone_file: Path, compute: ComputeParams) -> list[bytes]:

@@ -20,7 +20,7 @@ from benchmarks.compare import REPOSITORY, add_arguments, enter_repository, repl
 from celebflow import paths
 from celebflow.classifier.attribute_out_of_fold import AttributesOutOfFold, predict_attributes_out_of_fold
 from celebflow.classifier.fits import open_fits
-from celebflow.classifier.out_of_fold import predict_out_of_fold
+from celebflow.classifier.out_of_fold_training import predict_out_of_fold
 from celebflow.data.attributes import BLANK, NO, YES, AttributeTable, load_attributes
 from celebflow.data.photos import SPLITS, list_people
 from celebflow.evaluation.attribute_suspects import find_attribute_suspects

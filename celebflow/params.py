@@ -256,15 +256,16 @@ class PlotParams(_Section):
 
 
 class ComputeParams(_Section):
-    """The device that extraction, training and evaluation use, and the machines that prepare and extract use."""
+    """The device that extraction, training and evaluation use, and the machines that share the work."""
 
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
     """PyTorch's device: cpu, cuda, cuda:1 or mps"""
     cluster: Annotated[str, Field(min_length=1, max_length=300)] | None = None
-    """where photographs are decoded and features computed: null for this machine, local for a Ray cluster that is
-    started on it, or the address of a Ray cluster such as 192.0.2.1:6379 (pip install 'celebflow[ray]')"""
+    """where photographs are decoded, features computed, and folds and learning curves trained: null for this machine,
+    local for a Ray cluster that is started on it, or the address of a Ray cluster such as 192.0.2.1:6379 (pip install
+    'celebflow[ray]')"""
     shared_disk: bool = False
-    """the cluster's nodes see data/ at the same path, so that they read photographs themselves"""
+    """the cluster's nodes see data/, features/ and splits/ at the same paths, so that they read the files themselves"""
 
 
 class TrackingParams(_Section):

@@ -12,7 +12,7 @@ from celebflow.classifier.attribute_calibration import fit_attribute_calibration
 from celebflow.classifier.attribute_part_training import predict_attribute_parts
 from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.fits import Fits
-from celebflow.classifier.part_training import Part
+from celebflow.classifier.parts import Part
 from celebflow.data.attributes import BLANK, NO, YES, AttributeTable
 from celebflow.data.photos import Photo
 from celebflow.data.units import join_units
@@ -76,7 +76,7 @@ def predict_attributes_out_of_fold(
             "least two folds. Add photographs, or divide these into more folds."
         )
     everything = LabeledFeatures(features, np.arange(len(labels)), labels)
-    parts = [Part(folds != fold, folds == fold) for fold in np.unique(folds)]
+    parts = [Part(folds != fold, folds == fold, params.seed) for fold in np.unique(folds)]
     logits = np.zeros(labels.shape, np.float32)
     found = predict_attribute_parts(everything, table.names, params, compute, fits, parts)
     for part, of_part in zip(parts, found, strict=True):

@@ -44,6 +44,7 @@ def train_attributes_on_subsets(
         train,
         val,
         parts,
+        params.seed,
         lambda everything, each: predict_attribute_parts(everything, table.names, params, compute, fits, each),
     )
 

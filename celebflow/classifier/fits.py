@@ -9,6 +9,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -42,27 +43,38 @@ class Fits:
 
         `what` is named where kept tensors cannot be used. A disk that cannot be written is reported, and nothing kept.
         """
-        if self._folder is None:
-            return fit()
-        digest = hashlib.sha256(repr([self.identity, what, determinants]).encode()).hexdigest()
-        file = self._folder / f"{digest[:32]}{_SUFFIX}"
-        tensors = _read(file, what)
+        tensors = self.find(what, determinants)
         if tensors is None:
             tensors = fit()
-            try:
-                _write(file, tensors)
-                _remove_oldest(self._folder)
-            except OSError as error:
-                print(f"{what} cannot be kept in {self._folder} ({error.strerror}).", file=sys.stderr)
+            self.keep(what, determinants, tensors)
         return tensors
+
+    def find(self, what: str, determinants: object) -> Tensors | None:
+        """Return what recall or keep has kept; None when it is missing or damaged."""
+        return None if self._folder is None else _read(self._locate(self._folder, what, determinants), what)
+
+    def keep(self, what: str, determinants: object, tensors: Tensors) -> None:
+        """Keep tensors that recall and find return from now on."""
+        if self._folder is None:
+            return
+        try:
+            _write(self._locate(self._folder, what, determinants), tensors)
+            _remove_oldest(self._folder)
+        except OSError as error:
+            print(f"{what} cannot be kept in {self._folder} ({error.strerror}).", file=sys.stderr)
+
+    def _locate(self, folder: Path, what: str, determinants: object) -> Path:
+        digest = hashlib.sha256(repr([self.identity, what, determinants]).encode()).hexdigest()
+        return folder / f"{digest[:32]}{_SUFFIX}"
 
 
 NOT_KEPT = Fits()
 
 
 def open_fits(features: Features) -> Fits:
-    """Return the fits to these features by celebflow's code and torch as they are, with this number of threads."""
-    common = features.origin, features.photos, torch.__version__, torch.get_num_threads()
+    """Return the fits to these features by celebflow's code and libraries as they are, with this number of threads."""
+    versions = [version(name) for name in ("numpy", "scipy", "scikit-learn", "torch")]
+    common = features.origin, features.photos, versions, torch.get_num_threads()
     digest = hashlib.sha256(repr(common).encode())
     for folder in (Path(features_package.__path__[0]), Path(__file__).parent):
         for module in sorted(folder.glob("*.py")):

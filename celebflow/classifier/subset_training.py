@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from celebflow.classifier.fits import Fits
-from celebflow.classifier.part_training import Part, predict_parts
+from celebflow.classifier.part_training import predict_parts
+from celebflow.classifier.parts import Part
 from celebflow.data.photos import list_people, number_groups
 from celebflow.errors import CelebflowError
 from celebflow.features.store import Features, LabeledFeatures, select_split
@@ -51,7 +52,11 @@ def train_on_subsets(
         for mask in _choose_parts(train, fractions, params.seed + repetition)
     ]
     return predict_val_by_parts(
-        train, val, parts, lambda everything, each: predict_parts(everything, class_names, params, compute, fits, each)
+        train,
+        val,
+        parts,
+        params.seed,
+        lambda everything, each: predict_parts(everything, class_names, params, compute, fits, each),
     )
 
 
@@ -59,6 +64,7 @@ def predict_val_by_parts(
     train: LabeledFeatures,
     val: LabeledFeatures,
     parts: Sequence[tuple[int, NDArray[np.bool_]]],
+    seed: int,
     predict: Callable[[LabeledFeatures, Sequence[Part]], list[NDArray[np.float32]]],
 ) -> list[SubsetResult]:
     """Train on parts of train, each a repetition and the (N,) photographs that are taken, and predict val.
@@ -69,7 +75,7 @@ def predict_val_by_parts(
     masks = {mask.tobytes(): mask for _, mask in parts}
     rows, labels = (np.concatenate(each) for each in ((train.rows, val.rows), (train.labels, val.labels)))
     none, is_val = np.zeros(len(val), bool), np.arange(len(rows)) >= len(train)
-    distinct = [Part(np.concatenate([mask, none]), is_val) for mask in masks.values()]
+    distinct = [Part(np.concatenate([mask, none]), is_val, seed) for mask in masks.values()]
     logits = predict(LabeledFeatures(train.features, rows, labels), distinct)
     on_part = dict(zip(masks, logits, strict=True))
     return [SubsetResult(repetition, int(mask.sum()), on_part[mask.tobytes()]) for repetition, mask in parts]

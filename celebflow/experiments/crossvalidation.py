@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from celebflow import paths
 from celebflow.classifier.fits import open_fits
-from celebflow.classifier.out_of_fold import predict_out_of_fold
+from celebflow.classifier.out_of_fold_training import predict_repeatedly
 from celebflow.data.tables import save_rows
 from celebflow.errors import CelebflowError
 from celebflow.evaluation.cross_validation import (
@@ -73,12 +73,7 @@ def cross_validate(fold_count: int, repetitions: int, name: str | None) -> Cross
     result = None
     try:
         with open_parent_run(params, name, "") as run:
-            repeated = []
-            for repetition in range(repetitions):
-                seeded = params.train.model_copy(update={"seed": params.train.seed + repetition})
-                repeated.append(
-                    predict_out_of_fold(features, seeded, params.compute, fits, fold_count, share_preprocessor=False)
-                )
+            repeated = predict_repeatedly(features, params.train, params.compute, fits, fold_count, repetitions)
             folds = [
                 fold
                 for repetition, predicted in enumerate(repeated, 1)

@@ -10,7 +10,8 @@ from tabulate import tabulate
 from celebflow import paths
 from celebflow.classifier.fits import Fits, open_fits
 from celebflow.classifier.gallery import fit_gallery
-from celebflow.classifier.out_of_fold import OutOfFold, predict_out_of_fold
+from celebflow.classifier.out_of_fold import OutOfFold
+from celebflow.classifier.out_of_fold_training import predict_out_of_fold
 from celebflow.evaluation.suspects import Suspect, find_suspects, save_suspects
 from celebflow.experiments.confirmed import ConfirmedLabel, load_confirmed
 from celebflow.experiments.lookup import load_for_recognition

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
@@ -154,6 +154,28 @@ def load_features(folder: Path, photos_file: Path) -> Features:
     if offsets[0] != 0 or (np.diff(offsets) < 0).any() or not offsets[-1] == len(indices) == len(values):
         raise _make_damage_error(folder / "offsets.npy", "it does not match indices.npy and values.npy")
     return features
+
+
+class _FeaturesOnDisk(Features):
+    """Features that a pickle takes along by the names of their files."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return load_features, (paths.FEATURES.resolve(), paths.PHOTOS.resolve())
+
+
+def share_features(features: Features, *, shared_disk: bool) -> Features:
+    """Return the project's features as other machines take them, which map them from a disk that they share.
+
+    Without one, their arrays go along; pickles take those without a copy, but not when they are memory-mapped.
+    """
+    if shared_disk:
+        return _FeaturesOnDisk(*(getattr(features, field.name) for field in fields(Features)))
+    return replace(
+        features,
+        offsets=np.asarray(features.offsets),
+        indices=np.asarray(features.indices),
+        values=np.asarray(features.values),
+    )
 
 
 def _map(file: Path, number_type: np.dtype[_Number]) -> NDArray[_Number]:

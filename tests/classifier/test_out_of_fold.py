@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from celebflow.classifier import out_of_fold, part_training
+from celebflow.classifier import out_of_fold_training, part_training
 from celebflow.classifier.discriminants import average_logits
 from celebflow.classifier.fits import NOT_KEPT
-from celebflow.classifier.out_of_fold import OutOfFold, assign_folds, predict_out_of_fold
+from celebflow.classifier.out_of_fold import OutOfFold
+from celebflow.classifier.out_of_fold_training import assign_folds, predict_out_of_fold
 from celebflow.data.photos import UNKNOWN, Photo
 from celebflow.errors import CelebflowError
 from celebflow.features.store import Features
@@ -66,7 +67,7 @@ def test_people_are_recognized_in_photographs_that_are_in_a_wrong_folder(name: s
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_label_does_not_change_its_own_prediction(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folds: NDArray[np.int64] = np.arange(60) // 3 % 4
-    monkeypatch.setattr(out_of_fold, "assign_folds", lambda *_: folds)
+    monkeypatch.setattr(out_of_fold_training, "assign_folds", lambda *_: folds)
     features = _draw("original", "mirrored")
     before, after = (_predict(each, RECIPES[name]).logits for each in (features, _relabel(features, n7="Ann")))
     own_fold = folds == folds[7]

@@ -79,8 +79,8 @@ def test_what_is_the_same_in_all_repetitions_is_trained_on_once(name: str, monke
 def test_inner_products_of_very_many_views_are_not_computed(
     max_views: int, by_products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = Mock(side_effect=part_training.project_parts)
-    monkeypatch.setattr(part_training, "project_parts", project)
+    project = Mock(side_effect=part_training.project_part)
+    monkeypatch.setattr(part_training, "project_part", project)
     monkeypatch.setattr(part_training, "MAX_VIEWS", max_views)
     _train(draw_features(60, ("original", "mirrored")), FAST["lda"], 1.0)  # 45 photographs of train and val
     assert project.called == by_products

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -73,6 +75,20 @@ def test_two_recipes_are_cross_validated_and_compared(repository: Repository) ->
     assert "other folds" in repository.invoke("compare", "crossvalidation-2", *names[1:], fails=True)
     assert "dvc exp remove short" in repository.invoke("crossvalidate", "--name", "short", fails=True)
     assert "valid" in repository.invoke("crossvalidate", "--name", "a b", fails=True)
+
+
+@pytest.mark.parametrize("shared_disk", ["false", "true"])
+def test_a_cluster_gives_the_same_tables(repository: Repository, address: str, shared_disk: str) -> None:
+    tables = repository.folder / "reports" / "crossvalidation"
+    repository.invoke("crossvalidate", "--folds", "2", "--repeats", "2")
+    here = [file.read_bytes() for file in sorted(tables.iterdir())]
+    repository.edit("cluster: null", f"cluster: {address}")
+    repository.edit("shared_disk: false", f"shared_disk: {shared_disk}")
+    assert " parts, " not in repository.invoke("crossvalidate", "--folds", "2", "--repeats", "2"), "all is kept"
+    shutil.rmtree(repository.folder / ".celebflow" / "fits")
+    output = repository.invoke("crossvalidate", "--folds", "2", "--repeats", "2")
+    assert sum(int(count) for count in re.findall(r": (\d+) parts, ", output)) == 4
+    assert [file.read_bytes() for file in sorted(tables.iterdir())] == here
 
 
 def test_an_interrupted_cross_validation_leaves_no_experiment(repository: Repository) -> None:

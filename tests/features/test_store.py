@@ -1,14 +1,17 @@
 """Stored features come back row by row, view by view, with their photographs, faces and labels."""
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from celebflow import paths
 from celebflow.data.photos import Photo, list_people, save_photos
 from celebflow.errors import CelebflowError
 from celebflow.features.cache import open_cache
@@ -17,7 +20,7 @@ from celebflow.features.face_table import save_faces
 from celebflow.features.faces import Face
 from celebflow.features.origin import FeatureOrigin, origin_file
 from celebflow.features.sparse import SparseRow
-from celebflow.features.store import Features, load_features, save_features, select_split
+from celebflow.features.store import Features, load_features, save_features, select_split, share_features
 from celebflow.features.transform import Transform
 from celebflow.params import FaceParams
 from tests.features.conftest import SOURCE, CountingRuntime
@@ -206,3 +209,23 @@ def test_a_damaged_header_is_told_with_the_file_and_the_remedy(
     file.write_bytes(content.replace(old, new, 1))
     with pytest.raises(CelebflowError, match=r"features/values\.npy is damaged.*`dvc repro --force"):
         load_features(tmp_path / "features", tmp_path / "photos.csv")
+
+
+@pytest.mark.parametrize("shared_disk", [False, True])
+def test_features_go_to_other_machines_without_a_copy_of_their_arrays(
+    tmp_path: Path, store: Callable[[Transform], Features], monkeypatch: pytest.MonkeyPatch, shared_disk: bool
+) -> None:
+    features = store(VIEWS)
+    monkeypatch.setattr(paths, "FEATURES", tmp_path / "features")
+    monkeypatch.setattr(paths, "PHOTOS", tmp_path / "photos.csv")
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = cloudpickle.dumps(share_features(features, shared_disk=shared_disk), 5, buffer_callback=buffers.append)
+    names = "offsets", "indices", "values"
+    size = sum(getattr(features, name).nbytes for name in names)
+    assert sum(buffer.raw().nbytes for buffer in buffers) == (0 if shared_disk else size)
+    assert features.indices.nbytes > len(pickled)
+    found: Features = cloudpickle.loads(pickled, buffers=buffers)
+    for name in names:
+        np.testing.assert_array_equal(getattr(found, name), getattr(features, name))
+        assert isinstance(getattr(found, name), np.memmap) == shared_disk
+    assert (found.photos, found.origin, found.subjects) == (features.photos, features.origin, features.subjects)

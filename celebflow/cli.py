@@ -884,7 +884,10 @@ def recipe(name: str | None) -> None:
 @click.option("--trials", default=10, type=click.IntRange(1), help="The number of experiments in all.")
 @click.option("--metric", default="val.accuracy", help="The metric of val that decides.")
 @click.option("--name", default="search", help="The prefix of the experiments' names.")
-def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric: str, name: str) -> None:
+@click.option(
+    "--at-once", default=1, type=click.IntRange(1), help="How many trials the nodes of a cluster train at once."
+)
+def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric: str, name: str, at_once: int) -> None:
     """Search for the params that do best on validation.
 
     Each trial is a DVC experiment. PARAM=a,b,c tries these values, PARAM=low..high any value in between. Optuna's TPE
@@ -893,6 +896,9 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
 
     The same command continues a search that was interrupted, and with more --trials one that has ended. At the end, the
     best trial is compared with the result that the search started from.
+
+    With --at-once 4, Optuna proposes four trials together, the cluster of compute.cluster trains them at the same time,
+    and their experiments take these trainings. Only train.* may differ from the workspace.
 
     \b
     Examples:
@@ -915,7 +921,7 @@ def search(spaces: tuple[str, ...], recipe_name: str | None, trials: int, metric
         _echo(f"{trial.name}: {values}: " + ("failed" if trial.metric is None else f"{metric} {trial.metric:.4f}"))
 
     try:
-        result = search.search(name, params, fixed, parsed, trials, metric, show)
+        result = search.search(name, params, fixed, parsed, trials, metric, show, at_once)
     except (KeyboardInterrupt, errors.Terminated):
         _echo("The search stops. The same command continues it.", err=True)
         raise

@@ -261,9 +261,9 @@ class ComputeParams(_Section):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
     """PyTorch's device: cpu, cuda, cuda:1 or mps"""
     cluster: Annotated[str, Field(min_length=1, max_length=300)] | None = None
-    """where photographs are decoded, features computed, and folds and learning curves trained: null for this machine,
-    local for a Ray cluster that is started on it, or the address of a Ray cluster such as 192.0.2.1:6379 (pip install
-    'celebflow[ray]')"""
+    """where photographs are decoded, features computed, and folds, learning curves and trials trained: null for this
+    machine, local for a Ray cluster that is started on it, or the address of a Ray cluster such as 192.0.2.1:6379 (pip
+    install 'celebflow[ray]')"""
     shared_disk: bool = False
     """the cluster's nodes see data/, features/ and splits/ at the same paths, so that they read the files themselves"""
 

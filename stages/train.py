@@ -1,7 +1,7 @@
 """Train the task's model on the features, as a new MLflow run."""
 
 from celebflow import paths, tasks
-from celebflow.classifier import history
+from celebflow.classifier.finished import train_and_save
 from celebflow.features.store import load_features
 from celebflow.params import load_params
 from celebflow.tracking import runs
@@ -15,9 +15,7 @@ def main() -> None:
         train, open_checkpoints = tasks.load_step(params.task, "train"), tasks.load_quickly(tasks.OPEN_CHECKPOINTS)
         run.wait_until_open()
         with open_checkpoints(features, params.train, params.compute) as saved, unchanged_params():
-            model, epochs = train(features, params.train, params.compute, saved, run.log_epoch)
-            history.save_history(epochs, paths.HISTORY)
-            model.save(paths.CLASSIFIER)
+            train_and_save(train, features, params.train, params.compute, saved, run.log_epoch)
             run.log_files(paths.PARAMS, paths.HISTORY)
 
 

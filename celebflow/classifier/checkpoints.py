@@ -28,6 +28,7 @@ from celebflow.features.store import Features
 from celebflow.params import ComputeParams, TrainParams
 
 _LAST, _BEST = "last.safetensors", "best.safetensors"
+LABELS = paths.ATTRIBUTES, paths.PAIRS  # that trainings read, and the features do not hold
 _MAX_TIME_FRACTION = 0.05
 
 
@@ -116,6 +117,37 @@ class Checkpoints:
             remove_checkpoints(self._folder)
             raise CelebflowError(f"The best epoch cannot be read ({error}). Run `dvc repro` to train again.") from None
 
+    def copy_finished(self, *files: Path) -> bool:
+        """Write the files that keep_finished has kept of this training; return whether there are any."""
+        if self._folder is None or not all((self._folder / file.name).exists() for file in files):
+            return False
+        for file in files:
+            with paths.write_whole(file) as part:
+                shutil.copyfile(self._folder / file.name, part)
+        return True
+
+
+def keep_finished(features: Features, params: TrainParams, compute: ComputeParams, files: Mapping[Path, bytes]) -> None:
+    """Keep the files that a training wrote on another machine, for the training that opens its checkpoints next."""
+    own = _locate(open_fits(features), params, compute)
+    for file, content in files.items():
+        with paths.write_whole(own / file.name) as part:
+            part.write_bytes(content)
+
+
+def has_finished(features: Features, params: TrainParams, compute: ComputeParams) -> bool:
+    """Tell whether there is what keep_finished has kept of this training."""
+    return (_locate(open_fits(features), params, compute) / paths.HISTORY.name).exists()
+
+
+def _locate(fits: Fits, params: TrainParams, compute: ComputeParams) -> Path:
+    """Return the folder of one training."""
+    digest = hashlib.sha256(repr([fits.identity, params, compute.device]).encode())
+    for file in LABELS:
+        if file.exists():
+            digest.update(file.read_bytes())
+    return paths.checkpoints() / digest.hexdigest()[:16]
+
 
 @contextmanager
 def open_checkpoints(features: Features, params: TrainParams, compute: ComputeParams) -> Iterator[Checkpoints]:
@@ -125,12 +157,9 @@ def open_checkpoints(features: Features, params: TrainParams, compute: ComputePa
     with any other, a resumed training could give other bits.
     """
     fits = open_fits(features)
-    digest = hashlib.sha256(repr([fits.identity, params, compute.device]).encode())
-    if paths.ATTRIBUTES.exists():  # labels that the features do not hold
-        digest.update(paths.ATTRIBUTES.read_bytes())
     folder = paths.checkpoints()
     folder.mkdir(parents=True, exist_ok=True)
-    own = folder / digest.hexdigest()[:16]
+    own = _locate(fits, params, compute)
     with ExitStack() as locks:
         try:
             locks.enter_context(_lock(own, timeout_seconds=1))

@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_info, threadpool_limits
 from tqdm import tqdm
 
-from celebflow import cluster
-from celebflow.backbone.devices import select_device
+from celebflow.classifier.cluster_training import train_on_cluster
 from celebflow.classifier.fits import Fits
 from celebflow.features.store import LabeledFeatures, share_features
 from celebflow.params import ComputeParams
@@ -42,26 +40,6 @@ class Part:
 Predict = Callable[[Part], NDArray[np.float32]]
 
 
-class PartWorker:
-    """What trains on a node, with so many threads of torch and of BLAS as this machine: their number changes bits."""
-
-    threads = 1
-
-    def __init__(self, predict: Predict, device: str, thread_counts: tuple[int, int]) -> None:
-        select_device(device)  # a node without it is refused
-        torch.set_num_threads(thread_counts[0])
-        threadpool_limits(thread_counts[1], "blas")
-        self._predict = predict
-
-    def __call__(self, item: Part) -> NDArray[np.float32]:
-        """Train on a part, and return the logits of what it predicts."""
-        return self._predict(item)
-
-    def probe(self) -> bytes:
-        """Return what shows how this node rounds."""
-        return _multiply_noise()
-
-
 def predict_each(
     predict: Predict,
     parts: Sequence[Part],
@@ -83,8 +61,12 @@ def predict_each(
     found = {place: tensors["logits"].numpy() for place, tensors in enumerate(kept) if tensors is not None}
     missing = [place for place in range(len(parts)) if place not in found]
     if missing:
-        run = _predict_here if compute.cluster is None else _predict_on_cluster
-        for number, logits in run(predict, [parts[place] for place in missing], compute, prints_epochs):
+        still = [parts[place] for place in missing]
+        if compute.cluster is None:
+            predicted = _predict_here(predict, still, prints_epochs)
+        else:
+            predicted = train_on_cluster(predict, still, compute, "part")
+        for number, logits in predicted:
             fits.keep(_WHAT, keys[missing[number]], {"logits": torch.tensor(logits)})
             found[missing[number]] = logits
     return [found[place] for place in range(len(parts))]
@@ -98,44 +80,10 @@ def send_features(everything: LabeledFeatures, compute: ComputeParams) -> Labele
 
 
 def _predict_here(
-    predict: Predict, parts: Sequence[Part], compute: ComputeParams, prints_epochs: bool
+    predict: Predict, parts: Sequence[Part], prints_epochs: bool
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     bar = tqdm(parts, "training on parts", unit="part", disable=prints_epochs or None)
     for number, part in enumerate(bar):
         if prints_epochs:
             print(f"Part {number + 1} of {len(parts)}, {part.taken.sum()} photographs:")
         yield number, predict(part)
-
-
-def _predict_on_cluster(
-    predict: Predict, parts: Sequence[Part], compute: ComputeParams, prints_epochs: bool
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    expected, rounding_otherwise = _multiply_noise(), set()
-
-    def look(node: str, found: bytes) -> str:
-        if found != expected:
-            rounding_otherwise.add(node)
-        return ""
-
-    def note(node: str) -> str:
-        return "; it rounds otherwise than this machine, as another kind of processor" * (node in rounding_otherwise)
-
-    arguments = predict, compute.device, _count_threads()
-    task = cluster.Task(PartWorker, arguments, look, one_by_one=True)
-    with cluster.connect(compute.cluster or cluster.LOCAL, task) as nodes:
-        yield from tqdm(nodes.map(parts), "training on parts", len(parts), unit="part", disable=None)
-        for line in nodes.describe("parts", note):
-            print(line)
-
-
-def _count_threads() -> tuple[int, int]:
-    """Return the number of threads of torch, and of the BLAS that NumPy and SciPy use."""
-    of_torch = torch.get_num_threads()
-    of_blas = [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
-    return of_torch, max(of_blas, default=of_torch)
-
-
-def _multiply_noise() -> bytes:
-    noise = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
-    tensor = torch.from_numpy(noise)
-    return (noise @ noise.T).tobytes() + (tensor @ tensor.T).numpy().tobytes()

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from celebflow import paths
 from celebflow.errors import CelebflowError
@@ -87,6 +89,27 @@ def find_changes(current: Params, wanted: Params) -> dict[str, object]:
     before = flatten(current.model_dump(mode="json", include=set(_SECTIONS)))
     after = flatten(wanted.model_dump(mode="json", include=set(_SECTIONS)))
     return {name: value for name, value in after.items() if before[name] != value}
+
+
+def apply_changes(params: Params, changes: Mapping[str, object]) -> Params:
+    """Return params with changes, by dotted names, as `dvc exp run` makes them of list_arguments.
+
+    Raises CelebflowError when a name or a value is not valid.
+    """
+    overlay: dict[str, object] = {}
+    for name, value in changes.items():
+        changed = _parse_value(value)
+        for key in reversed(name.split(".")):
+            changed = {key: changed}
+        overlay = _merge(overlay, changed)
+    return check_params(_merge(params.model_dump(mode="json"), overlay), str(paths.PARAMS))
+
+
+def _parse_value(value: object) -> Any:
+    """Return what _format_value writes as it is read again: a text may be a list."""
+    with suppress(ValueError):
+        return json.loads(value) if isinstance(value, str) else value
+    return value
 
 
 def list_arguments(changes: Mapping[str, object]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,6 +136,7 @@ def search(
     trial_count: int,
     metric: str,
     on_trial: Callable[[Trial], object],
+    at_once: int = 1,
 ) -> SearchResult:
     """Run experiments until the search of this name has `trial_count` trials, and call `on_trial` with each of all.
 
@@ -144,9 +145,13 @@ def search(
     estimator (Bergstra et al., 2011) proposes values, seeded by train.seed. An interrupted search continues where it
     was, with the same proposals as without the interruption.
 
+    With `at_once`, as many trials are proposed together, and a cluster does their trainings at the same time, before
+    their experiments run one after the other.
+
     Raises CelebflowError when `metric` is not a metric of val, because test data must not choose, when a param is given
-    twice or ignored by the classifier, when DVC cannot run experiments here, when the search began with other settings
-    or photographs, when an experiment of that name is not of the search, and when the first trial fails.
+    twice or ignored by the classifier, when there is no cluster for `at_once`, when DVC cannot run experiments here,
+    when the search began with other settings or photographs, when an experiment of that name is not of the search, and
+    when the first trial fails.
     """
     import optuna
 
@@ -158,6 +163,11 @@ def search(
             f"choose params. Choose one of {', '.join(f'val.{known}' for known in TASKS[task].metrics)}."
         )
     require_experiment_name(name)
+    if at_once > 1 and params.compute.cluster is None:
+        raise CelebflowError(
+            "Several trials at once train on the nodes of a cluster, and compute.cluster is null. Name a cluster, or "
+            "leave out --at-once."
+        )
     repeated = [param for param, count in Counter(space.name for space in spaces).items() if count > 1]
     if repeated:
         raise CelebflowError(f"{', '.join(repeated)} is given more than once. Write all its values after one =.")
@@ -170,42 +180,59 @@ def search(
     study = optuna.create_study(direction="minimize" if is_lower_better(metric) else "maximize")
     start = {**list_informative(params), **fixed}
     data_md5 = read_data_md5()
-    settings = {"--metric": metric, "photographs (md5)": data_md5, **start, **{each.name: str(each) for each in spaces}}
+    values_to_try = {space.name: str(space) for space in spaces}
+    settings: dict[str, object] = {"--metric": metric, "photographs (md5)": data_md5, **start, **values_to_try}
+    if at_once > 1:  # which decides what is proposed
+        settings["--at-once"] = at_once
     trials: list[Trial] = []
 
-    def propose(known: RecordedTrial | RunningTrial | None) -> tuple[optuna.Trial, Trial]:
-        """Ask Optuna for the next trial, or tell it that the next trial is a known one."""
+    def propose(number: int, known: RecordedTrial | RunningTrial | None) -> tuple[optuna.Trial, Trial]:
+        """Ask Optuna for the trial of this number, from 0, or tell it that this trial is a known one."""
         if known is not None:
             study.enqueue_trial(known.proposal)
-        # A sampler per trial, so that a continued search proposes what an uninterrupted one would.
-        seeds = np.random.SeedSequence([params.train.seed, len(trials)])
-        study.sampler = optuna.samplers.TPESampler(seed=int(seeds.generate_state(1)[0]))
+        # A sampler per trial, so that a continued search proposes what an uninterrupted one would. Of trials without a
+        # result yet, it takes bad ones for granted, so that those of a round differ.
+        seeds = np.random.SeedSequence([params.train.seed, number])
+        study.sampler = optuna.samplers.TPESampler(seed=int(seeds.generate_state(1)[0]), constant_liar=at_once > 1)
         proposed = study.ask()
         values = {space.name: space.suggest(proposed) for space in spaces}
-        return proposed, Trial(f"{name}-{len(trials) + 1}", values, None)
+        return proposed, Trial(f"{name}-{number + 1}", values, None)
 
     def add(proposed: optuna.Trial, trial: Trial) -> None:
         study.tell(proposed, trial.metric, state=optuna.trial.TrialState.FAIL if trial.metric is None else None)
         trials.append(trial)
         on_trial(trial)
 
-    with open_record(name, settings, start, commit) as record:
-        for recorded in record.trials:
-            proposed, trial = propose(recorded)
-            add(proposed, replace(trial, metric=recorded.metric))
-        if len(trials) < trial_count:
-            with open_parent_run(params, name, record.parent_run_id) as parent:
+    with open_record(name, settings, start, commit) as record, ExitStack() as stack:
+        recorded = [*record.trials]
+        known: dict[int, RecordedTrial | RunningTrial | None] = {
+            **dict(enumerate(recorded)),
+            len(recorded): record.running,
+        }
+        total = max(trial_count, len(recorded))
+        parent = None
+        for first in range(0, total, at_once):
+            group = [propose(number, known.get(number)) for number in range(first, min(first + at_once, total))]
+            done = recorded[first : first + at_once]
+            for (proposed, trial), result in zip(group, done, strict=False):
+                add(proposed, replace(trial, metric=result.metric))
+            to_run = group[len(done) :]
+            if to_run and parent is None:
+                parent = stack.enter_context(open_parent_run(params, name, record.parent_run_id))
                 record.parent_run_id = parent.run_id
-                while len(trials) < trial_count:
-                    proposed, trial = propose(record.running)
-                    changes = {**fixed, **trial.values}
-                    print(
-                        f"{trial.name} is running ({len(trials) + 1} of {trial_count}) …", file=sys.stderr, flush=True
-                    )
-                    trial = replace(trial, metric=_run_trial(record, proposed.params, trial.name, changes, figure))
-                    add(proposed, trial)
-                    if trial.metric is not None and rank_trials(trials, metric)[0] is trial:
-                        parent.log_search_result(metric, trial.name, trial.metric, len(trials))
+            if to_run and at_once > 1:
+                from celebflow.experiments.search_training import train_ahead  # imports PyTorch
+
+                tried = [trial.values for trial in trials]  # DVC runs none of these again
+                new = [trial for _, trial in to_run if trial.values not in tried and not has_experiment(trial.name)]
+                train_ahead(params, [{**fixed, **trial.values} for trial in new])
+            for proposed, trial in to_run:
+                changes = {**fixed, **trial.values}
+                print(f"{trial.name} is running ({len(trials) + 1} of {trial_count}) …", file=sys.stderr, flush=True)
+                trial = replace(trial, metric=_run_trial(record, proposed.params, trial.name, changes, figure))
+                add(proposed, trial)
+                if parent and trial.metric is not None and rank_trials(trials, metric)[0] is trial:
+                    parent.log_search_result(metric, trial.name, trial.metric, len(trials))
     return SearchResult(rank_trials(trials, metric), record.start_params, data_md5, record.start_commit)
 
 

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from celebflow.classifier import parts as parts_module
+from celebflow.classifier import cluster_training
+from celebflow.classifier.cluster_training import TrainingWorker
 from celebflow.classifier.fits import NOT_KEPT, Fits
 from celebflow.classifier.out_of_fold_training import predict_repeatedly
-from celebflow.classifier.parts import Part, PartWorker, predict_each
+from celebflow.classifier.parts import Part, predict_each
 from celebflow.errors import CelebflowError
 from celebflow.params import ComputeParams
 from tests.conftest import draw_features
@@ -67,7 +68,7 @@ def test_what_was_predicted_is_not_predicted_again(tmp_path: Path) -> None:
 
 def test_a_node_without_the_device_is_refused() -> None:
     with pytest.raises(CelebflowError, match="cuda"):
-        PartWorker(_predict, "cuda", (1, 1))
+        TrainingWorker(_predict, "cuda", (1, 1))
 
 
 @pytest.mark.slow
@@ -91,7 +92,7 @@ def test_predictions_are_the_same_bytes(name: str, address: str, capsys: pytest.
 def test_a_node_that_rounds_otherwise_is_told(
     address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(parts_module, "_multiply_noise", lambda: b"of another processor")
+    monkeypatch.setattr(cluster_training, "multiply_noise", lambda: b"of another processor")
     assert len(predict_each(_predict, PARTS, ComputeParams(cluster=address), NOT_KEPT, "recipe")) == len(PARTS)
     assert "/s; it rounds otherwise than this machine" in capsys.readouterr().out
 

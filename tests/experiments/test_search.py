@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import psutil
 import pytest
 from filelock import FileLock
@@ -21,6 +22,7 @@ from filelock import FileLock
 from celebflow import paths
 from celebflow.errors import CelebflowError
 from celebflow.experiments import search as search_module
+from celebflow.experiments import search_training
 from celebflow.experiments.search import (
     Space,
     Trial,
@@ -31,7 +33,7 @@ from celebflow.experiments.search import (
     parse_space,
     search,
 )
-from celebflow.params import Params
+from celebflow.params import ComputeParams, Params
 from celebflow.tasks import TASKS
 from celebflow.tracking.processes import name_process
 from tests.repository import Repository
@@ -308,6 +310,7 @@ def _search(
     spaces: list[Space] = SPACES,
     count: int | None = None,
     parent: Parent | None = None,
+    at_once: int = 1,
 ) -> tuple[list[Trial], Parent, list[Trial]]:
     parent = parent or Parent()
     reported: list[Trial] = []
@@ -316,7 +319,7 @@ def _search(
     monkeypatch.setattr(search_module, "_read_metrics", experiments.read)
     monkeypatch.setattr(search_module, "has_experiment", lambda name: name in experiments.kept)
     count = count or len(experiments.results)
-    found = search("tuning", params, {"train.epochs": 3}, spaces, count, metric, reported.append)
+    found = search("tuning", params, {"train.epochs": 3}, spaces, count, metric, reported.append, at_once)
     return found.trials, parent, reported
 
 
@@ -408,6 +411,39 @@ def test_an_interrupted_search_continues_as_if_it_had_not_been(params: Params, m
     assert (found, reported) == (expected[0], expected[2])
     assert parent.continued_ids == ["", parent.run_id]
     assert parent.best == expected[1].best
+
+
+def test_trials_at_once_are_proposed_together_and_an_interruption_changes_nothing(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = params.model_copy(update={"compute": ComputeParams(cluster="192.0.2.1:6379")})
+    trained: list[Mapping[str, object]] = []
+    monkeypatch.setattr(search_training, "train_ahead", lambda _, trials: trained.extend(trials))
+    results = np.random.default_rng(0).random(17).round(3).tolist()
+    whole = Experiments(*results)
+    expected = _search(params, whole, monkeypatch, spaces=SPACES[:1], at_once=4)
+    assert [dict(changes) for changes in trained] == [changes for _, changes, _ in whole.ran]
+    one_by_one = Experiments(*results)
+    _forget_search()
+    _search(params, one_by_one, monkeypatch, spaces=SPACES[:1])
+    assert one_by_one.ran[:10] == whole.ran[:10] and one_by_one.ran[12:] != whole.ran[12:], "TPE begins after ten"
+    for stop in (0, 12, 13, 15):
+        _forget_search()
+        parent, first = Parent(), Experiments(*results[:stop], KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _search(params, first, monkeypatch, spaces=SPACES[:1], count=17, parent=parent, at_once=4)
+        trained.clear()
+        second = Experiments(*results[stop:])
+        found, _, reported = _search(params, second, monkeypatch, spaces=SPACES[:1], count=17, parent=parent, at_once=4)
+        assert (found, reported) == (expected[0], expected[2])
+        assert [dict(changes) for changes in trained] == [changes for _, changes, _ in second.ran]
+    with pytest.raises(CelebflowError, match="--at-once: 4, now 2"):
+        _search(params, Experiments(), monkeypatch, spaces=SPACES[:1], count=17, at_once=2)
+
+
+def test_trials_at_once_need_a_cluster(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CelebflowError, match=r"compute\.cluster is null.*leave out --at-once"):
+        _search(params, Experiments(), monkeypatch, count=2, at_once=2)
 
 
 def test_a_search_that_has_ended_returns_its_result_again_and_continues_with_more_trials(

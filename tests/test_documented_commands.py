@@ -73,6 +73,8 @@ NOT_RUN = {
     ),
     "celebflow search --recipe fast train.lda_shrinkage=0.02..0.8 train.preprocessing.pca_components=100,300,600 "
     "--trials 12 --name shrinkage": "tests/experiments/test_search.py runs a search in small",
+    "celebflow search train.dropout=0.2..0.6 train.learning_rate=1e-5..1e-3 --trials 20 --at-once 4": "it needs a "
+    "cluster; tests/experiments/test_search_training.py runs a search in small",
 }
 # Commands whose place another takes, because the search does not run.
 IN_SMALL = {"dvc exp apply shrinkage-7": "dvc exp apply less-dropout"}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.duplicates import COPIES
+from benchmarks.duplicates import COPIES, derive_hashes, multiply_pairs
 from celebflow.data import duplicates
 from celebflow.data.duplicates import (
     HASH_BITS,
@@ -101,9 +102,55 @@ def test_blocks_do_not_change_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None
     hashes = np.random.default_rng(0).integers(0, 2**63, (50, 2, 4)).astype(np.uint64)
     whole = find_near_pairs(hashes, 110)
     monkeypatch.setattr(duplicates, "_BLOCK_SIDE", 7)
+    monkeypatch.setattr(duplicates, "_STRIP_ROWS", 3)
     blocks = find_near_pairs(hashes, 110)
     assert len(whole[0]) > 10
     assert all(np.array_equal(*sides) for sides in zip(whole, blocks, strict=True))
+
+
+@pytest.mark.parametrize("distance", [0, 20, MAX_DISTANCE_BITS, HASH_BITS])
+def test_pairs_of_photographs_are_those_of_products(originals: list[Image.Image], distance: int) -> None:
+    hashes = derive_hashes(np.stack([hash_photograph(original) for original in originals]), 3_000)
+    # At exactly 48 bits from the first, all in one half of it, and one bit further; at 256 bits, and mirrored.
+    full, half = np.uint64(2**64 - 1), np.uint64(2**48 - 1)
+    hashes[-5:] = hashes[1]
+    hashes[-4, :, 2] ^= half
+    hashes[-3, :, 2] ^= half
+    hashes[-3, :, 0] ^= np.uint64(1)
+    hashes[-2] ^= full
+    hashes[-1] = hashes[-1, ::-1]
+    hashes[-1, :, 3] ^= half
+    found = find_near_pairs(hashes, distance)
+    assert all(np.array_equal(*sides) for sides in zip(found, multiply_pairs(hashes, distance), strict=True))
+    near = {second - 3_000 for first, second in zip(*found, strict=True) if first == 1 and second >= 2_995}
+    assert near == {0: {-5}, 20: {-5}, 48: {-5, -4, -1}, HASH_BITS: {-5, -4, -3, -2, -1}}[distance]
+
+
+def test_the_bound_rules_out_most_pairs_of_photographs(
+    originals: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = derive_hashes(np.stack([hash_photograph(original) for original in originals]), 2_000)
+    hashes[::5] = 0  # so many plain pictures are not compared in full either
+    counted = []
+    count_in_full = duplicates._PairFinder._count_in_full
+
+    def count(self: duplicates._PairFinder, *pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        counted.append(len(pairs[0]))
+        return count_in_full(self, *pairs)
+
+    monkeypatch.setattr(duplicates._PairFinder, "_count_in_full", count)
+    find_near_pairs(hashes, MAX_DISTANCE_BITS)
+    assert sum(counted) < 0.08 * len(hashes) ** 2 / 2
+
+
+def test_groups_do_not_depend_on_how_many_pairs_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = np.random.default_rng(0).integers(0, 2**63, (60, 2, 4)).astype(np.uint64)
+    names = [f"{number % 57:02}" for number in range(59, -1, -1)]
+    whole = group_near_duplicates(hashes, names, 102)
+    monkeypatch.setattr(duplicates, "_BLOCK_SIDE", 7)
+    monkeypatch.setattr(duplicates, "_MANY_PAIRS", 2)
+    assert 2 < len(set(whole)) < 55
+    assert group_near_duplicates(hashes, names, 102) == whole
 
 
 def test_near_duplicates_are_listed_with_wrong_labels_and_leaks(

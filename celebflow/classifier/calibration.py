@@ -1,6 +1,6 @@
 """Logits → probabilities that match accuracy; pure functions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from celebflow.errors import CelebflowError
 
 FloatArray = NDArray[np.float64]
 
+_BLOCK_VALUES = 2**22  # computed at once, so that many people's probabilities need little more memory than their own
 _LEAST_DEVIATION = 1e-6  # of scores, relative to their mean: less is the rounding of equal ones in float32
 
 
@@ -38,12 +39,13 @@ class Calibration:
 
     def compute_probabilities(self, logits: NDArray[np.floating]) -> FloatArray:
         """Turn (N, people) logits into probabilities, as softmax does."""
-        probabilities = softmax(logits / self.temperature)
-        if self.max_confidence == 1:
-            return probabilities
-        equal = 1 / logits.shape[1]
-        shrunk: FloatArray = equal + self.shrink_factor(logits.shape[1]) * (probabilities - equal)
-        return shrunk
+        probabilities = softmax(logits, self.temperature)
+        if self.max_confidence < 1:
+            equal = 1 / logits.shape[1]
+            probabilities -= equal
+            probabilities *= self.shrink_factor(logits.shape[1])
+            probabilities += equal
+        return probabilities
 
     def shrink_factor(self, person_count: int) -> float:
         """Return what the differences of probabilities from equal ones are multiplied by."""
@@ -63,13 +65,26 @@ def require_finite_scores(scores: NDArray[np.floating]) -> None:
         )
 
 
-def softmax(logits: NDArray[np.floating]) -> FloatArray:
+def split_rows(row_count: int, column_count: int) -> Iterator[slice]:
+    """Yield blocks of the rows of a matrix, of at most four million values each, a row at least."""
+    size = max(1, _BLOCK_VALUES // column_count)
+    yield from (slice(start, start + size) for start in range(0, row_count, size))
+
+
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> FloatArray:
     """Turn (N, people) logits into probabilities, in float64; raise CelebflowError when a logit is not finite."""
-    require_finite_scores(logits)
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    probabilities: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    probabilities: FloatArray = np.empty(logits.shape)
+    for block in split_rows(*logits.shape):
+        probabilities[block] = _compute_softmax(logits[block], temperature)
     return probabilities
+
+
+def _compute_softmax(logits: NDArray[np.floating], temperature: float) -> FloatArray:
+    divided = logits / temperature
+    require_finite_scores(divided)
+    exponentials: FloatArray = np.exp(divided.astype(np.float64) - divided.max(axis=1, keepdims=True))
+    exponentials /= exponentials.sum(axis=1, keepdims=True)
+    return exponentials
 
 
 def compute_loss(probabilities: FloatArray, labels: NDArray[np.int64]) -> float:
@@ -90,10 +105,7 @@ def fit_probabilities(logits: NDArray[np.floating], labels: NDArray[np.int64]) -
     target = (len(labels) + 1) / (len(labels) + 2)
 
     def loss(log_temperature: float) -> float:
-        probabilities = softmax(logits / np.exp(log_temperature))
-        of_actual = probabilities[np.arange(len(labels)), labels]
-        probabilities[np.arange(len(labels)), labels] = 0
-        of_others = probabilities.sum(axis=1)  # more precise than 1 - of_actual
+        of_actual, of_others = _divide_probabilities(logits, labels, np.exp(log_temperature))
         least = np.finfo(np.float64).tiny
         losses = target * np.log(np.maximum(of_actual, least)) + (1 - target) * np.log(np.maximum(of_others, least))
         return float(-losses.mean())
@@ -101,6 +113,20 @@ def fit_probabilities(logits: NDArray[np.floating], labels: NDArray[np.int64]) -
     log_temperature = minimize_scalar(loss, bounds=(-6, 6), method="bounded", options={"xatol": 1e-6}).x
     equal = 1 / logits.shape[1]  # few photographs of many people still predict one of them
     return replace(UNCALIBRATED, temperature=float(np.exp(log_temperature)), max_confidence=max(target, equal))
+
+
+def _divide_probabilities(
+    logits: NDArray[np.floating], labels: NDArray[np.int64], temperature: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the (N,) probabilities of the actual people, and of all others together, by (N, people) logits."""
+    of_actual, of_others = np.empty(len(labels)), np.empty(len(labels))
+    for block in split_rows(*logits.shape):
+        probabilities = _compute_softmax(logits[block], temperature)
+        own = np.arange(len(probabilities)), labels[block]
+        of_actual[block] = probabilities[own]
+        probabilities[own] = 0
+        of_others[block] = probabilities.sum(axis=1)  # more precise than 1 - of_actual
+    return of_actual, of_others
 
 
 def fit_logistic(scores: FloatArray, actual: NDArray[np.bool_], weights: FloatArray) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from celebflow.classifier.calibration import split_rows
 from celebflow.classifier.fits import NOT_KEPT, Fits, Tensors
 from celebflow.classifier.preprocessing import Preprocessor, normalize_all
 from celebflow.classifier.ridge import fit_ridge
@@ -28,14 +29,17 @@ MAX_RIDGE_PHOTOGRAPHS = 10_000  # whose inner products take 800 MB, and their in
 
 @dataclass(frozen=True)
 class LinearFit:
-    """A linear map on normalized features: its (features, outputs) weight, and its (outputs,) bias.
+    """A linear map: its (inputs, outputs) weight, and its (outputs,) bias.
 
-    `logits` (N, outputs) are those of the N photographs to which it was fitted: means over all views.
+    The inputs are what the preprocessor makes of features, if `is_projected`, and normalized features otherwise.
+    `logits` yields once, in blocks of (some, outputs), those of the N photographs to which it was fitted, in their
+    order: means over all views.
     """
 
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
-    logits: NDArray[np.float32]
+    logits: Iterator[NDArray[np.float32]]
+    is_projected: bool = False
 
 
 def fit_discriminant(
@@ -43,7 +47,8 @@ def fit_discriminant(
 ) -> LinearFit:
     """Fit a linear classifier to all views of `train`, whose outputs are the people.
 
-    The weight includes the projection, if there is one: one linear map takes megabytes, the two would take hundreds.
+    The weight includes the projection, if there is one, and fewer people than components: one linear map takes
+    megabytes then, and the two would take hundreds.
 
     "lda" is linear discriminant analysis with a covariance shrunk towards a multiple of the identity (Friedman,
     1989); "logistic" is multinomial logistic regression with an L2 penalty. Where that does not converge, this is
@@ -51,7 +56,7 @@ def fit_discriminant(
     """
     inputs = collect_inputs(preprocessor, train, params.seed, fits)
     weight, bias = fit_people(inputs, np.tile(train.labels, train.view_count), params)
-    return _complete(preprocessor, weight, bias, average_logits(inputs, weight, bias, train.view_count))
+    return _complete(preprocessor, weight, bias, average_blocks(inputs, weight, bias, train.view_count))
 
 
 def fit_people(
@@ -88,7 +93,7 @@ def fit_attribute_regressions(
     """
     inputs = collect_inputs(preprocessor, train, params.seed, fits)
     weight, bias = fit_regressions(inputs, np.tile(train.labels, (train.view_count, 1)), params)
-    return _complete(preprocessor, weight, bias, average_logits(inputs, weight, bias, train.view_count))
+    return _complete(preprocessor, weight, bias, average_blocks(inputs, weight, bias, train.view_count))
 
 
 def fit_regressions(
@@ -138,7 +143,7 @@ def fit_attribute_ridge(
         logits = products @ weights.astype(np.float32)
     else:
         logits = all_photographs.multiply(weight)
-    return LinearFit(weight, bias, (logits + bias).astype(np.float32))
+    return LinearFit(weight, bias, iter([(logits + bias).astype(np.float32)]))
 
 
 def fit_ridges(
@@ -209,16 +214,32 @@ def average_logits(
     inputs: Any, weight: NDArray[np.float64], bias: NDArray[np.float64], view_count: int
 ) -> NDArray[np.float32]:
     """Return the (N, outputs) means over the views of N photographs, from the (N · V, inputs) of all."""
-    logits: NDArray[np.float64] = (inputs @ weight + bias).reshape(view_count, -1, len(bias)).mean(axis=0)
-    return logits.astype(np.float32)
+    return np.concatenate(list(average_blocks(inputs, weight, bias, view_count)))
+
+
+def average_blocks(
+    inputs: Any, weight: NDArray[np.float64], bias: NDArray[np.float64], view_count: int
+) -> Iterator[NDArray[np.float32]]:
+    """Yield what average_logits returns, in blocks of photographs."""
+    count = inputs.shape[0] // view_count
+    for block in split_rows(count, len(bias)):
+        stop = min(block.stop, count)
+        views = [inputs[view * count + block.start : view * count + stop] @ weight + bias for view in range(view_count)]
+        yield np.mean(views, axis=0).astype(np.float32)
 
 
 def _complete(
-    preprocessor: Preprocessor, weight: NDArray[np.float64], bias: NDArray[np.float64], logits: NDArray[np.float32]
+    preprocessor: Preprocessor,
+    weight: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    logits: Iterator[NDArray[np.float32]],
 ) -> LinearFit:
-    """Return the fit on normalized features, from weight and bias on what the projection makes of them."""
-    if preprocessor.projection is None:
-        return LinearFit(weight, bias, logits)
+    """Return the fit on normalized features, from weight and bias on what the projection makes of them.
+
+    Where there are more outputs than components, the fit stays as it is.
+    """
+    if preprocessor.projection is None or len(bias) > len(weight):
+        return LinearFit(weight, bias, logits, is_projected=preprocessor.projection is not None)
     projection = _to_float64(preprocessor.projection.weight)  # (features, components)
     shift = _to_float64(preprocessor.projection.bias)  # (components,)
     return LinearFit(projection @ weight, shift @ weight + bias, logits)

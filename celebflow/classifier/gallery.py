@@ -9,15 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.calibration import FloatArray, split_rows
 from celebflow.classifier.cards import ComparisonSettings
 from celebflow.classifier.comparison_model import (
+    ComparisonModel,
     Embedder,
     IndistinctPeopleError,
     divide_people,
     fit_comparison_model,
     load_embedder,
 )
+from celebflow.classifier.components import fit_components
 from celebflow.classifier.conformal import choose_threshold, compute_p_values
 from celebflow.classifier.enrollment_trials import EnrollmentTrial, LeftOutFold, load_trials, try_enrollment
 from celebflow.classifier.fits import NOT_KEPT, Fits
@@ -32,6 +34,7 @@ MIN_PEOPLE = 3  # without one of them, two can still be told apart
 _FOLDS = 5
 MIN_ENROLLMENT_PEOPLE = _FOLDS + 1  # two of whom are left out together, so that one can be enrolled beside the other
 _MAX_PHOTOGRAPHS = 4000  # whose inner products are kept: 64 MB
+_MAX_PEOPLE = 1000  # whose photographs these are, so that there are four of each at least, as far as there are
 _PREPROCESSING = PreprocessingParams(square_root=True, l2_normalize=True)
 _MAX_COMPONENTS = 300
 _PHOTOGRAPHS_PER_COMPONENT = 2  # with more components, known people's new photographs hardly match
@@ -94,8 +97,7 @@ class Gallery(Embedder):
 
     def match_rows(self, features: Features, rows: NDArray[np.int64]) -> FloatArray:
         """Return the (N,) matches of the photographs in these rows of the features."""
-        matches: FloatArray = self.people.score(self.embed_rows(features, rows)).max(axis=1)
-        return matches
+        return self.people.match(self.embed_rows(features, rows))
 
     def find_trial(self, photograph_count: int) -> EnrollmentTrial:
         """Return the trial with the most photographs up to this count; raise IndexError when there are no trials."""
@@ -134,8 +136,9 @@ def fit_gallery(
 ) -> Gallery | None:
     """Fit a gallery to the photographs of train, or recall it; return None, and say why, when too few differ.
 
-    The model is fitted to all photographs, or to a sample of them that holds everybody. For what unknown people match,
-    it is fitted again without a fifth of the people, and compares their photographs with the others', for each fifth.
+    The model is fitted to all photographs, or to a sample of them, which holds up to a thousand people. For what
+    unknown people match, it is fitted again without a fifth of the people, and compares their photographs with the
+    others', for each fifth.
     """
     if person_count < MIN_PEOPLE:
         return None
@@ -161,8 +164,18 @@ def _fit_gallery(train: LabeledFeatures, person_count: int, between_scale: float
     products = vectors.compute_products()
     component_count = max(1, min(_MAX_COMPONENTS, len(sample) // _PHOTOGRAPHS_PER_COMPONENT))
     settings = ComparisonSettings(component_count, _SHRINKAGE, between_scale, seed)
-    left_out, trials = _leave_people_out(products, labels, person_count, settings)
-    fitted = fit_comparison_model(products, labels, settings)
+    parts = divide_people(person_count, min(_FOLDS, person_count), seed)
+    people, own_labels = np.unique(labels, return_inverse=True)
+    if len(people) == person_count:
+        left_out, trials = _leave_people_out(products, labels, parts, settings)
+    else:
+        # A match is the greatest of the scores with all people, of whom the sample holds some: others are compared by
+        # their components.
+        components = make_projection(vectors, fit_components(products, component_count, seed))
+        everybody = Vectors(components, train.features, train.rows).project()
+        own = everybody[sample]
+        left_out, trials = _leave_people_out(own @ own.T, labels, parts, settings, (everybody, own, train.labels))
+    fitted = fit_comparison_model(products, own_labels, settings)
     del products
     preprocessor = make_projection(vectors, fitted.components)
     coordinates = Embedder(preprocessor, fitted.model).embed_rows(train.features, train.rows)
@@ -181,35 +194,59 @@ def average_people(
 
 
 def _draw_sample(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return up to _MAX_PHOTOGRAPHS positions of (N,) labels, ascending: everybody has one before anybody has two."""
+    """Return up to _MAX_PHOTOGRAPHS positions of (N,) labels, ascending: everybody has one before anybody has two.
+
+    Of more than _MAX_PEOPLE, some are drawn.
+    """
+    people = np.unique(labels)
+    if len(people) > _MAX_PEOPLE:
+        people = np.random.default_rng([seed, 1]).permutation(people)[:_MAX_PEOPLE]
     order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.isin(labels[order], people)]
+    by_person = order[np.argsort(labels[order], kind="stable")]
+    starts = np.flatnonzero(np.diff(labels[by_person], prepend=-1))  # of each person
     turns = np.empty(len(labels), np.int64)
-    for person in np.unique(labels):
-        own = order[labels[order] == person]
-        turns[own] = np.arange(len(own))
+    turns[by_person] = np.arange(len(by_person)) - np.repeat(starts, np.diff(starts, append=len(by_person)))
     by_turn = order[np.argsort(turns[order], kind="stable")]
     return np.sort(by_turn[:_MAX_PHOTOGRAPHS])
 
 
 def _leave_people_out(
-    products: NDArray[np.float32], labels: NDArray[np.int64], person_count: int, settings: ComparisonSettings
+    products: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    parts: NDArray[np.int64],
+    settings: ComparisonSettings,
+    everybody: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]] | None = None,
 ) -> tuple[LeftOutMatches, tuple[EnrollmentTrial, ...]]:
     """Match N photographs, of which `products` (N, N) are the inner products, without their people.
 
-    The people who were left out are then enrolled on trial.
+    `parts` (people,) are those that are left out together. Where the N photographs do not show all people, `everybody`
+    holds what inner products with all M photographs follow from: (M, C) vectors of these and (N, C) of the N, and the
+    (M,) labels. The people who were left out are then enrolled on trial.
     """
-    fold_count = min(_FOLDS, person_count)
-    folds = divide_people(person_count, fold_count, settings.seed)[labels]
+    folds = parts[labels]
     scores = np.empty(len(labels))
     fitted = []
-    for fold in range(fold_count):
+    for fold in range(parts.max() + 1):
         known = folds != fold
         people, own = np.unique(labels[known], return_inverse=True)
         model = fit_comparison_model(products[np.ix_(known, known)], own, settings)
-        of_known = model.embed(products[np.ix_(known, known)])
+        if everybody is None:
+            of_known = model.embed(products[np.ix_(known, known)])
+        else:
+            vectors, of_sample, all_labels = everybody
+            chosen = parts[all_labels] != fold
+            people, own = np.unique(all_labels[chosen], return_inverse=True)
+            of_known = _embed_vectors(model, vectors[chosen], of_sample[known])
         described = model.model.describe_people(*average_people(of_known, own, len(people)))
         coordinates = model.embed(products[np.ix_(~known, known)])
         matches = described.score(coordinates)
         scores[~known] = matches.max(axis=1)
         fitted.append(LeftOutFold(model.model, coordinates, labels[~known], matches))
     return LeftOutMatches(scores, labels, folds), try_enrollment(fitted, settings.seed)
+
+
+def _embed_vectors(model: ComparisonModel, vectors: NDArray[np.float32], fitted: NDArray[np.float32]) -> FloatArray:
+    """Return the coordinates of M photographs, by their (M, C) vectors and the (N, C) that the model was fitted to."""
+    blocks = [model.embed(vectors[block] @ fitted.T) for block in split_rows(len(vectors), len(fitted))]
+    return np.concatenate(blocks)

@@ -68,15 +68,18 @@ def make_linear(
     preprocessor: Preprocessor,
     fitted: LinearFit,
 ) -> Net:
-    """Return a network of one layer, whose weight includes the preprocessor's projection.
+    """Return a network of one layer, with the preprocessor's projection unless the layer's weight includes it.
 
     `make` makes one for preprocessing settings.
     """
-    settings = preprocessor.settings.model_copy(update={"pca_components": None})
+    settings = preprocessor.settings
+    if not fitted.is_projected:
+        settings = settings.model_copy(update={"pca_components": None})
     network = make(settings)
-    first, _ = network.split_at_first_product()
-    if settings.standardize:
-        network.preprocessor.scale.copy_(preprocessor.scale)
-    first.weight.copy_(torch.from_numpy(fitted.weight))
-    first.bias.copy_(torch.from_numpy(fitted.bias))
+    network.preprocessor.load_state_dict(preprocessor.state_dict(), strict=fitted.is_projected)
+    (layer,) = network.head
+    assert isinstance(layer, BlockwiseLinear)  # noqa: S101 - the only layer
+    weight = fitted.weight.T if fitted.is_projected else fitted.weight  # as DenseLinear and SparseLinear have it
+    layer.weight.copy_(torch.from_numpy(weight))
+    layer.bias.copy_(torch.from_numpy(fitted.bias))
     return network

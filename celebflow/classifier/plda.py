@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, eigh
 
-from celebflow.classifier.calibration import FloatArray
+from celebflow.classifier.calibration import FloatArray, split_rows
 
 # What a person's photographs weigh together is at most that of so many: nobody should shape the model alone.
 MAX_WEIGHT = 20.0
@@ -78,6 +78,13 @@ class DescribedPeople:
         """Return the (N, P) log-likelihood ratios of (N, D) coordinates: of each person against somebody new."""
         scores: FloatArray = coordinates**2 @ self.squares + coordinates @ self.factors + self.offsets
         return scores
+
+    def match(self, coordinates: NDArray[np.floating]) -> FloatArray:
+        """Return the (N,) greatest scores of (N, D) coordinates, without all scores in memory."""
+        matches = np.empty(len(coordinates))
+        for block in split_rows(len(coordinates), len(self.offsets)):
+            matches[block] = self.score(coordinates[block]).max(axis=1)
+        return matches
 
 
 @dataclass(frozen=True)

@@ -142,16 +142,18 @@ def fit(
 
 
 def measure_only_epoch(
-    on_train: tuple[NDArray[np.float32], NDArray[np.int64]],
+    on_train: tuple[Iterable[NDArray[np.float32]], NDArray[np.int64]],
     on_val: tuple[NDArray[np.float32], NDArray[np.int64]],
     objective: Objective,
     params: TrainParams,
 ) -> EpochResult:
     """Return the only epoch of what was fitted at once, from logits and labels on train and on val.
 
+    The logits on train come in blocks of examples.
+
     Raises DivergedError when a loss is not finite.
     """
-    result = EpochResult(1, *_measure(objective, *on_train), *_measure(objective, *on_val))
+    result = EpochResult(1, *_measure(objective, *on_train), *_measure(objective, [on_val[0]], on_val[1]))
     _require_finite(result, params)
     return result
 
@@ -250,11 +252,24 @@ def train_one_epoch(
 
 def validate(network: Network, examples: Examples, objective: Objective, batch_size: int) -> tuple[float, float]:
     """Return mean loss and accuracy without training."""
-    return _measure(objective, *compute_logits(network, examples, batch_size))
+    logits, labels = compute_logits(network, examples, batch_size)
+    return _measure(objective, [logits], labels)
 
 
-def _measure(objective: Objective, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
-    return objective.measure(torch.from_numpy(logits), torch.from_numpy(labels))
+def _measure(
+    objective: Objective, blocks: Iterable[NDArray[np.float32]], labels: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return mean loss and accuracy of (N,) labels, of which each block of logits takes the next."""
+    measured, counts, start = [], [], 0
+    for logits in blocks:
+        of_block = torch.from_numpy(labels[start : start + len(logits)])
+        measured.append(objective.measure(torch.from_numpy(logits), of_block))
+        counts.append(objective.count_labels(of_block))
+        start += len(logits)
+    if len(measured) == 1:  # without the rounding of a mean
+        return measured[0]
+    loss, accuracy = np.average(measured, axis=0, weights=counts).tolist()
+    return loss, accuracy
 
 
 @torch.inference_mode()

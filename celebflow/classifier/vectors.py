@@ -16,6 +16,7 @@ from celebflow.features.store import Features
 
 _BLOCK_VALUES = 2**25  # of a dense block: 128 MB
 _BATCH_SIZE = 256
+_MAX_PROJECTED = 2**14  # vectors at once, so that a block has thousands of columns
 _SUM_SIZE = 128  # photographs that a thread adds up at once; with more, their features leave the processor's caches
 
 
@@ -39,10 +40,10 @@ class Vectors:
         """Return the vectors at these positions."""
         return replace(self, rows=self.rows[positions], views=None if self.views is None else self.views[positions])
 
-    def read_columns(self, description: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Yield some columns after the other, and their dense (N, columns) values; show progress."""
+    def read_columns(self, description: str, *, silent: bool = False) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield some columns after the other, and their dense (N, columns) values; show progress unless silent."""
         edges = self._edges
-        for number in tqdm(range(len(edges) - 1), description, unit="block", disable=None):
+        for number in tqdm(range(len(edges) - 1), description, unit="block", disable=silent or None):
             columns = slice(int(edges[number]), int(edges[number + 1]))
             dense = np.zeros((len(self), columns.stop - columns.start), np.float32)
             for cuts, squares in self._parts:
@@ -94,8 +95,12 @@ class Vectors:
     def multiply(self, weight: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the (N, outputs) products of the vectors with a (features, outputs) matrix."""
         products = np.zeros((len(self), weight.shape[1]), np.float32)
-        for columns, dense in self.read_columns("projecting"):
-            products += dense @ weight[columns].astype(np.float32, copy=False)
+        starts = range(0, len(self), _MAX_PROJECTED)
+        is_one = len(starts) == 1  # then the columns show progress
+        for start in tqdm(starts, "projecting", unit="batch", disable=is_one or None):
+            batch = np.arange(start, min(start + _MAX_PROJECTED, len(self)))
+            for columns, dense in self.select(batch).read_columns("projecting", silent=not is_one):
+                products[batch] += dense @ weight[columns].astype(np.float32, copy=False)
         return products
 
     def project(self) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Answers to yes-or-no questions → metrics, their intervals and curves; pure functions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,14 +15,13 @@ from celebflow.evaluation.attribute_answers import (
     find_intervals,
     weigh_metrics,
 )
-from celebflow.evaluation.metrics import Curve, compute_precision_recall, compute_roc
+from celebflow.evaluation.curves import Curve, trace_both
 from celebflow.evaluation.significance import Interval
 
 # The metrics whose mean over the attributes is a metric of the result.
 MEAN_METRICS = ("accuracy", "balanced_accuracy", "f1", "auc", "average_precision")
 _INTERVAL_METRICS = (*MEAN_METRICS, "precision", "recall")  # those of an attribute that have an interval
 _CALIBRATION_BINS = 10
-_MAX_POINTS = 500  # of one curve; a small figure shows no more
 
 
 @dataclass(frozen=True)
@@ -143,25 +142,16 @@ def compute_mean_intervals(resampled: Mapping[str, FloatArray], group_count: int
 
 
 def trace_attribute_curves(answers: AttributeAnswers) -> dict[str, list[Curve]]:
-    """Return the curves of "roc" and "precision_recall" of each attribute that has labels of both values.
-
-    A curve has at most 500 points, evenly chosen among those that make a difference; its area is that of all.
-    """
-    curves: dict[str, list[Curve]] = {"roc": [], "precision_recall": []}
+    """Return the curves of "roc" and "precision_recall" of each attribute that has labels of both values."""
+    rocs, precision_recalls = [], []
     for attribute, name in enumerate(answers.names):
         known = answers.known[:, attribute]
         yes, scores = answers.yes[known, attribute], answers.probabilities[known, attribute]
         if yes.any() and not yes.all():
-            curves["roc"].append(_thin(compute_roc(name, yes, scores)))
-            curves["precision_recall"].append(_thin(compute_precision_recall(name, yes, scores)))
-    return curves
-
-
-def _thin(curve: Curve) -> Curve:
-    if len(curve.x) <= _MAX_POINTS:
-        return curve
-    kept = np.linspace(0, len(curve.x) - 1, _MAX_POINTS).round().astype(np.int64)
-    return replace(curve, x=curve.x[kept], y=curve.y[kept])
+            roc, precision_recall = trace_both(name, yes, scores)
+            rocs.append(roc)
+            precision_recalls.append(precision_recall)
+    return {"roc": rocs, "precision_recall": precision_recalls}
 
 
 def _weigh_once(answers: AttributeAnswers) -> FloatArray:

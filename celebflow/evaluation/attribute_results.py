@@ -24,12 +24,8 @@ from celebflow.evaluation.attribute_metrics import (
     compute_mean_metrics,
     trace_attribute_curves,
 )
-from celebflow.evaluation.metrics import (
-    PersonMetrics,
-    average_precision_recalls,
-    average_rocs,
-    compute_wilson_interval,
-)
+from celebflow.evaluation.curves import average_precision_recalls, average_rocs
+from celebflow.evaluation.metrics import PersonMetrics, compute_wilson_interval
 from celebflow.evaluation.results import (
     ATTRIBUTE_SEPARATOR,
     REPORTED_SPLITS,
@@ -38,6 +34,7 @@ from celebflow.evaluation.results import (
     load_metrics,
     save_curves,
     save_json,
+    save_predictions,
 )
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval
 
@@ -139,7 +136,7 @@ def save_attribute_report(
     intervals = compute_mean_intervals(resampled, int(numbers.max()) + 1)
     curves = trace_attribute_curves(answers)
     bins = _bin_answers(answers)
-    save_rows(AttributePrediction, _list_predictions(answers, photos, groups, uncertain), folder / "predictions.csv")
+    save_predictions(AttributePrediction, _list_predictions(answers, photos, groups, uncertain), ANSWERS, folder)
     save_rows(AttributeMetrics, attributes, folder / "attributes.csv")
     save_rows(PersonMetrics, [_measure_recall(each) for each in attributes], folder / "people.csv")
     save_rows(GroupAccuracy, compute_group_accuracies(answers), folder / "groups.csv")

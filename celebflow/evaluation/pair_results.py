@@ -14,7 +14,8 @@ from celebflow.classifier.history import EpochResult, load_history
 from celebflow.data.pairs import Pair
 from celebflow.data.tables import load_rows, save_rows
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.metrics import PersonMetrics, compute_precision_recalls, compute_rocs, compute_wilson_interval
+from celebflow.evaluation.curves import trace_both
+from celebflow.evaluation.metrics import PersonMetrics, compute_wilson_interval
 from celebflow.evaluation.pair_metrics import compute_pair_intervals, compute_pair_metrics
 from celebflow.evaluation.results import (
     PATH_SEPARATOR,
@@ -23,6 +24,7 @@ from celebflow.evaluation.results import (
     load_metrics,
     save_curves,
     save_json,
+    save_predictions,
 )
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval
 from celebflow.features.store import Features
@@ -89,8 +91,7 @@ def save_pair_report(log_odds: FloatArray, pairs: Sequence[Pair], features: Feat
     same = np.array([bool(pair.same) for pair in pairs])
     names = [(person_of[pair.first], person_of[pair.second]) for pair in pairs]
     numbers = np.unique(names, return_inverse=True)[1].reshape(-1, 2)
-    both = np.stack([-log_odds, log_odds], axis=1)  # (P, 2): different, same
-    probabilities = expit(both)
+    probabilities = expit(np.stack([-log_odds, log_odds], axis=1))  # (P, 2): different, same
     predictions = []
     for pair, (person, _), odds, row in zip(pairs, names, log_odds, probabilities, strict=True):
         actual, predicted = (SAME if each else DIFFERENT for each in (pair.same, odds >= 0))
@@ -102,11 +103,10 @@ def save_pair_report(log_odds: FloatArray, pairs: Sequence[Pair], features: Feat
         predictions.append(prediction)
     bins = bin_reliability(probabilities, same.astype(np.int64))
     intervals = compute_pair_intervals(log_odds, same, numbers, BOOTSTRAP_SEED)
-    save_rows(PairPrediction, predictions, folder / "predictions.csv")
+    save_predictions(PairPrediction, predictions, [DIFFERENT, SAME], folder)
     save_rows(PersonMetrics, _measure_people(predictions), folder / "people.csv")
     save_rows(ReliabilityBin, bins, folder / "reliability_calibrated.csv")
-    for kind, compute in (("roc", compute_rocs), ("precision_recall", compute_precision_recalls)):
-        curve = compute(both, same.astype(np.int64), [DIFFERENT, SAME]).people[-1]
+    for kind, curve in zip(("roc", "precision_recall"), trace_both(SAME, same, log_odds), strict=True):
         save_curves(kind, "macro", [curve], folder)
     save_json({name: asdict(interval) for name, interval in intervals.items()}, folder / "intervals.json")
     return {**compute_pair_metrics(log_odds, same), "calibration_error": compute_calibration_error(bins)}

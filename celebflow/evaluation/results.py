@@ -25,15 +25,9 @@ from celebflow.classifier.history import EpochResult, load_history
 from celebflow.data.photos import Photo, number_groups
 from celebflow.data.tables import load_rows, load_table, save_rows, save_table
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.metrics import (
-    Curve,
-    Curves,
-    PersonMetrics,
-    compute_metrics,
-    compute_person_metrics,
-    compute_precision_recalls,
-    compute_rocs,
-)
+from celebflow.evaluation.confusion import save_confusion
+from celebflow.evaluation.curves import Curve, Curves, trace_people
+from celebflow.evaluation.metrics import PersonMetrics, compute_metrics, compute_person_metrics
 from celebflow.evaluation.open_set import OpenSetRates, OpenSetResult
 from celebflow.evaluation.significance import BOOTSTRAP_SEED, Interval, compute_intervals
 from celebflow.features.store import Features
@@ -216,14 +210,14 @@ def save_split_report(
     `photos` are in the order of the (N, people) logits and (N,) labels. All results are calibrated, except those that
     are called uncalibrated. Without `open_set`, nobody is unknown.
     """
-    probabilities = card.calibration.compute_probabilities(logits)
     uncalibrated = softmax(logits)
+    uncalibrated_bins, uncalibrated_loss = bin_reliability(uncalibrated, labels), compute_loss(uncalibrated, labels)
+    del uncalibrated  # of many people, gigabytes
+    probabilities = card.calibration.compute_probabilities(logits)
     predicted = logits.argmax(axis=1)
-    rocs = compute_rocs(probabilities, labels, card.class_names)
-    precision_recalls = compute_precision_recalls(probabilities, labels, card.class_names)
+    rocs, precision_recalls = trace_people(probabilities, labels, card.class_names)
     people = compute_person_metrics(predicted, labels, card.class_names, rocs, precision_recalls)
     bins = bin_reliability(probabilities, labels)
-    uncalibrated_bins = bin_reliability(uncalibrated, labels)
     intervals = compute_intervals(predicted, probabilities, labels, number_groups(photos), BOOTSTRAP_SEED)
     p_values: list[float | None] = [None] * len(photos)
     if open_set is not None:
@@ -235,7 +229,7 @@ def save_split_report(
         names = card.class_names[label], card.class_names[guess]
         confidence, of_actual = float(row[guess]), float(row[label])
         predictions.append(PersonPrediction(photo.path, photo.group, *names, confidence, of_actual, p_value))
-    save_rows(PersonPrediction, predictions, folder / "predictions.csv")
+    save_predictions(PersonPrediction, predictions, card.class_names, folder)
     save_rows(PersonMetrics, people, folder / "people.csv")
     save_rows(ReliabilityBin, bins, folder / "reliability_calibrated.csv")
     save_rows(ReliabilityBin, uncalibrated_bins, folder / "reliability_uncalibrated.csv")
@@ -246,10 +240,19 @@ def save_split_report(
     return {
         **compute_metrics(logits, probabilities, labels, rocs),
         "calibration_error": compute_calibration_error(bins),
-        "uncalibrated_loss": compute_loss(uncalibrated, labels),
+        "uncalibrated_loss": uncalibrated_loss,
         "uncalibrated_calibration_error": compute_calibration_error(uncalibrated_bins),
         **(open_set.metrics if open_set else {"coverage": 1.0}),
     }
+
+
+def save_predictions(
+    kind: type[AnyPrediction], predictions: Sequence[AnyPrediction], class_names: Sequence[str], folder: Path
+) -> None:
+    """Write predictions.csv, and confusion.csv, which counts them."""
+    save_rows(kind, predictions, folder / "predictions.csv")
+    pairs = [(prediction.actual, prediction.predicted) for prediction in predictions]
+    save_confusion(pairs, class_names, folder / "confusion.csv")
 
 
 def load_report(history: Path, metrics: Path, folder: Path) -> Report:
@@ -324,7 +327,8 @@ def save_curves(kind: str, name: str, curves: Sequence[Curve], folder: Path) -> 
     """Write curves of a kind, "roc" or "precision_recall", to <kind>_<name>.csv, one row per point."""
     rows = []
     for curve in curves:
-        for x, y in zip(curve.x, curve.y, strict=True):
+        thinned = curve.thin()
+        for x, y in zip(thinned.x, thinned.y, strict=True):
             rows.append((curve.name, f"{x:.6f}", f"{y:.6f}", f"{curve.area:.6f}"))
     save_table(folder / f"{kind}_{name}.csv", ["curve", *_CURVE_COLUMNS[kind], "area"], rows)
 

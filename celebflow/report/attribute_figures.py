@@ -23,7 +23,7 @@ from celebflow.evaluation.attribute_groups import (
 from celebflow.evaluation.attribute_learning_curve import AttributeLearningCurve
 from celebflow.evaluation.attribute_metrics import AttributeMetrics, trace_attribute_curves
 from celebflow.evaluation.attribute_results import AttributePrediction, AttributeReport
-from celebflow.evaluation.metrics import Curve
+from celebflow.evaluation.curves import Curve
 from celebflow.report.contact_sheets import TextStyle, Tile, draw_contact_sheet, shorten
 from celebflow.report.figures import draw_continued_curve, draw_history, draw_reliability
 from celebflow.report.style import BLUE, GRAY, ORANGE, SKY, new_blank_figure, new_figure, spell

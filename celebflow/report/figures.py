@@ -12,14 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
-from numpy.typing import NDArray
 from PIL import Image
 
 from celebflow.classifier.calibration import ReliabilityBin, compute_calibration_error
 from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.history import EpochResult
+from celebflow.evaluation.confusion import count_confusions
+from celebflow.evaluation.curves import Curves
 from celebflow.evaluation.learning_curve import LearningCurve
-from celebflow.evaluation.metrics import Curves, PersonMetrics
+from celebflow.evaluation.metrics import PersonMetrics
 from celebflow.evaluation.open_set import OpenSetRates
 from celebflow.evaluation.results import Prediction, Report
 from celebflow.report.fonts import ignore_missing_glyphs
@@ -130,30 +131,26 @@ def draw_confusion_matrix(
 
     Of many people, only those with the most errors have a row and a column of their own.
     """
-    index = {name: position for position, name in enumerate(class_names)}
-    counts = np.zeros((len(class_names), len(class_names)), np.int64)
-    for prediction in predictions:
-        counts[index[prediction.actual], index[prediction.predicted]] += 1
-    correct = int(np.trace(counts))
+    correct = sum(prediction.is_hit for prediction in predictions)
+    pairs = [(prediction.actual, prediction.predicted) for prediction in predictions]
+    confusion = count_confusions(pairs, class_names, _MAX_PEOPLE, _MAX_MATRIX_NAMES - 1)
+    counts, names = confusion.counts, confusion.names
     note = ""
-    if len(class_names) > _MAX_PEOPLE:
-        counts, shown = _merge_rarely_confused(counts)
-        other_count = len(class_names) - len(shown)
-        class_names = [*(class_names[person] for person in shown), f"{other_count} others"]
+    if confusion.merged_count:
         note = (
-            f"The {len(shown)} of {len(index)} people with the most errors, as the actual or the predicted person. "
-            "The others are one row and one column; predictions.csv lists everybody."
+            f"The {len(names) - 1} of {len(class_names)} people with the most errors, as the actual or the predicted "
+            "person. The others are one row and one column; predictions.csv lists everybody."
         )
-    size = min(_MAX_MATRIX_INCHES, 4.6 + 0.27 * len(class_names))
+    size = min(_MAX_MATRIX_INCHES, 4.6 + 0.27 * len(names))
     figure, axes = new_figure(size + 1, size, warning)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
-    every = ceil(len(class_names) / _MAX_MATRIX_NAMES)  # names thin out rather than overlap
-    ticks = range(0, len(class_names), every)
-    names = [_label(name) for name in class_names[::every]]
-    axes.set_xticks(ticks, names, rotation=90, fontsize=7)
-    axes.set_yticks(ticks, names, fontsize=7)
-    if len(class_names) <= 60:
+    every = ceil(len(names) / _MAX_MATRIX_NAMES)  # names thin out rather than overlap
+    ticks = range(0, len(names), every)
+    labels = [_label(name) for name in names[::every]]
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=7)
+    axes.set_yticks(ticks, labels, fontsize=7)
+    if len(names) <= 60:
         for row, column in zip(*np.nonzero(counts), strict=True):
             shade = "white" if fractions[row, column] > 0.55 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=6.5, color=shade)
@@ -164,20 +161,6 @@ def draw_confusion_matrix(
     if note:
         figure.supxlabel(note, fontsize=9)
     return figure
-
-
-def _merge_rarely_confused(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keep the people with the most errors, and add up all others in a last row and column.
-
-    `counts` are (P, P): actual by predicted. Returns the merged counts and the indices of the people kept, in order.
-    """
-    errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-    kept = np.sort(np.argsort(-errors, kind="stable")[: _MAX_MATRIX_NAMES - 1])
-    places = np.full(len(counts), len(kept))
-    places[kept] = np.arange(len(kept))
-    merged = np.zeros((len(kept) + 1, len(kept) + 1), np.int64)
-    np.add.at(merged, (places[:, None], places), counts)
-    return merged, kept
 
 
 def draw_recall_by_person(

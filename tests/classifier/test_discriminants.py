@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
 from celebflow.backbone.source import FEATURE_COUNT
-from celebflow.classifier import classifier_training, discriminants
+from celebflow.classifier import calibration, classifier_training, discriminants
 from celebflow.classifier.calibration import softmax
 from celebflow.classifier.checkpoints import DivergedError
 from celebflow.classifier.classifier_training import CrossEntropy
@@ -99,6 +99,30 @@ def test_all_views_are_fitted(kind: str) -> None:
     features = draw_features(40, TWO_VIEWS)
     params = _make_params(kind, *ALL_STEPS)
     _assert_equals_pipeline(train(features, params)[0], features, params)
+
+
+def test_more_people_than_components_keep_the_projection_and_the_same_predictions(tmp_path: Path) -> None:
+    people = tuple("ABCDEFGH")
+    features = draw_features(16 * len(people), TWO_VIEWS, people)
+    params = _make_params("lda", *ALL_STEPS, pca_components=6)
+    classifier, (result,) = train(features, params)
+    _assert_equals_pipeline(classifier, features, params)
+    save_classifier(classifier, tmp_path / "a")
+    shapes = {name: [*tensor.shape] for name, tensor in load_file(tmp_path / "a").items() if "gallery" not in name}
+    assert shapes["preprocessor.projection.weight"] == [FEATURE_COUNT, 6] and shapes["head.0.weight"] == [8, 6]
+    loaded = load_classifier(tmp_path / "a")
+    assert validate(loaded, select_split(features, people, "val"), CrossEntropy(), 8)[1] == result.val_accuracy
+
+
+def test_logits_of_train_are_measured_in_blocks_of_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = draw_features(40, TWO_VIEWS)
+    params = _make_params("lda", *ALL_STEPS)
+    _, (whole,) = train(features, params)
+    monkeypatch.setattr(calibration, "_BLOCK_VALUES", 4 * len(PEOPLE))
+    _, (in_blocks,) = train(features, params)
+    assert in_blocks.train_accuracy == pytest.approx(whole.train_accuracy)
+    assert in_blocks.train_loss == pytest.approx(whole.train_loss, rel=1e-5)
+    assert in_blocks.val_loss == whole.val_loss
 
 
 @pytest.mark.parametrize("people", [PEOPLE, PEOPLE[:2]])

@@ -1,5 +1,7 @@
 """Matches of left-out people come from models without them, and the threshold keeps its promise for new people."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,6 +56,27 @@ def test_known_people_match_better_than_those_who_were_left_out() -> None:
     scores = gallery.people.score(gallery.embed_rows(train.features, val.rows))
     assert (scores.argmax(axis=1) == val.labels).mean() > 0.8
     assert np.median(scores.max(axis=1)) > np.median(gallery.left_out.scores)
+
+
+def test_a_match_is_the_greatest_with_everybody_even_if_the_model_is_fitted_to_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = tuple("ABCDEFGHIJ")
+    train = _select(6, names)
+    given: list[Any] = []
+    leave_out = gallery_module._leave_people_out
+
+    def keep(*arguments: Any) -> Any:
+        given.extend(arguments)
+        return leave_out(*arguments)
+
+    monkeypatch.setattr(gallery_module, "_MAX_PEOPLE", 8)
+    monkeypatch.setattr(gallery_module, "_leave_people_out", keep)
+    gallery = _fit(train, len(names))
+    assert len(set(gallery.left_out.people.tolist())) == 8 and (gallery.counts == 6).all()
+    among_some, _ = leave_out(*given[:4])
+    gained = gallery.left_out.scores - among_some.scores
+    assert gained.min() > -1e-3 and gained.max() > 0.1
 
 
 @settings(deadline=None, max_examples=100)

@@ -8,9 +8,10 @@ import pytest
 from celebflow.classifier.history import EpochResult
 from celebflow.data.photos import Photo
 from celebflow.evaluation.advice import Measured, advise, is_overfit_network
+from celebflow.evaluation.curves import Curves
 from celebflow.evaluation.evidence import Evidence, summarize_evidence
 from celebflow.evaluation.learning_curve import Forecast
-from celebflow.evaluation.metrics import Curves, PersonMetrics
+from celebflow.evaluation.metrics import PersonMetrics
 from celebflow.evaluation.results import Prediction, Report, SplitReport
 from celebflow.evaluation.significance import Interval
 from celebflow.evaluation.suspects import Suspect

@@ -17,7 +17,7 @@ from celebflow.evaluation.cross_validation import (
     measure_folds,
     summarize_folds,
 )
-from celebflow.evaluation.metrics import compute_rocs
+from celebflow.evaluation.curves import trace_people
 
 PEOPLE = ("Ann", "Bo", "Cy")
 
@@ -49,7 +49,7 @@ def test_each_fold_is_measured_on_its_own_photographs() -> None:
         own = predicted.folds == fold
         hits = predicted.logits[own].argmax(axis=1) == predicted.labels[own]
         recalls = [hits[predicted.labels[own] == person].mean() for person in range(3)]
-        area = compute_rocs(probabilities[own], predicted.labels[own], PEOPLE).means[0].area
+        area = trace_people(probabilities[own], predicted.labels[own], PEOPLE)[0].means[0].area
         assert result.accuracy == pytest.approx(hits.mean())
         assert result.balanced_accuracy == pytest.approx(np.mean(recalls))
         assert result.macro_auc == pytest.approx(area)

@@ -17,14 +17,8 @@ from sklearn.metrics import (
 )
 
 from celebflow.classifier.calibration import softmax
-from celebflow.evaluation.metrics import (
-    Curves,
-    PersonMetrics,
-    compute_metrics,
-    compute_person_metrics,
-    compute_precision_recalls,
-    compute_rocs,
-)
+from celebflow.evaluation.curves import Curves, trace_people
+from celebflow.evaluation.metrics import PersonMetrics, compute_metrics, compute_person_metrics
 
 Logits = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -38,16 +32,14 @@ def _draw(seed: int, people: int, count: int) -> tuple[Logits, Labels]:
 
 def _compute_metrics(logits: Logits, labels: Labels) -> dict[str, float]:
     probabilities = softmax(logits)
-    rocs = compute_rocs(probabilities, labels, range(logits.shape[1]))
+    rocs, _ = trace_people(probabilities, labels, range(logits.shape[1]))
     return compute_metrics(logits, probabilities, labels, rocs)
 
 
 def _compute_person_metrics(logits: Logits, labels: Labels) -> list[PersonMetrics]:
     names = [str(person) for person in range(logits.shape[1])]
     probabilities = softmax(logits)
-    rocs = compute_rocs(probabilities, labels, names)
-    precision_recalls = compute_precision_recalls(probabilities, labels, names)
-    return compute_person_metrics(logits.argmax(axis=1), labels, names, rocs, precision_recalls)
+    return compute_person_metrics(logits.argmax(axis=1), labels, names, *trace_people(probabilities, labels, names))
 
 
 @settings(deadline=None, max_examples=15)
@@ -63,7 +55,7 @@ def test_metrics_equal_scikit_learns(seed: int, people: int, count: int) -> None
         roc_auc_score(labels, probabilities, multi_class="ovr", average="macro", labels=names)
     )
     assert metrics["loss"] == pytest.approx(log_loss(labels, probabilities, labels=names))
-    macro, micro = compute_rocs(probabilities, labels, range(people)).means
+    macro, micro = trace_people(probabilities, labels, range(people))[0].means
     assert macro.area == pytest.approx(metrics["macro_auc"])
     assert macro.area == pytest.approx(np.trapezoid(macro.y, macro.x))
     one_hot = labels[:, None] == names
@@ -76,7 +68,7 @@ def test_precision_and_recall_equal_scikit_learns(seed: int, people: int, count:
     logits, labels = _draw(seed, people, count)
     logits = logits.round()  # so that there are ties
     probabilities = softmax(logits)
-    curves = compute_precision_recalls(probabilities, labels, range(people))
+    _, curves = trace_people(probabilities, labels, range(people))
     expected = [average_precision_score(labels == person, probabilities[:, person]) for person in range(people)]
     assert [curve.area for curve in curves.people] == pytest.approx(expected)
     macro, micro = curves.means
@@ -119,7 +111,7 @@ def test_a_person_absent_from_a_split_does_not_change_the_metrics_of_others() ->
     assert _compute_metrics(logits, labels)["macro_auc"] == pytest.approx(np.mean(areas))
     absent = _compute_person_metrics(logits, labels)[3]
     assert (absent.person, absent.support, absent.recall, absent.f1, absent.auc) == ("3", 0, None, None, None)
-    assert "3" not in [curve.name for curve in compute_rocs(probabilities, labels, range(8)).people]
+    assert "3" not in [curve.name for curve in trace_people(probabilities, labels, range(8))[0].people]
 
 
 def test_a_split_of_one_person_has_no_auc() -> None:
@@ -128,8 +120,7 @@ def test_a_split_of_one_person_has_no_auc() -> None:
     metrics = _compute_metrics(logits, labels)
     assert "macro_auc" not in metrics
     assert metrics["top_5_accuracy"] == 1.0
-    for compute in (compute_rocs, compute_precision_recalls):
-        assert compute(softmax(logits), labels, range(3)) == Curves([], [])
+    assert trace_people(softmax(logits), labels, range(3)) == (Curves([], []), Curves([], []))
 
 
 def test_extreme_logits_give_finite_metrics() -> None:

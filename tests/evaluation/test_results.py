@@ -11,7 +11,8 @@ from sklearn.metrics import log_loss
 from celebflow.classifier.calibration import Calibration, bin_reliability, compute_calibration_error, softmax
 from celebflow.classifier.history import load_history, save_history
 from celebflow.errors import CelebflowError
-from celebflow.evaluation.metrics import compute_person_metrics, compute_precision_recalls, compute_rocs
+from celebflow.evaluation.curves import trace_people
+from celebflow.evaluation.metrics import compute_person_metrics
 from celebflow.evaluation.results import (
     load_metrics,
     load_person_predictions,
@@ -135,8 +136,7 @@ def test_files_agree_with_the_logits_and_with_one_another(tmp_path: Path) -> Non
     assert split.open_set == open_set.curve
     matched = load_person_predictions(tmp_path / "val" / "predictions.csv")
     assert [each.unknown_p_value for each in matched] == open_set.p_values.tolist()
-    rocs = compute_rocs(probabilities, labels, NAMES)
-    precision_recalls = compute_precision_recalls(probabilities, labels, NAMES)
+    rocs, precision_recalls = trace_people(probabilities, labels, NAMES)
     people = compute_person_metrics(logits.argmax(axis=1), labels, NAMES, rocs, precision_recalls)
     assert split.people == people
     assert split.reliability["calibrated"] == bin_reliability(probabilities, labels)

@@ -18,6 +18,7 @@ from celebflow.evaluation.significance import (
     compute_intervals,
     compute_percentiles,
     draw_weights,
+    linearize_macro_auc,
     weigh_accuracy,
     weigh_balanced_accuracy,
     weigh_macro_auc,
@@ -190,3 +191,29 @@ def test_mcnemars_test_equals_scipys(seed: int, count: int) -> None:
 )
 def test_a_verdict_needs_both_test_and_interval(p_value: float, low: float, high: float, verdict: str) -> None:
     assert PairedTest(1, 2, p_value, (low + high) / 2, Interval(low, high)).verdict == verdict
+
+
+@settings(deadline=None, max_examples=5)
+@given(seed=SEEDS, people=st.integers(2, 12))
+def test_derivatives_of_the_macro_auc_are_those_of_small_changes_of_weights(seed: int, people: int) -> None:
+    logits, labels = _draw(seed, people, 30)
+    probabilities = softmax(logits)
+    step = 1e-6 * np.eye(len(labels))
+    areas = [weigh_macro_auc(probabilities, labels, 1 + sign * step) for sign in (1, -1)]
+    linear = linearize_macro_auc(probabilities, labels)
+    np.testing.assert_allclose(linear.derivatives, (areas[0] - areas[1]) / 2e-6, atol=1e-8)
+    assert linear.value == pytest.approx(weigh_macro_auc(probabilities, labels, np.ones((1, len(labels))))[0])
+    assert np.isnan(linearize_macro_auc(probabilities[:2], labels[:2]).value), "one person alone has no ROC"
+
+
+def test_the_interval_of_many_photographs_is_that_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = _draw(3, 8, 1000)
+    groups = np.arange(len(labels)) // 2
+    exact = _compute_intervals(logits, labels, groups, 5)
+    monkeypatch.setattr(significance, "_MAX_COMPARED", 100)
+    linear = _compute_intervals(logits, labels, groups, 5)
+    width = exact["macro_auc"].high - exact["macro_auc"].low
+    assert linear["macro_auc"] != exact["macro_auc"]
+    assert linear["macro_auc"].low == pytest.approx(exact["macro_auc"].low, abs=width / 20)
+    assert linear["macro_auc"].high == pytest.approx(exact["macro_auc"].high, abs=width / 20)
+    assert linear["accuracy"] == exact["accuracy"]

@@ -15,7 +15,8 @@ from PIL import Image
 from celebflow.backbone.source import UNTRAINED_WARNING
 from celebflow.classifier.cards import ClassifierCard
 from celebflow.classifier.history import EpochResult
-from celebflow.evaluation.metrics import Curve, Curves, PersonMetrics
+from celebflow.evaluation.curves import Curve, Curves
+from celebflow.evaluation.metrics import PersonMetrics
 from celebflow.evaluation.open_set import OpenSetRates
 from celebflow.evaluation.results import Prediction, Report
 from celebflow.report.figures import (

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
@@ -166,16 +166,11 @@ class _FeaturesOnDisk(Features):
 def share_features(features: Features, *, shared_disk: bool) -> Features:
     """Return the project's features as other machines take them, which map them from a disk that they share.
 
-    Without one, their arrays go along; pickles take those without a copy, but not when they are memory-mapped.
+    Without one, their arrays go along; pickles take those without a copy.
     """
-    if shared_disk:
-        return _FeaturesOnDisk(*(getattr(features, field.name) for field in fields(Features)))
-    return replace(
-        features,
-        offsets=np.asarray(features.offsets),
-        indices=np.asarray(features.indices),
-        values=np.asarray(features.values),
-    )
+    if not shared_disk:
+        return features
+    return _FeaturesOnDisk(*(getattr(features, field.name) for field in fields(Features)))
 
 
 def _map(file: Path, number_type: np.dtype[_Number]) -> NDArray[_Number]:
@@ -191,7 +186,7 @@ def _map(file: Path, number_type: np.dtype[_Number]) -> NDArray[_Number]:
         raise _make_damage_error(file, str(error)) from None
     if array.dtype != number_type or array.ndim != 1:
         raise _make_damage_error(file, f"its values are {array.dtype}, its shape {array.shape}")
-    return array.view(np.ndarray)  # as mapped, but np.memmap takes ten times as long to slice
+    return array.view(np.ndarray)  # mapped as before; np.memmap takes ten times as long to slice, and pickles copy it
 
 
 def _make_damage_error(file: Path, reason: str) -> CelebflowError:

@@ -202,8 +202,10 @@ def test_a_search_prints_each_trial_and_the_best_and_judges_by_accuracy_of_val(
         trial_count: int,
         metric: str,
         on_trial: Callable[[search.Trial], object],
+        at_once: int,
     ) -> search.SearchResult:
         assert (name, params, fixed, trial_count, metric) == ("tuning", Params(), {}, 3, "val.accuracy")
+        assert at_once == 1
         assert spaces == [search.Space("train.dropout", low=0.3, high=0.5)]
         for trial in trials:
             on_trial(trial)

@@ -1,16 +1,16 @@
 """Logits → probabilities that match accuracy; pure functions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from celebflow.errors import CelebflowError
+from celebflow.features.sparse import split_rows
 
 FloatArray = NDArray[np.float64]
 
-_BLOCK_VALUES = 2**22  # computed at once, so that many people's probabilities need little more memory than their own
 _LEAST_DEVIATION = 1e-6  # of scores, relative to their mean: less is the rounding of equal ones in float32
 
 
@@ -65,14 +65,11 @@ def require_finite_scores(scores: NDArray[np.floating]) -> None:
         )
 
 
-def split_rows(row_count: int, column_count: int) -> Iterator[slice]:
-    """Yield blocks of the rows of a matrix, of at most four million values each, a row at least."""
-    size = max(1, _BLOCK_VALUES // column_count)
-    yield from (slice(start, start + size) for start in range(0, row_count, size))
-
-
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> FloatArray:
-    """Turn (N, people) logits into probabilities, in float64; raise CelebflowError when a logit is not finite."""
+    """Turn (N, people) logits into probabilities, in float64; raise CelebflowError when a logit is not finite.
+
+    They are computed in blocks, so that those of many people need little more memory than their own.
+    """
     probabilities: FloatArray = np.empty(logits.shape)
     for block in split_rows(*logits.shape):
         probabilities[block] = _compute_softmax(logits[block], temperature)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from celebflow.classifier.calibration import split_rows
 from celebflow.classifier.fits import NOT_KEPT, Fits, Tensors
 from celebflow.classifier.preprocessing import Preprocessor, normalize_all
 from celebflow.classifier.ridge import fit_ridge
 from celebflow.classifier.vectors import Vectors, draw_sample, list_views
 from celebflow.data.attributes import BLANK, NO, YES
 from celebflow.errors import CelebflowError
+from celebflow.features.sparse import split_rows
 from celebflow.features.store import LabeledFeatures
 from celebflow.params import TrainParams
 
@@ -223,8 +223,8 @@ def average_blocks(
     """Yield what average_logits returns, in blocks of photographs."""
     count = inputs.shape[0] // view_count
     for block in split_rows(count, len(bias)):
-        stop = min(block.stop, count)
-        views = [inputs[view * count + block.start : view * count + stop] @ weight + bias for view in range(view_count)]
+        ranges = [slice(view * count + block.start, view * count + block.stop) for view in range(view_count)]
+        views = [inputs[rows] @ weight + bias for rows in ranges]
         yield np.mean(views, axis=0).astype(np.float32)
 
 

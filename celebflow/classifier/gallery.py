@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from celebflow.classifier.calibration import FloatArray, split_rows
+from celebflow.classifier.calibration import FloatArray
 from celebflow.classifier.cards import ComparisonSettings
 from celebflow.classifier.comparison_model import (
     ComparisonModel,
@@ -27,6 +27,7 @@ from celebflow.classifier.plda import DescribedPeople
 from celebflow.classifier.preprocessing import Preprocessor
 from celebflow.classifier.projection import make_projection
 from celebflow.classifier.vectors import Vectors
+from celebflow.features.sparse import split_rows
 from celebflow.features.store import Features, LabeledFeatures
 from celebflow.params import PreprocessingParams
 

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, eigh
 
-from celebflow.classifier.calibration import FloatArray, split_rows
+from celebflow.classifier.calibration import FloatArray
+from celebflow.features.sparse import split_rows
 
 # What a person's photographs weigh together is at most that of so many: nobody should shape the model alone.
 MAX_WEIGHT = 20.0

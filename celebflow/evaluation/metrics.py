@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from celebflow.classifier.calibration import FloatArray, compute_loss, split_rows
+from celebflow.classifier.calibration import FloatArray, compute_loss
 from celebflow.evaluation.curves import Curves
 from celebflow.evaluation.significance import Interval
+from celebflow.features.sparse import split_rows
 
 TOP_K = 5
 DEVIATIONS = 1.959963984540054  # standard deviations around the mean that hold 95 % of a normal distribution

@@ -134,7 +134,10 @@ class SparseBatch:
 
 
 def split_rows(row_count: int, column_count: int) -> Iterator[slice]:
-    """Yield the blocks of rows in which gradient_blocks yields the gradient of a matrix."""
+    """Yield blocks of the rows of a matrix of two million values each, a row at least.
+
+    Gradients are computed in them, and whatever would take too much memory as a whole.
+    """
     block_size = max(1, _BLOCK_VALUES // column_count)
     for start in range(0, row_count, block_size):
         yield slice(start, min(start + block_size, row_count))

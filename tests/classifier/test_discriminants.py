@@ -17,13 +17,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
 from celebflow.backbone.source import FEATURE_COUNT
-from celebflow.classifier import calibration, classifier_training, discriminants
+from celebflow.classifier import classifier_training, discriminants
 from celebflow.classifier.calibration import softmax
 from celebflow.classifier.checkpoints import DivergedError
 from celebflow.classifier.classifier_training import CrossEntropy
 from celebflow.classifier.model import Classifier, load_classifier, save_classifier
 from celebflow.classifier.training import compute_logits, validate
 from celebflow.errors import CelebflowError
+from celebflow.features import sparse
 from celebflow.features.store import Features, select_split
 from celebflow.params import FaceParams, PreprocessingParams, TrainParams, View
 from tests.conftest import draw_features
@@ -118,7 +119,7 @@ def test_logits_of_train_are_measured_in_blocks_of_photographs(monkeypatch: pyte
     features = draw_features(40, TWO_VIEWS)
     params = _make_params("lda", *ALL_STEPS)
     _, (whole,) = train(features, params)
-    monkeypatch.setattr(calibration, "_BLOCK_VALUES", 4 * len(PEOPLE))
+    monkeypatch.setattr(sparse, "_BLOCK_VALUES", 4 * len(PEOPLE))
     _, (in_blocks,) = train(features, params)
     assert in_blocks.train_accuracy == pytest.approx(whole.train_accuracy)
     assert in_blocks.train_loss == pytest.approx(whole.train_loss, rel=1e-5)

@@ -13,6 +13,7 @@ from celebflow.evaluation.significance import (
     BOOTSTRAP_SEED,
     Interval,
     compute_percentiles,
+    count_below,
     draw_weights,
     weigh_accuracy,
 )
@@ -149,9 +150,7 @@ def measure_interval(reached: NDArray[np.bool_], people: Sequence[str]) -> Inter
 
 def compute_auc(known: FloatArray, unknown: FloatArray) -> float:
     """Return the fraction of pairs of a known and an unknown person's photograph in which the former matches better."""
-    ordered = np.sort(unknown)
-    below = np.searchsorted(ordered, known, side="left") + np.searchsorted(ordered, known, side="right")
-    return float(below.mean() / (2 * len(unknown)))
+    return float(count_below(np.sort(unknown), known).mean() / len(unknown))
 
 
 def _trace(p_values: FloatArray, hits: NDArray[np.bool_], left_out_count: int) -> list[OpenSetRates]:

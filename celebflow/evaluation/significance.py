@@ -60,8 +60,8 @@ def compute_intervals(
 
     `predicted`, `labels` and `groups` are (N,), `probabilities` (N, people). In a resample that lacks some people, the
     last two metrics are means over the others. Metrics that are undefined in any resample have no interval. Of more
-    than 5,000 photographs, the macro AUC in a resample is linear in how often it holds each of them, with the influence
-    of each on the macro AUC of all (as in the infinitesimal jackknife; Efron and Tibshirani, 1993, section 22.6).
+    than 5,000 photographs, the macro AUC is taken for linear in how often a resample holds each of them (as by the
+    infinitesimal jackknife; Efron and Tibshirani, 1993, section 22.6).
     """
     hits = predicted == labels
     linear = linearize_macro_auc(probabilities, labels) if len(labels) > _MAX_COMPARED else None
@@ -158,9 +158,9 @@ def linearize_macro_auc(probabilities: FloatArray, labels: NDArray[np.int64]) ->
             return LinearMetric(np.nan, derivatives)
         ascending = np.sort(scores[own])
         # For each photograph of somebody else, the fraction of the person's own that reach a higher score.
-        lost = 1 - _rank(ascending, scores[~own]) / own_count
+        lost = 1 - count_below(ascending, scores[~own]) / own_count
         # For each of the person's own photographs, the fraction of all others that reach a lower score.
-        won = (_rank(np.sort(scores), scores[own]) - _rank(ascending, scores[own])) / other_count
+        won = (count_below(np.sort(scores), scores[own]) - count_below(ascending, scores[own])) / other_count
         area = won.mean()
         areas.append(area)
         derivatives[own] += (won - area) / own_count
@@ -168,10 +168,11 @@ def linearize_macro_auc(probabilities: FloatArray, labels: NDArray[np.int64]) ->
     return LinearMetric(float(np.mean(areas)), derivatives / len(areas))
 
 
-def _rank(ascending: FloatArray, scores: FloatArray) -> FloatArray:
-    """Return how many of the ascending scores are below each of the scores; ties count half."""
-    sides = (np.searchsorted(ascending, scores, side=side) for side in ("left", "right"))
-    return np.add(*sides) / 2
+def count_below(ascending: FloatArray, scores: FloatArray) -> FloatArray:
+    """Return how many of the ascending scores are below each of the scores; equal ones count half."""
+    below = np.searchsorted(ascending, scores, side="left") + np.searchsorted(ascending, scores, side="right")
+    counts: FloatArray = below / 2
+    return counts
 
 
 def _average_ratios(sums: FloatArray, counts: FloatArray) -> FloatArray:

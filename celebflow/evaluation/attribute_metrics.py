@@ -142,15 +142,18 @@ def compute_mean_intervals(resampled: Mapping[str, FloatArray], group_count: int
 
 
 def trace_attribute_curves(answers: AttributeAnswers) -> dict[str, list[Curve]]:
-    """Return the curves of "roc" and "precision_recall" of each attribute that has labels of both values."""
+    """Return the curves of "roc" and "precision_recall" of each attribute that has labels of both values.
+
+    They have at most the points that Curve.thin leaves.
+    """
     rocs, precision_recalls = [], []
     for attribute, name in enumerate(answers.names):
         known = answers.known[:, attribute]
         yes, scores = answers.yes[known, attribute], answers.probabilities[known, attribute]
         if yes.any() and not yes.all():
             roc, precision_recall = trace_both(name, yes, scores)
-            rocs.append(roc)
-            precision_recalls.append(precision_recall)
+            rocs.append(roc.thin())
+            precision_recalls.append(precision_recall.thin())
     return {"roc": rocs, "precision_recall": precision_recalls}
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from celebflow.classifier.calibration import FloatArray
 
-_MAX_POINTS = 1000  # of a curve in a file or a figure, which shows no more
+_MAX_POINTS = 500  # of a curve in a file or a figure, which shows no more
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Curve:
     area: float
 
     def thin(self) -> "Curve":
-        """Return at most 1,000 points, evenly chosen among those that make a difference; the area is that of all."""
+        """Return at most 500 points, evenly chosen among those that make a difference; the area is that of all."""
         if len(self.x) <= _MAX_POINTS:
             return self
         kept = np.linspace(0, len(self.x) - 1, _MAX_POINTS).round().astype(np.int64)

@@ -1,4 +1,4 @@
-"""Logits and labels → metrics and curves; pure functions."""
+"""Logits and labels → metrics; pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from celebflow.classifier.parts import Part
 from celebflow.classifier.projection import fit_preprocessor
 from celebflow.data.photos import UNKNOWN, Photo, list_people
 from celebflow.errors import CelebflowError
-from celebflow.features.store import Features, LabeledFeatures, select_split
+from celebflow.features.store import Features, LabeledFeatures, label_rows, select_split
 from celebflow.params import ComputeParams, TrainParams
 
 
@@ -67,8 +67,7 @@ def _label_all(features: Features) -> tuple[LabeledFeatures, list[str]]:
     """Return the photographs of all splits with their labels, and the names of the people."""
     class_names = list_people(features.photos)
     rows = np.array([row for row, photo in enumerate(features.photos) if photo.split != UNKNOWN], np.int64)
-    labels = np.array([class_names.index(features.photos[row].person) for row in rows], np.int64)
-    return LabeledFeatures(features, rows, labels), class_names
+    return label_rows(features, class_names, rows), class_names
 
 
 def _divide(

@@ -227,8 +227,12 @@ class LabeledFeatures:
 
 
 def select_split(features: Features, class_names: Sequence[str], split: str) -> LabeledFeatures:
-    """Select the photographs of one split, and label each with the position of its person in `class_names`."""
+    """Select the photographs of one split, and label them as label_rows does."""
+    return label_rows(features, class_names, features.find_rows(split))
+
+
+def label_rows(features: Features, class_names: Sequence[str], rows: NDArray[np.int64]) -> LabeledFeatures:
+    """Label the photographs in these rows, each with the position of its person in `class_names`."""
     position_of = {name: position for position, name in enumerate(class_names)}
-    rows = features.find_rows(split)
     labels = [position_of[features.photos[row].person] for row in rows]
     return LabeledFeatures(features, rows, np.array(labels, np.int64))

@@ -11,12 +11,11 @@ import io
 import tempfile
 from collections.abc import Sequence
 from contextlib import chdir
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.compare import REPOSITORY, describe_machine, replace_between_marks, run, time_stage
@@ -24,11 +23,11 @@ from celebflow import paths
 from celebflow.backbone.source import BackboneSource
 from celebflow.data.duplicates import save_duplicates
 from celebflow.data.photos import Photo, save_photos
-from celebflow.experiments.recipes import find_changes, load_recipe
+from celebflow.experiments.recipes import apply_changes, find_changes, load_recipe
 from celebflow.features.face_table import save_faces
 from celebflow.features.origin import FeatureOrigin, choose_runtime, origin_file
 from celebflow.features.sparse import choose_position_type
-from celebflow.features.store import _PHOTOGRAPHS, _identify
+from celebflow.features.store import save_identity
 from celebflow.features.transform import Transform
 from celebflow.params import load_params
 
@@ -38,7 +37,8 @@ STAGES = ("train", "evaluate", "plot")
 _SPLITS = ("train",) * 14 + ("val",) * 3 + ("test",) * 3  # 70, 15 and 15 %
 _COLUMNS = 4_000  # that are ever above 0
 _OWN_FRACTION = 0.02  # of the columns, those that are a person's own
-_NOISE_FRACTION = 0.015
+_HELD_FRACTION = 0.3  # of these, those that are above 0 in a view
+_NOISE_FRACTION = 0.015  # of the others
 _CHUNK = 2_000  # photographs generated at once
 _SIDE_PX = 16
 
@@ -74,12 +74,9 @@ def measure(photo_count: int, person_count: int, stages: Sequence[str]) -> list[
 
 def write_recipe(name: str) -> None:
     """Change params.yaml to a recipe, and to a backbone without trained weights."""
-    params = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
-    changes = find_changes(load_params(paths.PARAMS), load_recipe(name)) | {"backbone.weights": "untrained"}
-    for key, value in changes.items():
-        *sections, last = key.split(".")
-        reduce(getitem, sections, params)[last] = value
-    paths.PARAMS.write_text(yaml.safe_dump(params), encoding="utf-8")
+    params = load_params(paths.PARAMS)
+    changed = apply_changes(params, find_changes(params, load_recipe(name)) | {"backbone.weights": "untrained"})
+    paths.PARAMS.write_text(yaml.safe_dump(changed.model_dump(mode="json")), encoding="utf-8")
 
 
 def generate(photo_count: int, person_count: int) -> None:
@@ -109,9 +106,9 @@ def draw_photograph(file: Path, random: np.random.Generator) -> str:
 
 
 def generate_features(
-    photos: Sequence[Photo], numbers: np.ndarray, person_count: int, random: np.random.Generator
+    photos: Sequence[Photo], numbers: NDArray[np.int64], person_count: int, random: np.random.Generator
 ) -> None:
-    """Write features/: of each person's own features half are above 0 in each view, and of all others few are."""
+    """Write features/: a person's own features are above 0 far more often than others."""
     extract = load_params(paths.PARAMS).extract
     transform = Transform(extract.image_size_px, extract.face, tuple(extract.views), tuple(extract.layers))
     source = BackboneSource("untrained", False, "0" * 64)
@@ -119,7 +116,7 @@ def generate_features(
     paths.FEATURES.mkdir()
     origin.save(origin_file(paths.FEATURES))
     save_faces({}, paths.FACES)
-    (paths.FEATURES / _PHOTOGRAPHS).write_text(_identify(photos), encoding="utf-8")
+    save_identity(photos, paths.FEATURES)
     columns = np.sort(random.choice(origin.feature_count, _COLUMNS, replace=False)).astype(
         choose_position_type(origin.feature_count)
     )
@@ -130,7 +127,7 @@ def generate_features(
             people = np.repeat(numbers[start : start + _CHUNK], len(transform.views))
             shape = (len(people), _COLUMNS)
             drawn = random.random(shape, np.float32)
-            held = np.where(own[people], drawn < 0.3, drawn < _NOISE_FRACTION)
+            held = np.where(own[people], drawn < _HELD_FRACTION, drawn < _NOISE_FRACTION)
             row_of, column = np.nonzero(held)
             columns[column].tofile(indices_file)
             random.exponential(size=len(column)).astype(np.float32).tofile(values_file)

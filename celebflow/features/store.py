@@ -125,9 +125,14 @@ def save_features(photos: Sequence[Photo], cache: FeatureCache, folder: Path) ->
             values.write(row.values.data)
     with paths.write_whole(folder / "offsets.npy") as offsets_file, offsets_file.open("wb") as file:
         np.save(file, offsets)
+    save_identity(photos, folder)
+    cache.origin.save(origin_file(folder))
+
+
+def save_identity(photos: Sequence[Photo], folder: Path) -> None:
+    """Write whose features are in `folder`, and in which order: load_features refuses those of other photographs."""
     with paths.write_whole(folder / _PHOTOGRAPHS) as part:
         part.write_text(_identify(photos), encoding="utf-8")
-    cache.origin.save(origin_file(folder))
 
 
 def _identify(photos: Sequence[Photo]) -> str:
